@@ -1,0 +1,54 @@
+# Everything runs from a private virtual environment in .venv; nothing is installed outside it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+PYTHON ?= python3
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+TOMBOLA := $(VENV)/bin/tombola
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# pip 23 hands the first to build environments, pip 26 only the second: both keep a CUDA build of torch out.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+# Small networks are slower on two threads than on one; replicates run as processes instead.
+export OMP_NUM_THREADS := 1
+
+.PHONY: help demo test results-mnist benchmark clean
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
+
+demo: $(VENV)/.stamp-core  ## install, then find a winning ticket on scikit-learn's digits (under 4 minutes)
+	$(TOMBOLA) imp configs/imp_digits.yaml
+
+test: $(VENV)/.stamp-test  ## install, then lint, type-check, check the import law and run the tests
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(PY) -m pytest -n 2
+
+results-mnist: $(VENV)/.stamp-core  ## rerun the study behind docs/results/lottery-mnist.md (about half an hour)
+	$(TOMBOLA) imp configs/imp_lenet_300_100_short.yaml --results runs/lottery-mnist
+	cp runs/lottery-mnist/summary.md docs/results/lottery-mnist.md
+
+benchmark: $(VENV)/.stamp-core  ## the training step against a plain loop and the arithmetic floor
+	$(PY) benchmarks/training_step.py
+
+clean:  ## remove the virtual environment and caches; run folders stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+define install
+	@$(PYTHON) -c 'import sys; v=sys.version_info[:2]; sys.exit(0 if (3,11)<=v<(3,14) else "Tombola needs Python 3.11 to 3.13, this is %d.%d; try: make PYTHON=python3.11" % v)'
+	@echo "Installing into $(VENV) (once, a minute or two) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install -qq -e '$(1)'
+	@$(PY) -m pip check
+	@touch $@
+endef
+
+$(VENV)/.stamp-core: pyproject.toml constraints.txt
+	$(call install,.)
+
+$(VENV)/.stamp-test: pyproject.toml constraints.txt
+	$(call install,.[test])

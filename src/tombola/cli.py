@@ -1,0 +1,138 @@
+"""The command line. Each command is a few lines that call a study; torch is loaded by the command that needs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tombola.errors import TombolaError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Find winning lottery tickets in neural networks, and prove that they won.\n\n"
+    "Start with `tombola imp configs/imp_digits.yaml`.",
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder with one folder per data set; default $TOMBOLA_DATA, else the user's cache."),
+]
+
+
+@app.callback()
+def tombola() -> None:
+    """Keeps `tombola COMMAND` the form of every call."""
+
+
+@app.command()
+def imp(
+    config: Annotated[Path, typer.Argument(help="A YAML config, such as configs/imp_digits.yaml.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a key, e.g. training.length=300it. Repeatable."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder that holds the run folders.")] = Path("runs"),
+    results: Annotated[Path | None, typer.Option(help="Copy the result files to this folder too.")] = None,
+    replicates: Annotated[
+        int | None, typer.Option(help="Number of replicates; a larger one extends a finished run.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes of one thread each; default one per core.")
+    ] = None,
+    data_dir: DataDir = None,
+    debug: Debug = False,
+) -> None:
+    """Find a winning ticket by **iterative magnitude pruning**, with controls, and judge it.
+
+    Trains, prunes and rewinds round by round; trains the controls of every round; repeats it all in
+    replicates; ends with a table, a verdict and `report.html`. The same command again continues a run that
+    was stopped, or shows a finished one at once.
+
+    Example: `tombola imp configs/imp_digits.yaml --set training.length=300it --replicates 3`
+    """
+    with _errors(debug):
+        from rich.console import Console
+
+        from tombola.runs.configs import load_config
+        from tombola.studies.lottery.config import LotteryConfig
+        from tombola.studies.lottery.study import run_study
+        from tombola.studies.lottery.terminal import show_result, watching
+
+        overrides = [*(set_ or []), *([f"replicates={replicates}"] if replicates is not None else [])]
+        study = load_config(config, LotteryConfig, overrides)
+        console = Console()
+        with watching(console) as watcher:
+            result = run_study(
+                study,
+                out,
+                workers=workers or _cores(),
+                results=results,
+                data_dir=data_dir,
+                watcher=watcher,
+            )
+        show_result(console, result)
+
+
+@app.command()
+def extract(
+    run: Annotated[Path, typer.Argument(help="A run folder of `tombola imp`.")],
+    density: Annotated[float, typer.Option(help="Share of weights kept, e.g. 0.21: the round nearest to it.")],
+    out: Annotated[Path, typer.Option(help="The model folder to write; it must not hold a model yet.")],
+    reinit: Annotated[
+        int | None, typer.Option(min=0, metavar="SEED", help="Fresh weights from this seed instead of W_0.")
+    ] = None,
+    replicate: Annotated[int, typer.Option(min=0, help="Whose ticket.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Write a ticket as a **model folder**: spec.json, weights.safetensors, masks.safetensors.
+
+    The weights are those that the ticket restarts from (W_0 under its mask), ready to be trained again.
+
+    Example: `tombola extract runs/lottery-digits-1a2b3c4d --density 0.07 --out ticket`
+    """
+    with _errors(debug):
+        from tombola.studies.lottery.extract import extract as write_ticket
+
+        planned = write_ticket(run, density, out, reinit=reinit, replicate=replicate)
+        typer.echo(f"{out}: round {planned.index}, {planned.kept:,} of {planned.total:,} weights ({planned.density:.1%})")
+
+
+def main() -> None:
+    """The entry point of the `tombola` command."""
+    app()
+
+
+@contextmanager
+def _errors(debug: bool) -> Iterator[None]:
+    """One line per error: exit 2 for what cannot be used, 1 for a failed run, 130 after Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped; finished work is kept, the same command continues", err=True)
+        raise typer.Exit(130) from None
+    except TombolaError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(error.exit_code) from None
+    except Exception as error:
+        if debug:
+            raise
+        typer.echo(f"internal error: {type(error).__name__}: {error}; please report it with --debug", err=True)
+        raise typer.Exit(1) from None
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,67 @@
+"""The files of a ticket: its mask, the weights it restarts from, and the spec to rebuild the model.
+
+The mask is one flat boolean array of all prunable weights in order, readable without Tombola or torch:
+`numpy.load("winning_ticket_mask.npy", allow_pickle=False)`; the JSON beside it says which part is which layer.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tombola.errors import ModelError
+from tombola.models import ModelSpec
+from tombola.models.tensors import save_tensors
+from tombola.pruning import Masks
+from tombola.runs.atomic import make_folder, read_bytes, read_json, write_bytes, write_json
+
+MASK, MASK_INDEX = "winning_ticket_mask.npy", "winning_ticket_mask.json"
+WEIGHTS, SPEC = "winning_ticket.safetensors", "spec.json"
+MASK_SIZE_LIMIT = 8 << 30
+
+
+def write_ticket(folder: Path, spec: ModelSpec, start: nn.Module, masks: Masks, history: dict[str, Any]) -> None:
+    """Writes a ticket's four files; `start` holds the weights it restarts from, removed ones already 0."""
+    make_folder(folder)
+    write_mask(folder, masks)
+    save_tensors(folder / WEIGHTS, start.state_dict())
+    write_json(folder / SPEC, {"model": spec.model_dump(mode="json"), "history": history})
+
+
+def write_mask(folder: Path, masks: Masks) -> None:
+    """Writes the flat mask array and its index of layers."""
+    flat = torch.cat([mask.keep.reshape(-1) for mask in masks.values()]).numpy()
+    buffer = io.BytesIO()
+    np.save(buffer, flat, allow_pickle=False)
+    index: list[dict[str, Any]] = []
+    offset = 0
+    for layer in masks.table():
+        entry = {"name": layer.name, "shape": list(layer.shape), "offset": offset}
+        index.append(entry | {"size": layer.total, "kept": layer.kept})
+        offset += layer.total
+    write_bytes(folder / MASK, buffer.getvalue())
+    write_json(folder / MASK_INDEX, {"meaning": "true = kept", "size": offset, "layers": index})
+
+
+def read_mask(folder: Path) -> Masks:
+    """The masks that `write_mask` wrote; ModelError when array and index do not fit together."""
+    index = read_json(folder / MASK_INDEX)
+    try:
+        content = io.BytesIO(read_bytes(folder / MASK, MASK_SIZE_LIMIT))
+        flat = np.load(content, allow_pickle=False)
+        layers = [(str(e["name"]), tuple(e["shape"]), int(e["offset"])) for e in index["layers"]]
+        if flat.dtype != np.bool_ or flat.ndim != 1 or len(flat) != index["size"]:
+            raise ValueError(f"expected {index['size']} booleans, found {flat.dtype} {flat.shape}")
+        tensors = {
+            name: torch.from_numpy(flat[offset : offset + math.prod(shape)].reshape(shape).copy())
+            for name, shape, offset in layers
+        }
+    except (ValueError, KeyError, TypeError, EOFError) as error:
+        raise ModelError(f"{folder / MASK}: damaged, or not of this index: {error}") from None
+    return Masks.from_tensors(tensors)

@@ -1,0 +1,118 @@
+"""The data sets by name, and how a config chooses one."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator, model_validator
+
+from tombola.data.dataset import DataSet, Examples, RawData, split
+from tombola.data.home import data_home, idx_files
+from tombola.data.idx import read_idx_folder
+from tombola.errors import ConfigError, DataError
+from tombola.registry import Registry
+from tombola.runs.configs import Config
+
+Source = Callable[[Path], RawData]
+"""Reads a data set from its folder; sources that need no file ignore the folder."""
+
+data_sets: Registry[Source] = Registry("data set")
+
+
+class DataConfig(Config):
+    """Which data, and how many examples are held out. The split itself comes from each replicate's seed."""
+
+    name: str
+    folder: Path | None = Field(None, description="for `idx`: the folder with the four IDX files")
+    validation: int | None = Field(None, ge=1, description="validation examples; default a tenth, MNIST 5,000")
+    test: int | None = Field(None, ge=1, description="test examples, where the data come without a test set")
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            data_sets.get(name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    @model_validator(mode="after")
+    def _folder_where_needed(self) -> DataConfig:
+        if (self.name == "idx") != (self.folder is not None):
+            raise ValueError("`folder` belongs to the data set `idx`, which needs it")
+        return self
+
+
+def load_data(config: DataConfig, seed: int, data_dir: Path | None = None) -> DataSet:
+    """The data set of `config`, split by `seed`.
+
+    Raises DataError for missing, damaged or unfit data.
+    """
+    raw = load_raw(config, data_dir)
+    if config.test is not None and raw.test is not None:
+        raise DataError(f"{config.name} comes with its own test set: leave `test` out of the config")
+    count = len(raw.training)
+    validation = config.validation or (5_000 if count == 60_000 else math.ceil(count / 10))
+    return split(raw, seed, validation, config.test or math.ceil(count / 5))
+
+
+def load_raw(config: DataConfig, data_dir: Path | None = None) -> RawData:
+    """The data set before it is split; kept in memory, because the replicates of a process share it."""
+    folder = config.folder or data_home(data_dir) / config.name
+    return _read(config.name, folder.resolve())
+
+
+@functools.lru_cache(maxsize=2)
+def _read(name: str, folder: Path) -> RawData:
+    return data_sets.get(name)(folder)
+
+
+@data_sets.register("digits")
+def digits(folder: Path) -> RawData:
+    """scikit-learn's handwritten digits: 1,797 scans of 8×8 pixels, 10 classes, part of the package."""
+    from sklearn.datasets import load_digits  # a second of import that only this data set needs
+
+    bunch = load_digits()
+    pixels = np.ascontiguousarray(bunch.images, dtype=np.float32)
+    labels = np.ascontiguousarray(bunch.target, dtype=np.int64)
+    checksum = hashlib.md5(pixels.tobytes() + labels.tobytes(), usedforsecurity=False).hexdigest()
+    inputs = torch.from_numpy(pixels).div_(16).unsqueeze(1)
+    return RawData("digits", Examples(inputs, torch.from_numpy(labels)), None, f"md5:{checksum}")
+
+
+@data_sets.register("mnist")
+def mnist(folder: Path) -> RawData:
+    """MNIST: 60,000 + 10,000 handwritten digits of 28×28 pixels (LeCun, Cortes, Burges)."""
+    checksums = {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    }
+    source = "https://storage.googleapis.com/cvdf-datasets/mnist"
+    return read_idx_folder(idx_files(folder, "mnist", source, checksums), "mnist")
+
+
+@data_sets.register("fashion-mnist")
+def fashion_mnist(folder: Path) -> RawData:
+    """Fashion-MNIST: 60,000 + 10,000 pictures of clothes, 28×28 (Xiao et al. 2017, arXiv 1708.07747)."""
+    checksums = {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    }
+    source = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+    return read_idx_folder(idx_files(folder, "fashion-mnist", source, checksums), "fashion-mnist")
+
+
+@data_sets.register("idx")
+def idx(folder: Path) -> RawData:
+    """Any folder of four IDX files under MNIST's file names."""
+    return read_idx_folder(folder, "idx")

@@ -1,0 +1,47 @@
+"""The errors that Tombola raises on purpose: one line each, saying what is wrong, where, and what to do.
+
+The command line prints that line and exits with the error's `exit_code`: 2 when what was given cannot be used
+(nothing was overwritten), 1 when a run that started well failed.
+"""
+
+from __future__ import annotations
+
+
+class TombolaError(Exception):
+    """Base of every deliberate error. The message is one line for a person to act on."""
+
+    exit_code = 2
+
+
+class ConfigError(TombolaError):
+    """A configuration, option or argument that cannot be used."""
+
+
+class DataError(TombolaError):
+    """A data set that is missing, damaged or unfit for the study."""
+
+
+class ModelError(TombolaError):
+    """A model or model folder that cannot be built, read or trusted."""
+
+
+class PruningError(TombolaError):
+    """A pruning request that makes no sense or cannot be met exactly."""
+
+
+class StorageError(TombolaError):
+    """A file or folder that cannot be read or written."""
+
+
+class RunFolderError(TombolaError):
+    """A run folder that is in use, belongs to another version, or is damaged."""
+
+
+class TrainingError(TombolaError):
+    """Training that cannot go on, such as a loss that is no longer a number."""
+
+
+class RunFailure(TombolaError):  # noqa: N818 (a failed run is the field's word, not a bad argument)
+    """A run that broke one of its own promises, or lost a worker process."""
+
+    exit_code = 1

@@ -1,0 +1,6 @@
+"""Models: the zoo, the specification that a model is rebuilt from, and model folders on disk."""
+
+from tombola.models.folder import load_model, save_model
+from tombola.models.spec import ModelConfig, ModelSpec, architectures, build
+
+__all__ = ["ModelConfig", "ModelSpec", "architectures", "build", "load_model", "save_model"]

@@ -1,0 +1,79 @@
+"""Model folders: `spec.json` and `weights.safetensors`, and `masks.safetensors` when the model is a ticket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tombola.errors import ModelError, PruningError, StorageError
+from tombola.models.spec import ModelSpec, build
+from tombola.models.tensors import load_tensors, save_tensors
+from tombola.pruning import Masks
+from tombola.runs.atomic import make_folder, read_json, write_json
+from tombola.runs.configs import validate
+
+SPEC, WEIGHTS, MASKS = "spec.json", "weights.safetensors", "masks.safetensors"
+
+
+def save_model(
+    folder: Path,
+    spec: ModelSpec,
+    model: nn.Module,
+    masks: Masks | None = None,
+    history: dict[str, Any] | None = None,
+) -> None:
+    """Writes a model folder; `history` says where the model comes from and is kept in the spec file.
+
+    Raises StorageError when there is a model already: nothing is overwritten.
+    """
+    if (folder / SPEC).exists():
+        raise StorageError(f"{folder}: holds a model already; choose another folder")
+    make_folder(folder)
+    save_tensors(folder / WEIGHTS, model.state_dict())
+    if masks is not None:
+        save_tensors(folder / MASKS, masks.to_tensors())
+    # The spec comes last: a folder without one is refused, so a half-written model is never read.
+    write_json(folder / SPEC, {"model": spec.model_dump(mode="json"), "history": history or {}})
+
+
+def load_model(folder: Path) -> tuple[nn.Module, ModelSpec, Masks | None]:
+    """The model of a folder, rebuilt from its spec, with its masks if it is a ticket.
+
+    Raises ModelError when the spec is missing or the weights do not fit it.
+    """
+    spec = _read_spec(folder)
+    model = build(spec)
+    try:
+        weights, _ = load_tensors(folder / WEIGHTS)
+        model.load_state_dict(weights, strict=True)
+        if not (folder / MASKS).exists():
+            return model, spec, None
+        masks = Masks.from_tensors(load_tensors(folder / MASKS)[0])
+        # safetensors orders by its own rules; masks are in the order of the model's parameters.
+        masks = Masks({name: masks[name] for name in Masks.full(model)})
+        masks.parameters_of(model)
+    except (StorageError, PruningError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{folder}: the files do not make the model of its spec: {_one_line(error)}") from None
+    return model, spec, masks
+
+
+def _read_spec(folder: Path) -> ModelSpec:
+    path = folder / SPEC
+    if not path.exists():
+        raise ModelError(
+            f"{folder}: no {SPEC} here. A model is rebuilt from its specification, never guessed from weights; "
+            "make one with tombola.models.save_model(folder, spec, model)"
+        )
+    try:
+        content = read_json(path, limit=1 << 20)
+    except StorageError as error:
+        raise ModelError(str(error)) from None
+    if not isinstance(content, dict) or "model" not in content:
+        raise ModelError(f"{path}: has no `model`, it is not a Tombola model spec")
+    return validate(content["model"], ModelSpec, str(path))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,24 @@
+"""The fully connected LeNet: LeCun et al. 1998, as pruned by Han et al. 2015 and Frankle & Carbin 2019."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import nn
+
+
+def lenet_300_100(input_shape: Sequence[int], classes: int, widths: Sequence[int] = (300, 100)) -> nn.Sequential:
+    """Flatten, then a Linear and ReLU per width (`fc1`, `fc2`, ...), then the Linear `output`.
+
+    Takes inputs (n, *input_shape), gives logits (n, classes).
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    features = math.prod(input_shape)
+    for number, width in enumerate(widths, start=1):
+        layers[f"fc{number}"] = nn.Linear(features, width)
+        layers[f"relu{number}"] = nn.ReLU()
+        features = width
+    layers["output"] = nn.Linear(features, classes)
+    return nn.Sequential(layers)

@@ -1,0 +1,58 @@
+"""Tensors on disk: safetensors with a checksum of their content, written atomically. No pickle anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from tombola.errors import StorageError
+from tombola.runs.atomic import read_bytes, write_bytes
+
+SIZE_LIMIT = 16 << 30
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
+    """Writes `tensors` and a JSON-able `facts` to `path`, all or nothing."""
+    own = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    metadata = {"sha256": content_sha256(own), "facts": json.dumps(facts or {}, allow_nan=False)}
+    write_bytes(path, safetensors.torch.save(own, metadata))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and facts in `path`; StorageError when the file is missing, cut short or altered.
+
+    Files of other makers carry no checksum and no facts: their tensors are read, their facts are empty.
+    """
+    content = read_bytes(path, SIZE_LIMIT)
+    try:
+        tensors = safetensors.torch.load(content)
+        metadata = _metadata(content)
+        facts = json.loads(metadata.get("facts", "{}"))
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise StorageError(f"{path}: damaged or cut short ({error})") from None
+    if "sha256" in metadata and metadata["sha256"] != content_sha256(tensors):
+        raise StorageError(f"{path}: its content does not match its checksum, the file was altered or damaged")
+    return tensors, facts
+
+
+def content_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes: equal exactly when every tensor is equal to the bit."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]).get("__metadata__", {})

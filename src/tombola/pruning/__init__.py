@@ -1,0 +1,26 @@
+"""Pruning: what is removed. Tensors and modules in, masks out; no files, no data sets, no command line.
+
+`prune(model, sparsity, ...)` is the verb; criteria, structures, budgets and schedules are registries whose
+pieces compose freely.
+"""
+
+from tombola.pruning.budgets import PerLayerRates, budgets
+from tombola.pruning.criteria import criteria
+from tombola.pruning.masks import LayerSparsity, Mask, Masks
+from tombola.pruning.prunable import prunable_parameters
+from tombola.pruning.prune import prune
+from tombola.pruning.schedules import schedules
+from tombola.pruning.structures import structures
+
+__all__ = [
+    "LayerSparsity",
+    "Mask",
+    "Masks",
+    "PerLayerRates",
+    "budgets",
+    "criteria",
+    "prunable_parameters",
+    "prune",
+    "schedules",
+    "structures",
+]

@@ -1,0 +1,201 @@
+"""Masks: which weights are kept. `Mask` is one tensor's, `Masks` a model's; True means keep.
+
+Sparsity is always counted from the mask, never from `weight == 0`: a live weight may happen to be zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tombola.errors import PruningError
+from tombola.pruning.prunable import prunable_parameters
+
+
+class Mask:
+    """Which entries of one tensor are kept. `keep` is a boolean tensor of that tensor's shape, any rank."""
+
+    __slots__ = ("keep",)
+
+    def __init__(self, keep: Tensor) -> None:
+        """Takes a copy of `keep`, a boolean tensor; raises PruningError for any other type."""
+        if not isinstance(keep, Tensor) or keep.dtype != torch.bool:
+            kind = keep.dtype if isinstance(keep, Tensor) else type(keep).__name__
+            raise PruningError(f"a mask is a boolean tensor, not {kind}; write for example `weights != 0`")
+        self.keep = keep.detach().clone()
+
+    @classmethod
+    def full(cls, shape: torch.Size | tuple[int, ...], device: torch.device | None = None) -> Mask:
+        """The mask that keeps everything."""
+        return cls(torch.ones(shape, dtype=torch.bool, device=device))
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.keep.shape
+
+    @property
+    def total(self) -> int:
+        return self.keep.numel()
+
+    @property
+    def kept(self) -> int:
+        return int(self.keep.sum())
+
+    @property
+    def sparsity(self) -> float:
+        """Share of entries removed; 0 for a tensor without entries."""
+        return 1 - self.density
+
+    @property
+    def density(self) -> float:
+        """Share of entries kept; 1 for a tensor without entries."""
+        return self.kept / self.total if self.total else 1.0
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        """A copy of `tensor` whose removed entries are exactly 0, even where they were infinite or NaN."""
+        self._check(tensor)
+        return tensor.masked_fill(~self.keep, 0)
+
+    def apply_(self, tensor: Tensor) -> Tensor:
+        """Sets the removed entries of `tensor` to exactly 0 in place and returns it."""
+        self._check(tensor)
+        with torch.no_grad():
+            return tensor.masked_fill_(~self.keep, 0)
+
+    def update(self, new: Mask) -> None:
+        """Takes over `new`, which may only remove more; PruningError when it would bring an entry back."""
+        self._check(new.keep)
+        if not new <= self:
+            returned = int((new.keep & ~self.keep).sum())
+            raise PruningError(f"the new mask would bring back {returned} removed weight(s)")
+        self.keep = new.keep.clone()
+
+    def __and__(self, other: Mask) -> Mask:
+        """Keeps what both keep."""
+        self._check(other.keep)
+        return Mask(self.keep & other.keep)
+
+    def __le__(self, other: Mask) -> bool:
+        """Whether everything kept here is kept in `other` too."""
+        self._check(other.keep)
+        return not bool((self.keep & ~other.keep).any())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mask) and torch.equal(self.keep, other.keep)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Mask({'×'.join(map(str, self.shape))}, {self.kept} of {self.total} kept)"
+
+    def _check(self, tensor: Tensor) -> None:
+        if tensor.shape != self.keep.shape:
+            raise PruningError(f"a mask of shape {tuple(self.shape)} does not fit {tuple(tensor.shape)}")
+
+
+@dataclass(frozen=True)
+class LayerSparsity:
+    """One line of a per-layer table."""
+
+    name: str
+    shape: tuple[int, ...]
+    total: int
+    kept: int
+
+    @property
+    def density(self) -> float:
+        return self.kept / self.total if self.total else 1.0
+
+
+class Masks(Mapping[str, Mask]):
+    """The masks of a model by parameter name, in `named_parameters` order."""
+
+    def __init__(self, masks: Mapping[str, Mask]) -> None:
+        self._masks = dict(masks)
+
+    @classmethod
+    def full(cls, model: nn.Module) -> Masks:
+        """Masks that keep every prunable weight of `model`."""
+        return cls({n: Mask.full(p.shape, p.device) for n, p in prunable_parameters(model).items()})
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Masks:
+        """Masks from boolean tensors by parameter name, as `to_tensors` gives them."""
+        return cls({name: Mask(keep) for name, keep in tensors.items()})
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Copies of the boolean tensors by parameter name."""
+        return {name: mask.keep.clone() for name, mask in self.items()}
+
+    def __getitem__(self, name: str) -> Mask:
+        return self._masks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._masks)
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    @property
+    def total(self) -> int:
+        return sum(mask.total for mask in self.values())
+
+    @property
+    def kept(self) -> int:
+        return sum(mask.kept for mask in self.values())
+
+    @property
+    def density(self) -> float:
+        return self.kept / self.total if self.total else 1.0
+
+    @property
+    def sparsity(self) -> float:
+        return 1 - self.density
+
+    def table(self) -> list[LayerSparsity]:
+        """One entry per layer, in order."""
+        return [LayerSparsity(n, tuple(m.shape), m.total, m.kept) for n, m in self.items()]
+
+    def apply_(self, model: nn.Module) -> None:
+        """Sets the removed weights of `model` to exactly 0 in place."""
+        for name, parameter in self.parameters_of(model).items():
+            self[name].apply_(parameter)
+
+    def removed_nonzeros(self, model: nn.Module) -> int:
+        """How many removed weights of `model` are not 0; 0 when the masks hold. NaN counts as not 0."""
+        parameters = self.parameters_of(model)
+        return sum(int((p.detach()[~self[n].keep] != 0).sum()) for n, p in parameters.items())
+
+    def parameters_of(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """The parameters these masks belong to; PruningError when `model` has other names or shapes."""
+        parameters = prunable_parameters(model)
+        if list(parameters) != list(self):
+            odd = sorted(set(parameters) ^ set(self)) or list(self)
+            raise PruningError(f"the masks do not belong to this model: they differ in {', '.join(odd)}")
+        for name, parameter in parameters.items():
+            if parameter.shape != self[name].shape:
+                raise PruningError(
+                    f"{name}: a mask of shape {tuple(self[name].shape)} does not fit {tuple(parameter.shape)}"
+                )
+        return parameters
+
+    def __and__(self, other: Masks) -> Masks:
+        """Keeps what both keep; both must name the same parameters."""
+        self._check_names(other)
+        return Masks({name: mask & other[name] for name, mask in self.items()})
+
+    def __le__(self, other: Masks) -> bool:
+        """Whether everything kept here is kept in `other` too."""
+        self._check_names(other)
+        return all(mask <= other[name] for name, mask in self.items())
+
+    def _check_names(self, other: Masks) -> None:
+        if list(self) != list(other):
+            odd = sorted(set(self) ^ set(other)) or list(self)
+            raise PruningError(f"the masks are of different models: they differ in {', '.join(odd)}")
+
+    def __repr__(self) -> str:
+        return f"Masks({len(self)} layers, {self.kept} of {self.total} kept)"

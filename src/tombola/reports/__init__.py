@@ -1,0 +1,1 @@
+"""Reports: tidy tables in, intervals, figures and pages out. No torch in here."""

@@ -1,0 +1,82 @@
+"""Means and what is known about them: Student's t, two-sided intervals and one-sided bounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtrit
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over `n` replicates with its 95 % interval; `low` and `high` are None where n < 2."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    sd: float | None
+    n: int
+
+    @property
+    def half_width(self) -> float | None:
+        return None if self.high is None else self.high - self.mean
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean and two-sided 95 % Student t interval; one value alone has no interval."""
+    data = np.asarray(values, dtype=np.float64)
+    if not len(data):
+        raise ValueError("an estimate needs at least one value")
+    mean = float(data.mean())
+    if len(data) < 2:
+        return Estimate(mean, None, None, None, len(data))
+    sd = float(data.std(ddof=1))
+    half = t_quantile((1 + CONFIDENCE) / 2, len(data) - 1) * sd / math.sqrt(len(data))
+    return Estimate(mean, mean - half, mean + half, sd, len(data))
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """A mean difference with its one-sided 95 % bounds, below and above; None where n < 2."""
+
+    mean: float
+    lower: float | None
+    upper: float | None
+    sd: float | None
+    n: int
+
+
+def one_sided(differences: Sequence[float], resolution: float = 0.0) -> Bounds:
+    """One-sided 95 % Student t bounds of a mean of paired differences.
+
+    `resolution` is the step in which a difference can move (100 / test examples, in points). Accuracies are
+    shares of a finite test set, so a few differences can agree by rounding alone and pretend to certainty:
+    the standard deviation is taken to be at least that of two rounding errors, resolution / sqrt(6).
+    """
+    data = np.asarray(differences, dtype=np.float64)
+    mean = float(data.mean())
+    if len(data) < 2:
+        return Bounds(mean, None, None, None, len(data))
+    sd = max(float(data.std(ddof=1)), resolution / math.sqrt(6))
+    half = t_quantile(CONFIDENCE, len(data) - 1) * sd / math.sqrt(len(data))
+    return Bounds(mean, mean - half, mean + half, sd, len(data))
+
+
+def replicates_needed(distance: float, sd: float, limit: int = 10_000) -> int | None:
+    """The smallest n whose one-sided half-width is below `distance`, if the sd stays; None beyond `limit`."""
+    if distance <= 0:
+        return None
+    for n in range(2, limit + 1):
+        if t_quantile(CONFIDENCE, n - 1) * sd / math.sqrt(n) < distance:
+            return n
+    return None
+
+
+def t_quantile(probability: float, degrees: int) -> float:
+    """The quantile of Student's t distribution."""
+    return float(stdtrit(degrees, probability))

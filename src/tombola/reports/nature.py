@@ -1,0 +1,96 @@
+"""The house style of figures: that of a Nature figure, for Plotly (pages) and matplotlib (PNG files).
+
+89 mm single and 183 mm double column at 96 dpi, Arial 7 pt and 6 pt, thin black axes, ticks outside, no grid,
+a palette that colour-blind readers can tell apart, and a symbol and a dash of its own for every series.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+PIXELS_PER_POINT = 96 / 72
+SINGLE_COLUMN = (336, 234)
+DOUBLE_COLUMN = (692, 360)
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+DASHES = ("solid", "4px,2px", "1px,2px", "6px,2px,1px,2px", "8px,3px", "2px,2px", "solid")
+BAND_OPACITY = 0.18
+BASELINE = "#7F7F7F"
+
+DENSITY_AXIS = "Weights remaining (%)"
+DENSITY_TICKS = (100, 50, 20, 10, 5, 2, 1)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one series is drawn; the same index gives the same look in every figure of a report."""
+
+    colour: str
+    symbol: str
+    marker: str
+    dash: str
+
+    @classmethod
+    def of(cls, index: int) -> Style:
+        i = index % len(COLOURS)
+        return cls(COLOURS[i], SYMBOLS[i], MARKERS[i], DASHES[i])
+
+    @property
+    def band(self) -> str:
+        red, green, blue = (int(self.colour[i : i + 2], 16) for i in (1, 3, 5))
+        return f"rgba({red},{green},{blue},{BAND_OPACITY})"
+
+
+def pixels(points: float) -> float:
+    return points * PIXELS_PER_POINT
+
+
+def layout(x: str, y: str, size: tuple[int, int] = DOUBLE_COLUMN) -> dict[str, Any]:
+    """The Plotly layout of a figure with these axis titles."""
+    axis = {
+        "showgrid": False,
+        "zeroline": False,
+        "showline": True,
+        "linecolor": "black",
+        "linewidth": pixels(0.5),
+        "ticks": "outside",
+        "tickwidth": pixels(0.5),
+        "ticklen": pixels(2.5),
+        "tickcolor": "black",
+        "tickfont": {"size": pixels(6)},
+    }
+    return {
+        "width": size[0],
+        "height": size[1],
+        "font": {"family": "Arial, Helvetica, sans-serif", "size": pixels(7), "color": "black"},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "margin": {"l": 52, "r": 12, "t": 12, "b": 44},
+        "legend": {"font": {"size": pixels(6)}, "bgcolor": "rgba(255,255,255,0)"},
+        "xaxis": axis | {"title": {"text": x, "font": {"size": pixels(7)}}},
+        "yaxis": axis | {"title": {"text": y, "font": {"size": pixels(7)}}},
+        "hovermode": "closest",
+    }
+
+
+def density_axis(densities: list[float]) -> dict[str, Any]:
+    """Settings of a reversed logarithmic axis of weights remaining, in percent."""
+    lowest = min(densities)
+    ticks = [tick for tick in DENSITY_TICKS if tick >= lowest / 1.5] or [100]
+    return {
+        "type": "log",
+        "autorange": "reversed",
+        "tickvals": ticks,
+        "ticktext": [f"{tick:g}" for tick in ticks],
+    }
+
+
+CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "toImageButtonOptions": {"format": "svg"},
+    "modeBarButtonsToRemove": ["select2d", "lasso2d"],
+}
+"""Plotly's settings beside the figure: the image button gives SVG."""

@@ -1,0 +1,95 @@
+"""Files that are either whole or not there: write to a temporary name, fsync, rename.
+
+A process may die at any instant between two lines of this module and a reader will still find the old
+file or the new one. Every problem of the file system becomes one StorageError line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tombola.errors import StorageError
+
+TEMPORARY_SUFFIX = ".tombola-tmp"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replaces `path` by `data`, atomically and durably."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    with storage_errors("write", path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Strict JSON: a NaN or an infinity is a programming error here, a missing value is null."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The whole file; a StorageError when it cannot be read or is larger than `limit` bytes."""
+    with storage_errors("read", path):
+        size = path.stat().st_size
+        if size > limit:
+            raise StorageError(f"{path}: {size:,} bytes is more than the {limit:,} expected at most")
+        return path.read_bytes()
+
+
+def read_json(path: Path, limit: int = 64 << 20) -> Any:
+    """Parsed JSON; a StorageError that names the file when it is not JSON."""
+    try:
+        return json.loads(read_bytes(path, limit))
+    except (ValueError, RecursionError) as error:
+        raise StorageError(f"{path}: not readable as JSON, the file is damaged ({error})") from None
+
+
+def make_folder(path: Path) -> None:
+    with storage_errors("create the folder", path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what killed writers left below `folder`."""
+    with storage_errors("clean", folder):
+        for leftover in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def storage_errors(verb: str, path: Path) -> Iterator[None]:
+    """Turns an OSError inside the block into a StorageError that names the path and the reason."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(
+            f"cannot {verb} {path}: {reason}; nothing finished was lost, mend it and run the command again"
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the rename itself durable; some file systems refuse to sync a folder, which is no error."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,145 @@
+"""Config files: YAML in, a validated pydantic object out, and the canonical form that names a run.
+
+The canonical form leaves out defaults, so that a new option with a default renames no old run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from tombola.errors import ConfigError, StorageError
+from tombola.registry import suggest
+from tombola.runs.atomic import read_bytes
+
+CONFIG_SIZE_LIMIT = 1 << 20
+ERRORS_SHOWN = 3
+
+
+class Config(BaseModel):
+    """Base of every config: unknown keys are errors, values are frozen, NaN and infinities refused.
+
+    Validation is lax on purpose: PyYAML reads `1e-3` as a string, and `--set` hands over strings.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    def identity(self) -> dict[str, Any]:
+        """The part of the canonical form that names the run: all that changes a result, defaults omitted."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(path: Path, kind: type[C], overrides: Sequence[str] = ()) -> C:
+    """Reads and validates a YAML config; each override is `dotted.key=value`, its value read as YAML.
+
+    Raises ConfigError in one line that names the file and the key.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: no such config file")
+    try:
+        text = read_bytes(path, CONFIG_SIZE_LIMIT).decode()
+        content = yaml.load(text, Loader=_StrictLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {_one_line(error)}") from None
+    except StorageError as error:
+        raise ConfigError(str(error)) from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {_kind_of(content)}")
+    for override in overrides:
+        _apply_override(content, override)
+    return validate(content, kind, str(path))
+
+
+def validate(content: Any, kind: type[C], source: str) -> C:
+    """`content` as a config of `kind`; ConfigError with `source` and the key of each problem otherwise."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        problems = [_describe(problem, kind) for problem in error.errors(include_url=False)]
+        more = f" (and {len(problems) - ERRORS_SHOWN} more)" if len(problems) > ERRORS_SHOWN else ""
+        raise ConfigError(f"{source}: {'; '.join(problems[:ERRORS_SHOWN])}{more}") from None
+
+
+def dump_config(config: Config) -> str:
+    """The complete config, defaults included, as YAML that `load_config` reads back to an equal object."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def identity_hash(study: str, config: Config) -> str:
+    """Eight hex digits that name the run of `config`: equal exactly when every result must be equal."""
+    canonical = json.dumps([study, config.identity()], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, which plain YAML loaders resolve in silence."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if isinstance(key, str) and keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"--set {override!r}: write it as key=value, for example training.batch_size=32")
+    target: Any = content
+    for part in parts[:-1]:
+        target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {override!r}: {part!r} holds a value, not keys")
+    try:
+        target[parts[-1]] = yaml.load(value, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: {_one_line(error)}") from None
+
+
+def _describe(problem: ErrorDetails, kind: type[BaseModel]) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "config"
+    if problem["type"] == "extra_forbidden":
+        owner = _model_at(kind, problem["loc"][:-1])
+        known = owner.model_fields if owner else ()
+        return f"unknown key {key!r}{suggest(problem['loc'][-1], known)}"
+    if problem["type"] == "missing":
+        return f"{key} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = repr(problem["input"])
+    shown = given if len(given) <= 60 else given[:57] + "..."
+    return f"{key}: {message[0].lower()}{message[1:]}" + ("" if isinstance(problem["input"], dict) else f" (got {shown})")
+
+
+def _model_at(kind: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
+    """The nested model that a key belongs to, to list the keys it knows."""
+    current: type[BaseModel] | None = kind
+    for part in location:
+        field = current.model_fields.get(str(part)) if current else None
+        if field is None:
+            return None
+        candidates = (field.annotation, *get_args(field.annotation))
+        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+    return current
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _kind_of(value: Any) -> str:
+    return "an empty file" if value is None else f"a {type(value).__name__}"
+

@@ -1,0 +1,103 @@
+"""What you ask of a lottery study."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tombola.data import DataConfig
+from tombola.errors import ConfigError
+from tombola.models import ModelConfig
+from tombola.pruning import budgets, criteria, schedules, structures
+from tombola.registry import Registry
+from tombola.runs.configs import Config
+from tombola.training import Recipe
+
+Density = Annotated[float, Field(gt=0, le=1)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+
+
+class PruningConfig(Config):
+    """What each round removes. Rounds come in one of three forms:
+
+    * `rate`: every round removes this share of the survivors, until `target_density` is reached. With the
+      budget `rates` it holds per layer, and `layer_rates` overrides it by layer name.
+    * `densities`: the share of weights kept after each round.
+    * `schedule` and `rounds`: a named schedule from the dense network to `target_density`.
+    """
+
+    criterion: str = "magnitude"
+    structure: str = "weight"
+    budget: str = "global"
+    rate: Rate | None = None
+    layer_rates: dict[str, Rate] = {}
+    target_density: Density | None = None
+    densities: tuple[Density, ...] = ()
+    schedule: str | None = None
+    rounds: int | None = Field(None, ge=1, le=1000)
+    min_keep: int = Field(1, ge=1)
+
+    @field_validator("criterion", "structure", "budget", "schedule")
+    @classmethod
+    def _registered(cls, name: str | None, info: Any) -> str | None:
+        registries: dict[str, Registry[Any]] = {
+            "criterion": criteria,
+            "structure": structures,
+            "budget": budgets,
+            "schedule": schedules,
+        }
+        try:
+            if name is not None:
+                registries[info.field_name].get(name)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    @model_validator(mode="after")
+    def _one_form_of_rounds(self) -> PruningConfig:
+        forms = [self.rate is not None, bool(self.densities), self.schedule is not None]
+        if sum(forms) != 1:
+            raise ValueError("give the rounds in one form: `rate`, `densities`, or `schedule` with `rounds`")
+        if bool(self.densities) == (self.target_density is not None):
+            raise ValueError("`target_density` belongs to `rate` and to `schedule`, which need it")
+        if (self.schedule is None) != (self.rounds is None):
+            raise ValueError("`rounds` belongs to `schedule`, which needs it")
+        if self.budget == "rates" and self.rate is None:
+            raise ValueError("the budget `rates` needs `rate`")
+        if self.layer_rates and self.budget != "rates":
+            raise ValueError("`layer_rates` belong to the budget `rates`")
+        if any(b >= a for a, b in zip((1.0, *self.densities), self.densities, strict=False)):
+            raise ValueError("`densities` must fall from below 1, each smaller than the one before")
+        if self.target_density == 1:
+            raise ValueError("`target_density` must be below 1: at 1 there is nothing to prune")
+        return self
+
+
+class LotteryConfig(Config):
+    """A lottery study, whole."""
+
+    study: Literal["lottery"] = "lottery"
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")
+    seed: int = Field(0, ge=0, description="makes everything; replicate i uses a seed derived from (seed, i)")
+    replicates: int = Field(5, ge=1, le=1000, description="whole experiments; more can be added to a run later")
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    training: Recipe
+    pruning: PruningConfig
+    rewind: Literal["init"] = "init"
+    controls: tuple[Literal["random", "reinit"], ...] = ("random", "reinit")
+    tolerance: float = Field(1.0, gt=0, description="points of accuracy that a ticket may lose and still match")
+    checkpoint_seconds: float = Field(10.0, ge=0, description="how often a training in progress is saved")
+
+    @field_validator("controls")
+    @classmethod
+    def _each_once(cls, controls: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(controls)) != len(controls):
+            raise ValueError("name each control once")
+        return controls
+
+    def identity(self) -> dict[str, Any]:
+        """Without what changes no result of a replicate: their number, and how often they are saved."""
+        fields = super().identity()
+        return {k: v for k, v in fields.items() if k not in ("replicates", "checkpoint_seconds")}

@@ -1,0 +1,124 @@
+"""A lottery study in the terminal: progress while it runs, the table and the verdict at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn
+from rich.table import Table as RichTable
+
+from tombola.runs.rows import Row
+from tombola.studies.lottery import replicate
+from tombola.studies.lottery.report import check_lines, cost_line, power_line, results_table
+from tombola.studies.lottery.study import Result, Watcher
+
+LINE_SECONDS = 10.0
+"""Without a terminal, a line of progress is printed about this often."""
+
+
+@contextmanager
+def watching(console: Console) -> Iterator[Watcher]:
+    """A watcher that draws bars on a terminal, or prints a line now and then into a file or pipe."""
+    if console.is_terminal:
+        with _bars(console) as bars:
+            yield _BarWatcher(bars).watcher()
+    else:
+        yield _LineWatcher(console).watcher()
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+class _BarWatcher:
+    """One bar for all trainings, one for each replicate at work."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+        self.whole: TaskID | None = None
+        self.replicates: dict[int, TaskID] = {}
+
+    def watcher(self) -> Watcher:
+        return Watcher(self.begin, self.unit, self.progress)
+
+    def begin(self, units: int, finished: int) -> None:
+        self.whole = self.bars.add_task("all trainings", total=units, completed=finished)
+
+    def unit(self, row: Row) -> None:
+        if self.whole is not None:
+            self.bars.advance(self.whole)
+
+    def progress(self, event: replicate.Progress) -> None:
+        if event.replicate not in self.replicates:
+            self.replicates[event.replicate] = self.bars.add_task("", total=event.iterations)
+        self.bars.update(
+            self.replicates[event.replicate],
+            completed=event.iteration,
+            total=event.iterations,
+            description=f"replicate {event.replicate}, {_where(event)}",
+        )
+
+
+class _LineWatcher:
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.began = self.printed = time.monotonic()
+        self.units = self.finished = self.earlier = 0
+
+    def watcher(self) -> Watcher:
+        return Watcher(self.begin, self.unit, lambda event: None)
+
+    def begin(self, units: int, finished: int) -> None:
+        self.units, self.finished, self.earlier = units, finished, finished
+        done = f", {finished} of them finished earlier" if finished else ""
+        self._print(f"{units} trainings to run{done}")
+
+    def unit(self, row: Row) -> None:
+        self.finished += 1
+        now = time.monotonic()
+        if now - self.printed < LINE_SECONDS:
+            return
+        self.printed = now
+        left = (now - self.began) / (self.finished - self.earlier) * (self.units - self.finished)
+        self._print(
+            f"{self.finished} of {self.units} trainings, about {left:.0f} s left; replicate {row['replicate']}, "
+            f"round {row['round']}, {row['density']:.1%} {row['branch']}: "
+            f"validation {row['validation_accuracy']:.2%}"
+        )
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True)
+
+
+def _where(event: replicate.Progress) -> str:
+    return f"round {event.round}, {event.density:.1%} {event.branch}, validation {event.accuracy:.1%}"
+
+
+def show_result(console: Console, result: Result) -> None:
+    """The table, the checks, the verdict in one sentence and where the report lies."""
+    table = results_table(result.summaries)
+    drawn = RichTable(box=box.SIMPLE_HEAD)
+    for number, column in enumerate(table.columns):
+        drawn.add_column(column, justify="left" if number == 1 else "right")
+    for row in table.rows:
+        drawn.add_row(*row, style="bold" if row[1] in ("dense", "ticket") else None)
+    console.print(drawn)
+    for line in [*check_lines(result.rows), power_line(result.verdict), cost_line(result.rows)]:
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(f"\n[bold]{escape(result.verdict.sentence)}[/bold]", highlight=False, soft_wrap=True)
+    console.print(f"Report: {result.folder.report}", highlight=False, soft_wrap=True, markup=False)

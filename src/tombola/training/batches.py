@@ -1,0 +1,41 @@
+"""The order in which training meets its examples: a pure function of the seed and the epoch.
+
+Nothing of it needs to be stored to continue a killed training: the iteration says where it was.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from tombola.data import Examples
+from tombola.runs.seeds import derive_seed
+
+
+class Batches:
+    """Batches of at most `size` examples; every epoch a new permutation, its last batch may be smaller."""
+
+    def __init__(self, examples: Examples, size: int, seed: int) -> None:
+        self.examples = examples
+        self.size = min(size, len(examples))
+        self.seed = seed
+        self.per_epoch = math.ceil(len(examples) / self.size)
+        self._epoch = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._inputs = torch.empty(self.size, *examples.inputs.shape[1:])
+        self._targets = torch.empty(self.size, dtype=torch.int64)
+
+    def at(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of `iteration`, in memory that the next call reuses."""
+        epoch, number = divmod(iteration, self.per_epoch)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
+            self._order = torch.randperm(len(self.examples), generator=generator)
+            self._epoch = epoch
+        positions = self._order[number * self.size : (number + 1) * self.size]
+        count = len(positions)
+        inputs = torch.index_select(self.examples.inputs, 0, positions, out=self._inputs[:count])
+        targets = torch.index_select(self.examples.targets, 0, positions, out=self._targets[:count])
+        return inputs, targets

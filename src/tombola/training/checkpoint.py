@@ -1,0 +1,33 @@
+"""Checkpoints inside a training: everything from which it ends as if it had never been interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tombola.errors import StorageError
+from tombola.models.tensors import load_tensors, save_tensors
+
+
+def save_checkpoint(path: Path, fingerprint: str, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
+    """Writes a checkpoint atomically. `fingerprint` names the training it belongs to."""
+    save_tensors(path, tensors, {"fingerprint": fingerprint, **facts})
+
+
+def load_checkpoint(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The tensors and facts of a checkpoint, or None where there is none yet.
+
+    Raises StorageError when the file is damaged or belongs to another training.
+    """
+    if not path.exists():
+        return None
+    try:
+        tensors, facts = load_tensors(path)
+    except StorageError as error:
+        raise StorageError(f"{error}; delete this checkpoint to repeat its training from the start") from None
+    if facts.get("fingerprint") != fingerprint:
+        raise StorageError(f"{path}: a checkpoint of another training; delete it to repeat this one")
+    return tensors, facts
