@@ -38,9 +38,7 @@ def imp(
     config: Annotated[Path, typer.Argument(help="A YAML config, such as configs/imp_digits.yaml.")],
     set_: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override a key, e.g. training.length=300it. Repeatable."
-        ),
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. training.length=300it. Repeatable."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the run folders.")] = Path("runs"),
     results: Annotated[Path | None, typer.Option(help="Copy the result files to this folder too.")] = None,
@@ -105,7 +103,9 @@ def extract(
         from tombola.studies.lottery.extract import extract as write_ticket
 
         planned = write_ticket(run, density, out, reinit=reinit, replicate=replicate)
-        typer.echo(f"{out}: round {planned.index}, {planned.kept:,} of {planned.total:,} weights ({planned.density:.1%})")
+        typer.echo(
+            f"{out}: round {planned.index}, {planned.kept:,} of {planned.total:,} weights ({planned.density:.1%})"
+        )
 
 
 def main() -> None:

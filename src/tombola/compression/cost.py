@@ -40,8 +40,7 @@ def count_flops(model: nn.Module, input_shape: Sequence[int], masks: Masks) -> F
     total = counter.get_total_flops()
     by_module = {name.partition(".")[2]: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     saved = sum(
-        by_module.get(module, 0) * masks[parameter].sparsity
-        for module, parameter in _weight_of_module(model).items()
+        by_module.get(module, 0) * masks[parameter].sparsity for module, parameter in _weight_of_module(model).items()
     )
     return Flops(total, round(total - saved))
 

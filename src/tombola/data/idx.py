@@ -96,9 +96,7 @@ def _shape(header: bytes, rank: int, path: Path) -> tuple[int, ...]:
         raise DataError(f"{path}: cut short before its header ends; get the file again")
     zero, kind, dimensions = struct.unpack(">HBB", header[:4])
     if zero != 0 or kind != UNSIGNED_BYTES or dimensions != rank:
-        raise DataError(
-            f"{path}: not an IDX file of unsigned bytes in {rank} dimension(s) (magic {header[:4].hex()})"
-        )
+        raise DataError(f"{path}: not an IDX file of unsigned bytes in {rank} dimension(s) (magic {header[:4].hex()})")
     shape = struct.unpack(f">{rank}I", header[4:])
     if math.prod(shape) == 0:
         raise DataError(f"{path}: holds no data (sizes {shape})")

@@ -42,6 +42,5 @@ def random(model: nn.Module, context: ScoringContext) -> Scores:
     """Independent uniform scores from the context's seed: the baseline that every criterion must beat."""
     generator = torch.Generator().manual_seed(context.seed)
     return {
-        name: torch.rand(p.shape, generator=generator).to(p.device)
-        for name, p in prunable_parameters(model).items()
+        name: torch.rand(p.shape, generator=generator).to(p.device) for name, p in prunable_parameters(model).items()
     }

@@ -51,9 +51,7 @@ def prune(
     unit = structures.get(structure) if isinstance(structure, str) else structure
     scores = score(model, ScoringContext(seed=seed, batches=batches))
     _check_scores(scores, parameters)
-    layers = [
-        LayerUnits(name, unit.pool(scores[name]), unit.alive(mask.keep)) for name, mask in masks.items()
-    ]
+    layers = [LayerUnits(name, unit.pool(scores[name]), unit.alive(mask.keep)) for name, mask in masks.items()]
     counts = make_budget(budget)(layers, sparsity, min_keep)
     kept = {
         layer.name: unit.spread(_surviving_units(layer, count), masks[layer.name].shape)

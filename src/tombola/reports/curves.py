@@ -24,9 +24,7 @@ class Series:
     def band(self) -> tuple[list[float], list[float], list[float]] | None:
         """x, lower and upper edge where there is an interval; None when there is none anywhere."""
         points = [
-            (x, e.low, e.high)
-            for x, e in zip(self.x, self.y, strict=True)
-            if e.low is not None and e.high is not None
+            (x, e.low, e.high) for x, e in zip(self.x, self.y, strict=True) if e.low is not None and e.high is not None
         ]
         if not points:
             return None
@@ -102,7 +100,13 @@ def png(chart: Chart) -> bytes:
         style = nature.Style.of(series.style)
         means = [estimate.mean for estimate in series.y]
         axes.plot(
-            series.x, means, color=style.colour, marker=style.marker, markersize=3, linewidth=1, label=series.name
+            series.x,
+            means,
+            color=style.colour,
+            marker=style.marker,
+            markersize=3,
+            linewidth=1,
+            label=series.name,
         )
         band = series.band()
         if band is not None:

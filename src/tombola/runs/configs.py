@@ -48,7 +48,7 @@ def load_config(path: Path, kind: type[C], overrides: Sequence[str] = ()) -> C:
         raise ConfigError(f"{path}: no such config file")
     try:
         text = read_bytes(path, CONFIG_SIZE_LIMIT).decode()
-        content = yaml.load(text, Loader=_StrictLoader)
+        content = _parse(text)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {_one_line(error)}") from None
     except StorageError as error:
@@ -88,10 +88,16 @@ class _StrictLoader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if isinstance(key, str) and keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+def _parse(text: str) -> Any:
+    loader = _StrictLoader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _apply_override(content: dict[str, Any], override: str) -> None:
@@ -105,7 +111,7 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise ConfigError(f"--set {override!r}: {part!r} holds a value, not keys")
     try:
-        target[parts[-1]] = yaml.load(value, Loader=_StrictLoader)
+        target[parts[-1]] = _parse(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: {_one_line(error)}") from None
 
@@ -121,7 +127,9 @@ def _describe(problem: ErrorDetails, kind: type[BaseModel]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     given = repr(problem["input"])
     shown = given if len(given) <= 60 else given[:57] + "..."
-    return f"{key}: {message[0].lower()}{message[1:]}" + ("" if isinstance(problem["input"], dict) else f" (got {shown})")
+    return f"{key}: {message[0].lower()}{message[1:]}" + (
+        "" if isinstance(problem["input"], dict) else f" (got {shown})"
+    )
 
 
 def _model_at(kind: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
@@ -142,4 +150,3 @@ def _one_line(error: BaseException) -> str:
 
 def _kind_of(value: Any) -> str:
     return "an empty file" if value is None else f"a {type(value).__name__}"
-

@@ -9,6 +9,7 @@ worker that is killed in the middle of a message cannot leave half a result behi
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -122,10 +123,8 @@ def _die_with(parent: int) -> None:
 
 
 def _run_in_worker(cell: Cell, spec: Any) -> None:
-    try:
+    with contextlib.suppress(Stopped):
         cell(spec, _emit)
-    except Stopped:
-        pass
 
 
 def _emit(event: Any) -> None:

@@ -120,9 +120,7 @@ class _Training:
         self.total = self.recipe.length.iterations(self.per_epoch)
         self.every = self.recipe.evaluate_every.iterations(self.per_epoch)
         self.gradients = gradients_of(self.model, self.flat, self.batches.size)
-        self.optimizer = OPTIMIZERS[self.recipe.optimizer](
-            self.flat.values, self.flat.gradients, self.recipe
-        )
+        self.optimizer = OPTIMIZERS[self.recipe.optimizer](self.flat.values, self.flat.gradients, self.recipe)
 
     @property
     def best(self) -> Evaluation:

@@ -30,9 +30,7 @@ def evaluate(model: nn.Module, examples: Examples) -> Scores:
     model.eval()
     loss, predictions = 0.0, []
     with torch.no_grad():
-        for inputs, targets in zip(
-            examples.inputs.split(CHUNK), examples.targets.split(CHUNK), strict=True
-        ):
+        for inputs, targets in zip(examples.inputs.split(CHUNK), examples.targets.split(CHUNK), strict=True):
             logits = model(inputs)
             loss += float(functional.cross_entropy(logits, targets, reduction="sum"))
             predictions.append(logits.argmax(1))

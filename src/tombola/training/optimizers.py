@@ -7,6 +7,8 @@ The updates are equal to those of `torch.optim` with `fused=True` (a test compar
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +58,7 @@ class Sgd(Optimizer):
 class Adam(Optimizer):
     """Adam (Kingma & Ba 2015, arXiv 1412.6980), its weight decay an L2 term, as torch.optim.Adam."""
 
-    kernel = staticmethod(torch._fused_adam_)
+    kernel: Callable[..., Any] = staticmethod(torch._fused_adam_)
 
     def __init__(self, values: Tensor, gradients: Tensor, recipe: Recipe) -> None:
         super().__init__(values, gradients, recipe)
@@ -89,7 +91,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101)."""
 
-    kernel = staticmethod(torch._fused_adamw_)
+    kernel: Callable[..., Any] = staticmethod(torch._fused_adamw_)
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": Sgd, "adam": Adam, "adamw": AdamW}

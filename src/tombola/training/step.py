@@ -54,6 +54,4 @@ class Step:
         def read(value: Any) -> Step:
             return value if isinstance(value, Step) else cls.parse(value)
 
-        return core_schema.no_info_plain_validator_function(
-            read, serialization=core_schema.to_string_ser_schema()
-        )
+        return core_schema.no_info_plain_validator_function(read, serialization=core_schema.to_string_ser_schema())

@@ -15,13 +15,13 @@ from tombola.reports import curves
 from tombola.reports.page import Section, figure_html, page
 from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
 from tombola.runs.folder import RunFolder
+from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.metrics import Summary
 from tombola.studies.lottery.replicate import replicate_folder, replicate_seed, round_folder
 from tombola.studies.lottery.report import accuracy_caption, accuracy_chart, summary_markdown
 from tombola.studies.lottery.rewind import rewind
 from tombola.studies.lottery.verdict import Verdict
-from tombola.runs.seeds import derive_seed
 
 SUMMARY = "sparsity_vs_accuracy.json"
 NAMES = (
@@ -106,9 +106,7 @@ def replicate_spec(config: LotteryConfig, model: dict[str, Any], replicate: int)
     )
 
 
-def stored_ticket(
-    folder: RunFolder, spec: ModelSpec, replicate: int, round_index: int
-) -> tuple[dict[str, Any], Masks]:
+def stored_ticket(folder: RunFolder, spec: ModelSpec, replicate: int, round_index: int) -> tuple[dict[str, Any], Masks]:
     """The stored W_0 and masks of a finished round."""
     home: Path = replicate_folder(folder.checkpoints, replicate)
     start, _ = load_tensors(home / "initial.safetensors")

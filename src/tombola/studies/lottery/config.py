@@ -31,7 +31,7 @@ class PruningConfig(Config):
     structure: str = "weight"
     budget: str = "global"
     rate: Rate | None = None
-    layer_rates: dict[str, Rate] = {}
+    layer_rates: dict[str, Rate] = Field(default_factory=dict)
     target_density: Density | None = None
     densities: tuple[Density, ...] = ()
     schedule: str | None = None

@@ -129,9 +129,7 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
     for row in sorted((r for r in rows if r["kind"] == "training"), key=lambda r: (r["round"], r["replicate"])):
         groups.setdefault((row["round"], row["branch"]), []).append(row)
     order = ["dense", "ticket", "random", "reinit"]
-    return [
-        _summary(groups[key], *key) for key in sorted(groups, key=lambda k: (k[0], order.index(k[1])))
-    ]
+    return [_summary(groups[key], *key) for key in sorted(groups, key=lambda k: (k[0], order.index(k[1])))]
 
 
 def _summary(group: list[Row], round_index: int, branch: str) -> Summary:

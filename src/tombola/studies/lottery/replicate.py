@@ -109,12 +109,12 @@ class _Replicate:
         for planned in self.rounds:
             folder = round_folder(self.folder, planned.index)
             make_folder(folder)
-            earlier = masks
-            if planned.index:
-                masks = self._masks_of(planned, earlier, folder)
-            branch = "ticket" if planned.index else "dense"
-            self._train(self._unit(planned, branch), folder, self.initial, masks, earlier)
-            for control in self.config.controls if planned.index else ():
+            if planned.index == 0:
+                self._train(self._unit(planned, "dense"), folder, self.initial, masks, None)
+                continue
+            earlier, masks = masks, self._masks_of(planned, masks, folder)
+            self._train(self._unit(planned, "ticket"), folder, self.initial, masks, earlier)
+            for control in self.config.controls:
                 start, control_masks = control_start(
                     control, self.model_spec, self.initial, masks, self.seed, planned.index
                 )

@@ -21,17 +21,27 @@ BRANCH_NAME = {"dense": "dense", "ticket": "ticket", "random": "random mask", "r
 TRAINING_CURVES = 5
 
 
+TABLE_NOTE = (
+    "Test accuracy and macro-F1 in percent at the end of training, ± half of the 95 % confidence interval; the "
+    "iteration of minimum validation loss (early stop) and the test accuracy there; weights kept; effective "
+    "FLOPs of one example, in thousands."
+)
+
+
 def results_table(summaries: Sequence[Summary]) -> Table:
-    """Density, accuracy ± CI, F1, early stop, kept weights and FLOPs, for ticket and controls."""
+    """Density, accuracy ± CI, F1, early stop, kept weights and FLOPs, for ticket and controls.
+
+    `TABLE_NOTE` says what the columns are; the titles are short so that the table fits a terminal.
+    """
     columns = (
-        "Weights",
+        "Density",
         "Network",
-        "Test accuracy %",
-        "F1 %",
-        "Early-stop iteration",
-        "Test % at early stop",
-        "Weights kept",
-        "kFLOPs (effective)",
+        "Test accuracy",
+        "F1",
+        "Early stop",
+        "Accuracy there",
+        "Weights",
+        "kFLOPs",
     )
     rows = [
         (
@@ -149,14 +159,12 @@ def report_page(
         f"Iteration of minimum validation loss; {n} Lower learns sooner. Trained for {config.training.length}.",
     )
     layers = figure_html(curves.plotly_figure(layer_chart(rows)), f"Share of each layer's weights kept; {n}")
-    training = figure_html(
-        curves.plotly_figure(training_chart(rows, summaries)), f"By weights remaining; {n}"
-    )
+    training = figure_html(curves.plotly_figure(training_chart(rows, summaries)), f"By weights remaining; {n}")
     checks = "".join(f"<li>{line}</li>" for line in check_lines(rows))
     sections = [
         Section("Accuracy against weights remaining", accuracy + f"<p>{power_line(verdict)}</p>"),
         Section("How soon it learns", early),
-        Section("Results", results_table(summaries).to_html()),
+        Section("Results", results_table(summaries).to_html() + f"<p class='caption'>{TABLE_NOTE}</p>"),
         Section("Where the weights go", layers),
         Section("Training curves of chosen rounds", training),
         Section("Checks of the run", f"<ul>{checks}</ul><p>{cost_line(rows)}.</p>"),
@@ -165,9 +173,7 @@ def report_page(
     return page(f"Lottery study: {config.name}", verdict.sentence, sections)
 
 
-def summary_markdown(
-    folder: RunFolder, config: LotteryConfig, summaries: Sequence[Summary], verdict: Verdict
-) -> str:
+def summary_markdown(folder: RunFolder, config: LotteryConfig, summaries: Sequence[Summary], verdict: Verdict) -> str:
     """The result as a document: verdict, table, how it was made."""
     manifest = folder.read_manifest()
     machine, facts = manifest["machine"], manifest["must_match"]
@@ -181,9 +187,7 @@ def summary_markdown(
             "",
             results_table(summaries).to_markdown(),
             "",
-            f"± is the half-width of the 95 % confidence interval of the mean over {verdict.replicates} replicates "
-            "(Student t). Accuracy, F1 and FLOPs are those of the final network; FLOPs are one example's forward "
-            "pass, layer by layer times its density.",
+            f"{TABLE_NOTE} n = {verdict.replicates} replicates, Student t.",
             "",
             f"Root seed {config.seed}; {machine['cpu']}, one thread per replicate; {versions}; data {data}.",
             "",

@@ -156,14 +156,13 @@ def _read_finished(folder: RunFolder, config: LotteryConfig) -> Result | None:
 
 def complete_replicates(rows: Sequence[Row], units: int) -> set[int]:
     """The replicates of which every unit is in the table, to its last row."""
+
     def key(row: Row) -> tuple[int, int, str]:
         return row["replicate"], row["round"], row["branch"]
 
     # A unit's rows arrive in order, its evaluations last, and the last of these at the last iteration.
     ends = {key(row): row["iterations"] for row in rows if row["kind"] == "training"}
-    whole = {
-        key(row) for row in rows if row["kind"] == "evaluation" and row["iteration"] == ends.get(key(row))
-    }
+    whole = {key(row) for row in rows if row["kind"] == "evaluation" and row["iteration"] == ends.get(key(row))}
     counts = Counter(replicate for replicate, _, _ in whole)
     return {replicate for replicate, count in counts.items() if count == units}
 
@@ -190,5 +189,3 @@ def _refuse_foreign(results: Path, folder: RunFolder) -> None:
 def _copy_results(folder: RunFolder, results: Path) -> None:
     for name in NAMES:
         write_bytes(results / name, read_bytes(folder.results / name, COPY_LIMIT))
-
-

@@ -9,13 +9,20 @@ from contextlib import contextmanager
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table as RichTable
 
 from tombola.runs.rows import Row
 from tombola.studies.lottery import replicate
-from tombola.studies.lottery.report import check_lines, cost_line, power_line, results_table
+from tombola.studies.lottery.report import TABLE_NOTE, check_lines, cost_line, power_line, results_table
 from tombola.studies.lottery.study import Result, Watcher
 
 LINE_SECONDS = 10.0
@@ -112,12 +119,13 @@ def _where(event: replicate.Progress) -> str:
 def show_result(console: Console, result: Result) -> None:
     """The table, the checks, the verdict in one sentence and where the report lies."""
     table = results_table(result.summaries)
-    drawn = RichTable(box=box.SIMPLE_HEAD)
+    drawn = RichTable(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, collapse_padding=True)
     for number, column in enumerate(table.columns):
-        drawn.add_column(column, justify="left" if number == 1 else "right")
+        drawn.add_column(column, justify="left" if number == 1 else "right", no_wrap=True)
     for row in table.rows:
         drawn.add_row(*row, style="bold" if row[1] in ("dense", "ticket") else None)
     console.print(drawn)
+    console.print(TABLE_NOTE + "\n", highlight=False)
     for line in [*check_lines(result.rows), power_line(result.verdict), cost_line(result.rows)]:
         console.print(line, highlight=False, soft_wrap=True)
     console.print(f"\n[bold]{escape(result.verdict.sentence)}[/bold]", highlight=False, soft_wrap=True)

@@ -106,25 +106,31 @@ def _nothing_passed(
     density = rows_of(trainings, round=index, branch="ticket")[0]["density"]
     at = f"the ticket with {density:.1%} of the weights"
     outcome, needed, sentence = _not_confirmed(bounds, tolerance, f"on validation {at}")
-    return Verdict(
-        outcome, sentence, index, density, tolerance, replicates, needed, bounds, None, None, None
-    )
+    return Verdict(outcome, sentence, index, density, tolerance, replicates, needed, bounds, None, None, None)
 
 
 def _not_confirmed(bounds: Bounds, tolerance: float, at: str) -> tuple[Outcome, int | None, str]:
     """Either it is shown to be worse, or more replicates would tell."""
     if bounds.upper is not None and bounds.upper < -tolerance:
-        return "not winning", None, f"Not winning: {at} is worse than dense by more than {tolerance:g} point(s) " + (
-            f"({_signed(bounds)})."
+        return (
+            "not winning",
+            None,
+            f"Not winning: {at} is worse than dense by more than {tolerance:g} point(s) " + (f"({_signed(bounds)})."),
         )
     if bounds.sd is None:
-        return "undecided", None, f"Undecided: one replicate gives no interval ({at}: {bounds.mean:+.2f} points); " + (
-            "run with --replicates 5 or more."
+        return (
+            "undecided",
+            None,
+            f"Undecided: one replicate gives no interval ({at}: {bounds.mean:+.2f} points); "
+            + ("run with --replicates 5 or more."),
         )
     needed = replicates_needed(abs(bounds.mean + tolerance), bounds.sd)
     advice = f"about {needed} replicates would decide" if needed else "10,000 replicates would not decide"
-    return "undecided", needed, f"Undecided: {at} may or may not be within {tolerance:g} point(s) of dense " + (
-        f"({_signed(bounds)}); {advice}."
+    return (
+        "undecided",
+        needed,
+        f"Undecided: {at} may or may not be within {tolerance:g} point(s) of dense "
+        + (f"({_signed(bounds)}); {advice}."),
     )
 
 
