@@ -31,12 +31,15 @@ def count_flops(model: nn.Module, input_shape: Sequence[int], masks: Masks) -> F
     """
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}  # a part may be frozen in eval mode
     model.eval()
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        functional_call(model, on_meta, torch.empty(1, *input_shape, device="meta"))
-    model.train(was_training)
+    try:
+        with torch.no_grad(), counter:
+            functional_call(model, on_meta, torch.empty(1, *input_shape, device="meta"))
+    finally:
+        for module, training in modes.items():
+            module.training = training
     total = counter.get_total_flops()
     by_module = {name.partition(".")[2]: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     saved = sum(

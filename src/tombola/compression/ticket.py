@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tombola.errors import ModelError
+from tombola.errors import ModelError, StorageError
 from tombola.models import ModelSpec
 from tombola.models.tensors import save_tensors
 from tombola.pruning import Masks
@@ -24,6 +25,11 @@ from tombola.runs.atomic import make_folder, read_bytes, read_json, write_bytes,
 MASK, MASK_INDEX = "winning_ticket_mask.npy", "winning_ticket_mask.json"
 WEIGHTS, SPEC = "winning_ticket.safetensors", "spec.json"
 MASK_SIZE_LIMIT = 8 << 30
+
+_DAMAGE = (
+    *(StorageError, ValueError, KeyError, TypeError, EOFError, MemoryError, OverflowError),
+    *(SyntaxError, tokenize.TokenError),  # numpy reads an array's header as Python source
+)
 
 
 def write_ticket(folder: Path, spec: ModelSpec, start: nn.Module, masks: Masks, history: dict[str, Any]) -> None:
@@ -51,17 +57,25 @@ def write_mask(folder: Path, masks: Masks) -> None:
 
 def read_mask(folder: Path) -> Masks:
     """The masks that `write_mask` wrote; ModelError when array and index do not fit together."""
-    index = read_json(folder / MASK_INDEX)
     try:
+        index = read_json(folder / MASK_INDEX)
         content = io.BytesIO(read_bytes(folder / MASK, MASK_SIZE_LIMIT))
-        flat = np.load(content, allow_pickle=False)
-        layers = [(str(e["name"]), tuple(e["shape"]), int(e["offset"])) for e in index["layers"]]
-        if flat.dtype != np.bool_ or flat.ndim != 1 or len(flat) != index["size"]:
+        flat = np.lib.format.read_array(content, allow_pickle=False)
+        if flat.dtype != np.bool_ or flat.ndim != 1 or len(flat) != index["size"] or content.read(1):
             raise ValueError(f"expected {index['size']} booleans, found {flat.dtype} {flat.shape}")
-        tensors = {
-            name: torch.from_numpy(flat[offset : offset + math.prod(shape)].reshape(shape).copy())
-            for name, shape, offset in layers
-        }
-    except (ValueError, KeyError, TypeError, EOFError) as error:
-        raise ModelError(f"{folder / MASK}: damaged, or not of this index: {error}") from None
+        tensors: dict[str, torch.Tensor] = {}
+        end = 0
+        for layer in index["layers"]:
+            start, shape = end, tuple(layer["shape"])
+            end = start + math.prod(shape)
+            if layer["offset"] != start or layer["name"] in tensors or min(shape, default=0) < 0:
+                raise ValueError(f"the layers do not follow one another at {layer['name']!r}")
+            keep = flat[start:end].reshape(shape)
+            if layer["kept"] != np.count_nonzero(keep) or keep.view(np.uint8).max(initial=0) > 1:
+                raise ValueError(f"{layer['name']} does not keep the {layer['kept']} weights that its index says")
+            tensors[layer["name"]] = torch.from_numpy(keep.copy())
+        if end != len(flat):
+            raise ValueError(f"its layers hold {end} of {len(flat)} weights")
+    except _DAMAGE as error:
+        raise ModelError(f"{folder / MASK}: damaged, or not of this index: {' '.join(str(error).split())}") from None
     return Masks.from_tensors(tensors)

@@ -6,6 +6,7 @@ the right checksum; without a network the error says which files to put where.
 
 from __future__ import annotations
 
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -38,7 +39,7 @@ def idx_files(folder: Path, name: str, source: str, checksums: Mapping[str, str]
         try:
             path = find(folder, stem)
         except DataError:
-            path = _download(f"{source}/{stem}.gz", folder / f"{stem}.gz", name)
+            path = _download(f"{source}/{stem}.gz", folder / f"{stem}.gz", name, checksums[stem])
         found = decompressed_md5(path)
         if found != checksums[stem]:
             raise DataError(
@@ -48,11 +49,12 @@ def idx_files(folder: Path, name: str, source: str, checksums: Mapping[str, str]
     return folder
 
 
-def _download(url: str, target: Path, name: str) -> Path:
+def _download(url: str, target: Path, name: str, checksum: str) -> Path:
+    """Fetches `url` to `target`; what has another checksum is never kept, so the next run tries again."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
             content = answer.read(DOWNLOAD_LIMIT + 1)
-    except (urllib.error.URLError, OSError) as error:
+    except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
         wanted = ", ".join(f"{stem}.gz" for stem in FILES.values())
         reason = getattr(error, "reason", error)
         raise DataError(
@@ -61,6 +63,12 @@ def _download(url: str, target: Path, name: str) -> Path:
         ) from None
     if len(content) > DOWNLOAD_LIMIT:
         raise DataError(f"{url}: larger than {DOWNLOAD_LIMIT:,} bytes, not downloaded")
+    found = decompressed_md5(target, content)
+    if found != checksum:
+        raise DataError(
+            f"{url}: not the {name} file (MD5 of its content {found}, expected {checksum}), not kept; put the right "
+            f"one at {target}"
+        )
     make_folder(target.parent)
     write_bytes(target, content)
     return target

@@ -6,11 +6,14 @@ a compressed file may grow to.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
+import io
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,15 +36,11 @@ FILES = {
 
 def read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
     """The array of unsigned bytes in an IDX file of `rank` dimensions; DataError names what is wrong."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with storage_errors("read", path), opener(path, "rb") as file:
-            header = file.read(4 + 4 * rank)
-            shape = _shape(header, rank, path)
-            expected = math.prod(shape)
-            content = file.read(expected + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: damaged or cut short ({error}); get the file again") from None
+    with _opened(path) as file:
+        header = file.read(4 + 4 * rank)
+        shape = _shape(header, rank, path)
+        expected = math.prod(shape)
+        content = file.read(expected + 1)
     if len(content) != expected:
         state = "is cut short" if len(content) < expected else "has bytes left over"
         raise DataError(f"{path}: {state}: its header promises {expected:,} bytes of data; get the file again")
@@ -62,7 +61,10 @@ def read_idx_folder(folder: Path, name: str) -> RawData:
             f"{folder}: training images are {tuple(training.inputs.shape[2:])}, test images "
             f"{tuple(test.inputs.shape[2:])}"
         )
-    return RawData(name, training, test, f"md5:{digest.hexdigest()}")
+    try:
+        return RawData(name, training, test, f"md5:{digest.hexdigest()}")
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from None
 
 
 def find(folder: Path, stem: str) -> Path:
@@ -74,17 +76,27 @@ def find(folder: Path, stem: str) -> Path:
     raise DataError(f"{folder}: {stem}[.gz] is missing; put these files there: {wanted}")
 
 
-def decompressed_md5(path: Path) -> str:
-    """MD5 of the whole decompressed file, the checksum by which these data sets are known."""
+def decompressed_md5(path: Path, content: bytes | None = None) -> str:
+    """MD5 of the whole decompressed file, the checksum by which these data sets are known.
+
+    With `content`, of what `path` would hold: a download is judged before it is kept.
+    """
     digest = hashlib.md5(usedforsecurity=False)
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with storage_errors("read", path), opener(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: damaged or cut short ({error}); get the file again") from None
+    with _opened(path, content) as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _opened(path: Path, content: bytes | None = None) -> Iterator[io.BufferedIOBase | gzip.GzipFile]:
+    """The decompressed bytes of `path`, or of `content` in its place; damage is a DataError."""
+    with storage_errors("read", path):
+        try:
+            with path.open("rb") if content is None else io.BytesIO(content) as raw:
+                yield gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:  # BadGzipFile is an OSError too
+            raise DataError(f"{path}: damaged or cut short ({error}); get the file again") from None
 
 
 def _rank(stem: str) -> int:

@@ -26,10 +26,12 @@ def save_model(
 ) -> None:
     """Writes a model folder; `history` says where the model comes from and is kept in the spec file.
 
-    Raises StorageError when there is a model already: nothing is overwritten.
+    Raises StorageError when there is a model already, or part of one: nothing is overwritten, and no
+    leftover masks end up beside another model's weights.
     """
-    if (folder / SPEC).exists():
-        raise StorageError(f"{folder}: holds a model already; choose another folder")
+    for name in (SPEC, WEIGHTS, MASKS):
+        if (folder / name).exists():
+            raise StorageError(f"{folder}: holds a model already, or part of one ({name}); choose another folder")
     make_folder(folder)
     save_tensors(folder / WEIGHTS, model.state_dict())
     if masks is not None:

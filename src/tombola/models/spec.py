@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, PositiveInt, field_validator
 from torch import nn
 
-from tombola.errors import ConfigError
+from tombola.errors import ConfigError, ModelError
 from tombola.models.initialise import initialise, initialisers
 from tombola.models.lenet import lenet_300_100
 from tombola.registry import Registry
@@ -63,11 +63,18 @@ class ModelSpec(ModelConfig):
 
 
 def build(spec: ModelSpec) -> nn.Module:
-    """The model of `spec` with its initial weights: the same spec gives the same bits."""
+    """The model of `spec` with its initial weights: the same spec gives the same bits.
+
+    Raises ModelError where torch cannot: sizes beyond memory, a seed of more than 64 bits.
+    """
     make = architectures.get(spec.architecture)
-    with torch.random.fork_rng(devices=[]):  # layers draw default weights; the caller's stream stays as it is
-        model = make(spec.input_shape, spec.classes, spec.widths)
-    initialise(model, spec.initialisation, spec.seed)
+    try:
+        with torch.random.fork_rng(devices=[]):  # layers draw default weights; the caller's stream stays as it is
+            model = make(spec.input_shape, spec.classes, spec.widths)
+        initialise(model, spec.initialisation, spec.seed)
+    except (RuntimeError, MemoryError, OverflowError, ValueError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"cannot build {spec.architecture} of widths {spec.widths}: {reason}") from None
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -31,19 +32,21 @@ def apportion(total: int, weights: Sequence[float], lower: Sequence[int], upper:
     """
     if not sum(lower) <= total <= sum(upper):
         raise ValueError(f"{total} does not fit between {sum(lower)} and {sum(upper)}")
+    # Fractions keep the shares exact: with floats a rounding error could push a share past its bound.
+    exact = [Fraction(weight) for weight in weights]
     fixed: dict[int, int] = {}
     while True:
         free = [i for i in range(len(weights)) if i not in fixed]
         rest = total - sum(fixed.values())
-        scale = sum(weights[i] for i in free)
-        quotas = {i: rest * weights[i] / scale if scale else 0.0 for i in free}
+        scale = sum((exact[i] for i in free), Fraction(0))
+        quotas = {i: rest * exact[i] / scale if scale else Fraction(rest, len(free)) for i in free}
         below = {i: lower[i] for i in free if quotas[i] < lower[i]}
         above = {i: upper[i] for i in free if quotas[i] > upper[i]}
         if not below and not above:
             break
         # Fixing the side with the larger overshoot first keeps the other side feasible.
-        excess = sum(lower[i] - quotas[i] for i in below) - sum(quotas[i] - upper[i] for i in above)
-        fixed |= below if excess >= 0 else above
+        overshoot = sum(lower[i] - quotas[i] for i in below) - sum(quotas[i] - upper[i] for i in above)
+        fixed |= below if overshoot >= 0 else above
     shares = fixed | {i: int(quotas[i]) for i in free}
     by_remainder = sorted(free, key=lambda i: (int(quotas[i]) - quotas[i], i))
     for i in by_remainder[: total - sum(shares.values())]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import nctdtr, stdtrit
 
 CONFIDENCE = 0.95
 
@@ -75,6 +75,14 @@ def replicates_needed(distance: float, sd: float, limit: int = 10_000) -> int | 
         if t_quantile(CONFIDENCE, n - 1) * sd / math.sqrt(n) < distance:
             return n
     return None
+
+
+def power(difference: float, sd: float, n: int) -> float:
+    """The probability that the one-sided 95 % t test of `n` paired differences finds a true `difference`.
+
+    The statistic follows a noncentral t distribution with noncentrality difference · sqrt(n) / sd.
+    """
+    return 1 - float(nctdtr(n - 1, difference * math.sqrt(n) / sd, t_quantile(CONFIDENCE, n - 1)))
 
 
 def t_quantile(probability: float, degrees: int) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -17,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from tombola.errors import ConfigError, StorageError
 from tombola.registry import suggest
-from tombola.runs.atomic import read_bytes
+from tombola.runs.atomic import read_bytes, storage_errors
 
 CONFIG_SIZE_LIMIT = 1 << 20
 ERRORS_SHOWN = 3
@@ -44,12 +45,13 @@ def load_config(path: Path, kind: type[C], overrides: Sequence[str] = ()) -> C:
 
     Raises ConfigError in one line that names the file and the key.
     """
-    if not path.exists():
-        raise ConfigError(f"{path}: no such config file")
     try:
+        with storage_errors("read", path):
+            if not path.exists():
+                raise ConfigError(f"{path}: no such config file")
         text = read_bytes(path, CONFIG_SIZE_LIMIT).decode()
         content = _parse(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {_one_line(error)}") from None
     except StorageError as error:
         raise ConfigError(str(error)) from None
@@ -96,6 +98,9 @@ def _parse(text: str) -> Any:
     loader = _StrictLoader(text)
     try:
         return loader.get_single_data()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        # PyYAML lets these through where a value does not fit its tag: `2001-99-99`, `!!int x`.
+        raise yaml.YAMLError(f"a value cannot be read ({type(error).__name__}: {error})") from None
     finally:
         loader.dispose()
 
@@ -125,11 +130,21 @@ def _describe(problem: ErrorDetails, kind: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"{key} is missing"
     message = problem["msg"].removeprefix("Value error, ")
-    given = repr(problem["input"])
-    shown = given if len(given) <= 60 else given[:57] + "..."
+    shown = _shown(problem["input"])
     return f"{key}: {message[0].lower()}{message[1:]}" + (
         "" if isinstance(problem["input"], dict) else f" (got {shown})"
     )
+
+
+def _shown(value: Any) -> str:
+    """A short form of `value`, cheap even where a few lines of YAML aliases unfold to billions of items."""
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxstring, brief.maxother = 2, 60, 60
+    try:
+        given = brief.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        given = f"a huge {type(value).__name__}"
+    return given if len(given) <= 60 else given[:57] + "..."
 
 
 def _model_at(kind: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:

@@ -17,10 +17,11 @@ def exclusive(path: Path) -> Iterator[None]:
     with storage_errors("lock", path):
         file = path.open("ab")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunFolderError(
-                f"{path.parent}: another process is working in this run folder; wait for it or stop it first"
-            ) from None
+        with storage_errors("lock", path):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunFolderError(
+                    f"{path.parent}: another process is working in this run folder; wait for it or stop it first"
+                ) from None
         yield

@@ -66,7 +66,7 @@ def read_rows(path: Path) -> list[Row]:
     for number, line in enumerate(lines[:-1], start=1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise RunFolderError(f"{path}: line {number} is damaged; move the run folder away and start again")

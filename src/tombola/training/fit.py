@@ -73,7 +73,7 @@ def fit(
     """
     began = time.perf_counter()
     torch.manual_seed(seed)  # for models with layers that use chance
-    run = _Training(model, data, recipe, masks, seed)
+    run = Training(model, data, recipe, masks, seed)
     if checkpoint is not None:
         run.load(checkpoint)
     saved = time.perf_counter()
@@ -98,7 +98,7 @@ def fit(
 
 
 @dataclass
-class _Training:
+class Training:
     """The moving parts of one training and their way to disk and back."""
 
     model: nn.Module

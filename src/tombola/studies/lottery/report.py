@@ -14,7 +14,7 @@ from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.metrics import CHECKS, Summary, failed_checks
-from tombola.studies.lottery.verdict import Verdict
+from tombola.studies.lottery.verdict import POWER_DIFFERENCE, Verdict
 
 BRANCH_STYLE = {"ticket": 0, "random": 1, "reinit": 2}
 BRANCH_NAME = {"dense": "dense", "ticket": "ticket", "random": "random mask", "reinit": "re-initialised"}
@@ -136,11 +136,11 @@ def cost_line(rows: Sequence[Row]) -> str:
 
 def power_line(verdict: Verdict) -> str:
     """What this many replicates could have found."""
-    if verdict.detectable_difference is None:
-        return "Power against the controls: unknown, no control was compared."
+    if verdict.power is None:
+        return "Power against the controls: unknown, none was compared."
     return (
-        f"Power: with {verdict.replicates} replicates and the spread seen, a true difference from a control of "
-        f"{verdict.detectable_difference:.2f} points would be found in 80 % of such studies."
+        f"Power: with {verdict.replicates} replicates and the spread seen, a ticket that is truly "
+        f"{POWER_DIFFERENCE:g} point better than a control would be told from it in {verdict.power:.0%} of such studies."
     )
 
 

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tombola.reports.intervals import Bounds, one_sided, replicates_needed
+from tombola.reports.intervals import Bounds, one_sided, power, replicates_needed
 from tombola.runs.rows import Row, rows_of
 
 Outcome = Literal["winning", "matching", "not winning", "undecided"]
 CONTROLS = ("random", "reinit")
+POWER_DIFFERENCE = 1.0
+"""The true difference, in points of accuracy, for which the power is stated."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,14 @@ class Verdict:
     versus_dense: Bounds | None
     versus_random: Bounds | None
     versus_reinit: Bounds | None
-    detectable_difference: float | None
+    power: float | None
 
 
 def judge(rows: Sequence[Row], tolerance: float) -> Verdict:
     """The verdict on the complete replicates in `rows`; `tolerance` in points of accuracy.
 
-    `detectable_difference` states the power: the true difference from a control that this many replicates
-    would find in 80 % of studies, given the spread seen.
+    `power` is the probability that this many replicates, at the spread seen, would tell a ticket from a control
+    to which it is truly superior by `POWER_DIFFERENCE` points (the smaller one, of two controls).
     """
     trainings = [row for row in rows if row["kind"] == "training"]
     dense = rows_of(trainings, branch="dense")
@@ -92,7 +94,7 @@ def _confirm(trainings: Sequence[Row], dense: Sequence[Row], index: int, toleran
         versus_dense,
         versus.get("random"),
         versus.get("reinit"),
-        _detectable(list(versus.values())),
+        _power(list(versus.values())),
     )
 
 
@@ -160,13 +162,10 @@ def _above(bounds: Bounds, value: float) -> bool:
     return bounds.lower is not None and bounds.lower > value
 
 
-def _detectable(bounds: Sequence[Bounds]) -> float | None:
-    """The difference that all given comparisons would find with 80 % power at their spread and n.
-
-    delta = (z_0.95 + z_0.80) · sd / sqrt(n), the usual normal approximation.
-    """
-    known = [b.sd / b.n**0.5 for b in bounds if b.sd is not None]
-    return (1.645 + 0.842) * max(known) if known else None
+def _power(bounds: Sequence[Bounds]) -> float | None:
+    """The smallest power of the given comparisons at `POWER_DIFFERENCE`; None without any that has a spread."""
+    known = [power(POWER_DIFFERENCE, b.sd, b.n) for b in bounds if b.sd]
+    return min(known) if known else None
 
 
 def _signed(bounds: Bounds) -> str:

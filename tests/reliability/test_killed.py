@@ -1,0 +1,336 @@
+"""A study that is killed, stopped or orphaned at any instant goes on to the end it would have had.
+
+The command runs as a person runs it, in processes of its own; two runs are the same when weights, masks and rows
+agree to the bit, the column of seconds left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tombola.models.tensors import content_sha256, load_tensors
+from tombola.runs.atomic import TEMPORARY_SUFFIX
+from tombola.runs.rows import read_rows
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc"),
+]
+
+STUDY: dict[str, Any] = {
+    "checkpoint_seconds": 0,  # a checkpoint at every evaluation
+    "training": {"length": "300it", "evaluate_every": "15it", "learning_rate": "1e-2"},
+}
+PATIENCE = 120.0
+"""Seconds after which a process is taken to hang; no test needs them unless it fails."""
+
+
+@dataclass
+class Command:
+    """A `tombola imp` in a process group of its own, started by `start`."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def signal_group(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def end(self) -> tuple[int, str]:
+        """Waits for the end; exit code and stderr."""
+        _, errors = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, errors
+
+    def when(self, condition: Callable[[], bool]) -> bool:
+        """Waits until `condition` holds; False when the command ended before."""
+        deadline = time.monotonic() + PATIENCE
+        while self.alive():
+            if condition():
+                return True
+            assert time.monotonic() < deadline, "the command makes no progress"
+            time.sleep(0.0005)
+        return False
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[Path, Path], Command]]:
+    """`start(config, out)`: the command with two workers; what is left of it is killed after the test."""
+    started: list[Command] = []
+
+    def begin(config: Path, out: Path) -> Command:
+        call = "import sys; from tombola.cli import main; sys.exit(main())"
+        arguments = ["imp", str(config), "--out", str(out), "--workers", "2"]
+        process = subprocess.Popen(
+            [sys.executable, "-c", call, *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(Command(process, out))
+        return started[-1]
+
+    yield begin
+    for command in started:
+        command.signal_group(signal.SIGKILL)
+        command.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, write_config: Any) -> Path:
+    return write_config(tmp_path_factory.mktemp("config"), **STUDY)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, config: Path, invoke: Any) -> Path:
+    """The run folder of the study run at once, by one worker: this process."""
+    out = tmp_path_factory.mktemp("uninterrupted")
+    result = invoke("imp", config, "--out", out, "--workers", 1)
+    assert result.exit_code == 0, result.stderr
+    return run_in(out)
+
+
+def run_in(out: Path) -> Path:
+    (folder,) = out.iterdir()
+    return folder
+
+
+def rows_without_seconds(run: Path) -> list[str]:
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in read_rows(run / "rows.jsonl")]
+    return sorted(json.dumps(row, sort_keys=True) for row in rows)
+
+
+def tensors_of(run: Path) -> dict[str, str]:
+    """The content of every tensor file of a run, checkpoints that should be gone included."""
+    paths = sorted(run.rglob("*.safetensors"))
+    return {path.relative_to(run).as_posix(): content_sha256(load_tensors(path)[0]) for path in paths}
+
+
+def assert_same_end(run: Path, reference: Path) -> None:
+    assert rows_without_seconds(run) == rows_without_seconds(reference)
+    assert tensors_of(run) == tensors_of(reference)
+    for name in ("winning_ticket_mask.npy", "winning_ticket_mask.json", "spec.json"):
+        assert (run / "results" / name).read_bytes() == (reference / "results" / name).read_bytes(), name
+    names = {path.relative_to(run) for path in run.rglob("*")}
+    assert names == {path.relative_to(reference) for path in reference.rglob("*")}
+
+
+def temporaries(out: Path) -> set[str]:
+    return {path.name for path in out.rglob(f".*{TEMPORARY_SUFFIX}")}
+
+
+def row_bytes(out: Path) -> int:
+    return sum(path.stat().st_size for path in out.glob("*/rows.jsonl"))
+
+
+def evaluations_saved(out: Path) -> list[tuple[str, int]]:
+    """What changes whenever a training is saved."""
+    found = []
+    for path in out.rglob("*.safetensors"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((path.name, path.stat().st_mtime_ns))
+    return sorted(found)
+
+
+def children(parent: int) -> list[int]:
+    """Living processes whose parent is `parent`."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, its_parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(its_parent) == parent and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def at_work(command: Command) -> bool:
+    """Waits until this command has saved a training of its own; False when it ended before."""
+    before = evaluations_saved(command.folder)
+    return command.when(lambda: evaluations_saved(command.folder) != before)
+
+
+def kill_at_a_random_time(command: Command, chance: random.Random) -> bool:
+    """In the first second: mostly while it starts."""
+    time.sleep(chance.uniform(0.1, 1.0))
+    return command.alive()
+
+
+def kill_between_saves(command: Command, chance: random.Random) -> bool:
+    working = at_work(command)
+    time.sleep(chance.uniform(0.0, 0.2))
+    return working and command.alive()
+
+
+def kill_during_a_write(command: Command, chance: random.Random) -> bool:
+    """While the temporary file of an atomic write is there."""
+    return at_work(command) and command.when(lambda: bool(temporaries(command.folder)))
+
+
+def kill_as_rows_grow(command: Command, chance: random.Random) -> bool:
+    before = row_bytes(command.folder)
+    return command.when(lambda: row_bytes(command.folder) > before)
+
+
+def test_a_run_killed_many_times_ends_as_if_never_killed(
+    tmp_path: Path, config: Path, uninterrupted: Path, start: Callable[[Path, Path], Command]
+) -> None:
+    chance = random.Random(20190301)
+    ways = [kill_during_a_write, kill_as_rows_grow, kill_between_saves]
+    plan = [kill_at_a_random_time] * 2 + list(itertools.islice(itertools.cycle(ways), 9))
+    left_in_the_middle = 0
+    for way in plan:
+        command = start(config, tmp_path / "out")
+        in_progress = way(command, chance)
+        command.signal_group(signal.SIGKILL)
+        code, _ = command.end()
+        assert in_progress, f"the study ended before {way.__name__}: make it longer"
+        assert code == -signal.SIGKILL
+        left_in_the_middle += bool(temporaries(tmp_path))
+        assert not list(tmp_path.rglob("report.html"))
+
+    assert left_in_the_middle >= 1, "no kill landed inside a write"
+    code, errors = start(config, tmp_path / "out").end()
+    assert (code, errors) == (0, "")
+    assert not temporaries(tmp_path)
+    assert_same_end(run_in(tmp_path / "out"), uninterrupted)
+
+
+def test_ctrl_c_and_a_killed_parent(
+    tmp_path: Path, config: Path, uninterrupted: Path, start: Callable[[Path, Path], Command]
+) -> None:
+    out = tmp_path / "out"
+    starting = start(config, out)
+    starting.when(lambda: len(children(starting.process.pid)) >= 2)  # the workers are still loading torch
+    time.sleep(0.3)
+    starting.signal_group(signal.SIGINT)
+    assert_stopped(starting)
+
+    working = start(config, out)
+    assert at_work(working)
+    working.signal_group(signal.SIGINT)
+    assert_stopped(working)
+
+    orphaned = start(config, out)
+    assert at_work(orphaned)
+    workers = children(orphaned.process.pid)
+    assert len(workers) >= 2
+    orphaned.process.kill()
+    deadline = time.monotonic() + 10  # about 0.1 s on an idle machine
+    while any(is_alive(worker) for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert [worker for worker in workers if is_alive(worker)] == []
+
+    code, errors = start(config, out).end()
+    assert (code, errors) == (0, "")
+    assert_same_end(run_in(out), uninterrupted)
+
+
+def assert_stopped(command: Command) -> None:
+    code, errors = command.end()
+    assert code == 130, errors
+    assert errors == "stopped; finished work is kept, the same command continues\n"
+
+
+def test_a_killed_worker_is_one_line_and_the_run_continues(
+    tmp_path: Path, write_config: Any, start: Callable[[Path, Path], Command], invoke: Any
+) -> None:
+    config = write_config(tmp_path, **STUDY | {"controls": [], "pruning": {"target_density": 0.6}})
+    command = start(config, tmp_path / "out")
+    assert at_work(command)
+    workers = [child for child in children(command.process.pid) if is_worker(child)]
+    os.kill(workers[0], signal.SIGKILL)
+    code, errors = command.end()
+    assert code == 1
+    assert errors.startswith("error: a worker process died")
+    assert errors.count("\n") == 1
+    assert invoke("imp", config, "--out", tmp_path / "out", "--workers", 1).exit_code == 0
+
+
+def is_worker(process: int) -> bool:
+    return b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
+
+
+def test_a_finished_run_is_shown_and_more_replicates_extend_it(
+    tmp_path: Path, config: Path, uninterrupted: Path, invoke: Any, snapshot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / uninterrupted.name
+    shutil.copytree(uninterrupted, run)
+    before = snapshot(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tombola.studies.lottery.replicate.fit", lambda *_, **__: pytest.fail("trained again"))
+        shown = invoke("imp", config, "--out", tmp_path, "--workers", 1)
+    assert shown.exit_code == 0
+    assert "Report:" in shown.stdout
+    assert snapshot(run) == before
+
+    extended = invoke("imp", config, "--out", tmp_path, "--workers", 1, "--replicates", 3)
+    assert extended.exit_code == 0, extended.stderr
+    old = (uninterrupted / "rows.jsonl").read_bytes()
+    new = (run / "rows.jsonl").read_bytes()
+    assert new.startswith(old)
+    assert {json.loads(line)["replicate"] for line in new[len(old) :].splitlines()} == {2}
+    assert json.loads((run / "results" / "sparsity_vs_accuracy.json").read_text())["replicates"] == 3
+    kept = {name: state for name, state in before.items() if name.startswith("checkpoints/replicate-0")}
+    after = snapshot(run)
+    assert {name: after[name] for name in kept} == kept
+
+
+def test_an_extension_killed_before_its_report_writes_it_later(
+    tmp_path: Path, config: Path, uninterrupted: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report of two replicates must not pass for that of three."""
+    run = tmp_path / uninterrupted.name
+    shutil.copytree(uninterrupted, run)
+    extend = ("imp", config, "--out", tmp_path, "--workers", 1, "--replicates", 3)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tombola.studies.lottery.study.report_page", stop)
+        assert invoke(*extend).exit_code == 130
+    assert "n = 2 replicates" in (run / "report.html").read_text()
+    assert invoke(*extend).exit_code == 0
+    assert "n = 3 replicates" in (run / "report.html").read_text()
+
+
+def test_a_checkpoint_left_beside_its_finished_training_is_removed(
+    tmp_path: Path, config: Path, uninterrupted: Path, invoke: Any
+) -> None:
+    """A kill after the training's rows are stored, before its checkpoint is deleted, leaves nothing for good."""
+    run = tmp_path / uninterrupted.name
+    shutil.copytree(uninterrupted, run)
+    (run / "report.html").unlink()
+    with (run / "rows.jsonl").open("rb+") as rows:
+        rows.truncate(rows.seek(0, os.SEEK_END) - 40)
+    leftover = run / "checkpoints" / "replicate-01" / "round-03" / "reinit.checkpoint.safetensors"
+    leftover.write_bytes(b"what a kill left")
+    assert invoke("imp", config, "--out", tmp_path, "--workers", 1).exit_code == 0
+    assert not leftover.exists()
+    assert_same_end(run, uninterrupted)
