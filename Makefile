@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Small networks are slower on two threads than on one; replicates run as processes instead.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test results-mnist benchmark clean
+.PHONY: help demo test results-digits results-mnist benchmark clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -28,9 +28,15 @@ test: $(VENV)/.stamp-test  ## install, then lint, type-check, check the import l
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -n 2
 
+results-digits: $(VENV)/.stamp-core  ## rerun the demo's study into docs/results/lottery-digits.md and the README's picture
+	$(TOMBOLA) imp configs/imp_digits.yaml --results runs/results-digits
+	cp runs/results-digits/summary.md docs/results/lottery-digits.md
+	mkdir -p docs/images && cp runs/results-digits/sparsity_curve.png docs/images/lottery-digits.png
+
 results-mnist: $(VENV)/.stamp-core  ## rerun the study behind docs/results/lottery-mnist.md (about half an hour)
-	$(TOMBOLA) imp configs/imp_lenet_300_100_short.yaml --results runs/lottery-mnist
-	cp runs/lottery-mnist/summary.md docs/results/lottery-mnist.md
+	$(TOMBOLA) imp configs/imp_lenet_300_100_short.yaml --results runs/results-mnist
+	cp runs/results-mnist/summary.md docs/results/lottery-mnist.md
+	mkdir -p docs/images && cp runs/results-mnist/sparsity_curve.png docs/images/lottery-mnist.png
 
 benchmark: $(VENV)/.stamp-core  ## the training step against a plain loop and the arithmetic floor
 	$(PY) benchmarks/training_step.py

@@ -1,4 +1,4 @@
-"""What several test modules share: one thread, the data home, and a lottery study small enough to run in seconds."""
+"""What several test modules share: one thread, and the data home."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from small_study import SMALL_STUDY  # noqa: F401
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,14 +26,3 @@ def data_home_with_mnist() -> Path:
     if not (home / "mnist" / "train-images-idx3-ubyte.gz").exists():
         pytest.skip("no MNIST: point TOMBOLA_DATA at a folder that holds mnist/")
     return home
-
-
-SMALL_STUDY = {
-    "name": "small",
-    "replicates": 2,
-    "data": {"name": "digits"},
-    "model": {"widths": [20, 10]},
-    "training": {"length": "40it", "evaluate_every": "10it", "learning_rate": "1e-2"},
-    "pruning": {"budget": "rates", "rate": 0.5, "layer_rates": {"output": 0.25}, "target_density": 0.15},
-}
-"""Three rounds of a small network on digits; a replicate takes about a second."""

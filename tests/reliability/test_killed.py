@@ -34,7 +34,7 @@ pytestmark = [
 
 STUDY: dict[str, Any] = {
     "checkpoint_seconds": 0,  # a checkpoint at every evaluation
-    "training": {"length": "300it", "evaluate_every": "15it", "learning_rate": "1e-2"},
+    "training": {"length": "240it", "evaluate_every": "12it", "learning_rate": "1e-2"},
 }
 PATIENCE = 120.0
 """Seconds after which a process is taken to hang; no test needs them unless it fails."""
@@ -59,14 +59,14 @@ class Command:
         _, errors = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, errors
 
-    def when(self, condition: Callable[[], bool]) -> bool:
+    def when(self, condition: Callable[[], bool], pause: float = 0.01) -> bool:
         """Waits until `condition` holds; False when the command ended before."""
         deadline = time.monotonic() + PATIENCE
         while self.alive():
             if condition():
                 return True
             assert time.monotonic() < deadline, "the command makes no progress"
-            time.sleep(0.0005)
+            time.sleep(pause)
         return False
 
 
@@ -188,7 +188,7 @@ def kill_between_saves(command: Command, chance: random.Random) -> bool:
 
 def kill_during_a_write(command: Command, chance: random.Random) -> bool:
     """While the temporary file of an atomic write is there."""
-    return at_work(command) and command.when(lambda: bool(temporaries(command.folder)))
+    return at_work(command) and command.when(lambda: bool(temporaries(command.folder)), pause=0)
 
 
 def kill_as_rows_grow(command: Command, chance: random.Random) -> bool:
@@ -201,7 +201,7 @@ def test_a_run_killed_many_times_ends_as_if_never_killed(
 ) -> None:
     chance = random.Random(20190301)
     ways = [kill_during_a_write, kill_as_rows_grow, kill_between_saves]
-    plan = [kill_at_a_random_time] * 2 + list(itertools.islice(itertools.cycle(ways), 9))
+    plan = [kill_at_a_random_time] * 3 + list(itertools.islice(itertools.cycle(ways), 7))
     left_in_the_middle = 0
     for way in plan:
         command = start(config, tmp_path / "out")
@@ -301,10 +301,16 @@ def test_a_finished_run_is_shown_and_more_replicates_extend_it(
     assert {name: after[name] for name in kept} == kept
 
 
-def test_an_extension_killed_before_its_report_writes_it_later(
-    tmp_path: Path, config: Path, uninterrupted: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["report_page", "write_results"])
+def test_an_extension_killed_at_its_last_steps_takes_them_later(
+    step: str,
+    tmp_path: Path,
+    config: Path,
+    uninterrupted: Path,
+    invoke: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The report of two replicates must not pass for that of three."""
+    """Report and results of two replicates must not pass for those of three."""
     run = tmp_path / uninterrupted.name
     shutil.copytree(uninterrupted, run)
     extend = ("imp", config, "--out", tmp_path, "--workers", 1, "--replicates", 3)
@@ -313,11 +319,11 @@ def test_an_extension_killed_before_its_report_writes_it_later(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tombola.studies.lottery.study.report_page", stop)
+        patch.setattr(f"tombola.studies.lottery.study.{step}", stop)
         assert invoke(*extend).exit_code == 130
-    assert "n = 2 replicates" in (run / "report.html").read_text()
     assert invoke(*extend).exit_code == 0
-    assert "n = 3 replicates" in (run / "report.html").read_text()
+    assert "replicates: 3\n" in (run / "report.html").read_text()
+    assert json.loads((run / "results" / "sparsity_vs_accuracy.json").read_text())["replicates"] == 3
 
 
 def test_a_checkpoint_left_beside_its_finished_training_is_removed(

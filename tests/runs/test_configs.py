@@ -131,10 +131,12 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=150)
 def test_any_bytes_are_a_config_or_a_config_error(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
+        message = ""
         try:
             _load(Path(folder), content)
         except ConfigError as error:
-            assert "\n" not in str(error)
+            message = str(error)
+        assert "\n" not in message
 
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -174,7 +176,7 @@ def test_the_identity_names_what_was_asked_and_nothing_more(tmp_path: Path) -> N
 
 
 def test_the_hash_of_old_runs_stays() -> None:
-    assert identity_hash("lottery", Outer(name="a", densities=(0.5,))) == "HASH"
+    assert identity_hash("lottery", Outer(name="a", densities=(0.5,))) == "17454258"
 
 
 def test_a_config_is_frozen() -> None:

@@ -68,8 +68,9 @@ def layout(x: str, y: str, size: tuple[int, int] = DOUBLE_COLUMN) -> dict[str, A
         "font": {"family": "Arial, Helvetica, sans-serif", "size": pixels(7), "color": "black"},
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
-        "margin": {"l": 52, "r": 12, "t": 12, "b": 44},
-        "legend": {"font": {"size": pixels(6)}, "bgcolor": "rgba(255,255,255,0)"},
+        "margin": {"l": 52, "r": 12, "t": 28, "b": 64},
+        # Below the axis, clear of the data and of the button bar.
+        "legend": {"font": {"size": pixels(6)}, "orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
         "xaxis": axis | {"title": {"text": x, "font": {"size": pixels(7)}}},
         "yaxis": axis | {"title": {"text": y, "font": {"size": pixels(7)}}},
         "hovermode": "closest",

@@ -69,6 +69,10 @@ class RunFolder:
                 f"{self.root}: run folder of format {found}, this Tombola writes format {FORMAT}; "
                 "use the version that made it, or another --out"
             )
+        if not isinstance(manifest.get("must_match"), dict):
+            raise RunFolderError(
+                f"{self.manifest}: has no `must_match`, it is damaged; start afresh with another --out"
+            )
         return manifest
 
 
@@ -94,7 +98,7 @@ def begin_or_continue(folder: RunFolder, study: str, config: Config, facts: Mapp
     """
     must_match = {"study": study, "threads": 1, "versions": _versions(), **facts}
     if folder.manifest.exists():
-        recorded = folder.read_manifest().get("must_match", {})
+        recorded = folder.read_manifest()["must_match"]
         for key, value in must_match.items():
             if recorded.get(key) != value:
                 raise RunFolderError(

@@ -158,8 +158,10 @@ class _Replicate:
     ) -> None:
         """One unit: rewind, train, check, measure, store; or nothing when it is stored already."""
         path = folder / f"{unit.branch}.json"
+        checkpoint = folder / f"{unit.branch}.checkpoint.safetensors"
         if not path.exists():
-            self._train_anew(unit, folder, path, start, masks, earlier)
+            self._train_anew(unit, folder, path, checkpoint, start, masks, earlier)
+        checkpoint.unlink(missing_ok=True)  # here, and not only after training: a kill may have come between
         self.emit(Finished(path))
 
     def _train_anew(
@@ -167,13 +169,13 @@ class _Replicate:
         unit: Unit,
         folder: Path,
         path: Path,
+        checkpoint: Path,
         start: Mapping[str, Tensor],
         masks: Masks,
         earlier: Masks | None,
     ) -> None:
         rewind(self.model, start, masks)
         rewound = is_rewound(self.model, start, masks)
-        checkpoint = folder / f"{unit.branch}.checkpoint.safetensors"
 
         def report(evaluation: Evaluation, iterations: int) -> None:
             self.emit(
@@ -210,7 +212,6 @@ class _Replicate:
         if unit.branch in ("dense", "ticket"):
             save_tensors(folder / "trained.safetensors", self.model.state_dict())
         write_json(path, {"rows": rows})  # last: this file says that the unit is finished
-        checkpoint.unlink(missing_ok=True)
         if failures := failed_checks(rows):
             self.emit(Finished(path))
             raise RunFailure(f"a promise of the run was broken: {failures[0]}")

@@ -114,7 +114,8 @@ def training_chart(rows: Sequence[Row], summaries: Sequence[Summary]) -> Chart:
 def accuracy_caption(config: LotteryConfig, verdict: Verdict) -> str:
     return (
         f"Final test accuracy, mean of n = {verdict.replicates} replicates; bands are 95 % confidence intervals of "
-        f"the mean (Student t). {config.model.architecture} on {config.data.name}, rewound to {config.rewind}."
+        "the mean (Student t). Bands may overlap where the differences, paired by replicate, are clear: the verdict "
+        f"uses these. {config.model.architecture} on {config.data.name}, rewound to {config.rewind}."
     )
 
 
@@ -126,6 +127,18 @@ def check_lines(rows: Sequence[Row]) -> list[str]:
         asked = [row[check] for row in trainings if row[check] is not None]
         lines.append(f"{meaning}: {sum(asked)} of {len(asked)}")
     return lines + failed_checks(rows)
+
+
+def early_stop_note(rows: Sequence[Row]) -> str:
+    """How many early-stop iterations are cut off by the end of training, and so are too small."""
+    trainings = [row for row in rows if row["kind"] == "training"]
+    late = sum(row["early_stop_iteration"] == row["iterations"] for row in trainings)
+    if not late:
+        return "Every training passed its minimum of validation loss before its end."
+    return (
+        f"In {late} of {len(trainings)} trainings the validation loss was still falling at the end: their true early "
+        "stop is later than shown, and a longer training would tell."
+    )
 
 
 def cost_line(rows: Sequence[Row]) -> str:
@@ -140,23 +153,19 @@ def power_line(verdict: Verdict) -> str:
         return "Power against the controls: unknown, none was compared."
     return (
         f"Power: with {verdict.replicates} replicates and the spread seen, a ticket that is truly "
-        f"{POWER_DIFFERENCE:g} point better than a control would be told from it in {verdict.power:.0%} of such studies."
+        f"{POWER_DIFFERENCE:g} point better than a control would be told from it in {verdict.power:.0%} of such "
+        "studies."
     )
 
 
-def report_page(
-    folder: RunFolder,
-    config: LotteryConfig,
-    rows: Sequence[Row],
-    summaries: Sequence[Summary],
-    verdict: Verdict,
-) -> str:
+def report_page(config: LotteryConfig, rows: Sequence[Row], summaries: Sequence[Summary], verdict: Verdict) -> str:
     """`report.html`, whole."""
     n = f"n = {verdict.replicates} replicates, bands 95 % confidence intervals of the mean (Student t)."
     accuracy = figure_html(curves.plotly_figure(accuracy_chart(summaries)), accuracy_caption(config, verdict))
     early = figure_html(
         curves.plotly_figure(early_stop_chart(summaries)),
-        f"Iteration of minimum validation loss; {n} Lower learns sooner. Trained for {config.training.length}.",
+        f"Iteration of minimum validation loss; {n} Lower learns sooner. Trained for {config.training.length}. "
+        + early_stop_note(rows),
     )
     layers = figure_html(curves.plotly_figure(layer_chart(rows)), f"Share of each layer's weights kept; {n}")
     training = figure_html(curves.plotly_figure(training_chart(rows, summaries)), f"By weights remaining; {n}")

@@ -86,7 +86,7 @@ def _run(
     table = RowTable(folder.rows, UNIT)
 
     units = _units_per_replicate(config, plan)
-    left = [i for i in range(config.replicates) if i not in complete_replicates(table.rows, units)]
+    left = sorted(set(range(config.replicates)) - complete_replicates(table.rows, units))
     if watcher is not None:
         done = sum(row["kind"] == "training" and row["replicate"] in left for row in table.rows)
         watcher.begin(len(left) * units, done)
@@ -125,8 +125,9 @@ def _conclude(
     result = _result(folder, config, rows, units)
     if failures := failed_checks(result.rows):
         raise RunFailure(f"a promise of the run was broken: {failures[0]} ({len(failures)} such); see {folder.rows}")
+    write_text(folder.report, report_page(config, result.rows, result.summaries, result.verdict))
+    # The summary is the last file of the results and says that all is written: see _read_finished.
     write_results(folder, config, data, result.summaries, result.verdict)
-    write_text(folder.report, report_page(folder, config, result.rows, result.summaries, result.verdict))
     return result
 
 

@@ -1,0 +1,152 @@
+"""The data sets themselves, and their split into training, validation and test."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tombola.data import DataConfig, DataSet, Examples, RawData, load_data
+from tombola.data.dataset import split
+from tombola.data.home import idx_files
+from tombola.data.sources import load_raw
+from tombola.errors import ConfigError, DataError
+from tombola.runs.configs import validate
+
+
+def _raw(count: int, test: int = 0) -> RawData:
+    """Examples that carry their own number as input; labels alternate."""
+
+    def numbered(start: int, number: int) -> Examples:
+        numbers = torch.arange(start, start + number)
+        return Examples(numbers.float().reshape(-1, 1, 1, 1), numbers % 2)
+
+    return RawData("numbered", numbered(0, count), numbered(count, test) if test else None, "md5:0")
+
+
+def _numbers(data: DataSet) -> list[list[int]]:
+    return [part.inputs.reshape(-1).int().tolist() for part in (data.train, data.validation, data.test)]
+
+
+def _targets_follow(data: DataSet) -> bool:
+    parts = (data.train, data.validation, data.test)
+    return all(torch.equal(part.inputs.reshape(-1).long() % 2, part.targets) for part in parts)
+
+
+@given(
+    count=st.integers(22, 200),
+    validation=st.integers(1, 60),
+    test=st.integers(1, 60),
+    seed=st.integers(0),
+    own=st.booleans(),
+)
+@settings(deadline=None, max_examples=150)
+def test_a_split_is_disjoint_and_whole(count: int, validation: int, test: int, seed: int, own: bool) -> None:
+    assume(count - validation - (0 if own else test) >= 20)  # both classes are left to train on
+    raw = _raw(count, test if own else 0)
+    data = split(raw, seed, validation, test)
+    train, held, tested = _numbers(data)
+    assert sorted(train + held + tested) == list(range(count + (test if own else 0)))
+    assert (len(held), len(tested)) == (validation, test)
+    assert _targets_follow(data)
+    assert _numbers(split(raw, seed, validation, test)) == [train, held, tested]
+    if own:
+        assert tested == list(range(count, count + test))
+
+
+@given(one=st.integers(0, 2**64), other=st.integers(0, 2**64))
+@settings(deadline=None, max_examples=50)
+def test_another_seed_gives_another_split(one: int, other: int) -> None:
+    raw = _raw(100)
+    assert (_numbers(split(raw, one, 10, 20)) == _numbers(split(raw, other, 10, 20))) == (one == other)
+
+
+def test_a_split_leaves_the_global_random_stream_alone() -> None:
+    before = torch.get_rng_state()
+    split(_raw(100), 0, 10, 20)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("count", "validation", "test", "says"),
+    [
+        (10, 5, 5, "too few for 5 validation and 5 test examples"),
+        (10, 5, 4, "too few"),
+        (10, 100, 1, "too few"),
+        (10, 0, 2, "at least one"),
+        (10, 2, 0, "at least one"),
+    ],
+)
+def test_too_few_examples_are_an_error(count: int, validation: int, test: int, says: str) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        split(_raw(count), 0, validation, test)
+    assert "numbered" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_class_and_lost_labels_are_errors() -> None:
+    inputs = torch.zeros(4, 1, 1, 1)
+    with pytest.raises(DataError, match="one: all training labels are the same class"):
+        RawData("one", Examples(inputs, torch.ones(4, dtype=torch.int64)), None, "")
+    with pytest.raises(DataError, match="lost: 4 inputs but 3 labels"):
+        RawData("lost", Examples(inputs, torch.arange(3)), None, "")
+
+
+def test_digits_are_the_1797_scans() -> None:
+    raw = load_raw(DataConfig(name="digits"))
+    assert raw.training.inputs.shape == (1797, 1, 8, 8)
+    assert (raw.classes, raw.test) == (10, None)
+    assert (float(raw.training.inputs.min()), float(raw.training.inputs.max())) == (0, 1)
+    data = load_data(DataConfig(name="digits"), seed=3)
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [1797 - 180 - 360, 180, 360]
+    assert data.validation.inputs.is_contiguous()
+
+
+def test_mnist_is_lecuns(data_home_with_mnist: Path) -> None:
+    data = load_data(DataConfig(name="mnist"), seed=0, data_dir=data_home_with_mnist)
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [55_000, 5_000, 10_000]
+    assert (data.input_shape, data.classes) == ((1, 28, 28), 10)
+    raw = load_raw(DataConfig(name="mnist"), data_home_with_mnist)
+    assert data.checksum == raw.checksum
+    pixels = raw.training.inputs
+    assert math.isclose(float(pixels.mean()), 0.1307, abs_tol=5e-5)  # the constants in common use
+    assert math.isclose(float(pixels.std()), 0.3081, abs_tol=5e-5)
+    assert torch.bincount(raw.training.targets).tolist() == [
+        *(5923, 6742, 5958, 6131, 5842),
+        *(5421, 5918, 6265, 5851, 5949),
+    ]
+    assert raw.test is not None
+    assert data.test.inputs is raw.test.inputs
+    assert raw.test.targets[:5].tolist() == [7, 2, 1, 0, 4]
+
+
+def test_the_published_checksums_are_those_of_the_decompressed_files(data_home_with_mnist: Path) -> None:
+    checksums = {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    }
+    folder = data_home_with_mnist / "mnist"
+    assert idx_files(folder, "mnist", "file:///nowhere", checksums) == folder
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"name": "mnits"}, "did you mean 'mnist'?"),
+        ({"name": "idx"}, "folder"),
+        ({"name": "digits", "folder": "x"}, "folder"),
+        ({"name": "digits", "validation": 0}, "validation"),
+        ({"name": "digits", "test": -1}, "test"),
+    ],
+)
+def test_a_config_that_cannot_be_used(content: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(content, DataConfig, "data.yaml")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
