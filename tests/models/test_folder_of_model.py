@@ -77,13 +77,32 @@ def test_a_dense_model_has_no_masks(tmp_path: Path) -> None:
     assert sorted(_contents(tmp_path)) == ["spec.json", "weights.safetensors"]
 
 
+def test_a_killed_attempt_leaves_nothing_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = prune(build(SPEC), 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr("tombola.models.folder.write_json", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            save_model(tmp_path / "model", SPEC, build(SPEC), masks)
+    assert not (tmp_path / "model").exists()
+    save_model(tmp_path / "model", SPEC, build(SPEC))
+    assert load_model(tmp_path / "model")[2] is None  # and nothing of the killed one got in
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_weights_of_another_type_are_refused_not_converted(folder: Path) -> None:
+    weights, _ = load_tensors(folder / "weights.safetensors")
+    save_tensors(folder / "weights.safetensors", {name: tensor.double() for name, tensor in weights.items()})
+    with pytest.raises(ModelError, match=r"is torch\.float64, the spec says torch\.float32"):
+        load_model(folder)
+
+
 @pytest.mark.parametrize("left", [("spec.json",), ("weights.safetensors",), ("masks.safetensors",), ()])
 def test_nothing_is_overwritten(folder: Path, left: tuple[str, ...]) -> None:
     for path in folder.iterdir():
         if left and path.name not in left:
             path.unlink()
     before = _contents(folder)
-    with pytest.raises(StorageError, match="holds a model already") as caught:
+    with pytest.raises(StorageError, match="exists and is not an empty folder") as caught:
         save_model(folder, SPEC, build(SPEC))
     assert str(folder) in str(caught.value)
     assert _contents(folder) == before

@@ -344,7 +344,7 @@ class TestExtract:
             extract(tmp_path, 0.5, tmp_path / "x")
         assert not (tmp_path / "x").exists()
         extract(result.folder.root, 0.5, tmp_path / "y")
-        with pytest.raises(StorageError, match="holds a model already"):
+        with pytest.raises(StorageError, match="exists and is not an empty folder"):
             extract(result.folder.root, 0.5, tmp_path / "y")
 
 

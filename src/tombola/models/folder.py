@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from tombola.errors import ModelError, PruningError, StorageError
 from tombola.models.spec import ModelSpec, build
 from tombola.models.tensors import load_tensors, save_tensors
 from tombola.pruning import Masks
-from tombola.runs.atomic import make_folder, read_json, write_json
+from tombola.runs.atomic import TEMPORARY_SUFFIX, make_folder, read_json, storage_errors, write_json
 from tombola.runs.configs import validate
 
 SPEC, WEIGHTS, MASKS = "spec.json", "weights.safetensors", "masks.safetensors"
@@ -24,20 +25,22 @@ def save_model(
     masks: Masks | None = None,
     history: dict[str, Any] | None = None,
 ) -> None:
-    """Writes a model folder; `history` says where the model comes from and is kept in the spec file.
+    """Writes a model folder, all or nothing; `history` says where the model comes from and is kept in the spec.
 
-    Raises StorageError when there is a model already, or part of one: nothing is overwritten, and no
-    leftover masks end up beside another model's weights.
+    Raises StorageError when `folder` exists and is not empty: nothing is overwritten.
     """
-    for name in (SPEC, WEIGHTS, MASKS):
-        if (folder / name).exists():
-            raise StorageError(f"{folder}: holds a model already, or part of one ({name}); choose another folder")
-    make_folder(folder)
-    save_tensors(folder / WEIGHTS, model.state_dict())
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise StorageError(f"{folder}: exists and is not an empty folder; choose another")
+    folder = folder.resolve()
+    building = folder.with_name(f".{folder.name}{TEMPORARY_SUFFIX}")
+    shutil.rmtree(building, ignore_errors=True)  # what a killed attempt left
+    make_folder(building)
+    save_tensors(building / WEIGHTS, model.state_dict())
     if masks is not None:
-        save_tensors(folder / MASKS, masks.to_tensors())
-    # The spec comes last: a folder without one is refused, so a half-written model is never read.
-    write_json(folder / SPEC, {"model": spec.model_dump(mode="json"), "history": history or {}})
+        save_tensors(building / MASKS, masks.to_tensors())
+    write_json(building / SPEC, {"model": spec.model_dump(mode="json"), "history": history or {}})
+    with storage_errors("write", folder):
+        building.replace(folder)
 
 
 def load_model(folder: Path) -> tuple[nn.Module, ModelSpec, Masks | None]:
@@ -49,6 +52,7 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelSpec, Masks | None]:
     model = build(spec)
     try:
         weights, _ = load_tensors(folder / WEIGHTS)
+        _check_types(weights, model.state_dict())
         model.load_state_dict(weights, strict=True)
         if not (folder / MASKS).exists():
             return model, spec, None
@@ -56,7 +60,7 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelSpec, Masks | None]:
         # safetensors orders by its own rules; masks are in the order of the model's parameters.
         masks = Masks({name: masks[name] for name in Masks.full(model)})
         masks.parameters_of(model)
-    except (StorageError, PruningError, RuntimeError, KeyError) as error:
+    except (ModelError, StorageError, PruningError, RuntimeError, KeyError) as error:
         raise ModelError(f"{folder}: the files do not make the model of its spec: {_one_line(error)}") from None
     return model, spec, masks
 
@@ -75,6 +79,13 @@ def _read_spec(folder: Path) -> ModelSpec:
     if not isinstance(content, dict) or "model" not in content:
         raise ModelError(f"{path}: has no `model`, it is not a Tombola model spec")
     return validate(content["model"], ModelSpec, str(path))
+
+
+def _check_types(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """`load_state_dict` would convert another type in silence."""
+    for name, tensor in weights.items():
+        if name in expected and tensor.dtype != expected[name].dtype:
+            raise ModelError(f"{name} is {tensor.dtype}, the spec says {expected[name].dtype}")
 
 
 def _one_line(error: BaseException) -> str:
