@@ -161,6 +161,15 @@ def children(parent: int) -> list[int]:
     return found
 
 
+def workers_of(command: Command) -> list[int]:
+    found = []
+    for child in children(command.process.pid):
+        with contextlib.suppress(OSError):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
+
+
 def is_alive(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -225,8 +234,8 @@ def test_ctrl_c_and_a_killed_parent(
 ) -> None:
     out = tmp_path / "out"
     starting = start(config, out)
-    starting.when(lambda: len(children(starting.process.pid)) >= 2)  # the workers are still loading torch
-    time.sleep(0.3)
+    assert starting.when(lambda: len(workers_of(starting)) == 2)
+    time.sleep(0.05)  # they are still loading torch
     starting.signal_group(signal.SIGINT)
     assert_stopped(starting)
 
@@ -238,7 +247,7 @@ def test_ctrl_c_and_a_killed_parent(
     orphaned = start(config, out)
     assert at_work(orphaned)
     workers = children(orphaned.process.pid)
-    assert len(workers) >= 2
+    assert len(workers_of(orphaned)) == 2
     orphaned.process.kill()
     deadline = time.monotonic() + 10  # about 0.1 s on an idle machine
     while any(is_alive(worker) for worker in workers) and time.monotonic() < deadline:
@@ -262,17 +271,12 @@ def test_a_killed_worker_is_one_line_and_the_run_continues(
     config = write_config(tmp_path, **STUDY | {"controls": [], "pruning": {"target_density": 0.6}})
     command = start(config, tmp_path / "out")
     assert at_work(command)
-    workers = [child for child in children(command.process.pid) if is_worker(child)]
-    os.kill(workers[0], signal.SIGKILL)
+    os.kill(workers_of(command)[0], signal.SIGKILL)
     code, errors = command.end()
     assert code == 1
     assert errors.startswith("error: a worker process died")
     assert errors.count("\n") == 1
     assert invoke("imp", config, "--out", tmp_path / "out", "--workers", 1).exit_code == 0
-
-
-def is_worker(process: int) -> bool:
-    return b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 def test_a_finished_run_is_shown_and_more_replicates_extend_it(

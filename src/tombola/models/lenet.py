@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import nn
 
 
-def lenet_300_100(input_shape: Sequence[int], classes: int, widths: Sequence[int] = (300, 100)) -> nn.Sequential:
+def lenet_300_100(input_shape: Sequence[int], classes: int, widths: Sequence[int]) -> nn.Sequential:
     """Flatten, then a Linear and ReLU per width (`fc1`, `fc2`, ...), then the Linear `output`.
 
     Takes inputs (n, *input_shape), gives logits (n, classes).

@@ -6,37 +6,44 @@ A trained object does not know how it was made; a spec, written when the model i
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
 from importlib.metadata import version
+from typing import Annotated, Any
 
 import torch
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 from torch import nn
 
 from tombola.errors import ConfigError, ModelError
 from tombola.models.initialise import initialise, initialisers
-from tombola.models.lenet import lenet_300_100
+from tombola.models.zoo import architectures
 from tombola.registry import Registry
 from tombola.runs.configs import Config
-
-Architecture = Callable[..., nn.Module]
-"""(input_shape, classes, widths) -> module with uninitialised weights."""
-
-architectures: Registry[Architecture] = Registry("architecture")
-architectures.register("lenet-300-100")(lenet_300_100)
 
 
 class ModelConfig(Config):
     """What a person chooses of a model; the data add input shape and classes."""
 
     architecture: str = "lenet-300-100"
-    widths: tuple[PositiveInt, ...] = Field((300, 100), min_length=1, description="units of the hidden layers")
+    widths: tuple[PositiveInt, ...] | None = Field(
+        None, description="filters and units of the hidden layers; nothing for the architecture's own"
+    )
     initialisation: str = "glorot-normal"
 
     @field_validator("architecture")
     @classmethod
     def _known_architecture(cls, name: str) -> str:
         return _known(architectures, name)
+
+    @field_validator("widths")
+    @classmethod
+    def _widths_fit(cls, widths: tuple[int, ...] | None, info: ValidationInfo) -> tuple[int, ...] | None:
+        """Written out or not, an architecture's own widths are one config and name one run."""
+        name = info.data.get("architecture")
+        if widths is None or name is None:
+            return widths
+        architecture = architectures.get(name)
+        architecture.check_widths(name, widths)
+        return None if widths == architecture.widths else widths
 
     @field_validator("initialisation")
     @classmethod
@@ -45,14 +52,26 @@ class ModelConfig(Config):
 
 
 class Normalisation(Config):
-    """Inputs in [0, 1] become (input - mean) / std before they reach the model."""
+    """Inputs in [0, 1] become (input - mean) / std before they reach the model: a number per channel, or one for all."""
 
-    mean: float = 0.0
-    std: float = Field(1.0, gt=0)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _one_for_all(cls, value: Any) -> Any:
+        """Specs written by earlier versions hold plain numbers."""
+        return (value,) if isinstance(value, (int, float)) else value
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Normalisation:
+        if not len(self.mean) == len(self.std) > 0:
+            raise ValueError(f"has {len(self.mean)} means and {len(self.std)} standard deviations; give one of each")
+        return self
 
 
 class ModelSpec(ModelConfig):
-    """A model, whole: build it with `build`. Written as `spec.json` in a model folder."""
+    """A model, whole: build it with `build`. Written as `spec.json` in a model folder. Its widths are never None."""
 
     input_shape: tuple[PositiveInt, ...] = Field(min_length=1)
     classes: int = Field(ge=2)
@@ -61,16 +80,38 @@ class ModelSpec(ModelConfig):
     normalisation: Normalisation = Normalisation()
     versions: dict[str, str] = Field(default_factory=lambda: model_versions())
 
+    @field_validator("widths")
+    @classmethod
+    def _widths_fit(cls, widths: tuple[int, ...] | None, info: ValidationInfo) -> tuple[int, ...] | None:
+        """A spec guesses nothing: the architecture's own widths are written out."""
+        name = info.data.get("architecture")
+        if name is None:
+            return widths
+        architecture = architectures.get(name)
+        widths = architecture.widths if widths is None else widths
+        architecture.check_widths(name, widths)
+        return widths
+
+    @model_validator(mode="after")
+    def _normalisation_fits(self) -> ModelSpec:
+        given, channels = len(self.normalisation.mean), self.input_shape[0]
+        if given not in (1, channels):
+            raise ValueError(f"normalisation has {given} means for inputs of {channels} channel(s)")
+        return self
+
 
 def build(spec: ModelSpec) -> nn.Module:
     """The model of `spec` with its initial weights: the same spec gives the same bits.
 
-    Raises ModelError where torch cannot: sizes beyond memory, a seed of more than 64 bits.
+    Raises ModelError where inputs are too small for the architecture, and where torch cannot: sizes beyond
+    memory, a seed of more than 64 bits.
     """
-    make = architectures.get(spec.architecture)
+    architecture = architectures.get(spec.architecture)
+    architecture.check_input(spec.architecture, spec.input_shape)
+    assert spec.widths is not None  # a spec's never are
     try:
         with torch.random.fork_rng(devices=[]):  # layers draw default weights; the caller's stream stays as it is
-            model = make(spec.input_shape, spec.classes, spec.widths)
+            model = architecture.build(spec.input_shape, spec.classes, spec.widths)
         initialise(model, spec.initialisation, spec.seed)
     except (RuntimeError, MemoryError, OverflowError, ValueError, TypeError) as error:
         reason = str(error).partition("\n")[0]

@@ -43,6 +43,18 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
+def load_tensors_like(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in `path`; StorageError unless their names, shapes and types are those of `like`."""
+    tensors, _ = load_tensors(path)
+    if _kinds(tensors) != _kinds(like):
+        raise StorageError(f"{path}: its tensors are not those of this model, the file is another's or was altered")
+    return {name: tensors[name] for name in like}
+
+
+def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
 def content_sha256(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and bytes: equal exactly when every tensor is equal to the bit."""
     digest = hashlib.sha256()

@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -56,7 +56,8 @@ def _run_in_processes(cell: Cell, specs: Sequence[Any], workers: int, on_event: 
         workers, mp_context=context, initializer=_begin_worker, initargs=(channel, stop, os.getpid())
     )
     try:
-        futures = [executor.submit(_run_in_worker, cell, spec) for spec in specs]
+        with _interrupts_held_back():
+            futures = [executor.submit(_run_in_worker, cell, spec) for spec in specs]
         _listen(futures, channel, on_event)
     except BrokenProcessPool:
         raise RunFailure(
@@ -86,6 +87,17 @@ def _close(executor: ProcessPoolExecutor, channel: Any) -> None:
         while not channel.empty():
             channel.get()
         closing.join(POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Blocks Ctrl-C while workers are started: they inherit the block, so none dies of it with a traceback
+    while it still imports, before `_begin_worker`. The parent gets a Ctrl-C of this moment right after."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _one_thread_for_children() -> Callable[[], None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tombola.data import DataSet
 from tombola.errors import TrainingError
-from tombola.models.tensors import content_sha256
+from tombola.models.tensors import content_sha256, save_tensors
 from tombola.pruning import Masks
 from tombola.training.batches import Batches
 from tombola.training.checkpoint import load_checkpoint, save_checkpoint
@@ -40,13 +40,15 @@ class Trained:
     """What a training leaves beside the model itself.
 
     `early_stop` is the evaluation of minimum validation loss (the first, if several), the early-stop
-    iteration of Frankle & Carbin 2019; `early_stop_state` is the model's state there.
+    iteration of Frankle & Carbin 2019; `early_stop_state` is the model's state there. `iteration` is the one
+    reached, `trained` how many were run (fewer, when training began at a later step).
     """
 
     evaluations: list[Evaluation]
     early_stop: Evaluation
     early_stop_state: dict[str, Tensor]
-    iterations: int
+    iteration: int
+    trained: int
     seconds: float
 
 
@@ -61,11 +63,17 @@ def fit(
     masks: Masks,
     seed: int,
     *,
+    first: int = 0,
+    capture: Mapping[int, Path] | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
     on_evaluation: OnEvaluation | None = None,
 ) -> Trained:
     """Trains `model` in place on `data.train`; `seed` makes the order of the examples.
+
+    Begins at iteration `first` of the recipe, as a network rewound to that step does, and writes the state
+    reached after an iteration to the path that `capture` has for it. With `recipe.patience` it ends after so
+    many evaluations without a lower validation loss, and the model is then that of its early stop.
 
     With a `checkpoint` path the state is written there about every `checkpoint_seconds` (at an evaluation),
     and a training that finds one continues from it to the same end, bit for bit, on one thread of the same
@@ -73,13 +81,18 @@ def fit(
     """
     began = time.perf_counter()
     torch.manual_seed(seed)  # for models with layers that use chance
-    run = Training(model, data, recipe, masks, seed)
+    run = Training(model, data, recipe, masks, seed, first)
     if checkpoint is not None:
         run.load(checkpoint)
+    wanted = dict(capture or {})
+    if run.iteration in wanted:
+        save_tensors(wanted[run.iteration], model.state_dict())
     saved = time.perf_counter()
     model.train()
-    while run.iteration < run.total:
+    while run.iteration < run.total and not run.out_of_patience:
         run.advance()
+        if run.iteration in wanted:
+            save_tensors(wanted[run.iteration], model.state_dict())
         if run.iteration % run.every == 0 or run.iteration == run.total:
             evaluation = run.evaluate()
             if on_evaluation is not None:
@@ -88,13 +101,10 @@ def fit(
             if checkpoint is not None and due and run.iteration < run.total:
                 run.save(checkpoint, run.seconds + time.perf_counter() - began)
                 saved = time.perf_counter()
-    return Trained(
-        run.evaluations,
-        run.best,
-        run.best_state,
-        run.total,
-        run.seconds + time.perf_counter() - began,
-    )
+    if recipe.patience is not None:
+        model.load_state_dict(run.best_state)
+    seconds = run.seconds + time.perf_counter() - began
+    return Trained(run.evaluations, run.best, run.best_state, run.iteration, run.iteration - first, seconds)
 
 
 @dataclass
@@ -106,12 +116,13 @@ class Training:
     recipe: Recipe
     masks: Masks
     seed: int
-    iteration: int = 0
+    first: int = 0
     seconds: float = 0.0
     evaluations: list[Evaluation] = field(default_factory=list)
     best_state: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.iteration = self.first
         self.fingerprint = self._fingerprint()
         self.flat = FlatParameters(self.model)
         self.reapply_masks = hold(self.flat, self.masks)
@@ -125,6 +136,13 @@ class Training:
     @property
     def best(self) -> Evaluation:
         return min(self.evaluations, key=lambda evaluation: evaluation.loss)
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the last `recipe.patience` evaluations brought no lower validation loss."""
+        if self.recipe.patience is None or not self.evaluations:
+            return False
+        return len(self.evaluations) - 1 - self.evaluations.index(self.best) >= self.recipe.patience
 
     def advance(self) -> None:
         """One iteration: gradients, update, masks."""
@@ -177,7 +195,7 @@ class Training:
             content_sha256(self.model.state_dict()),
             content_sha256(self.masks.to_tensors()),
             self.recipe.model_dump_json(),
-            str(self.seed),
+            f"{self.seed} {self.first}",
             self.data.checksum,
             content_sha256({"train": self.data.train.targets, "validation": self.data.validation.targets}),
         ]

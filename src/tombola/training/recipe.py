@@ -21,6 +21,7 @@ class Recipe(Config):
     batch_size: int = Field(60, ge=1)
     length: Step = Field(description="how long to train: 50000it, 3ep or 2ep50it")
     evaluate_every: Step = Field(description="how often to look at the validation set")
+    patience: int | None = Field(None, ge=1, description="end after so many evaluations without a lower loss")
     schedule: Literal["constant", "step", "cosine"] = "constant"
     warmup: Step = Field(Step(), description="linear rise of the rate from 0 over this length")
     milestones: tuple[Step, ...] = Field((), description="step: where the rate is multiplied by `gamma`")
@@ -37,6 +38,16 @@ class Recipe(Config):
         if bool(self.milestones) != (self.schedule == "step"):
             raise ValueError("`milestones` belong to `schedule: step`, which needs them")
         return self
+
+    def fine_tuning(self) -> Recipe:
+        """The same training at one low rate: the last of a `step` schedule, else a tenth of the learning rate.
+
+        Fine-tuning at the final rate of the original training is the practice that Renda et al. 2020 compare
+        with rewinding (arXiv 2003.02389).
+        """
+        factor = self.gamma ** len(self.milestones) if self.milestones else 0.1
+        low = {"learning_rate": self.learning_rate * factor, "schedule": "constant", "milestones": (), "warmup": Step()}
+        return self.model_copy(update=low)
 
     def rate_at(self, iteration: int, per_epoch: int) -> float:
         """The learning rate of the iteration (counted from 0) that follows `iteration` finished ones.

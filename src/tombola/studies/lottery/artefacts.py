@@ -9,7 +9,7 @@ from typing import Any
 
 from tombola.compression.ticket import write_ticket
 from tombola.models import ModelSpec, build
-from tombola.models.tensors import load_tensors
+from tombola.models.tensors import load_tensors_like
 from tombola.pruning import Masks
 from tombola.reports import curves
 from tombola.reports.page import Section, figure_html, page
@@ -109,9 +109,10 @@ def replicate_spec(config: LotteryConfig, model: dict[str, Any], replicate: int)
 def stored_ticket(folder: RunFolder, spec: ModelSpec, replicate: int, round_index: int) -> tuple[dict[str, Any], Masks]:
     """The stored W_0 and masks of a finished round."""
     home: Path = replicate_folder(folder.checkpoints, replicate)
-    start, _ = load_tensors(home / "initial.safetensors")
-    full = Masks.full(build(spec))
+    model = build(spec)
+    start = load_tensors_like(home / "initial.safetensors", model.state_dict())
+    full = Masks.full(model)
     if round_index == 0:
         return start, full
-    tensors, _ = load_tensors(round_folder(home, round_index) / "masks.safetensors")
-    return start, Masks.from_tensors({name: tensors[name] for name in full})
+    tensors = load_tensors_like(round_folder(home, round_index) / "masks.safetensors", full.to_tensors())
+    return start, Masks.from_tensors(tensors)

@@ -25,9 +25,12 @@ def extract(run: Path, density: float, out: Path, *, reinit: int | None = None, 
     an error when the run has no such density, and when `out` holds a model already.
     """
     folder = RunFolder(run)
-    data = folder.read_manifest()["must_match"]["data"]
+    data = folder.read_manifest()["must_match"].get("data")
     config = load_config(folder.config, LotteryConfig)
-    spec = replicate_spec(config, data, replicate)
+    try:
+        spec = replicate_spec(config, data, replicate)
+    except (KeyError, TypeError, ValueError):
+        raise RunFolderError(f"{folder.manifest}: does not say which data, it is damaged") from None
     planned = _round_at(plan_rounds(config.pruning, layer_sizes(build(spec))), density)
     try:
         start, masks = stored_ticket(folder, spec, replicate, planned.index)
@@ -52,6 +55,8 @@ def extract(run: Path, density: float, out: Path, *, reinit: int | None = None, 
 
 
 def _round_at(rounds: list[Round], density: float) -> Round:
+    if not 0 < density <= 1:
+        raise ConfigError(f"--density {density:g}: a density is the share of weights kept, above 0 and at most 1")
     nearest = min(rounds, key=lambda planned: abs(planned.density - density))
     if abs(nearest.density - density) > NEAR * density:
         known = ", ".join(f"{planned.density:.3g}" for planned in rounds)

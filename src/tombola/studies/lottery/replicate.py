@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tombola.data import load_data
 from tombola.errors import RunFailure, StorageError, TombolaError, TrainingError
 from tombola.models import ModelSpec, build
-from tombola.models.tensors import load_tensors, save_tensors
+from tombola.models.tensors import load_tensors_like, save_tensors
 from tombola.pruning import Masks, prunable_parameters, prune
 from tombola.runs.atomic import make_folder, write_json
 from tombola.runs.executors import Emit
@@ -128,17 +128,16 @@ class _Replicate:
         path = self.folder / "initial.safetensors"
         if not path.exists():
             save_tensors(path, self.model.state_dict())
-        return _load(path)
+        return _load(path, self.model.state_dict())
 
     def _masks_of(self, planned: Round, earlier: Masks, folder: Path) -> Masks:
         """The ticket's masks of a round: stored ones, or those pruned from the round before."""
         path = folder / "masks.safetensors"
         if not path.exists():
             before = round_folder(self.folder, planned.index - 1)
-            self.model.load_state_dict(_load(before / "trained.safetensors"))
+            self.model.load_state_dict(_load(before / "trained.safetensors", self.initial))
             save_tensors(path, self._prune(planned, earlier).to_tensors())
-        tensors = _load(path)
-        return Masks.from_tensors({name: tensors[name] for name in earlier})
+        return Masks.from_tensors(_load(path, earlier.to_tensors()))
 
     def _prune(self, planned: Round, earlier: Masks) -> Masks:
         pruning = self.config.pruning
@@ -221,10 +220,10 @@ def layer_sizes(model: nn.Module) -> dict[str, int]:
     return {name: parameter.numel() for name, parameter in prunable_parameters(model).items()}
 
 
-def _load(path: Path) -> dict[str, Tensor]:
+def _load(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of a file of this run; a damaged one is named together with the way out."""
     try:
-        return load_tensors(path)[0]
+        return load_tensors_like(path, like)
     except StorageError as error:
         raise _with_way_out(error, path) from None
 

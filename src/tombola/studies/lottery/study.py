@@ -113,6 +113,8 @@ def _listener(table: RowTable, watcher: Watcher | None) -> Callable[[Any], None]
 def _unit_rows(path: Path) -> list[Row]:
     try:
         rows: list[Row] = read_json(path)["rows"]
+        if not rows or not all(isinstance(row, dict) for row in rows):
+            raise TypeError("holds no rows")
     except (StorageError, KeyError, TypeError) as error:
         raise StorageError(f"{path}: damaged ({error}); delete it to repeat this training") from None
     return rows
@@ -142,7 +144,10 @@ def _read_finished(folder: RunFolder, config: LotteryConfig) -> Result | None:
     if not folder.manifest.exists():
         return None
     data = folder.read_manifest().get("must_match", {}).get("data", {})
-    plan = _plan(config, tuple(data["input_shape"]), data["classes"])
+    try:
+        plan = _plan(config, tuple(data["input_shape"]), data["classes"])
+    except (KeyError, TypeError, ValueError):
+        return None  # an altered manifest: begin_or_continue refuses it by name
     rows = read_rows(folder.rows)
     units = _units_per_replicate(config, plan)
     complete = complete_replicates(rows, units)
@@ -182,7 +187,8 @@ def _refuse_foreign(results: Path, folder: RunFolder) -> None:
     if results.exists() and not results.is_dir():
         raise StorageError(f"--results {results}: is a file; name a folder")
     summary = results / SUMMARY
-    if summary.exists() and read_json(summary).get("run") != folder.root.name:
+    found = read_json(summary) if summary.exists() else {"run": folder.root.name}
+    if not isinstance(found, dict) or found.get("run") != folder.root.name:
         raise RunFolderError(f"--results {results}: holds the results of another run; choose another folder")
     make_folder(results)
 
