@@ -1,7 +1,8 @@
 """The errors that Tombola raises on purpose: one line each, saying what is wrong, where, and what to do.
 
-The command line prints that line and exits with the error's `exit_code`: 2 when what was given cannot be used
-(nothing was overwritten), 1 when a run that started well failed.
+The command line prints that line and exits with the error's `exit_code`: 2 when something outside has to change
+(input, options, a file, the disk, a learning rate that diverges; nothing was overwritten), 1 when the run itself
+failed (a broken promise, a lost worker).
 """
 
 from __future__ import annotations

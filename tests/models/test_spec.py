@@ -104,6 +104,11 @@ def test_layers_are_drawn_independently() -> None:
         ({"seed": -1}, "seed"),
         ({"dtype": "float16"}, "dtype"),
         ({"normalisation": {"std": 0}}, "normalisation.std"),
+        ({"normalisation": {"std": [0.5, 0]}}, "normalisation.std.1"),
+        ({"normalisation": {"mean": [0.5, 0.5]}}, "2 means and 1 standard deviations"),
+        ({"normalisation": {"mean": [], "std": []}}, "0 means and 0 standard deviations"),
+        ({"normalisation": {"mean": [0, 0], "std": [1, 1]}}, "2 means for inputs of 1 channel"),
+        ({"architecture": "conv-2"}, "did you mean 'conv2'?"),
         ({"weights": 3}, "unknown key"),
     ],
 )
@@ -119,6 +124,14 @@ def test_a_model_that_torch_cannot_make_is_one_line(fields: dict[str, object]) -
     with pytest.raises(ModelError, match="cannot build lenet-300-100") as caught:
         build(_spec(**fields))
     assert "\n" not in str(caught.value)
+
+
+def test_normalisation_is_one_number_or_one_per_channel() -> None:
+    assert _spec().normalisation == _spec(normalisation={"mean": [0.0], "std": [1.0]}).normalisation
+    earlier = _spec(normalisation={"mean": 0.0, "std": "1e-1"}).normalisation  # as specs were written at first
+    assert (earlier.mean, earlier.std) == ((0.0,), (0.1,))
+    coloured = _spec(input_shape=(3, 8, 8), normalisation={"mean": [0.1, 0.2, 0.3], "std": [1, 2, 3]})
+    assert ModelSpec.model_validate_json(coloured.model_dump_json()) == coloured
 
 
 def test_a_config_needs_nothing() -> None:

@@ -20,7 +20,7 @@ import torch
 
 from tombola import prune
 from tombola.errors import PruningError
-from tombola.models.tensors import load_tensors, save_tensors
+from tombola.models.tensors import content_sha256, load_tensors, save_tensors
 
 BRIEF: dict[str, Any] = {
     "name": "brief",
@@ -276,6 +276,7 @@ def test_a_full_disk(
     assert (run / mask).read_bytes() == (finished / mask).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_limit_on_file_sizes(config: Path, tmp_path: Path) -> None:
     """A real refusal by the system, in a worker process too."""
     call = (
@@ -400,8 +401,8 @@ def test_a_checkpoint_cut_short(
     checkpoint.unlink()  # as the line says
     assert invoke(*command).exit_code == 0
     name = f"{finished.name}/checkpoints/replicate-00/round-01/trained.safetensors"
-    assert load_tensors(tmp_path / "out" / name)[0].keys() == load_tensors(finished.parent / name)[0].keys()
-    assert (tmp_path / "out" / name).read_bytes() == (finished.parent / name).read_bytes()
+    ends = [load_tensors(parent / name)[0] for parent in (tmp_path / "out", finished.parent)]
+    assert content_sha256(ends[0]) == content_sha256(ends[1])
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,11 @@ from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls import reinitialised, shuffled
 from tombola.studies.lottery.extract import extract
 from tombola.studies.lottery.metrics import CHECKS, failed_checks, summarise
-from tombola.studies.lottery.replicate import replicate_seed, round_folder
-from tombola.studies.lottery.rewind import is_rewound, rewind
-from tombola.studies.lottery.study import Result, Watcher, run_study
+from tombola.studies.lottery.networks import replicate_seed
+from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.rewind import Rewind, is_rewound, rewind
+from tombola.studies.lottery.stored import ReplicateFiles
+from tombola.studies.lottery.study import Watcher, run_study
 from tombola.training import fit
 from tombola.training.metrics import evaluate
 
@@ -256,13 +258,15 @@ class TestArtefacts:
             "sparsity_curve.html",
             "sparsity_curve.png",
             "summary.md",
+            "table.csv",
+            "table.tex",
         }
 
     def test_the_mask_is_that_of_replicate_0_at_the_target_when_nothing_won(
         self, result: Result, first_replicate: Path
     ) -> None:
         assert result.verdict.outcome != "winning"
-        stored, _ = load_tensors(round_folder(first_replicate, 3) / "masks.safetensors")
+        stored, _ = load_tensors(ReplicateFiles(first_replicate).round(Rewind("init"), 3) / "masks.safetensors")
         assert read_mask(result.folder.results) == Masks({n: Mask(stored[n]) for n in read_mask(result.folder.results)})
         flat = np.load(result.folder.results / "winning_ticket_mask.npy", allow_pickle=False)
         assert (flat.dtype, flat.ndim, len(flat)) == (np.bool_, 1, 1580)
@@ -369,7 +373,8 @@ class TestShownAndExtended:
         assert two.verdict.replicates == 2
         assert rows_of(two.rows, replicate=0) == one.rows
         fewer = run_study(config(replicates=1), tmp_path)
-        assert fewer.verdict.replicates == 2  # what is there is used
+        assert fewer.verdict == one.verdict  # the command decides, not what happens to be there
+        assert run_study(config(replicates=2), tmp_path).verdict == two.verdict
 
     def test_results_are_copied(self, tmp_path: Path) -> None:
         run_study(config(replicates=1), tmp_path, results=tmp_path / "copy")
@@ -377,7 +382,7 @@ class TestShownAndExtended:
         for path in original.iterdir():
             assert (tmp_path / "copy" / path.name).read_bytes() == path.read_bytes()
         run_study(config(replicates=1), tmp_path, results=tmp_path / "copy")
-        with pytest.raises(RunFolderError, match="holds the results of another run"):
+        with pytest.raises(RunFolderError, match="holds files of another run or model"):
             run_study(config(replicates=1, seed=5), tmp_path, results=tmp_path / "copy")
 
 

@@ -23,18 +23,29 @@ def study(
     spread: float = 0.5,
     controls: tuple[str, ...] = ("random", "reinit"),
     examples: int = TEST_EXAMPLES,
+    shared: float = 0.5,
+    decline: float = 0.0,
+    like_ticket: tuple[str, ...] = (),
 ) -> list[dict]:
-    """Rows of a simulated study: true means in points relative to dense, independent normal noise, and accuracies
-    that are shares of a finite test set, as real ones are."""
+    """Rows of a simulated study: true means in points relative to dense, normal noise, and accuracies that are
+    shares of a finite test set, as real ones are.
+
+    `shared` is the correlation of a training's validation and test accuracy: both measure one network. The
+    ticket loses `decline` points a round, and so do the controls `like_ticket`, which are as good as it is.
+    """
     means = {"dense": 0.0, "ticket": ticket, "random": random, "reinit": reinit}
+    means |= dict.fromkeys(like_ticket, ticket)
     rows = []
     for replicate in range(replicates):
         for index in range(ROUNDS + 1):
             for branch in ("dense",) if index == 0 else ("ticket", *controls):
                 row = {"kind": "training", "replicate": replicate, "round": index, "branch": branch}
                 row["density"] = 0.8**index
+                falling = index * decline * (branch == "ticket" or branch in like_ticket)
+                common = rng.standard_normal()
                 for part in ("validation", "test"):
-                    accuracy = 0.97 + (means[branch] + spread * rng.standard_normal()) / 100
+                    noise = shared**0.5 * common + (1 - shared) ** 0.5 * rng.standard_normal()
+                    accuracy = 0.97 + (means[branch] - falling + spread * noise) / 100
                     row[f"{part}_accuracy"] = round(accuracy * examples) / examples
                     row[f"{part}_examples"] = examples
                 rows.append(row)
@@ -130,6 +141,11 @@ NULL_STUDIES = {
     "no better than reinit": {"reinit": 0.0},
     "worse than dense by the tolerance": {"ticket": -1.0, "random": -9.0, "reinit": -9.0},
     "few replicates, small test set": {"random": 0.0, "replicates": 3, "examples": 360, "spread": 0.1},
+    # The density is chosen by the accuracy of the very networks that are then compared: chance helps twice.
+    "selected, falling slowly": {"like_ticket": ("random",), "decline": 0.15, "shared": 0.8},
+    "selected, falling fast": {"like_ticket": ("random",), "decline": 0.3, "shared": 0.8},
+    "selected, validation is test": {"like_ticket": ("random",), "decline": 0.2, "shared": 1.0},
+    "selected, five replicates": {"like_ticket": ("reinit",), "decline": 0.2, "shared": 1.0, "replicates": 5},
 }
 
 
@@ -139,8 +155,8 @@ def test_of_1000_null_studies_at_most_5_percent_are_called_winning(kind: str) ->
 
 
 def test_the_power_for_a_1_point_difference() -> None:
-    """Ten replicates, sd 0.5 points a training: a ticket one point above both controls is found in > 95 %."""
-    assert wins(300, seed=2, random=-1.0, reinit=-1.0) > 0.95
+    """Ten replicates, sd 0.5 points a training: a ticket one point above both controls is found in > 90 %."""
+    assert wins(300, seed=2, random=-1.0, reinit=-1.0) > 0.9
 
 
 @pytest.mark.parametrize(("difference", "sd", "n"), [(1.0, 0.7, 5), (0.3, 0.7, 10), (0.0, 1.0, 8)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ class Examples:
 
     def at(self, positions: Tensor) -> Examples:
         return Examples(self.inputs[positions], self.targets[positions])
+
+    def first(self, count: int) -> Examples:
+        return Examples(self.inputs[:count], self.targets[:count])
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,22 @@ class RawData:
 
 
 @dataclass(frozen=True)
+class Normalisation:
+    """Inputs in [0, 1] became (input - mean) / std, in float32: one number per channel, or one for all.
+
+    A model's spec records it (`tombola.models.spec.Normalisation`, which also validates what it reads).
+    """
+
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True)
 class DataSet:
-    """A data set split for one replicate. `input_shape` is (channels, height, width)."""
+    """A data set split for one replicate. `input_shape` is (channels, height, width).
+
+    The inputs of all three parts are as `normalisation` left them; by default it left them in [0, 1].
+    """
 
     name: str
     train: Examples
@@ -63,16 +80,18 @@ class DataSet:
     test: Examples
     classes: int
     checksum: str
+    normalisation: Normalisation = field(default_factory=Normalisation)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.train.inputs.shape[1:])
 
 
-def split(raw: RawData, seed: int, validation: int, test: int) -> DataSet:
+def split(raw: RawData, seed: int, validation: int, test: int, normalise: bool = False) -> DataSet:
     """A random split by `seed` alone: `validation` examples, `test` examples unless the source has a test set.
 
-    Raises DataError when too little is left to train on or a part would be empty.
+    With `normalise`, all three parts are normalised by the training part, channel by channel. Raises DataError when
+    too little is left to train on, a part would be empty, or a channel that is normalised is constant.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "split"))
     order = torch.randperm(len(raw.training), generator=generator)
@@ -89,4 +108,28 @@ def split(raw: RawData, seed: int, validation: int, test: int) -> DataSet:
     train = raw.training.at(order[held_out + validation :])
     if len(torch.unique(train.targets)) < 2:
         raise DataError(f"{raw.name}: all training labels are the same class; a classifier needs two")
-    return DataSet(raw.name, train, validation_part, test_part, raw.classes, raw.checksum)
+    if not normalise:
+        return DataSet(raw.name, train, validation_part, test_part, raw.classes, raw.checksum)
+    normalisation = _of_training(raw.name, train.inputs)
+    parts = [_normalised(part, normalisation) for part in (train, validation_part, test_part)]
+    return DataSet(raw.name, *parts, raw.classes, raw.checksum, normalisation)
+
+
+def _of_training(name: str, inputs: Tensor) -> Normalisation:
+    """Mean and standard deviation (of the population: divided by n) per channel, summed up in float64."""
+    values = inputs.flatten(2)
+    for channel, (least, most) in enumerate(zip(values.amin((0, 2)), values.amax((0, 2)), strict=True)):
+        if least == most:  # rounding would hide this from the deviation
+            raise DataError(f"{name}: channel {channel} has one value in all training inputs; set normalise to false")
+    count = values.shape[0] * values.shape[2]
+    chunks = values.split(64)  # float64 of all inputs at once would be twice their memory
+    mean = torch.stack([chunk.double().sum(2).sum(0) for chunk in chunks]).sum(0) / count
+    squares = [(chunk.double() - mean[:, None]).square_().sum(2).sum(0) for chunk in chunks]
+    std = (torch.stack(squares).sum(0) / count).sqrt()
+    return Normalisation(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+
+
+def _normalised(part: Examples, normalisation: Normalisation) -> Examples:
+    shape = [-1 if axis == 1 else 1 for axis in range(part.inputs.dim())]
+    mean, std = (torch.tensor(values).view(shape) for values in (normalisation.mean, normalisation.std))
+    return Examples(part.inputs.sub(mean).div_(std), part.targets)

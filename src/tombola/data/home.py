@@ -27,7 +27,12 @@ def data_home(data_dir: Path | None = None) -> Path:
         return data_dir
     if os.environ.get("TOMBOLA_DATA"):
         return Path(os.environ["TOMBOLA_DATA"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tombola" / "data"
+    return cache_home() / "data"
+
+
+def cache_home() -> Path:
+    """The folder of the user's cache that is ours; RuntimeError for a user without a home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tombola"
 
 
 def idx_files(folder: Path, name: str, source: str, checksums: Mapping[str, str]) -> Path:

@@ -12,26 +12,36 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
 
+from tombola.data.cifar import cifar10, cifar10_exact
 from tombola.data.dataset import DataSet, Examples, RawData, split
+from tombola.data.folders import class_folders
 from tombola.data.home import data_home, idx_files
 from tombola.data.idx import read_idx_folder
+from tombola.data.npz import npz
 from tombola.errors import ConfigError, DataError
 from tombola.registry import Registry
+from tombola.runs.atomic import storage_errors
 from tombola.runs.configs import Config
 
-Source = Callable[[Path], RawData]
-"""Reads a data set from its folder; sources that need no file ignore the folder."""
+Source = Callable[..., RawData]
+"""Reads a data set from its folder; sources that need no file ignore the folder. `folder` also takes `size`."""
 
 data_sets: Registry[Source] = Registry("data set")
+
+OWN_DATA = ("idx", "npz", "folder")
+SHARED_FOLDERS = {"cifar10-exact": "cifar10"}
+"""Data sets that lie in the data home's folder of another one."""
 
 
 class DataConfig(Config):
     """Which data, and how many examples are held out. The split itself comes from each replicate's seed."""
 
     name: str
-    folder: Path | None = Field(None, description="for `idx`: the folder with the four IDX files")
+    folder: Path | None = Field(None, description="for `idx`, `npz` and `folder`: where your own data lie")
     validation: int | None = Field(None, ge=1, description="validation examples; default a tenth, MNIST 5,000")
     test: int | None = Field(None, ge=1, description="test examples, where the data come without a test set")
+    size: int | None = Field(None, ge=2, le=1024, description="for `folder`: resize pictures to size × size pixels")
+    normalise: bool = Field(False, description="subtract each channel's training mean, divide by its deviation")
 
     @field_validator("name")
     @classmethod
@@ -44,8 +54,10 @@ class DataConfig(Config):
 
     @model_validator(mode="after")
     def _folder_where_needed(self) -> DataConfig:
-        if (self.name == "idx") != (self.folder is not None):
-            raise ValueError("`folder` belongs to the data set `idx`, which needs it")
+        if (self.name in OWN_DATA) != (self.folder is not None):
+            raise ValueError(f"`folder` belongs to the data sets {', '.join(OWN_DATA)}, which need it")
+        if self.size is not None and self.name != "folder":
+            raise ValueError("`size` belongs to the data set folder")
         return self
 
 
@@ -59,18 +71,20 @@ def load_data(config: DataConfig, seed: int, data_dir: Path | None = None) -> Da
         raise DataError(f"{config.name} comes with its own test set: leave `test` out of the config")
     count = len(raw.training)
     validation = config.validation or (5_000 if count == 60_000 else math.ceil(count / 10))
-    return split(raw, seed, validation, config.test or math.ceil(count / 5))
+    return split(raw, seed, validation, config.test or math.ceil(count / 5), config.normalise)
 
 
 def load_raw(config: DataConfig, data_dir: Path | None = None) -> RawData:
     """The data set before it is split; kept in memory, because the replicates of a process share it."""
-    folder = config.folder or data_home(data_dir) / config.name
-    return _read(config.name, folder.resolve())
+    folder = config.folder or data_home(data_dir) / SHARED_FOLDERS.get(config.name, config.name)
+    return _read(config.name, folder.resolve(), config.size)
 
 
 @functools.lru_cache(maxsize=2)
-def _read(name: str, folder: Path) -> RawData:
-    return data_sets.get(name)(folder)
+def _read(name: str, folder: Path, size: int | None) -> RawData:
+    source = data_sets.get(name)
+    with storage_errors("read", folder):
+        return source(folder) if size is None else source(folder, size=size)
 
 
 @data_sets.register("digits")
@@ -112,7 +126,15 @@ def fashion_mnist(folder: Path) -> RawData:
     return read_idx_folder(idx_files(folder, "fashion-mnist", source, checksums), "fashion-mnist")
 
 
+data_sets.register("cifar10")(cifar10)
+data_sets.register("cifar10-exact")(cifar10_exact)
+
+
 @data_sets.register("idx")
 def idx(folder: Path) -> RawData:
     """Any folder of four IDX files under MNIST's file names."""
     return read_idx_folder(folder, "idx")
+
+
+data_sets.register("npz")(npz)
+data_sets.register("folder")(class_folders)

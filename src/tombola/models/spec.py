@@ -52,7 +52,7 @@ class ModelConfig(Config):
 
 
 class Normalisation(Config):
-    """Inputs in [0, 1] become (input - mean) / std before they reach the model: a number per channel, or one for all."""
+    """Inputs in [0, 1] become (input - mean) / std before they reach the model: a number a channel, or one for all."""
 
     mean: tuple[float, ...] = (0.0,)
     std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
@@ -61,7 +61,7 @@ class Normalisation(Config):
     @classmethod
     def _one_for_all(cls, value: Any) -> Any:
         """Specs written by earlier versions hold plain numbers."""
-        return (value,) if isinstance(value, (int, float)) else value
+        return (value,) if isinstance(value, (int, float, str)) else value
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Normalisation:

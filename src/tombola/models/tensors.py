@@ -22,7 +22,8 @@ SIZE_LIMIT = 16 << 30
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
     """Writes `tensors` and a JSON-able `facts` to `path`, all or nothing."""
     own = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    metadata = {"sha256": content_sha256(own), "facts": json.dumps(facts or {}, allow_nan=False)}
+    said = json.dumps(facts or {}, allow_nan=False)
+    metadata = {"sha256": _checksum(own, said), "facts": said}
     write_bytes(path, safetensors.torch.save(own, metadata))
 
 
@@ -35,10 +36,11 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors = safetensors.torch.load(content)
         metadata = _metadata(content)
-        facts = json.loads(metadata.get("facts", "{}"))
+        said = metadata.get("facts", "{}")
+        facts = json.loads(said)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise StorageError(f"{path}: damaged or cut short ({error})") from None
-    if "sha256" in metadata and metadata["sha256"] != content_sha256(tensors):
+    if "sha256" in metadata and metadata["sha256"] != _checksum(tensors, said):
         raise StorageError(f"{path}: its content does not match its checksum, the file was altered or damaged")
     return tensors, facts
 
@@ -63,6 +65,10 @@ def content_sha256(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _checksum(tensors: Mapping[str, Tensor], facts: str) -> str:
+    return hashlib.sha256(f"{content_sha256(tensors)}|{facts}".encode()).hexdigest()
 
 
 def _metadata(content: bytes) -> dict[str, str]:

@@ -42,7 +42,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 @dataclass(frozen=True)
 class Bounds:
-    """A mean difference with its one-sided 95 % bounds, below and above; None where n < 2."""
+    """A mean difference with its one-sided bounds, below and above; None where n < 2."""
 
     mean: float
     lower: float | None
@@ -51,8 +51,8 @@ class Bounds:
     n: int
 
 
-def one_sided(differences: Sequence[float], resolution: float = 0.0) -> Bounds:
-    """One-sided 95 % Student t bounds of a mean of paired differences.
+def one_sided(differences: Sequence[float], resolution: float = 0.0, confidence: float = CONFIDENCE) -> Bounds:
+    """One-sided Student t bounds of a mean of paired differences.
 
     `resolution` is the step in which a difference can move (100 / test examples, in points). Accuracies are
     shares of a finite test set, so a few differences can agree by rounding alone and pretend to certainty:
@@ -63,26 +63,26 @@ def one_sided(differences: Sequence[float], resolution: float = 0.0) -> Bounds:
     if len(data) < 2:
         return Bounds(mean, None, None, None, len(data))
     sd = max(float(data.std(ddof=1)), resolution / math.sqrt(6))
-    half = t_quantile(CONFIDENCE, len(data) - 1) * sd / math.sqrt(len(data))
+    half = t_quantile(confidence, len(data) - 1) * sd / math.sqrt(len(data))
     return Bounds(mean, mean - half, mean + half, sd, len(data))
 
 
-def replicates_needed(distance: float, sd: float, limit: int = 10_000) -> int | None:
+def replicates_needed(distance: float, sd: float, confidence: float = CONFIDENCE, limit: int = 10_000) -> int | None:
     """The smallest n whose one-sided half-width is below `distance`, if the sd stays; None beyond `limit`."""
     if distance <= 0:
         return None
     for n in range(2, limit + 1):
-        if t_quantile(CONFIDENCE, n - 1) * sd / math.sqrt(n) < distance:
+        if t_quantile(confidence, n - 1) * sd / math.sqrt(n) < distance:
             return n
     return None
 
 
-def power(difference: float, sd: float, n: int) -> float:
-    """The probability that the one-sided 95 % t test of `n` paired differences finds a true `difference`.
+def power(difference: float, sd: float, n: int, confidence: float = CONFIDENCE) -> float:
+    """The probability that the one-sided t test of `n` paired differences finds a true `difference`.
 
     The statistic follows a noncentral t distribution with noncentrality difference · sqrt(n) / sd.
     """
-    return 1 - float(nctdtr(n - 1, difference * math.sqrt(n) / sd, t_quantile(CONFIDENCE, n - 1)))
+    return 1 - float(nctdtr(n - 1, difference * math.sqrt(n) / sd, t_quantile(confidence, n - 1)))
 
 
 def t_quantile(probability: float, degrees: int) -> float:

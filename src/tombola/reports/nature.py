@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 PIXELS_PER_POINT = 96 / 72
-SINGLE_COLUMN = (336, 234)
 DOUBLE_COLUMN = (692, 360)
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

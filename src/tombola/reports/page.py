@@ -39,6 +39,15 @@ def figure_html(figure: go.Figure, caption: str) -> str:
     return f"<figure style='margin:0'>{drawn}<figcaption class='caption'>{html.escape(caption)}</figcaption></figure>"
 
 
+def copyable(label: str, text: str) -> str:
+    """A fold with text and a button that copies it."""
+    return (
+        f"<details><summary>{html.escape(label)}</summary>"
+        "<button type='button' onclick=\"navigator.clipboard.writeText(this.nextElementSibling.textContent)\">copy"
+        f"</button><pre>{html.escape(text)}</pre></details>"
+    )
+
+
 def page(title: str, lead: str, sections: Sequence[Section]) -> str:
     """A whole page. `lead` is plain text: what the reader came for, in one or two sentences."""
     body = "".join(f"<section><h2>{html.escape(s.title)}</h2>{s.body}</section>" for s in sections)

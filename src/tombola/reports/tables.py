@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +26,29 @@ class Table:
     def to_markdown(self) -> str:
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
         return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+    def to_csv(self) -> str:
+        """Comma-separated values (RFC 4180)."""
+        text = io.StringIO()
+        csv.writer(text).writerows([self.columns, *self.rows])
+        return text.getvalue()
+
+    def to_latex(self) -> str:
+        """A `tabular` with booktabs rules."""
+        lines = [" & ".join(_latex(cell) for cell in line) + r" \\" for line in (self.columns, *self.rows)]
+        body = "\n".join(lines[1:])
+        rules = (r"\toprule", r"\midrule", r"\bottomrule")
+        columns = "l" * min(2, len(self.columns)) + "r" * (len(self.columns) - 2)
+        return (
+            f"\\begin{{tabular}}{{{columns}}}\n{rules[0]}\n{lines[0]}\n{rules[1]}\n{body}\n{rules[2]}\n"
+            "\\end{tabular}\n"
+        )
+
+
+def _latex(cell: str) -> str:
+    for plain, escaped in (("%", r"\%"), ("_", r"\_"), ("&", r"\&"), ("±", r"$\pm$"), ("−", "$-$")):
+        cell = cell.replace(plain, escaped)
+    return cell
 
 
 def plus_minus(estimate: Estimate, digits: int = 2, scale: float = 1.0) -> str:

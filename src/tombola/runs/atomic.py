@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,11 @@ def make_folder(path: Path) -> None:
 def remove_temporaries(folder: Path) -> None:
     """Removes what killed writers left below `folder`."""
     with storage_errors("clean", folder):
-        for leftover in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
-            leftover.unlink(missing_ok=True)
+        for leftover in list(folder.rglob(f".*{TEMPORARY_SUFFIX}")):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from tombola.errors import ConfigError, StorageError
@@ -31,6 +31,20 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_booleans_as_numbers(cls, content: Any) -> Any:
+        """Lax validation would read `true` as 1."""
+        if isinstance(content, dict):
+            for name, value in content.items():
+                if (
+                    isinstance(value, bool)
+                    and name in cls.model_fields
+                    and cls.model_fields[name].annotation is not bool
+                ):
+                    raise ValueError(f"{name} is not a yes or no (got {value})")
+        return content
 
     def identity(self) -> dict[str, Any]:
         """The part of the canonical form that names the run: all that changes a result, defaults omitted."""
@@ -74,7 +88,7 @@ def validate(content: Any, kind: type[C], source: str) -> C:
 
 def dump_config(config: Config) -> str:
     """The complete config, defaults included, as YAML that `load_config` reads back to an equal object."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def identity_hash(study: str, config: Config) -> str:

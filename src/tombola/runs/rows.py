@@ -26,7 +26,7 @@ class RowTable:
         self.path = path
         self.unit = tuple(unit)
         self._drop_torn_line()
-        self.rows = read_rows(path)
+        self.rows = read_rows(path, self.unit)
         self._held = Counter(self._unit_of(row) for row in self.rows)
 
     def append_unit(self, rows: Sequence[Row]) -> list[Row]:
@@ -56,8 +56,11 @@ class RowTable:
                 file.truncate(whole)
 
 
-def read_rows(path: Path) -> list[Row]:
-    """All whole rows of a table; a torn last line is ignored, a damaged one in the middle is an error."""
+def read_rows(path: Path, columns: Sequence[str] = ()) -> list[Row]:
+    """All whole rows of a table; a torn last line is ignored, a damaged one in the middle is an error.
+
+    Every row must have the `columns`.
+    """
     if not path.exists():
         return []
     with storage_errors("read", path):
@@ -68,7 +71,7 @@ def read_rows(path: Path) -> list[Row]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             row = None
-        if not isinstance(row, dict):
+        if not isinstance(row, dict) or not set(columns) <= row.keys():
             raise RunFolderError(f"{path}: line {number} is damaged; move the run folder away and start again")
         rows.append(row)
     return rows

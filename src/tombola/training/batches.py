@@ -6,22 +6,33 @@ Nothing of it needs to be stored to continue a killed training: the iteration sa
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from tombola.data import Examples
+from tombola.data.augment import Augmentation, augment
 from tombola.runs.seeds import derive_seed
 
 
-class Batches:
-    """Batches of at most `size` examples; every epoch a new permutation, its last batch may be smaller."""
+def iterations_per_epoch(examples: int, size: int) -> int:
+    """Batches of at most `size` that it takes to meet every example once."""
+    return math.ceil(examples / size)
 
-    def __init__(self, examples: Examples, size: int, seed: int) -> None:
+
+class Batches:
+    """Batches of at most `size` examples; every epoch a new permutation, its last batch may be smaller.
+
+    What `augmentation` does to a batch depends on the seed and the iteration alone, too.
+    """
+
+    def __init__(self, examples: Examples, size: int, seed: int, augmentation: Sequence[Augmentation] = ()) -> None:
         self.examples = examples
         self.size = min(size, len(examples))
         self.seed = seed
-        self.per_epoch = math.ceil(len(examples) / self.size)
+        self.augmentation = augmentation
+        self.per_epoch = iterations_per_epoch(len(examples), self.size)
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
         self._inputs = torch.empty(self.size, *examples.inputs.shape[1:])
@@ -38,4 +49,7 @@ class Batches:
         count = len(positions)
         inputs = torch.index_select(self.examples.inputs, 0, positions, out=self._inputs[:count])
         targets = torch.index_select(self.examples.targets, 0, positions, out=self._targets[:count])
+        if self.augmentation:
+            chance = torch.Generator().manual_seed(derive_seed(self.seed, "augment", iteration))
+            inputs = augment(inputs, self.augmentation, chance)
         return inputs, targets

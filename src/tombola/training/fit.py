@@ -126,7 +126,7 @@ class Training:
         self.fingerprint = self._fingerprint()
         self.flat = FlatParameters(self.model)
         self.reapply_masks = hold(self.flat, self.masks)
-        self.batches = Batches(self.data.train, self.recipe.batch_size, self.seed)
+        self.batches = Batches(self.data.train, self.recipe.batch_size, self.seed, self.recipe.augmentation)
         self.per_epoch = self.batches.per_epoch
         self.total = self.recipe.length.iterations(self.per_epoch)
         self.every = self.recipe.evaluate_every.iterations(self.per_epoch)
@@ -197,6 +197,7 @@ class Training:
             self.recipe.model_dump_json(),
             f"{self.seed} {self.first}",
             self.data.checksum,
+            str(self.data.normalisation),
             content_sha256({"train": self.data.train.targets, "validation": self.data.validation.targets}),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()

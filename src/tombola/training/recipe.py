@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from tombola.data.augment import Augmentation
 from tombola.runs.configs import Config
 from tombola.training.step import Step
 
@@ -26,6 +27,7 @@ class Recipe(Config):
     warmup: Step = Field(Step(), description="linear rise of the rate from 0 over this length")
     milestones: tuple[Step, ...] = Field((), description="step: where the rate is multiplied by `gamma`")
     gamma: float = Field(0.1, gt=0, le=1)
+    augmentation: tuple[Augmentation, ...] = Field((), description="flip (left to right), crop (shift by up to 4)")
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -37,6 +39,8 @@ class Recipe(Config):
             raise ValueError(f"momentum belongs to sgd, not to {self.optimizer}")
         if bool(self.milestones) != (self.schedule == "step"):
             raise ValueError("`milestones` belong to `schedule: step`, which needs them")
+        if len(set(self.augmentation)) < len(self.augmentation):
+            raise ValueError("`augmentation` names each kind once")
         return self
 
     def fine_tuning(self) -> Recipe:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 from tombola.compression.ticket import write_ticket
-from tombola.models import ModelSpec, build
-from tombola.models.tensors import load_tensors_like
-from tombola.pruning import Masks
 from tombola.reports import curves
 from tombola.reports.page import Section, figure_html, page
 from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
-from tombola.runs.folder import RunFolder
-from tombola.runs.seeds import derive_seed
-from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.metrics import Summary
-from tombola.studies.lottery.replicate import replicate_folder, replicate_seed, round_folder
-from tombola.studies.lottery.report import accuracy_caption, accuracy_chart, summary_markdown
-from tombola.studies.lottery.rewind import rewind
-from tombola.studies.lottery.verdict import Verdict
+from tombola.studies.lottery.charts import accuracy_chart
+from tombola.studies.lottery.metrics import summaries_of_mode
+from tombola.studies.lottery.networks import restored_ticket
+from tombola.studies.lottery.report import accuracy_caption, summary_markdown
+from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.tables import results_table
 
 SUMMARY = "sparsity_vs_accuracy.json"
 NAMES = (
@@ -32,87 +24,52 @@ NAMES = (
     "sparsity_curve.html",
     "sparsity_curve.png",
     "summary.md",
+    "table.csv",
+    "table.tex",
     "spec.json",
 )
-"""Every file of `results/`; `spec.json` is written last but one and names the run it belongs to."""
+"""Every file of `results/`; the first is written last and names the run that all belong to."""
 
 
-def write_results(
-    folder: RunFolder,
-    config: LotteryConfig,
-    model: dict[str, Any],
-    summaries: Sequence[Summary],
-    verdict: Verdict,
-) -> None:
-    """Writes `results/`. The ticket is replicate 0's, at the verdict's density when it won, else at the target.
-
-    `model` holds the input shape and classes of the data.
-    """
-    results = folder.results
+def write_results(result: Result) -> None:
+    """Writes `results/`. The ticket is replicate 0's, at the verdict's density when it won, else at the target."""
+    results = result.folder.results
     make_folder(results)
+    summaries = summaries_of_mode(result.summaries, result.config.rewind[0])
     chart = accuracy_chart(summaries)
-    caption = accuracy_caption(config, verdict)
-    curve = figure_html(curves.plotly_figure(chart), caption)
-    write_text(
-        results / "sparsity_curve.html",
-        page(f"{config.name}: accuracy against weights remaining", verdict.sentence, [Section("Curve", curve)]),
-    )
+    curve = figure_html(curves.plotly_figure(chart), accuracy_caption(result))
+    title = f"{result.config.name}: accuracy against weights remaining"
+    write_text(results / "sparsity_curve.html", page(title, result.verdict.sentence, [Section("Curve", curve)]))
     write_bytes(results / "sparsity_curve.png", curves.png(chart))
-    write_text(results / "summary.md", summary_markdown(folder, config, summaries, verdict))
-    _write_ticket(folder, config, model, summaries, verdict)
+    write_text(results / "summary.md", summary_markdown(result))
+    table = results_table(result.summaries)
+    write_text(results / "table.csv", table.to_csv())
+    write_text(results / "table.tex", table.to_latex())
+    _write_ticket(result)
     write_json(
         results / SUMMARY,
         {
-            "run": folder.root.name,
-            "replicates": verdict.replicates,
+            "run": result.folder.root.name,
+            "replicates": result.verdict.replicates,
             "units": {"accuracy": "percent", "intervals": "95 %, Student t"},
-            "verdict": asdict(verdict),
-            "densities": [summary.to_json() for summary in summaries],
+            "verdict": asdict(result.verdict),
+            "verdicts": {mode: asdict(verdict) for mode, verdict in result.verdicts.items()},
+            "densities": [asdict(summary) for summary in result.summaries],
         },
     )
 
 
-def _write_ticket(
-    folder: RunFolder,
-    config: LotteryConfig,
-    model: dict[str, Any],
-    summaries: Sequence[Summary],
-    verdict: Verdict,
-) -> None:
-    target = max(summary.round for summary in summaries)
+def _write_ticket(result: Result) -> None:
+    verdict, mode = result.verdict, result.config.rewinds[0]
+    target = max(summary.round for summary in result.summaries)
     index = verdict.round if verdict.outcome == "winning" and verdict.round is not None else target
-    spec = replicate_spec(config, model, replicate=0)
-    start, masks = stored_ticket(folder, spec, replicate=0, round_index=index)
-    network = build(spec)
-    rewind(network, start, masks)
+    network, spec, masks = restored_ticket(result.folder, mode, replicate=0, index=index)
     history = {
-        "run": folder.root.name,
+        "run": result.folder.root.name,
         "replicate": 0,
         "round": index,
         "density": masks.density,
-        "restart": config.rewind,
+        "restart": str(mode),
         "verdict": asdict(verdict),
     }
-    write_ticket(folder.results, spec, network, masks, history)
-
-
-def replicate_spec(config: LotteryConfig, model: dict[str, Any], replicate: int) -> ModelSpec:
-    """The spec of a replicate's network, its seed included."""
-    return ModelSpec(
-        **config.model.model_dump(),
-        input_shape=tuple(model["input_shape"]),
-        classes=model["classes"],
-        seed=derive_seed(replicate_seed(config, replicate), "init"),
-    )
-
-
-def stored_ticket(folder: RunFolder, spec: ModelSpec, replicate: int, round_index: int) -> tuple[dict[str, Any], Masks]:
-    """The stored W_0 and masks of a finished round."""
-    home: Path = replicate_folder(folder.checkpoints, replicate)
-    model = build(spec)
-    start = load_tensors_like(home / "initial.safetensors", model.state_dict())
-    full = Masks.full(model)
-    if round_index == 0:
-        return start, full
-    tensors = load_tensors_like(round_folder(home, round_index) / "masks.safetensors", full.to_tensors())
-    return start, Masks.from_tensors(tensors)
+    write_ticket(result.folder.results, spec, network, masks, history)

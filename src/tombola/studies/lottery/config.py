@@ -12,6 +12,8 @@ from tombola.models import ModelConfig
 from tombola.pruning import budgets, criteria, schedules, structures
 from tombola.registry import Registry
 from tombola.runs.configs import Config
+from tombola.studies.lottery.early_bird import EarlyBirdConfig
+from tombola.studies.lottery.rewind import Rewind
 from tombola.training import Recipe
 
 Density = Annotated[float, Field(gt=0, le=1)]
@@ -85,10 +87,29 @@ class LotteryConfig(Config):
     model: ModelConfig = ModelConfig()
     training: Recipe
     pruning: PruningConfig
-    rewind: Literal["init"] = "init"
+    rewind: tuple[str, ...] = Field(("init",), min_length=1, description="init, step:500it, lr, finetune; or a list")
+    early_bird: EarlyBirdConfig | None = None
     controls: tuple[Literal["random", "reinit"], ...] = ("random", "reinit")
     tolerance: float = Field(1.0, gt=0, description="points of accuracy that a ticket may lose and still match")
     checkpoint_seconds: float = Field(10.0, ge=0, description="how often a training in progress is saved")
+
+    @field_validator("rewind", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("rewind")
+    @classmethod
+    def _known_modes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        modes = tuple(str(Rewind.parse(name)) for name in names)
+        if len(set(modes)) != len(modes):
+            raise ValueError("name each mode of rewinding once")
+        return modes
+
+    @property
+    def rewinds(self) -> tuple[Rewind, ...]:
+        """The modes of rewinding; the first gives the run's ticket."""
+        return tuple(Rewind.parse(name) for name in self.rewind)
 
     @field_validator("controls")
     @classmethod
@@ -98,6 +119,9 @@ class LotteryConfig(Config):
         return controls
 
     def identity(self) -> dict[str, Any]:
-        """Without what changes no result of a replicate: their number, and how often they are saved."""
+        """Without what changes no result of a replicate: their number, and how often they are saved.
+
+        The tolerance stays in, though it changes no row: it is to be chosen before the result is seen.
+        """
         fields = super().identity()
         return {k: v for k, v in fields.items() if k not in ("replicates", "checkpoint_seconds")}

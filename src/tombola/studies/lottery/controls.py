@@ -9,7 +9,6 @@ from torch import Tensor
 
 from tombola.models import ModelSpec, build
 from tombola.pruning import Mask, Masks
-from tombola.runs.seeds import derive_seed
 
 
 def shuffled(masks: Masks, seed: int) -> Masks:
@@ -26,13 +25,3 @@ def shuffled(masks: Masks, seed: int) -> Masks:
 def reinitialised(spec: ModelSpec, seed: int) -> Mapping[str, Tensor]:
     """The control `reinit`: fresh initial weights from the same distribution, for the same mask."""
     return build(spec.model_copy(update={"seed": seed})).state_dict()
-
-
-def control_start(
-    control: str, spec: ModelSpec, initial: Mapping[str, Tensor], masks: Masks, seed: int, round_index: int
-) -> tuple[Mapping[str, Tensor], Masks]:
-    """The weights and masks that `control` starts from in a round, given the ticket's."""
-    chance = derive_seed(seed, control, round_index)
-    if control == "random":
-        return initial, shuffled(masks, chance)
-    return reinitialised(spec, chance), masks

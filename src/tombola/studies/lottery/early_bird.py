@@ -1,8 +1,8 @@
 """Early-bird tickets: the mask settles long before the training ends (You et al. 2020, arXiv 1909.11957).
 
 At every evaluation the mask that would be pruned now is compared with those of the evaluations before. When
-the largest distance within the last few is below a bound, the search could stop: that mask is the early bird.
-The training itself goes on, because its row needs a whole training; what stopping would save is reported.
+all of them are near, the search could stop: that mask is the early bird, and the next round takes it. The
+training itself goes on, because its row needs a whole training; what stopping would save is reported.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from tombola.models.tensors import load_tensors, save_tensors
 from tombola.pruning import Masks
 from tombola.runs.configs import Config
 
+FOUND = "early-bird.safetensors"
+
 
 class EarlyBirdConfig(Config):
-    """Stop when the masks of the last `window` evaluations differ by less than `distance` from the newest."""
+    """The mask has settled when it differs from each of the `window` before it by less than `distance`."""
 
-    distance: float = Field(0.1, gt=0, lt=1, description="share of the weights whose mask differs")
-    window: int = Field(5, ge=1, description="evaluations that the newest mask is compared with")
+    distance: float = Field(0.1, gt=0, lt=1, description="share of the weights whose masks differ")
+    window: int = Field(4, ge=1, description="earlier evaluations that the newest mask is compared with")
 
 
 def mask_distance(a: Masks, b: Masks) -> float:
@@ -38,33 +40,34 @@ class EarlyBird:
         self.candidate = candidate
         self.folder = folder
 
-    def look(self, evaluation: int, iteration: int) -> None:
-        """Called after evaluation number `evaluation` (from 0); keeps the mask, and says so when it settled."""
-        if self.iteration is not None:
+    def look(self, iteration: int) -> None:
+        """Called after each evaluation: keeps the mask of this iteration, and says so when it has settled."""
+        if (self.folder / FOUND).exists():
             return
         masks = self.candidate()
-        save_tensors(self._path(evaluation), masks.to_tensors())
-        earlier = range(evaluation - self.config.window, evaluation)
-        if earlier.start >= 0 and all(
-            mask_distance(masks, self._read(number)) < self.config.distance for number in earlier
-        ):
-            save_tensors(self.folder / "early_bird.safetensors", masks.to_tensors(), {"iteration": iteration})
-        for stale in (self._path(evaluation - self.config.window - 1),):
-            stale.unlink(missing_ok=True)
+        # Those of later iterations are from before a kill and will be made again.
+        earlier = [path for path in self._candidates() if path.name < _name(iteration)][-self.config.window :]
+        distances = [mask_distance(masks, Masks.from_tensors(load_tensors(path)[0])) for path in earlier]
+        save_tensors(self.folder / _name(iteration), masks.to_tensors())
+        if len(distances) == self.config.window and max(distances) < self.config.distance:
+            save_tensors(self.folder / FOUND, masks.to_tensors(), {"iteration": iteration})
 
-    @property
-    def iteration(self) -> int | None:
-        """The iteration at which the mask had settled; None while it has not."""
-        path = self.folder / "early_bird.safetensors"
-        return load_tensors(path)[1]["iteration"] if path.exists() else None
+    def end(self) -> None:
+        """Removes the candidates, once the training's rows are stored."""
+        for path in self._candidates():
+            path.unlink(missing_ok=True)
 
-    @property
-    def masks(self) -> Masks | None:
-        path = self.folder / "early_bird.safetensors"
-        return Masks.from_tensors(load_tensors(path)[0]) if path.exists() else None
+    def _candidates(self) -> list[Path]:
+        return sorted(self.folder.glob("candidate-*.safetensors"))
 
-    def _path(self, evaluation: int) -> Path:
-        return self.folder / f"candidate-{evaluation:05d}.safetensors"
 
-    def _read(self, evaluation: int) -> Masks:
-        return Masks.from_tensors(load_tensors(self._path(evaluation))[0])
+def settled(folder: Path) -> tuple[Masks, int] | None:
+    """The early bird of the training in `folder` and the iteration at which it settled; None without one."""
+    if not (folder / FOUND).exists():
+        return None
+    tensors, facts = load_tensors(folder / FOUND)
+    return Masks.from_tensors(tensors), int(facts["iteration"])
+
+
+def _name(iteration: int) -> str:
+    return f"candidate-{iteration:012d}.safetensors"

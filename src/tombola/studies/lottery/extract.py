@@ -6,55 +6,61 @@ from pathlib import Path
 
 from tombola.errors import ConfigError, RunFolderError, StorageError
 from tombola.models import build, save_model
-from tombola.runs.configs import load_config
-from tombola.runs.folder import RunFolder
-from tombola.studies.lottery.artefacts import replicate_spec, stored_ticket
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.plan import Round, plan_rounds
-from tombola.studies.lottery.replicate import layer_sizes
-from tombola.studies.lottery.rewind import rewind
+from tombola.studies.lottery.networks import restored_ticket
+from tombola.studies.lottery.plan import Round
+from tombola.studies.lottery.result import open_run
+from tombola.studies.lottery.rewind import Rewind, rewind
 
 NEAR = 0.05
 """A wanted density is taken to mean the round whose density is within this share of it."""
 
 
-def extract(run: Path, density: float, out: Path, *, reinit: int | None = None, replicate: int = 0) -> Round:
+def extract(
+    run: Path, density: float, out: Path, *, reinit: int | None = None, replicate: int = 0, mode: str | None = None
+) -> Round:
     """Writes the ticket of `replicate` at `density` (a share) to the model folder `out`; returns its round.
 
-    The weights are those it restarts from, W_0 under the mask, or fresh ones from the seed `reinit`. Raises
+    The weights are those it restarts from, W_0 under the mask unless the run rewinds elsewhere, or fresh ones
+    from the seed `reinit`. `mode` chooses one of the run's modes of rewinding, by default the first. Raises
     an error when the run has no such density, and when `out` holds a model already.
     """
-    folder = RunFolder(run)
-    data = folder.read_manifest()["must_match"].get("data")
-    config = load_config(folder.config, LotteryConfig)
+    opened = open_run(run)
+    chosen = mode_of(opened.config, mode)
+    planned = round_at(opened.rounds, density)
     try:
-        spec = replicate_spec(config, data, replicate)
-    except (KeyError, TypeError, ValueError):
-        raise RunFolderError(f"{folder.manifest}: does not say which data, it is damaged") from None
-    planned = _round_at(plan_rounds(config.pruning, layer_sizes(build(spec))), density)
-    try:
-        start, masks = stored_ticket(folder, spec, replicate, planned.index)
+        model, spec, masks = restored_ticket(opened.folder, chosen, replicate, planned.index)
     except StorageError as error:
         raise RunFolderError(
             f"{run}: replicate {replicate} has no stored ticket at density {planned.density:.3g} (yet): {error}"
         ) from None
     if reinit is not None:
         spec = spec.model_copy(update={"seed": reinit})
-        start = build(spec).state_dict()
-    model = build(spec)
-    rewind(model, start, masks)
+        rewind(model, build(spec).state_dict(), masks)
     history = {
         "run": run.resolve().name,
         "replicate": replicate,
         "round": planned.index,
         "density": masks.density,
-        "restart": config.rewind if reinit is None else f"re-initialised with seed {reinit}",
+        "restart": str(chosen) if reinit is None else f"re-initialised with seed {reinit}",
     }
     save_model(out, spec, model, masks, history)
     return planned
 
 
-def _round_at(rounds: list[Round], density: float) -> Round:
+def mode_of(config: LotteryConfig, mode: str | None) -> Rewind:
+    """The mode of rewinding called `mode`, or the run's first; ConfigError when the run has no such mode."""
+    try:
+        name = config.rewind[0] if mode is None else str(Rewind.parse(mode))
+    except ValueError as error:
+        raise ConfigError(f"--rewind {mode}: {error}") from None
+    if name not in config.rewind:
+        raise ConfigError(f"--rewind {mode}: this run rewinds to {', '.join(config.rewind)}")
+    return Rewind.parse(name)
+
+
+def round_at(rounds: list[Round], density: float) -> Round:
+    """The round nearest to `density`; ConfigError when none is near."""
     if not 0 < density <= 1:
         raise ConfigError(f"--density {density:g}: a density is the share of weights kept, above 0 and at most 1")
     nearest = min(rounds, key=lambda planned: abs(planned.density - density))

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tombola.compression.cost import count_flops
 from tombola.data import DataSet
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks
-from tombola.reports.intervals import Estimate, estimate
+from tombola.reports.intervals import CONFIDENCE, Bounds, Estimate, estimate, one_sided
 from tombola.runs.rows import Row
 from tombola.studies.lottery.plan import Round
+from tombola.studies.lottery.rewind import Rewind
 from tombola.training import Trained
 from tombola.training.metrics import evaluate
 
-UNIT = ("replicate", "round", "branch")
-"""The columns that name one training: `branch` is dense, ticket, random or reinit."""
+UNIT = ("replicate", "rewind", "round", "branch")
+"""The columns that name one training: `branch` is dense, ticket, random or reinit; `rewind` is null for dense."""
 
 CHECKS = {
     "check_sparsity": "sparsity as asked",
@@ -27,54 +29,63 @@ CHECKS = {
     "check_rewound": "start bit-equal to the stored weights",
     "check_nested": "new mask within the old",
 }
+HISTOGRAM_BINS = 40
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One training of a study."""
+    """One training of a study; `mode` is None for the dense network, which all modes share."""
 
     replicate: int
     seed: int
+    mode: Rewind | None
     round: Round
     branch: str
+
+    @property
+    def key(self) -> Row:
+        mode = None if self.mode is None else str(self.mode)
+        return {"replicate": self.replicate, "rewind": mode, "round": self.round.index, "branch": self.branch}
 
 
 def training_rows(
     unit: Unit,
     model: nn.Module,
+    start: Mapping[str, Tensor],
     masks: Masks,
     data: DataSet,
     trained: Trained,
-    checks: dict[str, bool | None],
+    checks: Mapping[str, bool | None],
+    early_bird: int | None,
 ) -> list[Row]:
-    """The rows of a finished training: one of kind `training`, one per layer, one per evaluation.
+    """The rows of a finished training: one of kind `training`, some of its layers, one per evaluation.
 
     Accuracies and F1 are shares, losses mean cross-entropy in nats, FLOPs those of one example's forward
     pass. `model` holds the final weights; it is measured there and at its early-stop iteration, and the test
-    set is used for nothing else.
+    set is used for nothing else. `early_bird` is the iteration at which the next mask had settled, or None.
     """
-    key = {"replicate": unit.replicate, "round": unit.round.index, "branch": unit.branch}
     final = {part: evaluate(model, getattr(data, part)) for part in ("train", "validation", "test")}
     flops = count_flops(model, data.input_shape, masks)
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(trained.early_stop_state)
     at_early_stop = evaluate(model, data.test)
     model.load_state_dict(weights)
-    measures: Row = {f"{part}_{name}": v for part, s in final.items() for name, v in asdict(s).items()}
     training: Row = {
         "kind": "training",
-        **key,
+        **unit.key,
         "seed": unit.seed,
         "density": masks.density,
         "kept": masks.kept,
         "total": masks.total,
         "kept_asked": unit.round.kept,
-        **measures,
-        "iterations": trained.iterations,
+        **{f"{part}_{name}": value for part, scores in final.items() for name, value in asdict(scores).items()},
+        "iterations": trained.iteration,
+        "iterations_trained": trained.trained,
         "early_stop_iteration": trained.early_stop.iteration,
         "early_stop_validation_loss": trained.early_stop.loss,
         "early_stop_validation_accuracy": trained.early_stop.accuracy,
         "early_stop_test_accuracy": at_early_stop.accuracy,
+        "early_bird_iteration": early_bird,
         "flops_dense": flops.dense,
         "flops_effective": flops.effective,
         **checks,
@@ -82,12 +93,42 @@ def training_rows(
         "masks_sha256": content_sha256(masks.to_tensors()),
         "seconds": round(trained.seconds, 3),
     }
-    layers = [
-        {"kind": "layer", **key, "layer": layer.name, "kept": layer.kept, "total": layer.total}
+    details = _layer_rows(unit, masks)
+    if unit.branch in ("dense", "ticket"):
+        details += _connection_rows(unit, masks, data) + _histogram_rows(unit, start, weights, masks)
+    evaluations = [{"kind": "evaluation", **unit.key, **asdict(e)} for e in trained.evaluations]
+    return [training, *details, *evaluations]
+
+
+def _layer_rows(unit: Unit, masks: Masks) -> list[Row]:
+    return [
+        {"kind": "layer", **unit.key, "layer": layer.name, "kept": layer.kept, "total": layer.total}
         for layer in masks.table()
     ]
-    evaluations = [{"kind": "evaluation", **key, **asdict(e)} for e in trained.evaluations]
-    return [training, *layers, *evaluations]
+
+
+def _connection_rows(unit: Unit, masks: Masks, data: DataSet) -> list[Row]:
+    """Surviving connections of every input pixel, row by row, of networks whose first layer sees them all."""
+    name, mask = next(iter(masks.items()))
+    if mask.keep.ndim != 2 or mask.shape[1] != math.prod(data.input_shape):
+        return []
+    counts = mask.keep.sum(0).tolist()
+    shape = list(data.input_shape)
+    return [{"kind": "connections", **unit.key, "layer": name, "shape": shape, "counts": counts}]
+
+
+def _histogram_rows(unit: Unit, start: Mapping[str, Tensor], weights: Mapping[str, Tensor], masks: Masks) -> list[Row]:
+    """Counts of each layer's kept weights before and after training, in equal bins over their whole range."""
+    rows = []
+    for name, mask in masks.items():
+        before, after = start[name][mask.keep], weights[name][mask.keep]
+        limit = float(torch.cat([before, after]).abs().max())
+        limit = limit or 1.0
+        counts = [torch.histc(part, HISTOGRAM_BINS, -limit, limit).int().tolist() for part in (before, after)]
+        rows.append(
+            {"kind": "histogram", **unit.key, "layer": name, "limit": limit, "before": counts[0], "after": counts[1]}
+        )
+    return rows
 
 
 def failed_checks(rows: Iterable[Row]) -> list[str]:
@@ -101,10 +142,26 @@ def failed_checks(rows: Iterable[Row]) -> list[str]:
     ]
 
 
+def rows_of_mode(rows: Iterable[Row], mode: str) -> list[Row]:
+    """The rows of one mode of rewinding, and those of the dense network that it shares."""
+    return [row for row in rows if row["rewind"] in (None, mode)]
+
+
+def paired_difference(ticket: Sequence[Row], other: Sequence[Row], part: str, confidence: float = CONFIDENCE) -> Bounds:
+    """Ticket minus other in points of final `part` accuracy, paired by replicate; training rows."""
+    theirs = {row["replicate"]: row for row in other}
+    ours = sorted(ticket, key=lambda row: row["replicate"])  # so that the order of rows changes no bit
+    pairs = [(row, theirs[row["replicate"]]) for row in ours if row["replicate"] in theirs]
+    column = f"{part}_accuracy"
+    differences = [100 * (mine[column] - other_row[column]) for mine, other_row in pairs]
+    return one_sided(differences, 100 / pairs[0][0][f"{part}_examples"], confidence)
+
+
 @dataclass(frozen=True)
 class Summary:
-    """One branch of one round over its replicates. Accuracies and F1 in percent."""
+    """One branch of one round over its replicates. Accuracies and F1 in percent; `rewind` is None for dense."""
 
+    rewind: str | None
     branch: str
     round: int
     density: float
@@ -115,28 +172,33 @@ class Summary:
     early_stop_test_accuracy: Estimate
     f1: Estimate
     early_stop_iteration: Estimate
+    iterations_trained: Estimate
     flops_dense: int
     flops_effective: Estimate
     seconds: Estimate
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:
-    """Summaries by round, and within a round dense or ticket first, then the controls."""
-    groups: dict[tuple[int, str], list[Row]] = {}
-    for row in sorted((r for r in rows if r["kind"] == "training"), key=lambda r: (r["round"], r["replicate"])):
-        groups.setdefault((row["round"], row["branch"]), []).append(row)
+    """Summaries by mode and round, and within a round dense or ticket first, then the controls."""
+    groups: dict[tuple[str | None, int, str], list[Row]] = {}
+    for row in sorted((r for r in rows if r["kind"] == "training"), key=lambda r: r["replicate"]):
+        groups.setdefault((row["rewind"], row["round"], row["branch"]), []).append(row)
     order = ["dense", "ticket", "random", "reinit"]
-    return [_summary(groups[key], *key) for key in sorted(groups, key=lambda k: (k[0], order.index(k[1])))]
+    modes = list(dict.fromkeys(mode for mode, _, _ in groups))
+    ordered = sorted(groups, key=lambda k: (k[0] is not None, modes.index(k[0]), k[1], order.index(k[2])))
+    return [_summary(groups[key], *key) for key in ordered]
 
 
-def _summary(group: list[Row], round_index: int, branch: str) -> Summary:
+def summaries_of_mode(summaries: Iterable[Summary], mode: str) -> list[Summary]:
+    return [summary for summary in summaries if summary.rewind in (None, mode)]
+
+
+def _summary(group: list[Row], mode: str | None, round_index: int, branch: str) -> Summary:
     def over(column: str, scale: float = 1.0) -> Estimate:
         return estimate([row[column] * scale for row in group])
 
     return Summary(
+        rewind=mode,
         branch=branch,
         round=round_index,
         density=group[0]["density"],
@@ -147,6 +209,7 @@ def _summary(group: list[Row], round_index: int, branch: str) -> Summary:
         early_stop_test_accuracy=over("early_stop_test_accuracy", 100),
         f1=over("test_f1", 100),
         early_stop_iteration=over("early_stop_iteration"),
+        iterations_trained=over("iterations_trained"),
         flops_dense=group[0]["flops_dense"],
         flops_effective=over("flops_effective"),
         seconds=over("seconds"),

@@ -2,33 +2,42 @@
 
 A unit is one training: the dense network, a round's ticket, or a control of it. A replicate that is run again
 takes finished units from disk and goes on with the next, so a killed study loses at most one training, and of
-that only what came after its last checkpoint.
+that only what came after its last checkpoint. Modes of rewinding share the dense network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tombola.data import load_data
-from tombola.errors import RunFailure, StorageError, TombolaError, TrainingError
-from tombola.models import ModelSpec, build
-from tombola.models.tensors import load_tensors_like, save_tensors
-from tombola.pruning import Masks, prunable_parameters, prune
+from tombola.errors import TrainingError
+from tombola.models import build
+from tombola.models.spec import Normalisation
+from tombola.models.tensors import save_tensors
+from tombola.pruning import Masks, prune
 from tombola.runs.atomic import make_folder, write_json
 from tombola.runs.executors import Emit
 from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.controls import control_start
-from tombola.studies.lottery.metrics import Unit, failed_checks, training_rows
+from tombola.studies.lottery.controls import reinitialised, shuffled
+from tombola.studies.lottery.early_bird import EarlyBird, settled
+from tombola.studies.lottery.metrics import Unit, training_rows
+from tombola.studies.lottery.networks import layer_sizes, model_spec, replicate_seed
 from tombola.studies.lottery.plan import Round, plan_rounds, rates_of
-from tombola.studies.lottery.rewind import is_rewound, rewind
-from tombola.training import fit
+from tombola.studies.lottery.rewind import Rewind, is_rewound, rewind
+from tombola.studies.lottery.stored import MASKS, TRAINED, ReplicateFiles, load_stored, stored_masks, stored_start
+from tombola.training import Recipe, fit
+from tombola.training.batches import iterations_per_epoch
 from tombola.training.fit import Evaluation
+from tombola.training.statistics import reestimate_statistics
+
+STATISTICS_EXAMPLES = 2_000
+"""Training examples over which batch-norm statistics are estimated again after rewinding."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,20 @@ class Finished:
     path: Path
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from: weights, masks, the recipe and the iteration of it to begin with.
+
+    `earlier` are the masks that the new ones must lie within, for a ticket.
+    """
+
+    state: Mapping[str, Tensor]
+    masks: Masks
+    recipe: Recipe
+    first: int = 0
+    earlier: Masks | None = None
+
+
 def run_replicate(spec: ReplicateSpec, emit: Emit) -> None:
     """Runs what is left of a replicate; the executor's cell. Computes on one thread, whatever the caller uses."""
     threads = torch.get_num_threads()
@@ -73,71 +96,71 @@ def run_replicate(spec: ReplicateSpec, emit: Emit) -> None:
         torch.set_num_threads(threads)
 
 
-def replicate_seed(config: LotteryConfig, index: int) -> int:
-    return derive_seed(config.seed, "replicate", index)
-
-
-def replicate_folder(checkpoints: Path, index: int) -> Path:
-    return checkpoints / f"replicate-{index:02d}"
-
-
-def round_folder(replicate: Path, index: int) -> Path:
-    return replicate / f"round-{index:02d}"
-
-
 class _Replicate:
     def __init__(self, spec: ReplicateSpec, emit: Emit) -> None:
         self.config = spec.config
         self.index = spec.index
         self.emit = emit
         self.seed = replicate_seed(spec.config, spec.index)
-        self.folder = replicate_folder(spec.folder, spec.index)
+        self.files = ReplicateFiles.of(spec.folder, spec.index)
         self.data = load_data(spec.config.data, self.seed, spec.data_dir)
-        self.model_spec = ModelSpec(
-            **spec.config.model.model_dump(),
-            input_shape=self.data.input_shape,
-            classes=self.data.classes,
-            seed=derive_seed(self.seed, "init"),
-        )
+        plain = model_spec(spec.config, spec.index, self.data.input_shape, self.data.classes)
+        self.model_spec = plain.model_copy(update={"normalisation": Normalisation(**asdict(self.data.normalisation))})
         self.model = build(self.model_spec)
+        self.full = Masks.full(self.model)
         self.rounds = plan_rounds(spec.config.pruning, layer_sizes(self.model))
-        make_folder(self.folder)
+        self.per_epoch = iterations_per_epoch(len(self.data.train), spec.config.training.batch_size)
+        make_folder(self.files.root)
         self.initial = self._initial_weights()
 
     def run(self) -> None:
-        masks = Masks.full(self.model)
-        for planned in self.rounds:
-            folder = round_folder(self.folder, planned.index)
-            make_folder(folder)
-            if planned.index == 0:
-                self._train(self._unit(planned, "dense"), folder, self.initial, masks, None)
-                continue
-            earlier, masks = masks, self._masks_of(planned, masks, folder)
-            self._train(self._unit(planned, "ticket"), folder, self.initial, masks, earlier)
-            for control in self.config.controls:
-                start, control_masks = control_start(
-                    control, self.model_spec, self.initial, masks, self.seed, planned.index
-                )
-                self._train(self._unit(planned, control), folder, start, control_masks, None)
+        self._train(self._unit(None, self.rounds[0], "dense"), Start(self.initial, self.full, self.config.training))
+        for mode in self.config.rewinds:
+            masks = self.full
+            for planned in self.rounds[1:]:
+                earlier, masks = masks, self._masks_of(mode, planned, masks)
+                self._round(mode, planned, masks, earlier)
 
-    def _unit(self, planned: Round, branch: str) -> Unit:
-        return Unit(self.index, self.seed, planned, branch)
+    def _round(self, mode: Rewind, planned: Round, masks: Masks, earlier: Masks) -> None:
+        """The ticket of a round, and its controls on the same recipe."""
+        ticket = Start(
+            stored_start(self.files, mode, planned.index, self.initial),
+            masks,
+            mode.recipe(self.config.training),
+            mode.first(self.per_epoch),
+            earlier,
+        )
+        self._train(self._unit(mode, planned, "ticket"), ticket)
+        for control in self.config.controls:
+            chance = derive_seed(self.seed, control, planned.index)
+            if control == "random":
+                start = replace(ticket, masks=shuffled(masks, chance), earlier=None)
+            else:
+                start = Start(reinitialised(self.model_spec, chance), masks, self.config.training)
+            self._train(self._unit(mode, planned, control), start)
+
+    def _unit(self, mode: Rewind | None, planned: Round, branch: str) -> Unit:
+        return Unit(self.index, self.seed, mode, planned, branch)
 
     def _initial_weights(self) -> Mapping[str, Tensor]:
         """W_0 as stored: written once, and read back so that every rewind is held against the file."""
-        path = self.folder / "initial.safetensors"
-        if not path.exists():
-            save_tensors(path, self.model.state_dict())
-        return _load(path, self.model.state_dict())
+        if not self.files.initial.exists():
+            write_json(self.files.spec, self.model_spec.model_dump(mode="json"))
+            save_tensors(self.files.initial, self.model.state_dict())
+        return load_stored(self.files.initial, self.model.state_dict())
 
-    def _masks_of(self, planned: Round, earlier: Masks, folder: Path) -> Masks:
-        """The ticket's masks of a round: stored ones, or those pruned from the round before."""
-        path = folder / "masks.safetensors"
+    def _masks_of(self, mode: Rewind, planned: Round, earlier: Masks) -> Masks:
+        """The ticket's masks of a round: stored ones, the early bird, or those pruned from the round before."""
+        path = self.files.round(mode, planned.index) / MASKS
         if not path.exists():
-            before = round_folder(self.folder, planned.index - 1)
-            self.model.load_state_dict(_load(before / "trained.safetensors", self.initial))
-            save_tensors(path, self._prune(planned, earlier).to_tensors())
-        return Masks.from_tensors(_load(path, earlier.to_tensors()))
+            make_folder(path.parent)
+            before = self.files.round(mode, planned.index - 1)
+            bird = settled(before) if self.config.early_bird else None
+            if bird is None:
+                self.model.load_state_dict(load_stored(before / TRAINED, self.initial))
+            masks = bird[0] if bird else self._prune(planned, earlier)
+            save_tensors(path, masks.to_tensors())
+        return stored_masks(self.files, mode, planned.index, self.full)
 
     def _prune(self, planned: Round, earlier: Masks) -> Masks:
         pruning = self.config.pruning
@@ -152,83 +175,71 @@ class _Replicate:
             seed=derive_seed(self.seed, "criterion", planned.index),
         )
 
-    def _train(
-        self, unit: Unit, folder: Path, start: Mapping[str, Tensor], masks: Masks, earlier: Masks | None
-    ) -> None:
+    def _train(self, unit: Unit, start: Start) -> None:
         """One unit: rewind, train, check, measure, store; or nothing when it is stored already."""
+        folder = self.files.round(unit.mode or Rewind("init"), unit.round.index)
+        make_folder(folder)
         path = folder / f"{unit.branch}.json"
         checkpoint = folder / f"{unit.branch}.checkpoint.safetensors"
         if not path.exists():
-            self._train_anew(unit, folder, path, checkpoint, start, masks, earlier)
+            self._train_anew(unit, start, folder, checkpoint)
         checkpoint.unlink(missing_ok=True)  # here, and not only after training: a kill may have come between
         self.emit(Finished(path))
 
-    def _train_anew(
-        self,
-        unit: Unit,
-        folder: Path,
-        path: Path,
-        checkpoint: Path,
-        start: Mapping[str, Tensor],
-        masks: Masks,
-        earlier: Masks | None,
-    ) -> None:
-        rewind(self.model, start, masks)
-        rewound = is_rewound(self.model, start, masks)
+    def _train_anew(self, unit: Unit, start: Start, folder: Path, checkpoint: Path) -> None:
+        rewind(self.model, start.state, start.masks)
+        rewound = is_rewound(self.model, start.state, start.masks)
+        reestimate_statistics(self.model, self.data.train.first(STATISTICS_EXAMPLES))
+        bird = self._early_bird(unit, start.masks, folder)
 
-        def report(evaluation: Evaluation, iterations: int) -> None:
-            self.emit(
-                Progress(
-                    unit.replicate,
-                    unit.round.index,
-                    unit.branch,
-                    masks.density,
-                    evaluation.iteration,
-                    iterations,
-                    evaluation.accuracy,
-                )
-            )
+        def look(evaluation: Evaluation, iterations: int) -> None:
+            if bird is not None:
+                bird.look(evaluation.iteration)
+            place = (unit.replicate, unit.round.index, unit.branch, start.masks.density)
+            self.emit(Progress(*place, evaluation.iteration, iterations, evaluation.accuracy))
 
         trained = fit(
             self.model,
             self.data,
-            self.config.training,
-            masks,
+            start.recipe,
+            start.masks,
             # One order of examples per round, shared by ticket and controls so that they pair, and never the
             # order in which the mask was found.
             derive_seed(self.seed, "order", unit.round.index),
+            first=start.first,
+            capture=self._states_to_capture() if unit.branch == "dense" else None,
             checkpoint=checkpoint,
             checkpoint_seconds=self.config.checkpoint_seconds,
-            on_evaluation=report,
+            on_evaluation=look,
         )
         checks = {
-            "check_sparsity": masks.kept == unit.round.kept,
-            "check_held": masks.removed_nonzeros(self.model) == 0,
+            "check_sparsity": start.masks.kept == unit.round.kept,
+            "check_held": start.masks.removed_nonzeros(self.model) == 0,
             "check_rewound": rewound,
-            "check_nested": None if earlier is None else masks <= earlier,
+            "check_nested": None if start.earlier is None else start.masks <= start.earlier,
         }
-        rows = training_rows(unit, self.model, masks, self.data, trained, checks)
+        found = settled(folder) if bird is not None else None
+        rows = training_rows(
+            unit, self.model, start.state, start.masks, self.data, trained, checks, found[1] if found else None
+        )
         if unit.branch in ("dense", "ticket"):
-            save_tensors(folder / "trained.safetensors", self.model.state_dict())
-        write_json(path, {"rows": rows})  # last: this file says that the unit is finished
-        if failures := failed_checks(rows):
-            self.emit(Finished(path))
-            raise RunFailure(f"a promise of the run was broken: {failures[0]}")
+            save_tensors(folder / TRAINED, self.model.state_dict())
+        write_json(folder / f"{unit.branch}.json", {"rows": rows})  # last: it says that the unit is finished
+        if bird is not None:
+            bird.end()
 
+    def _states_to_capture(self) -> dict[int, Path]:
+        """Where the dense training stores the W_k that modes of rewinding ask for."""
+        return {
+            mode.first(self.per_epoch): self.files.state_at(mode.step)
+            for mode in self.config.rewinds
+            if mode.kind == "step"
+        }
 
-def layer_sizes(model: nn.Module) -> dict[str, int]:
-    return {name: parameter.numel() for name, parameter in prunable_parameters(model).items()}
-
-
-def _load(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a file of this run; a damaged one is named together with the way out."""
-    try:
-        return load_tensors_like(path, like)
-    except StorageError as error:
-        raise _with_way_out(error, path) from None
-
-
-def _with_way_out(error: StorageError, path: Path) -> TombolaError:
-    if not path.exists():
-        return error
-    return StorageError(f"{error}; remove the folder {path.parent} and those after it to repeat these rounds")
+    def _early_bird(self, unit: Unit, masks: Masks, folder: Path) -> EarlyBird | None:
+        """A watcher over the trainings whose end the next round prunes."""
+        last = unit.round.index == self.rounds[-1].index
+        if self.config.early_bird is None or unit.branch not in ("dense", "ticket") or last:
+            return None
+        upcoming = self.rounds[unit.round.index + 1]
+        return EarlyBird(self.config.early_bird, lambda: self._prune(upcoming, masks), folder)

@@ -1,212 +1,182 @@
-"""What you see of a lottery study: the table, the figures, the page."""
+"""What you see of a lottery study: the page, and the result as a document."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 
-from tombola.reports import curves, nature
-from tombola.reports.curves import Chart, Series
-from tombola.reports.intervals import estimate
-from tombola.reports.page import Section, figure_html, page
-from tombola.reports.tables import Table, plus_minus
+from tombola.reports import curves
+from tombola.reports.curves import Chart
+from tombola.reports.page import Section, copyable, figure_html, page
+from tombola.reports.pictures import histograms, pixel_maps
 from tombola.runs.configs import dump_config
-from tombola.runs.folder import RunFolder
-from tombola.runs.rows import Row
-from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.metrics import CHECKS, Summary, failed_checks
-from tombola.studies.lottery.verdict import POWER_DIFFERENCE, Verdict
-
-BRANCH_STYLE = {"ticket": 0, "random": 1, "reinit": 2}
-BRANCH_NAME = {"dense": "dense", "ticket": "ticket", "random": "random mask", "reinit": "re-initialised"}
-TRAINING_CURVES = 5
-
-
-TABLE_NOTE = (
-    "Test accuracy and macro-F1 in percent at the end of training, ± half of the 95 % confidence interval; the "
-    "iteration of minimum validation loss (early stop) and the test accuracy there; weights kept; effective "
-    "FLOPs of one example, in thousands."
+from tombola.runs.rows import Row, rows_of
+from tombola.studies.lottery import charts
+from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_mode
+from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.stability import StabilityResult, stability_caption, stability_chart
+from tombola.studies.lottery.tables import (
+    TABLE_NOTE,
+    check_lines,
+    cost_line,
+    cost_table,
+    early_bird_line,
+    early_stop_note,
+    power_line,
+    results_table,
 )
 
 
-def results_table(summaries: Sequence[Summary]) -> Table:
-    """Density, accuracy ± CI, F1, early stop, kept weights and FLOPs, for ticket and controls.
-
-    `TABLE_NOTE` says what the columns are; the titles are short so that the table fits a terminal.
-    """
-    columns = (
-        "Density",
-        "Network",
-        "Test accuracy",
-        "F1",
-        "Early stop",
-        "Accuracy there",
-        "Weights",
-        "kFLOPs",
+def report_page(result: Result, stabilities: Sequence[StabilityResult] = ()) -> str:
+    """`report.html`, whole. Figures are of the run's first mode of rewinding; the others are compared with it."""
+    first = result.config.rewind[0]
+    rows, summaries = rows_of_mode(result.rows, first), summaries_of_mode(result.summaries, first)
+    config, n = (
+        result.config,
+        f"n = {result.verdict.replicates} replicates, bands 95 % confidence intervals (Student t).",
     )
-    rows = [
-        (
-            f"{s.density:.1%}",
-            s.branch,
-            plus_minus(s.test_accuracy),
-            f"{s.f1.mean:.2f}",
-            plus_minus(s.early_stop_iteration, 0),
-            plus_minus(s.early_stop_test_accuracy),
-            f"{round(s.kept.mean):,}",
-            f"{s.flops_effective.mean / 1000:,.1f}",
-        )
-        for s in summaries
-    ]
-    return Table(columns, rows)
-
-
-def accuracy_chart(summaries: Sequence[Summary]) -> Chart:
-    """Final test accuracy against weights remaining, with the dense network as baseline."""
-    return _density_chart(summaries, "test_accuracy", "Test accuracy (%)")
-
-
-def early_stop_chart(summaries: Sequence[Summary]) -> Chart:
-    return _density_chart(summaries, "early_stop_iteration", "Early-stop iteration")
-
-
-def _density_chart(summaries: Sequence[Summary], column: str, title: str) -> Chart:
-    dense = next(s for s in summaries if s.branch == "dense")
-    series = []
-    for branch, style in BRANCH_STYLE.items():
-        points = [dense, *(s for s in summaries if s.branch == branch)]
-        if len(points) > 1:
-            densities = [100 * s.density for s in points]
-            series.append(Series(BRANCH_NAME[branch], densities, [getattr(s, column) for s in points], style))
-    baseline = ("dense", getattr(dense, column).mean)
-    return Chart(nature.DENSITY_AXIS, title, series, baseline, over_density=True)
-
-
-def layer_chart(rows: Sequence[Row]) -> Chart:
-    """Density of every layer by round, of the ticket."""
-    layers: dict[str, dict[int, list[float]]] = {}
-    for row in rows:
-        if row["kind"] == "layer" and row["branch"] in ("dense", "ticket"):
-            by_round = layers.setdefault(row["layer"].removesuffix(".weight"), {})
-            by_round.setdefault(row["round"], []).append(100 * row["kept"] / row["total"])
-    series = [
-        Series(layer, [float(r) for r in sorted(by)], [estimate(by[r]) for r in sorted(by)], style)
-        for style, (layer, by) in enumerate(layers.items())
-    ]
-    return Chart("Round", "Weights remaining in layer (%)", series)
-
-
-def training_chart(rows: Sequence[Row], summaries: Sequence[Summary]) -> Chart:
-    """Validation accuracy during training, of the dense network and tickets spread over the densities."""
-    tickets = [s for s in summaries if s.branch in ("dense", "ticket")]
-    count = min(TRAINING_CURVES, len(tickets))
-    chosen = [tickets[round(i * (len(tickets) - 1) / max(1, count - 1))] for i in range(count)]
-    series = []
-    for style, summary in enumerate(chosen):
-        at: dict[int, list[float]] = {}
-        for row in rows:
-            if (row["kind"], row["round"], row["branch"]) == ("evaluation", summary.round, summary.branch):
-                at.setdefault(row["iteration"], []).append(100 * row["accuracy"])
-        iterations = sorted(at)
-        name = f"{summary.density:.1%}"
-        series.append(Series(name, [float(i) for i in iterations], [estimate(at[i]) for i in iterations], style))
-    return Chart("Training iteration", "Validation accuracy (%)", series)
-
-
-def accuracy_caption(config: LotteryConfig, verdict: Verdict) -> str:
-    return (
-        f"Final test accuracy, mean of n = {verdict.replicates} replicates; bands are 95 % confidence intervals of "
-        "the mean (Student t). Bands may overlap where the differences, paired by replicate, are clear: the verdict "
-        f"uses these. {config.model.architecture} on {config.data.name}, rewound to {config.rewind}."
-    )
-
-
-def check_lines(rows: Sequence[Row]) -> list[str]:
-    """What the run asserted of itself, with counts; a failed check is named."""
-    trainings = [row for row in rows if row["kind"] == "training"]
-    lines = []
-    for check, meaning in CHECKS.items():
-        asked = [row[check] for row in trainings if row[check] is not None]
-        lines.append(f"{meaning}: {sum(asked)} of {len(asked)}")
-    return lines + failed_checks(rows)
-
-
-def early_stop_note(rows: Sequence[Row]) -> str:
-    """How many early-stop iterations are cut off by the end of training, and so are too small."""
-    trainings = [row for row in rows if row["kind"] == "training"]
-    late = sum(row["early_stop_iteration"] == row["iterations"] for row in trainings)
-    if not late:
-        return "Every training passed its minimum of validation loss before its end."
-    return (
-        f"In {late} of {len(trainings)} trainings the validation loss was still falling at the end: their true early "
-        "stop is later than shown, and a longer training would tell."
-    )
-
-
-def cost_line(rows: Sequence[Row]) -> str:
-    trainings = [row for row in rows if row["kind"] == "training"]
-    seconds = sum(row["seconds"] for row in trainings)
-    return f"{len(trainings)} trainings, {seconds:,.0f} seconds of training on one thread each"
-
-
-def power_line(verdict: Verdict) -> str:
-    """What this many replicates could have found."""
-    if verdict.power is None:
-        return "Power against the controls: unknown, none was compared."
-    return (
-        f"Power: with {verdict.replicates} replicates and the spread seen, a ticket that is truly "
-        f"{POWER_DIFFERENCE:g} point better than a control would be told from it in {verdict.power:.0%} of such "
-        "studies."
-    )
-
-
-def report_page(config: LotteryConfig, rows: Sequence[Row], summaries: Sequence[Summary], verdict: Verdict) -> str:
-    """`report.html`, whole."""
-    n = f"n = {verdict.replicates} replicates, bands 95 % confidence intervals of the mean (Student t)."
-    accuracy = figure_html(curves.plotly_figure(accuracy_chart(summaries)), accuracy_caption(config, verdict))
-    early = figure_html(
-        curves.plotly_figure(early_stop_chart(summaries)),
-        f"Iteration of minimum validation loss; {n} Lower learns sooner. Trained for {config.training.length}. "
-        + early_stop_note(rows),
-    )
-    layers = figure_html(curves.plotly_figure(layer_chart(rows)), f"Share of each layer's weights kept; {n}")
-    training = figure_html(curves.plotly_figure(training_chart(rows, summaries)), f"By weights remaining; {n}")
-    checks = "".join(f"<li>{line}</li>" for line in check_lines(rows))
     sections = [
-        Section("Accuracy against weights remaining", accuracy + f"<p>{power_line(verdict)}</p>"),
-        Section("How soon it learns", early),
-        Section("Results", results_table(summaries).to_html() + f"<p class='caption'>{TABLE_NOTE}</p>"),
-        Section("Where the weights go", layers),
-        Section("Training curves of chosen rounds", training),
-        Section("Checks of the run", f"<ul>{checks}</ul><p>{cost_line(rows)}.</p>"),
-        Section("Configuration", f"<pre>{_escaped(dump_config(config))}</pre>"),
+        *_mode_sections(result, n),
+        _accuracy_section(result, rows, summaries, n),
+        Section(
+            "How soon it learns",
+            _figure(
+                charts.early_stop_chart(summaries),
+                f"Iteration of minimum validation loss; {n} Lower learns sooner. Trained for {config.training.length}. "
+                + early_stop_note(rows),
+            ),
+        ),
+        _table_section(result.summaries),
+        Section("What it cost", _cost_body(result, summaries, rows, n)),
+        Section("Where the weights go", _layers_body(rows, n)),
+        *_picture_sections(rows, summaries),
+        *_overlap_sections(rows, n),
+        Section(
+            "Training curves of chosen rounds",
+            _figure(charts.training_chart(rows, summaries), f"By weights remaining; {n}"),
+        ),
+        *[Section(f"Stability of round {s.round} ({s.mode})", _stability_body(s)) for s in stabilities],
+        Section("Checks of the run", _list(check_lines(result.rows)) + f"<p>{cost_line(result.rows)}.</p>"),
+        Section("Configuration", f"<pre>{html.escape(dump_config(config))}</pre>"),
     ]
-    return page(f"Lottery study: {config.name}", verdict.sentence, sections)
+    return page(f"Lottery study: {config.name}", result.verdict.sentence, sections)
 
 
-def summary_markdown(folder: RunFolder, config: LotteryConfig, summaries: Sequence[Summary], verdict: Verdict) -> str:
+def accuracy_caption(result: Result) -> str:
+    config = result.config
+    return (
+        f"Final test accuracy, mean of n = {result.verdict.replicates} replicates; bands are 95 % confidence intervals "
+        "of the mean (Student t). Bands may overlap where the differences, paired by replicate, are clear: the verdict "
+        f"uses these. {config.model.architecture} on {config.data.name}, rewound to {config.rewind[0]}."
+    )
+
+
+def summary_markdown(result: Result) -> str:
     """The result as a document: verdict, table, how it was made."""
-    manifest = folder.read_manifest()
+    manifest = result.folder.read_manifest()
     machine, facts = manifest["machine"], manifest["must_match"]
-    data = f"{facts['data']['name']} ({facts['data']['checksum']})"
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    return "\n".join(
+    config, verdicts = result.config, result.verdicts
+    several = len(verdicts) > 1
+    judged = [f"**{f'Rewound to {m}: ' if several else ''}{v.sentence}** {power_line(v)}" for m, v in verdicts.items()]
+    bird = early_bird_line(result.rows)
+    return "\n\n".join(
         [
             f"# {config.name}: {config.model.architecture} on {config.data.name}",
-            "",
-            f"**{verdict.sentence}** {power_line(verdict)}",
-            "",
-            results_table(summaries).to_markdown(),
-            "",
-            f"{TABLE_NOTE} n = {verdict.replicates} replicates, Student t.",
-            "",
-            f"Root seed {config.seed}; {machine['cpu']}, one thread per replicate; {versions}; data {data}.",
-            "",
-            "```yaml",
-            dump_config(config).rstrip(),
-            "```",
-            "",
+            *judged,
+            results_table(result.summaries).to_markdown(),
+            f"{TABLE_NOTE} n = {result.verdict.replicates} replicates, Student t.",
+            "What each round cost, in trainings of the dense network:",
+            cost_table(result.summaries).to_markdown(),
+            *([bird] if bird else []),
+            early_stop_note(result.rows),
+            f"Root seed {config.seed}; {machine['cpu']}, one thread per replicate; {versions}; data "
+            f"{facts['data']['name']} ({facts['data']['checksum']}).",
+            f"```yaml\n{dump_config(config).rstrip()}\n```\n",
         ]
     )
 
 
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+def _figure(chart: Chart, caption: str) -> str:
+    return figure_html(curves.plotly_figure(chart), caption)
+
+
+def _mode_sections(result: Result, n: str) -> list[Section]:
+    if len(result.config.rewind) < 2:
+        return []
+    figure = _figure(charts.modes_chart(result.summaries, result.config.rewind), f"Tickets by what they rewind to; {n}")
+    verdicts = _list([f"{mode}: {verdict.sentence}" for mode, verdict in result.verdicts.items()])
+    return [Section("Modes of rewinding", figure + verdicts)]
+
+
+def _accuracy_section(result: Result, rows: Sequence[Row], summaries: Sequence[Summary], n: str) -> Section:
+    curve = _figure(charts.accuracy_chart(summaries), accuracy_caption(result))
+    gaps = _figure(charts.gaps_chart(rows), f"Differences in final test accuracy, paired by replicate; {n}")
+    power = f"<p>{html.escape(power_line(result.verdict))}</p>"
+    return Section("Accuracy against weights remaining", curve + power + gaps)
+
+
+def _table_section(summaries: Sequence[Summary]) -> Section:
+    table = results_table(summaries)
+    copies = copyable("As CSV", table.to_csv()) + copyable("As LaTeX", table.to_latex())
+    return Section("Results", table.to_html() + f"<p class='caption'>{TABLE_NOTE}</p>" + copies)
+
+
+def _cost_body(result: Result, summaries: Sequence[Summary], rows: Sequence[Row], n: str) -> str:
+    figure = _figure(
+        charts.cost_chart(summaries),
+        "A forward pass's FLOPs fall with the weights; the time of a training iteration on dense kernels does not. "
+        f"{n} No speed-up is claimed for zeros.",
+    )
+    note = "<p class='caption'>Mean per replicate, in trainings of the dense network (all modes of rewinding).</p>"
+    bird = early_bird_line(rows)
+    return figure + cost_table(result.summaries).to_html() + note + (f"<p>{bird}</p>" if bird else "")
+
+
+def _layers_body(rows: Sequence[Row], n: str) -> str:
+    return _figure(charts.layer_chart(rows), f"Share of each layer's weights kept; {n}")
+
+
+def _picture_sections(rows: Sequence[Row], summaries: Sequence[Summary]) -> list[Section]:
+    """Surviving connections per pixel (mean over replicates), and weight histograms of replicate 0."""
+    chosen = charts.chosen_rounds(summaries)
+    maps, titles = [], []
+    for summary in chosen:
+        found = rows_of(rows, kind="connections", round=summary.round)
+        if found:
+            _, height, width = found[0]["shape"]
+            pixels = height * width
+            # Channels are added up: a pixel's connections are those of all its channels.
+            means = [sum(sum(row["counts"][i::pixels]) for row in found) / len(found) for i in range(pixels)]
+            maps.append([means[y * width : (y + 1) * width] for y in range(height)])
+            titles.append(f"{summary.density:.1%}")
+    sections = []
+    if maps:
+        caption = "Kept connections of every input pixel to the first layer, mean over replicates; darker is more."
+        sections.append(Section("Which pixels are looked at", figure_html(pixel_maps(titles, maps), caption)))
+    last = rows_of(rows, kind="histogram", replicate=min(row["replicate"] for row in rows), round=chosen[-1].round)
+    if last:
+        figure = histograms(
+            [row["layer"].removesuffix(".weight") for row in last],
+            [row["limit"] for row in last],
+            [row["before"] for row in last],
+            [row["after"] for row in last],
+        )
+        caption = f"Kept weights of one ticket with {chosen[-1].density:.1%} of the weights, before and after training."
+        sections.append(Section("Weights before and after", figure_html(figure, caption)))
+    return sections
+
+
+def _overlap_sections(rows: Sequence[Row], n: str) -> list[Section]:
+    if not rows_of(rows, kind="overlap"):
+        return []
+    caption = f"Share of a ticket's weights that another replicate's ticket keeps too, over all pairs; {n}"
+    return [Section("Do replicates find the same ticket?", _figure(charts.overlap_chart(rows), caption))]
+
+
+def _stability_body(stability: StabilityResult) -> str:
+    return _figure(stability_chart(stability), stability_caption(stability))
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"

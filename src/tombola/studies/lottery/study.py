@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tombola.data import load_data
 from tombola.data.sources import load_raw
-from tombola.errors import RunFailure, RunFolderError, StorageError
-from tombola.models import ModelSpec, build
+from tombola.errors import ConfigError, RunFailure, RunFolderError, StorageError
 from tombola.runs.atomic import make_folder, read_bytes, read_json, write_bytes, write_text
 from tombola.runs.executors import run_cells
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.rows import Row, RowTable, read_rows
 from tombola.studies.lottery.artefacts import NAMES, SUMMARY, write_results
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.metrics import UNIT, Summary, failed_checks, summarise
-from tombola.studies.lottery.plan import Round, plan_rounds
-from tombola.studies.lottery.replicate import Finished, Progress, ReplicateSpec, layer_sizes, run_replicate
+from tombola.studies.lottery.metrics import UNIT, failed_checks
+from tombola.studies.lottery.overlap import overlap_units
+from tombola.studies.lottery.replicate import Finished, Progress, ReplicateSpec, run_replicate
 from tombola.studies.lottery.report import report_page
-from tombola.studies.lottery.verdict import Verdict, judge
+from tombola.studies.lottery.result import (
+    Result,
+    complete_replicates,
+    make_result,
+    open_run,
+    plan_of,
+    units_per_replicate,
+)
+from tombola.studies.lottery.stability import stored_stabilities
+from tombola.training.batches import iterations_per_epoch
 
 COPY_LIMIT = 16 << 30
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished study: its rows (complete replicates only), what they come to, and where it lies."""
-
-    folder: RunFolder
-    config: LotteryConfig
-    rows: list[Row]
-    summaries: list[Summary]
-    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -77,22 +74,50 @@ def run_study(
 def _run(
     folder: RunFolder, config: LotteryConfig, workers: int, data_dir: Path | None, watcher: Watcher | None
 ) -> Result:
-    raw = load_raw(config.data, data_dir)
-    shape, classes = tuple(raw.training.inputs.shape[1:]), raw.classes
-    plan = _plan(config, shape, classes)
-    data = {"name": raw.name, "checksum": raw.checksum, "input_shape": list(shape), "classes": classes}
-    begin_or_continue(folder, config.study, config, {"data": data})
+    data = _facts(config, data_dir)
+    rounds = plan_of(config, data["input_shape"], data["classes"])
+    _check_steps(config, data["training_examples"])
+    begin_or_continue(folder, config.study, config, {"data": data, "seed": config.seed})
     make_folder(folder.checkpoints)
     table = RowTable(folder.rows, UNIT)
+    _refuse_broken_promises(table)
 
-    units = _units_per_replicate(config, plan)
+    units = units_per_replicate(config, rounds)
     left = sorted(set(range(config.replicates)) - complete_replicates(table.rows, units))
     if watcher is not None:
         done = sum(row["kind"] == "training" and row["replicate"] in left for row in table.rows)
         watcher.begin(len(left) * units, done)
     specs = [ReplicateSpec(config, index, folder.checkpoints, data_dir) for index in left]
     run_cells(run_replicate, specs, workers, _listener(table, watcher))
-    return _conclude(folder, config, table.rows, units, data)
+    asked = set(range(config.replicates))
+    for unit in overlap_units(make_result(folder, config, data, table.rows, asked)):
+        table.append_unit(unit)
+    result = make_result(folder, config, data, table.rows, asked)
+    write_text(folder.report, report_page(result, stored_stabilities(folder.root)))
+    # The summary is the last file of the results and says that all is written: see _read_finished.
+    write_results(result)
+    return result
+
+
+def _facts(config: LotteryConfig, data_dir: Path | None) -> dict[str, Any]:
+    """What the manifest says of the data; a study is continued only on equal data."""
+    raw = load_raw(config.data, data_dir)
+    return {
+        "name": raw.name,
+        "checksum": raw.checksum,
+        "input_shape": list(raw.training.inputs.shape[1:]),
+        "classes": raw.classes,
+        "training_examples": len(load_data(config.data, config.seed, data_dir).train),
+    }
+
+
+def _check_steps(config: LotteryConfig, examples: int) -> None:
+    """Before anything is trained: a step to rewind to must come before the end of training."""
+    per_epoch = iterations_per_epoch(examples, config.training.batch_size)
+    total = config.training.length.iterations(per_epoch)
+    for mode in config.rewinds:
+        if mode.first(per_epoch) >= total:
+            raise ConfigError(f"rewind: {mode} is not before the end of training at {total} iterations")
 
 
 def _listener(table: RowTable, watcher: Watcher | None) -> Callable[[Any], None]:
@@ -102,12 +127,19 @@ def _listener(table: RowTable, watcher: Watcher | None) -> Callable[[Any], None]
         if isinstance(event, Finished):
             rows = _unit_rows(event.path)
             fresh = table.append_unit(rows)
+            _refuse_broken_promises(table, rows)
             if fresh and watcher is not None:
                 watcher.unit(rows[0])
         elif watcher is not None:
             watcher.progress(event)
 
     return listen
+
+
+def _refuse_broken_promises(table: RowTable, rows: Sequence[Row] | None = None) -> None:
+    """A failed check is in the table, and ends the run: no result is made of it."""
+    if failures := failed_checks(table.rows if rows is None else rows):
+        raise RunFailure(f"a promise of the run was broken: {failures[0]}; see {table.path}")
 
 
 def _unit_rows(path: Path) -> list[Row]:
@@ -120,66 +152,18 @@ def _unit_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _conclude(
-    folder: RunFolder, config: LotteryConfig, rows: Sequence[Row], units: int, data: dict[str, Any]
-) -> Result:
-    """Reads the table into a verdict and writes artefacts and report."""
-    result = _result(folder, config, rows, units)
-    if failures := failed_checks(result.rows):
-        raise RunFailure(f"a promise of the run was broken: {failures[0]} ({len(failures)} such); see {folder.rows}")
-    write_text(folder.report, report_page(config, result.rows, result.summaries, result.verdict))
-    # The summary is the last file of the results and says that all is written: see _read_finished.
-    write_results(folder, config, data, result.summaries, result.verdict)
-    return result
-
-
-def _result(folder: RunFolder, config: LotteryConfig, rows: Sequence[Row], units: int) -> Result:
-    complete = complete_replicates(rows, units)
-    used = [row for row in rows if row["replicate"] in complete]
-    return Result(folder, config, used, summarise(used), judge(used, config.tolerance))
-
-
 def _read_finished(folder: RunFolder, config: LotteryConfig) -> Result | None:
     """The result of a run whose asked replicates are all there and whose artefacts are written."""
-    if not folder.manifest.exists():
+    if not folder.manifest.exists() or not folder.report.exists() or not (folder.results / SUMMARY).exists():
         return None
-    data = folder.read_manifest().get("must_match", {}).get("data", {})
-    try:
-        plan = _plan(config, tuple(data["input_shape"]), data["classes"])
-    except (KeyError, TypeError, ValueError):
-        return None  # an altered manifest: begin_or_continue refuses it by name
-    rows = read_rows(folder.rows)
-    units = _units_per_replicate(config, plan)
-    complete = complete_replicates(rows, units)
-    if not set(range(config.replicates)) <= complete or not folder.report.exists():
+    opened = open_run(folder.root)
+    rows = read_rows(folder.rows, UNIT)
+    asked = set(range(config.replicates))
+    if not asked <= complete_replicates(rows, opened.units):
         return None
-    if not (folder.results / SUMMARY).exists():
-        return None
-    if read_json(folder.results / SUMMARY).get("replicates") != len(complete):
-        return None
-    return _result(folder, config, rows, units)
-
-
-def complete_replicates(rows: Sequence[Row], units: int) -> set[int]:
-    """The replicates of which every unit is in the table, to its last row."""
-
-    def key(row: Row) -> tuple[int, int, str]:
-        return row["replicate"], row["round"], row["branch"]
-
-    # A unit's rows arrive in order, its evaluations last, and the last of these at the last iteration.
-    ends = {key(row): row["iterations"] for row in rows if row["kind"] == "training"}
-    whole = {key(row) for row in rows if row["kind"] == "evaluation" and row["iteration"] == ends.get(key(row))}
-    counts = Counter(replicate for replicate, _, _ in whole)
-    return {replicate for replicate, count in counts.items() if count == units}
-
-
-def _plan(config: LotteryConfig, shape: tuple[int, ...], classes: int) -> list[Round]:
-    spec = ModelSpec(**config.model.model_dump(), input_shape=shape, classes=classes, seed=0)
-    return plan_rounds(config.pruning, layer_sizes(build(spec)))
-
-
-def _units_per_replicate(config: LotteryConfig, plan: Sequence[Round]) -> int:
-    return 1 + (len(plan) - 1) * (1 + len(config.controls))
+    if read_json(folder.results / SUMMARY).get("replicates") != config.replicates:
+        return None  # these results are of another number of replicates
+    return make_result(folder, config, opened.data, rows, asked)
 
 
 def _refuse_foreign(results: Path, folder: RunFolder) -> None:
@@ -187,9 +171,10 @@ def _refuse_foreign(results: Path, folder: RunFolder) -> None:
     if results.exists() and not results.is_dir():
         raise StorageError(f"--results {results}: is a file; name a folder")
     summary = results / SUMMARY
-    found = read_json(summary) if summary.exists() else {"run": folder.root.name}
-    if not isinstance(found, dict) or found.get("run") != folder.root.name:
-        raise RunFolderError(f"--results {results}: holds the results of another run; choose another folder")
+    found = read_json(summary) if summary.exists() else None
+    ours = isinstance(found, dict) and found.get("run") == folder.root.name
+    if not ours and any((results / name).exists() for name in NAMES):
+        raise RunFolderError(f"--results {results}: holds files of another run or model; choose another folder")
     make_folder(results)
 
 

@@ -22,8 +22,9 @@ from rich.table import Table as RichTable
 
 from tombola.runs.rows import Row
 from tombola.studies.lottery import replicate
-from tombola.studies.lottery.report import TABLE_NOTE, check_lines, cost_line, power_line, results_table
-from tombola.studies.lottery.study import Result, Watcher
+from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.study import Watcher
+from tombola.studies.lottery.tables import TABLE_NOTE, check_lines, cost_line, power_line, results_table
 
 LINE_SECONDS = 10.0
 """Without a terminal, a line of progress is printed about this often."""
@@ -59,6 +60,7 @@ class _BarWatcher:
         self.bars = bars
         self.whole: TaskID | None = None
         self.replicates: dict[int, TaskID] = {}
+        self.trainings: dict[int, tuple[int, str]] = {}
 
     def watcher(self) -> Watcher:
         return Watcher(self.begin, self.unit, self.progress)
@@ -73,6 +75,11 @@ class _BarWatcher:
     def progress(self, event: replicate.Progress) -> None:
         if event.replicate not in self.replicates:
             self.replicates[event.replicate] = self.bars.add_task("", total=event.iterations)
+            self.trainings[event.replicate] = (event.round, event.branch)
+        if self.trainings[event.replicate] != (event.round, event.branch):
+            # A bar that was full stays finished, and shows no time left, until it is reset.
+            self.bars.reset(self.replicates[event.replicate])
+            self.trainings[event.replicate] = (event.round, event.branch)
         self.bars.update(
             self.replicates[event.replicate],
             completed=event.iteration,
@@ -121,12 +128,14 @@ def show_result(console: Console, result: Result) -> None:
     table = results_table(result.summaries)
     drawn = RichTable(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, collapse_padding=True)
     for number, column in enumerate(table.columns):
-        drawn.add_column(column, justify="left" if number == 1 else "right", no_wrap=True)
+        drawn.add_column(column, justify="left" if number == 1 else "right")
     for row in table.rows:
         drawn.add_row(*row, style="bold" if row[1] in ("dense", "ticket") else None)
     console.print(drawn)
     console.print(TABLE_NOTE + "\n", highlight=False)
     for line in [*check_lines(result.rows), power_line(result.verdict), cost_line(result.rows)]:
         console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"\n[bold]{escape(result.verdict.sentence)}[/bold]", highlight=False, soft_wrap=True)
+    for mode, verdict in result.verdicts.items():
+        said = f"{mode}: {verdict.sentence}" if len(result.verdicts) > 1 else verdict.sentence
+        console.print(f"\n[bold]{escape(said)}[/bold]", highlight=False, soft_wrap=True)
     console.print(f"Report: {result.folder.report}", highlight=False, soft_wrap=True, markup=False)

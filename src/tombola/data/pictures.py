@@ -1,0 +1,83 @@
+"""Pictures as arrays of bytes, and arrays of bytes as a data set. Pillow is used here and nowhere else.
+
+Which files to read, and in which order, is decided by the module of each format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from tombola.data.dataset import Examples, RawData
+from tombola.errors import DataError
+
+FORMATS = ("PNG", "JPEG", "BMP")
+_CHANNELS = {"1": "L", "L": "L", "LA": "L"} | dict.fromkeys(("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"), "RGB")
+"""What each of Pillow's modes becomes. Deeper pixels (I;16, I, F) are missing: Pillow would clip them."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Pictures (n, channels, height, width) uint8 and labels (n,) int64."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+def decode(source: Path | bytes, where: str, size: int | None = None) -> NDArray[np.uint8]:
+    """The picture in a file or in its bytes: (height, width) if it is grey, (height, width, 3) if it has colours.
+
+    With `size` it is resized to size × size pixels, bilinear over all pixels, whatever its proportions were. Opacity
+    is dropped. Raises DataError that begins with `where` for what is damaged, cut short, of another format or of
+    more than 8 bits, and for pictures so large that Pillow warns of a decompression bomb.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+        with opened as image:
+            mode, picture = image.mode, image.convert(_CHANNELS.get(image.mode))
+            if size is not None and picture.size != (size, size):
+                picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DataError(f"{where}: too large a picture ({one_line(error)}); make it smaller") from None
+    except Exception as error:  # Pillow meets damaged files with many kinds of error, and any of them is the file's
+        raise DataError(f"{where}: cannot be read as a picture ({one_line(error)}); mend or remove it") from None
+    if mode not in _CHANNELS:
+        raise DataError(f"{where}: pixels of kind {mode} are not supported; convert it to 8 bits a channel")
+    return np.array(picture)
+
+
+def raw_data(name: str, where: Path, training: Pixels, test: Pixels | None) -> RawData:
+    """The data set of these pictures, scaled to [0, 1]; `where` begins the message of every DataError."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for part in (training, test) if test else (training,):
+        for array in (part.images, part.labels):
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array))
+    if test and training.images.shape[1:] != test.images.shape[1:]:
+        raise DataError(
+            f"{where}: training pictures are {training.images.shape[1:]} and test pictures {test.images.shape[1:]} "
+            "(channels, height, width)"
+        )
+    try:
+        return RawData(name, _examples(training), _examples(test) if test else None, f"md5:{digest.hexdigest()}")
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _examples(pixels: Pixels) -> Examples:
+    inputs = torch.from_numpy(pixels.images.astype(np.float32, order="C")).div_(255)
+    return Examples(inputs, torch.from_numpy(pixels.labels.astype(np.int64)))

@@ -1,0 +1,159 @@
+"""The charts of a lottery study, made from its rows and summaries alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tombola.reports import nature
+from tombola.reports.curves import Chart, Series
+from tombola.reports.intervals import Estimate, estimate
+from tombola.runs.rows import Row, rows_of
+from tombola.studies.lottery.metrics import Summary, summaries_of_mode
+
+BRANCH_STYLE = {"ticket": 0, "random": 1, "reinit": 2}
+BRANCH_NAME = {"dense": "dense", "ticket": "ticket", "random": "random mask", "reinit": "re-initialised"}
+TRAINING_CURVES = 5
+
+
+def accuracy_chart(summaries: Sequence[Summary], title: str = "Test accuracy (%)") -> Chart:
+    """Final test accuracy against weights remaining, with the dense network as baseline; one mode."""
+    return _density_chart(summaries, "test_accuracy", title)
+
+
+def early_stop_chart(summaries: Sequence[Summary]) -> Chart:
+    return _density_chart(summaries, "early_stop_iteration", "Early-stop iteration")
+
+
+def modes_chart(summaries: Sequence[Summary], modes: Sequence[str]) -> Chart:
+    """The tickets of every mode of rewinding on one figure, as in Renda et al. 2020, figure 1."""
+    dense = next(s for s in summaries if s.branch == "dense")
+    series = [
+        _over_density(mode, [dense, *_tickets(summaries_of_mode(summaries, mode))], "test_accuracy", style)
+        for style, mode in enumerate(modes)
+    ]
+    return Chart(
+        nature.DENSITY_AXIS, "Test accuracy (%)", series, ("dense", dense.test_accuracy.mean), over_density=True
+    )
+
+
+def gaps_chart(rows: Sequence[Row]) -> Chart:
+    """Ticket minus dense and minus each control, paired by replicate, with two-sided 95 % intervals; one mode."""
+    series = []
+    for style, other in enumerate(("dense", "random", "reinit")):
+        points = [
+            (100 * ticket[0]["density"], gap)
+            for ticket in _by_round(rows)
+            if (gap := paired_gap(ticket, rows, other)) is not None
+        ]
+        if points:
+            name = f"ticket − {BRANCH_NAME[other]}"
+            series.append(Series(name, [x for x, _ in points], [gap for _, gap in points], style))
+    return Chart(nature.DENSITY_AXIS, "Test accuracy gap (points)", series, ("no gap", 0.0), over_density=True)
+
+
+def paired_gap(ticket: Sequence[Row], rows: Sequence[Row], other: str) -> Estimate | None:
+    """The mean paired difference of a round's tickets to a branch in points; None when it was not trained."""
+    index = 0 if other == "dense" else ticket[0]["round"]
+    theirs = {r["replicate"]: r for r in rows_of(rows, kind="training", branch=other, round=index)}
+    pairs = [(row, theirs[row["replicate"]]) for row in ticket if row["replicate"] in theirs]
+    return estimate([100 * (a["test_accuracy"] - b["test_accuracy"]) for a, b in pairs]) if pairs else None
+
+
+def layer_chart(rows: Sequence[Row]) -> Chart:
+    """Density of every layer by round, of the ticket."""
+    layers: dict[str, dict[int, list[float]]] = {}
+    for row in rows:
+        if row["kind"] == "layer" and row["branch"] in ("dense", "ticket"):
+            by_round = layers.setdefault(row["layer"].removesuffix(".weight"), {})
+            by_round.setdefault(row["round"], []).append(100 * row["kept"] / row["total"])
+    series = [
+        Series(layer, [float(r) for r in sorted(by)], [estimate(by[r]) for r in sorted(by)], style)
+        for style, (layer, by) in enumerate(layers.items())
+    ]
+    return Chart("Round", "Weights remaining in layer (%)", series)
+
+
+def training_chart(rows: Sequence[Row], summaries: Sequence[Summary]) -> Chart:
+    """Validation accuracy during training, of the dense network and tickets spread over the densities."""
+    series = []
+    for style, summary in enumerate(chosen_rounds(summaries)):
+        at: dict[int, list[float]] = {}
+        for row in rows_of(rows, kind="evaluation", round=summary.round, branch=summary.branch):
+            at.setdefault(row["iteration"], []).append(100 * row["accuracy"])
+        iterations = sorted(at)
+        estimates = [estimate(at[iteration]) for iteration in iterations]
+        series.append(Series(f"{summary.density:.1%}", [float(i) for i in iterations], estimates, style))
+    return Chart("Training iteration", "Validation accuracy (%)", series)
+
+
+def cost_chart(summaries: Sequence[Summary]) -> Chart:
+    """What a ticket costs against weights remaining: effective FLOPs, and measured time of its training."""
+    tickets = [s for s in summaries if s.branch in ("dense", "ticket")]
+    dense = tickets[0]
+
+    def relative(name: str, of: Callable[[Summary], Estimate], unit: float, style: int) -> Series:
+        values = [_scaled(of(s), 100 / unit) for s in tickets]
+        return Series(name, [100 * s.density for s in tickets], values, style)
+
+    per_iteration = dense.seconds.mean / dense.iterations_trained.mean
+    series = [
+        relative("effective FLOPs of a forward pass", lambda s: s.flops_effective, dense.flops_effective.mean, 0),
+        relative(
+            "measured time of a training iteration",
+            lambda s: _scaled(s.seconds, 1 / s.iterations_trained.mean),
+            per_iteration,
+            1,
+        ),
+    ]
+    return Chart(nature.DENSITY_AXIS, "Share of dense (%)", series, over_density=True)
+
+
+def overlap_chart(rows: Sequence[Row]) -> Chart:
+    """How many kept weights two replicates' tickets share, and how many they would by chance."""
+    overlaps = rows_of(rows, kind="overlap")
+    rounds = sorted({row["round"] for row in overlaps})
+    groups = [rows_of(overlaps, round=index) for index in rounds]
+    densities = [100 * group[0]["density"] for group in groups]
+
+    def line(name: str, column: str, style: int) -> Series:
+        return Series(name, densities, [estimate([100 * row[column] for row in group]) for group in groups], style)
+
+    series = [line("found", "shared", 0), line("by chance", "shared_by_chance", 1)]
+    return Chart(nature.DENSITY_AXIS, "Kept weights shared (%)", series, over_density=True)
+
+
+def chosen_rounds(summaries: Sequence[Summary]) -> list[Summary]:
+    """The dense network and a few tickets, spread evenly over the rounds, the last one included."""
+    tickets = [s for s in summaries if s.branch in ("dense", "ticket")]
+    count = min(TRAINING_CURVES, len(tickets))
+    return [tickets[round(i * (len(tickets) - 1) / max(1, count - 1))] for i in range(count)]
+
+
+def _density_chart(summaries: Sequence[Summary], column: str, title: str) -> Chart:
+    dense = next(s for s in summaries if s.branch == "dense")
+    series = [
+        _over_density(BRANCH_NAME[branch], [dense, *of_branch], column, style)
+        for branch, style in BRANCH_STYLE.items()
+        if (of_branch := [s for s in summaries if s.branch == branch])
+    ]
+    return Chart(nature.DENSITY_AXIS, title, series, ("dense", getattr(dense, column).mean), over_density=True)
+
+
+def _over_density(name: str, points: Sequence[Summary], column: str, style: int) -> Series:
+    return Series(name, [100 * s.density for s in points], [getattr(s, column) for s in points], style)
+
+
+def _tickets(summaries: Sequence[Summary]) -> list[Summary]:
+    return [s for s in summaries if s.branch == "ticket"]
+
+
+def _by_round(rows: Sequence[Row]) -> list[list[Row]]:
+    tickets = rows_of(rows, kind="training", branch="ticket")
+    return [rows_of(tickets, round=index) for index in sorted({row["round"] for row in tickets})]
+
+
+def _scaled(value: Estimate, factor: float) -> Estimate:
+    def times(x: float | None) -> float | None:
+        return None if x is None else x * factor
+
+    return Estimate(value.mean * factor, times(value.low), times(value.high), times(value.sd), value.n)

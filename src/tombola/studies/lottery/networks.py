@@ -1,0 +1,49 @@
+"""The networks of a study: how a replicate's is specified, and how a stored ticket is made one again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from tombola.models import ModelSpec, build
+from tombola.pruning import Masks, prunable_parameters
+from tombola.runs.atomic import read_json
+from tombola.runs.configs import validate
+from tombola.runs.folder import RunFolder
+from tombola.runs.seeds import derive_seed
+from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.rewind import Rewind, rewind
+from tombola.studies.lottery.stored import ReplicateFiles, stored_masks, stored_start
+
+
+def replicate_seed(config: LotteryConfig, index: int) -> int:
+    return derive_seed(config.seed, "replicate", index)
+
+
+def model_spec(config: LotteryConfig, index: int, input_shape: Sequence[int], classes: int) -> ModelSpec:
+    """The spec of a replicate's network, its seed included, but for the normalisation that its data bring."""
+    return ModelSpec(
+        **config.model.model_dump(),
+        input_shape=tuple(input_shape),
+        classes=classes,
+        seed=derive_seed(replicate_seed(config, index), "init"),
+    )
+
+
+def layer_sizes(model: nn.Module) -> dict[str, int]:
+    """Weights of every prunable parameter, by name."""
+    return {name: parameter.numel() for name, parameter in prunable_parameters(model).items()}
+
+
+def restored_ticket(folder: RunFolder, mode: Rewind, replicate: int, index: int) -> tuple[nn.Module, ModelSpec, Masks]:
+    """The network that the ticket of a finished round restarts from, its spec and its masks.
+
+    Raises StorageError where they are not stored (yet).
+    """
+    files = ReplicateFiles.of(folder.checkpoints, replicate)
+    spec = validate(read_json(files.spec), ModelSpec, str(files.spec))
+    network = build(spec)
+    masks = stored_masks(files, mode, index, Masks.full(network))
+    rewind(network, stored_start(files, mode, index, network.state_dict()), masks)
+    return network, spec, masks

@@ -1,0 +1,56 @@
+"""Mask overlap: how many of a ticket's weights another replicate's ticket keeps too.
+
+Replicates start from different weights, so their tickets share what the architecture and the data favour, and
+no more than chance where nothing does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tombola.models import build
+from tombola.pruning import Masks
+from tombola.runs.rows import Row
+from tombola.studies.lottery.networks import model_spec
+from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.rewind import Rewind
+from tombola.studies.lottery.stored import ReplicateFiles, stored_masks
+
+
+def overlap_units(result: Result) -> list[list[Row]]:
+    """Units of rows, one per replicate, mode and round: its overlap with each replicate before it.
+
+    `shared` is |A and B| / |A|; `shared_by_chance` what independent masks of the same density in every layer
+    would share on average.
+    """
+    replicates = sorted({row["replicate"] for row in result.rows})
+    rounds = sorted({row["round"] for row in result.rows if row["branch"] == "ticket"})
+    spec = model_spec(result.config, 0, result.data["input_shape"], result.data["classes"])
+    full = Masks.full(build(spec))
+    units = []
+    for mode in result.config.rewinds:
+        for index in rounds:
+            masks = {
+                i: stored_masks(ReplicateFiles.of(result.folder.checkpoints, i), mode, index, full) for i in replicates
+            }
+            units += [_unit(mode, index, i, masks, replicates[:position]) for position, i in enumerate(replicates)]
+    return [unit for unit in units if unit]
+
+
+def _unit(mode: Rewind, index: int, replicate: int, masks: dict[int, Masks], earlier: Sequence[int]) -> list[Row]:
+    mine = masks[replicate]
+    chance = sum(mask.density * mask.kept for mask in mine.values()) / mine.kept
+    return [
+        {
+            "kind": "overlap",
+            "replicate": replicate,
+            "rewind": str(mode),
+            "round": index,
+            "branch": "overlap",
+            "other": other,
+            "density": mine.density,
+            "shared": (mine & masks[other]).kept / mine.kept,
+            "shared_by_chance": chance,
+        }
+        for other in earlier
+    ]

@@ -1,0 +1,103 @@
+"""Reading a run back: its config, its plan, its rows and what they come to. Nothing here trains or writes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tombola.errors import RunFolderError
+from tombola.models import build
+from tombola.runs.configs import load_config
+from tombola.runs.folder import RunFolder
+from tombola.runs.rows import Row, read_rows
+from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.metrics import UNIT, Summary, rows_of_mode, summarise
+from tombola.studies.lottery.networks import layer_sizes, model_spec
+from tombola.studies.lottery.plan import Round, plan_rounds
+from tombola.studies.lottery.verdict import Verdict, judge
+
+
+@dataclass(frozen=True)
+class Result:
+    """A study's rows (of complete replicates only), what they come to, and where it lies.
+
+    `verdicts` has one for each mode of rewinding; the first mode's is the run's.
+    """
+
+    folder: RunFolder
+    config: LotteryConfig
+    data: dict[str, Any]
+    rows: list[Row]
+    summaries: list[Summary]
+    verdicts: dict[str, Verdict]
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.verdicts[self.config.rewind[0]]
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """An existing run: its config, what its manifest says of the data, and its plan."""
+
+    folder: RunFolder
+    config: LotteryConfig
+    data: dict[str, Any]
+    rounds: list[Round]
+
+    @property
+    def units(self) -> int:
+        """Trainings in a whole replicate."""
+        return units_per_replicate(self.config, self.rounds)
+
+    def result(self) -> Result | None:
+        """The result of the replicates that are complete; None while there is none."""
+        rows = read_rows(self.folder.rows, UNIT)
+        complete = complete_replicates(rows, self.units) & set(range(self.config.replicates))
+        return make_result(self.folder, self.config, self.data, rows, complete) if complete else None
+
+
+def open_run(root: Path) -> OpenedRun:
+    """The run in folder `root`; RunFolderError when there is none, ConfigError when its config is damaged."""
+    folder = RunFolder(root)
+    data = folder.read_manifest().get("must_match", {}).get("data")
+    config = load_config(folder.config, LotteryConfig)
+    try:
+        rounds = plan_of(config, data["input_shape"], data["classes"])
+    except (KeyError, TypeError, ValueError):
+        raise RunFolderError(f"{folder.manifest}: does not say which data, it is damaged") from None
+    return OpenedRun(folder, config, data, rounds)
+
+
+def plan_of(config: LotteryConfig, input_shape: Sequence[int], classes: int) -> list[Round]:
+    """The rounds of a study on data of this shape."""
+    return plan_rounds(config.pruning, layer_sizes(build(model_spec(config, 0, input_shape, classes))))
+
+
+def units_per_replicate(config: LotteryConfig, rounds: Sequence[Round]) -> int:
+    return 1 + len(config.rewind) * (len(rounds) - 1) * (1 + len(config.controls))
+
+
+def complete_replicates(rows: Sequence[Row], units: int) -> set[int]:
+    """The replicates of which every unit is in the table, to its last row."""
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return tuple(row[column] for column in UNIT)
+
+    # A unit's rows arrive in order, its evaluations last, and the last of these at the last iteration.
+    ends = {key(row): row["iterations"] for row in rows if row["kind"] == "training"}
+    whole = {key(row) for row in rows if row["kind"] == "evaluation" and row["iteration"] == ends.get(key(row))}
+    counts = Counter(replicate for replicate, *_ in whole)
+    return {replicate for replicate, count in counts.items() if count == units}
+
+
+def make_result(
+    folder: RunFolder, config: LotteryConfig, data: dict[str, Any], rows: Sequence[Row], complete: set[int]
+) -> Result:
+    """The result of the `complete` replicates among `rows`."""
+    used = [row for row in rows if row["replicate"] in complete]
+    verdicts = {mode: judge(rows_of_mode(used, mode), config.tolerance) for mode in config.rewind}
+    return Result(folder, config, data, used, summarise(used), verdicts)

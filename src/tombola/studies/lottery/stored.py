@@ -1,0 +1,75 @@
+"""What a run has stored of its replicates: where each file lies, and how a ticket is read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from tombola.errors import StorageError
+from tombola.models.tensors import load_tensors_like
+from tombola.pruning import Masks
+from tombola.studies.lottery.rewind import Rewind
+from tombola.training import Step
+
+MASKS, TRAINED = "masks.safetensors", "trained.safetensors"
+
+
+@dataclass(frozen=True)
+class ReplicateFiles:
+    """The files of one replicate. Round 0, the dense network, is shared by all modes of rewinding."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, checkpoints: Path, index: int) -> ReplicateFiles:
+        return cls(checkpoints / f"replicate-{index:02d}")
+
+    @property
+    def initial(self) -> Path:
+        """W_0."""
+        return self.root / "initial.safetensors"
+
+    @property
+    def spec(self) -> Path:
+        """The spec of the replicate's network, normalisation included."""
+        return self.root / "spec.json"
+
+    def state_at(self, step: Step) -> Path:
+        """W_k of the dense training."""
+        return self.round(Rewind("init"), 0) / f"state-{step}.safetensors"
+
+    def round(self, mode: Rewind, index: int) -> Path:
+        """The folder of a round."""
+        return self.root / ("dense" if index == 0 else str(mode).replace(":", "-")) / f"round-{index:02d}"
+
+
+def stored_start(files: ReplicateFiles, mode: Rewind, index: int, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that the ticket of round `index` restarts from, as stored; removed ones not yet 0.
+
+    `like` is a state of the same model: the file must hold tensors of its names, shapes and types.
+    """
+    if mode.kind == "step" and index:
+        return load_stored(files.state_at(mode.step), like)
+    if mode.keeps_weights and index:
+        return load_stored(files.round(mode, index - 1) / TRAINED, like)
+    return load_stored(files.initial, like)
+
+
+def stored_masks(files: ReplicateFiles, mode: Rewind, index: int, full: Masks) -> Masks:
+    """The ticket's masks of round `index`; `full` are the model's before any pruning."""
+    if index == 0:
+        return full
+    return Masks.from_tensors(load_stored(files.round(mode, index) / MASKS, full.to_tensors()))
+
+
+def load_stored(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a file of a run; a damaged one is named together with the way out."""
+    try:
+        return load_tensors_like(path, like)
+    except StorageError as error:
+        if not path.exists():
+            raise
+        raise StorageError(f"{error}; put the file back from a copy, or start afresh with another --out") from None
