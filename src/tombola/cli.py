@@ -27,6 +27,12 @@ DataDir = Annotated[
     typer.Option(help="Folder with one folder per data set; default $TOMBOLA_DATA, else the user's cache."),
 ]
 
+RewindMode = Annotated[
+    str | None, typer.Option(help="One of the run's modes of rewinding, e.g. step:500it; default its first.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes of one thread each; default one per core.")]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder of `tombola imp`.")]
+
 
 @app.callback()
 def tombola() -> None:
@@ -45,10 +51,11 @@ def imp(
     replicates: Annotated[
         int | None, typer.Option(help="Number of replicates; a larger one extends a finished run.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes of one thread each; default one per core.")
-    ] = None,
+    workers: Workers = None,
     data_dir: DataDir = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show rounds, trainings and the estimated time; run nothing.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Find a winning ticket by **iterative magnitude pruning**, with controls, and judge it.
@@ -70,6 +77,12 @@ def imp(
         overrides = [*(set_ or []), *([f"replicates={replicates}"] if replicates is not None else [])]
         study = load_config(config, LotteryConfig, overrides)
         console = Console()
+        if dry_run:
+            from tombola.studies.lottery.forecast import forecast
+            from tombola.studies.lottery.terminal import show_forecast
+
+            show_forecast(console, forecast(study, workers or _cores(), data_dir), study)
+            return
         with watching(console) as watcher:
             result = run_study(
                 study,
@@ -84,13 +97,14 @@ def imp(
 
 @app.command()
 def extract(
-    run: Annotated[Path, typer.Argument(help="A run folder of `tombola imp`.")],
+    run: RunArgument,
     density: Annotated[float, typer.Option(help="Share of weights kept, e.g. 0.21: the round nearest to it.")],
     out: Annotated[Path, typer.Option(help="The model folder to write; it must not hold a model yet.")],
     reinit: Annotated[
         int | None, typer.Option(min=0, metavar="SEED", help="Fresh weights from this seed instead of W_0.")
     ] = None,
     replicate: Annotated[int, typer.Option(min=0, help="Whose ticket.")] = 0,
+    rewind: RewindMode = None,
     debug: Debug = False,
 ) -> None:
     """Write a ticket as a **model folder**: spec.json, weights.safetensors, masks.safetensors.
@@ -102,10 +116,89 @@ def extract(
     with _errors(debug):
         from tombola.studies.lottery.extract import extract as write_ticket
 
-        planned = write_ticket(run, density, out, reinit=reinit, replicate=replicate)
+        planned = write_ticket(run, density, out, reinit=reinit, replicate=replicate, mode=rewind)
         typer.echo(
             f"{out}: round {planned.index}, {planned.kept:,} of {planned.total:,} weights ({planned.density:.1%})"
         )
+
+
+@app.command()
+def stability(
+    run: RunArgument,
+    round_: Annotated[int, typer.Option("--round", help="The round whose ticket is trained; 0 is the dense network.")],
+    copies: Annotated[int, typer.Option(help="Trainings under different data orders, two or more.")] = 2,
+    rewind: RewindMode = None,
+    workers: Workers = None,
+    data_dir: DataDir = None,
+    debug: Debug = False,
+) -> None:
+    """Does the **order of the data** decide where a ticket ends? Instability along the straight line.
+
+    Trains copies of every replicate's ticket under different data orders and measures the error at 30 points
+    between them (Frankle et al. 2020). The result goes into the run's report.
+
+    Example: `tombola stability runs/lottery-digits-1a2b3c4d --round 5`
+    """
+    with _errors(debug):
+        from rich.console import Console
+
+        from tombola.studies.lottery.compare import report_run
+        from tombola.studies.lottery.stability import run_stability
+        from tombola.studies.lottery.terminal import stability_progress
+
+        result = run_stability(
+            run,
+            round_,
+            mode=rewind,
+            copies=copies,
+            workers=workers or _cores(),
+            data_dir=data_dir,
+            on_event=stability_progress(Console()),
+        )
+        typer.echo(f"{result.sentence}\nReport: {report_run(run)}")
+
+
+@app.command()
+def show(run: RunArgument, debug: Debug = False) -> None:
+    """Show a run's **table and verdict** again, as far as its replicates are complete."""
+    with _errors(debug):
+        from rich.console import Console
+
+        from tombola.studies.lottery.compare import result_of
+        from tombola.studies.lottery.terminal import show_result
+
+        show_result(Console(), result_of(run))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of `tombola imp`.")],
+    out: Annotated[Path, typer.Option(help="The page to write when several runs are compared.")] = Path(
+        "comparison.html"
+    ),
+    debug: Debug = False,
+) -> None:
+    """Make a run's **report.html** anew, or **compare several runs** on one page.
+
+    Example: `tombola report runs/lottery-a-* runs/lottery-b-* --out a-and-b.html`
+    """
+    with _errors(debug):
+        from tombola.studies.lottery.compare import compare_runs, report_run
+
+        typer.echo(f"Report: {report_run(runs[0]) if len(runs) == 1 else compare_runs(runs, out)}")
+
+
+@app.command("list")
+def list_(
+    out: Annotated[Path, typer.Option(help="Folder that holds the run folders.")] = Path("runs"), debug: Debug = False
+) -> None:
+    """List the **runs** in a folder with their state and verdict."""
+    with _errors(debug):
+        from rich.console import Console
+
+        from tombola.studies.lottery.terminal import show_runs
+
+        show_runs(Console(), out)
 
 
 def main() -> None:

@@ -224,10 +224,10 @@ def test_nan_weights_are_not_pruned() -> None:
 
 
 def test_stored_nan_weights_are_not_pruned(run: Path, config: Path, invoke: Any) -> None:
-    repeat(run, "round-01/ticket.json")
+    repeat(run, "init/round-01/ticket.json")
     repeated = run / "checkpoints" / "replicate-00"
-    (repeated / "round-01" / "masks.safetensors").unlink()
-    trained = repeated / "round-00" / "trained.safetensors"
+    (repeated / "init" / "round-01" / "masks.safetensors").unlink()
+    trained = repeated / "dense" / "round-00" / "trained.safetensors"
     tensors, facts = load_tensors(trained)
     name = next(name for name in tensors if name.endswith(".weight"))
     save_tensors(trained, tensors | {name: torch.full_like(tensors[name], float("nan"))}, facts)
@@ -341,7 +341,7 @@ def _set(*keys: str, value: Any) -> Any:
         (_set("must_match", "versions", "torch", value="1.0.0"), "versions"),
         (_set("must_match", "data", "checksum", value="md5:0"), "data"),
         (_set("must_match", "threads", value=2), "threads"),
-        (_set("must_match", value={}), "study"),
+        (_set("must_match", value={}), "data"),
         (_set("must_match", value=3), "manifest"),
         (_set("must_match", "data", value={}), "data"),
         (_set("must_match", "data", value={"input_shape": "x", "classes": None}), "data"),
@@ -400,20 +400,26 @@ def test_a_checkpoint_cut_short(
         assert checkpoint.read_bytes() == damaged
     checkpoint.unlink()  # as the line says
     assert invoke(*command).exit_code == 0
-    name = f"{finished.name}/checkpoints/replicate-00/round-01/trained.safetensors"
+    name = f"{finished.name}/checkpoints/replicate-00/init/round-01/trained.safetensors"
     ends = [load_tensors(parent / name)[0] for parent in (tmp_path / "out", finished.parent)]
     assert content_sha256(ends[0]) == content_sha256(ends[1])
 
 
 @pytest.mark.parametrize(
-    "name", ["initial.safetensors", "round-00/trained.safetensors", "round-01/masks.safetensors", "round-00/dense.json"]
+    "name",
+    [
+        "initial.safetensors",
+        "dense/round-00/trained.safetensors",
+        "init/round-01/masks.safetensors",
+        "dense/round-00/dense.json",
+    ],
 )
 @pytest.mark.parametrize("damage", ["empty", "half", "other"])
 def test_a_stored_file_is_damaged(name: str, damage: str, run: Path, config: Path, invoke: Any, snapshot: Any) -> None:
-    repeat(run, "round-01/ticket.json")
+    repeat(run, "init/round-01/ticket.json")
     replicate = run / "checkpoints" / "replicate-00"
-    if name == "round-00/trained.safetensors":
-        (replicate / "round-01" / "masks.safetensors").unlink()
+    if name == "dense/round-00/trained.safetensors":
+        (replicate / "init" / "round-01" / "masks.safetensors").unlink()
     path = replicate / name
     content = path.read_bytes()
     if damage == "other" and path.suffix == ".json":
@@ -472,7 +478,7 @@ def test_extracting_from_nowhere_and_onto_something(run: Path, tmp_path: Path, i
 
 @pytest.mark.parametrize("damage", ["half", "other"])
 def test_extracting_damaged_masks(damage: str, run: Path, tmp_path: Path, invoke: Any) -> None:
-    path = run / "checkpoints" / "replicate-00" / "round-01" / "masks.safetensors"
+    path = run / "checkpoints" / "replicate-00" / "init" / "round-01" / "masks.safetensors"
     if damage == "half":
         path.write_bytes(path.read_bytes()[:200])
     else:

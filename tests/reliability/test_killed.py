@@ -339,7 +339,7 @@ def test_a_checkpoint_left_beside_its_finished_training_is_removed(
     (run / "report.html").unlink()
     with (run / "rows.jsonl").open("rb+") as rows:
         rows.truncate(rows.seek(0, os.SEEK_END) - 40)
-    leftover = run / "checkpoints" / "replicate-01" / "round-03" / "reinit.checkpoint.safetensors"
+    leftover = run / "checkpoints" / "replicate-01" / "init" / "round-03" / "reinit.checkpoint.safetensors"
     leftover.write_bytes(b"what a kill left")
     assert invoke("imp", config, "--out", tmp_path, "--workers", 1).exit_code == 0
     assert not leftover.exists()

@@ -84,9 +84,8 @@ def storage_errors(verb: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StorageError(
-            f"cannot {verb} {path}: {reason}; nothing finished was lost, mend it and run the command again"
-        ) from error
+        way_out = "" if verb == "read" else "; nothing finished was lost, mend it and run the command again"
+        raise StorageError(f"cannot {verb} {path}: {reason}{way_out}") from error
 
 
 def _sync_folder(folder: Path) -> None:

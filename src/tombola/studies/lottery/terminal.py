@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -20,9 +22,13 @@ from rich.progress import (
 )
 from rich.table import Table as RichTable
 
+from tombola.errors import TombolaError
+from tombola.reports.tables import Table
 from tombola.runs.rows import Row
 from tombola.studies.lottery import replicate
-from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.forecast import Forecast, lines
+from tombola.studies.lottery.result import Result, open_run
 from tombola.studies.lottery.study import Watcher
 from tombola.studies.lottery.tables import TABLE_NOTE, check_lines, cost_line, power_line, results_table
 
@@ -119,19 +125,55 @@ class _LineWatcher:
         self.console.print(line, highlight=False, soft_wrap=True)
 
 
+def stability_progress(console: Console) -> Callable[[Any], None]:
+    """Prints where the copies of a stability analysis are, a line now and then."""
+    printed = time.monotonic()
+
+    def report(event: Any) -> None:
+        nonlocal printed
+        number, copy, evaluation, total = event
+        if time.monotonic() - printed >= LINE_SECONDS:
+            printed = time.monotonic()
+            line = f"replicate {number}, copy {copy}: iteration {evaluation.iteration} of {total}"
+            console.print(f"{line}, validation {evaluation.accuracy:.1%}", highlight=False)
+
+    return report
+
+
 def _where(event: replicate.Progress) -> str:
     return f"round {event.round}, {event.density:.1%} {event.branch}, validation {event.accuracy:.1%}"
+
+
+def show_forecast(console: Console, plan: Forecast, config: LotteryConfig) -> None:
+    """The plan of a study and what it will cost."""
+    console.print(_drawn(plan.table()))
+    for line in lines(plan, config):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def show_runs(console: Console, out: Path) -> None:
+    """One line for every lottery run below `out`."""
+    rows = []
+    for manifest in sorted(out.glob("lottery-*/manifest.json")):
+        try:
+            opened = open_run(manifest.parent)
+            result = opened.result()
+        except TombolaError as error:
+            rows.append((manifest.parent.name, "unreadable", str(error)))
+            continue
+        done = result.verdict.replicates if result else 0
+        state = f"{done} of {opened.config.replicates} replicates"
+        rows.append((manifest.parent.name, state, result.verdict.sentence if result else "not finished"))
+    if rows:
+        console.print(_drawn(Table(("Run", "State", "Verdict"), rows), left=3))
+    else:
+        console.print(f"no lottery runs in {out}; start one with: tombola imp configs/imp_digits.yaml", markup=False)
 
 
 def show_result(console: Console, result: Result) -> None:
     """The table, the checks, the verdict in one sentence and where the report lies."""
     table = results_table(result.summaries)
-    drawn = RichTable(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, collapse_padding=True)
-    for number, column in enumerate(table.columns):
-        drawn.add_column(column, justify="left" if number == 1 else "right")
-    for row in table.rows:
-        drawn.add_row(*row, style="bold" if row[1] in ("dense", "ticket") else None)
-    console.print(drawn)
+    console.print(_drawn(table))
     console.print(TABLE_NOTE + "\n", highlight=False)
     for line in [*check_lines(result.rows), power_line(result.verdict), cost_line(result.rows)]:
         console.print(line, highlight=False, soft_wrap=True)
@@ -139,3 +181,13 @@ def show_result(console: Console, result: Result) -> None:
         said = f"{mode}: {verdict.sentence}" if len(result.verdicts) > 1 else verdict.sentence
         console.print(f"\n[bold]{escape(said)}[/bold]", highlight=False, soft_wrap=True)
     console.print(f"Report: {result.folder.report}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _drawn(table: Table, left: int = 2) -> RichTable:
+    """A table for the terminal; the first `left` columns hold words."""
+    drawn = RichTable(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, collapse_padding=True)
+    for number, column in enumerate(table.columns):
+        drawn.add_column(column, justify="left" if number < left and (number or left > 2) else "right")
+    for row in table.rows:
+        drawn.add_row(*map(escape, row), style="bold" if row[1].startswith(("dense", "ticket")) else None)
+    return drawn
