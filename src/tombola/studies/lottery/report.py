@@ -26,6 +26,9 @@ from tombola.studies.lottery.tables import (
     results_table,
 )
 
+MOST_HISTOGRAMS = 4
+"""Layers whose weights are shown, spread from the first to the last."""
+
 
 def report_page(result: Result, stabilities: Sequence[StabilityResult] = ()) -> str:
     """`report.html`, whole. Figures are of the run's first mode of rewinding; the others are compared with it."""
@@ -156,6 +159,8 @@ def _picture_sections(rows: Sequence[Row], summaries: Sequence[Summary]) -> list
         sections.append(Section("Which pixels are looked at", figure_html(pixel_maps(titles, maps), caption)))
     last = rows_of(rows, kind="histogram", replicate=min(row["replicate"] for row in rows), round=chosen[-1].round)
     if last:
+        shown = sorted({round(i * (len(last) - 1) / (MOST_HISTOGRAMS - 1)) for i in range(MOST_HISTOGRAMS)})
+        last = [last[i] for i in shown]
         figure = histograms(
             [row["layer"].removesuffix(".weight") for row in last],
             [row["limit"] for row in last],

@@ -1,0 +1,180 @@
+"""Modes of rewinding: each restarts from what it says, on the part of the recipe that it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from small_study import SMALL_STUDY
+from tombola.data import load_data
+from tombola.models import build, load_model
+from tombola.models.tensors import content_sha256, load_tensors
+from tombola.pruning import Masks
+from tombola.runs.configs import validate
+from tombola.runs.rows import rows_of
+from tombola.runs.seeds import derive_seed
+from tombola.studies.lottery.charts import modes_chart
+from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.extract import extract
+from tombola.studies.lottery.metrics import failed_checks
+from tombola.studies.lottery.networks import model_spec, replicate_seed
+from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.rewind import Rewind, is_rewound
+from tombola.studies.lottery.stored import TRAINED, ReplicateFiles
+from tombola.studies.lottery.study import run_study
+from tombola.training import Recipe, Step, fit
+from tombola.training.fit import Training
+
+MODES = ("init", "step:15it", "lr", "finetune")
+
+
+def config(**changes: object) -> LotteryConfig:
+    study = {**SMALL_STUDY, "replicates": 1, "rewind": list(MODES), **changes}
+    return validate(study, LotteryConfig, "modes")
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    torch.set_num_threads(1)
+    return run_study(config(), tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def files(result: Result) -> ReplicateFiles:
+    return ReplicateFiles.of(result.folder.checkpoints, 0)
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    return load_tensors(path)[0]
+
+
+@pytest.mark.parametrize("text", ["init", "lr", "finetune", "step:15it", "step:2ep", "step:1ep5it"])
+def test_text_and_back(text: str) -> None:
+    assert str(Rewind.parse(text)) == text
+
+
+def test_a_bare_number_is_iterations() -> None:
+    assert Rewind.parse("step:500") == Rewind("step", Step(0, 500))
+
+
+@pytest.mark.parametrize("text", ["", "step", "step:", "init:5", "lr:3ep", "warm", "step:-1it", None, 3])
+def test_anything_else_is_no_mode(text: object) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (two kinds of message)
+        Rewind.parse(text)  # type: ignore[arg-type]
+
+
+class TestShared:
+    def test_the_dense_network_is_trained_once_for_all_modes(self, result: Result) -> None:
+        trainings = rows_of(result.rows, kind="training")
+        assert len(rows_of(trainings, branch="dense")) == 1
+        assert len(trainings) == 1 + 4 * 3 * 3
+        assert not failed_checks(result.rows)
+
+    def test_the_first_masks_are_common_and_later_ones_are_not(self, result: Result) -> None:
+        masks = {
+            index: {row["masks_sha256"] for row in rows_of(result.rows, kind="training", branch="ticket", round=index)}
+            for index in (1, 3)
+        }
+        assert len(masks[1]) == 1
+        assert len(masks[3]) > 1
+
+    def test_every_mode_has_a_verdict(self, result: Result) -> None:
+        assert tuple(result.verdicts) == MODES
+        assert len(modes_chart(result.summaries, MODES).series) == 4
+
+
+class TestStep:
+    def test_w_k_is_the_dense_network_after_k_iterations_to_the_bit(
+        self, result: Result, files: ReplicateFiles
+    ) -> None:
+        seed = replicate_seed(result.config, 0)
+        data = load_data(result.config.data, seed)
+        model = build(model_spec(result.config, 0, data.input_shape, data.classes))
+        training = Training(model, data, result.config.training, Masks.full(model), derive_seed(seed, "order", 0))
+        for _ in range(15):
+            training.advance()
+        stored = tensors(files.state_at(Step(0, 15)))
+        assert content_sha256(stored) == content_sha256(model.state_dict())
+        assert content_sha256(stored) != content_sha256(tensors(files.initial))
+
+    def test_its_tickets_train_the_rest_of_the_recipe(self, result: Result) -> None:
+        for row in rows_of(result.rows, kind="training", rewind="step:15it"):
+            assert row["iterations"] == 40
+            assert row["iterations_trained"] == (40 if row["branch"] == "reinit" else 25)
+
+    def test_a_ticket_retrained_from_its_extracted_folder_gives_its_row(self, result: Result, tmp_path: Path) -> None:
+        extract(result.folder.root, 0.27, tmp_path / "ticket", mode="step:15it")
+        model, _, masks = load_model(tmp_path / "ticket")
+        assert masks is not None
+        seed = replicate_seed(result.config, 0)
+        data = load_data(result.config.data, seed)
+        fit(model, data, result.config.training, masks, derive_seed(seed, "order", 2), first=15)
+        (row,) = rows_of(result.rows, kind="training", rewind="step:15it", round=2, branch="ticket")
+        assert content_sha256(model.state_dict()) == row["weights_sha256"]
+
+    def test_step_0_is_init(self, tmp_path: Path) -> None:
+        outcome = run_study(config(rewind=["init", "step:0it"], controls=[]), tmp_path)
+        hashes = [
+            [row["weights_sha256"] for row in rows_of(outcome.rows, kind="training", rewind=mode)]
+            for mode in ("init", "step:0it")
+        ]
+        assert hashes[0] == hashes[1]
+
+    def test_a_step_at_or_after_the_end_is_refused_before_anything_is_written(self, tmp_path: Path) -> None:
+        with pytest.raises(Exception, match="step:40it is not before the end of training at 40 iterations"):
+            run_study(config(rewind="step:40it"), tmp_path)
+        assert not list(tmp_path.glob("*/manifest.json"))
+
+
+class TestKeepingWeights:
+    @pytest.mark.parametrize("mode", ["lr", "finetune"])
+    def test_a_round_goes_on_from_the_weights_of_the_round_before(
+        self, mode: str, result: Result, files: ReplicateFiles, tmp_path: Path
+    ) -> None:
+        extract(result.folder.root, 0.27, tmp_path / "ticket", mode=mode)
+        model, _, masks = load_model(tmp_path / "ticket")
+        assert masks is not None
+        before = tensors(files.round(Rewind.parse(mode), 1) / TRAINED)
+        assert is_rewound(model, before, masks)
+
+    def test_lr_replays_the_whole_schedule_and_finetune_has_one_low_rate(self) -> None:
+        recipe = Recipe(
+            length="100it", evaluate_every="10it", learning_rate=0.1, schedule="step", milestones=["50it", "80it"]
+        )
+        replayed, low = (Rewind.parse(mode).recipe(recipe) for mode in ("lr", "finetune"))
+        assert [replayed.rate_at(i, 10) for i in (0, 50, 99)] == pytest.approx([0.1, 0.01, 0.001])
+        assert [low.rate_at(i, 10) for i in (0, 50, 99)] == pytest.approx([0.001] * 3)
+        assert Recipe(length="9it", evaluate_every="1it", learning_rate=0.5).fine_tuning().learning_rate == 0.05
+
+    def test_lr_begins_at_iteration_0_with_the_first_rate(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Seen where it is used: the rates that the optimizer is given, round by round."""
+        rates: list[float] = []
+        original = Training.advance
+
+        def watched(self: Training) -> None:
+            rates.append(self.recipe.rate_at(self.iteration, self.per_epoch))
+            original(self)
+
+        monkeypatch.setattr(Training, "advance", watched)
+        stepped = {**SMALL_STUDY["training"], "schedule": "step", "milestones": ["20it"]}
+        run_study(config(rewind="lr", controls=[], training=stepped), tmp_path)
+        one_training = [1e-2] * 20 + [1e-3] * 20
+        assert rates == pytest.approx(one_training * 4)
+
+
+def test_batch_norm_statistics_belong_to_the_network_evaluated(tmp_path: Path) -> None:
+    """A small ResNet through every mode: promises hold, and it can be evaluated where it was rewound."""
+    study = config(
+        model={"architecture": "resnet20", "widths": [4, 4, 4], "initialisation": "kaiming-normal"},
+        training={"length": "6it", "evaluate_every": "3it", "optimizer": "sgd", "learning_rate": 0.05},
+        pruning={"densities": [0.5]},
+        controls=[],
+        rewind=["init", "step:2it", "lr"],
+    )
+    outcome = run_study(study, tmp_path)
+    assert not failed_checks(outcome.rows)
+    assert {row["rewind"] for row in rows_of(outcome.rows, kind="training")} == {None, "init", "step:2it", "lr"}

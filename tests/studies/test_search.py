@@ -1,0 +1,142 @@
+"""What makes a search cheap: patience, early birds; and what is said of its cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from small_study import SMALL_STUDY
+from tombola.data import DataConfig, load_data
+from tombola.models import ModelSpec, build
+from tombola.models.tensors import content_sha256, load_tensors
+from tombola.pruning import Masks, prune
+from tombola.runs.configs import validate
+from tombola.runs.rows import rows_of
+from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.early_bird import EarlyBird, EarlyBirdConfig, mask_distance, settled
+from tombola.studies.lottery.forecast import forecast
+from tombola.studies.lottery.metrics import failed_checks, summarise
+from tombola.studies.lottery.rewind import Rewind
+from tombola.studies.lottery.stored import MASKS, ReplicateFiles
+from tombola.studies.lottery.study import run_study
+from tombola.studies.lottery.tables import cost_table, early_bird_line
+from tombola.training import Recipe, fit
+
+
+def config(**changes: object) -> LotteryConfig:
+    return validate({**SMALL_STUDY, "replicates": 1, **changes}, LotteryConfig, "search")
+
+
+class TestPatience:
+    def recipe(self, **changes: object) -> Recipe:
+        return Recipe(**{"length": "2000it", "evaluate_every": "20it", "learning_rate": 0.02, "patience": 3, **changes})
+
+    def test_stops_after_so_many_evaluations_without_a_lower_loss_and_gives_the_best_network(self) -> None:
+        data = load_data(DataConfig(name="digits"), seed=0)
+        model = build(ModelSpec(input_shape=(1, 8, 8), classes=10, seed=1, widths=(30,)))
+        trained = fit(model, data, self.recipe(), Masks.full(model), seed=0)
+        losses = [evaluation.loss for evaluation in trained.evaluations]
+        assert trained.iteration < 2000
+        assert losses.index(min(losses)) == len(losses) - 4
+        assert content_sha256(model.state_dict()) == content_sha256(trained.early_stop_state)
+
+    def test_a_training_killed_while_losing_patience_ends_the_same(self, tmp_path: Path) -> None:
+        data = load_data(DataConfig(name="digits"), seed=0)
+
+        def run(**options: object) -> str:
+            model = build(ModelSpec(input_shape=(1, 8, 8), classes=10, seed=1, widths=(30,)))
+            trained = fit(model, data, self.recipe(), Masks.full(model), 0, **options)  # type: ignore[arg-type]
+            return content_sha256(model.state_dict()) + str(trained.evaluations)
+
+        whole = run()
+        stop = int(whole.rsplit("iteration=", 1)[1].split(",")[0])
+
+        def kill(evaluation: object, total: int) -> None:
+            if evaluation.iteration == stop - 20:  # type: ignore[attr-defined]
+                raise KeyboardInterrupt
+
+        options = {"checkpoint": tmp_path / "c.safetensors", "checkpoint_seconds": 0}
+        with pytest.raises(KeyboardInterrupt):
+            run(on_evaluation=kill, **options)
+        assert run(**options) == whole
+
+    def test_a_study_with_patience_says_what_was_trained(self, tmp_path: Path) -> None:
+        training = {"length": "400it", "evaluate_every": "10it", "learning_rate": 0.02, "patience": 2}
+        outcome = run_study(config(training=training), tmp_path)
+        rows = rows_of(outcome.rows, kind="training")
+        assert all(row["iterations_trained"] < 400 for row in rows)
+        assert not failed_checks(outcome.rows)
+        table = cost_table(summarise(rows))
+        assert table.rows[0][3] == "1.00"
+        whole = sum(row["iterations_trained"] for row in rows) / rows[0]["iterations_trained"]
+        assert float(table.rows[-1][3]) == pytest.approx(whole, abs=0.05)
+
+
+class TestEarlyBird:
+    def masks(self, share: float) -> Masks:
+        torch.manual_seed(0)
+        return prune(torch.nn.Linear(10, 10), share)
+
+    def test_distance_is_the_share_of_weights_whose_masks_differ(self) -> None:
+        assert mask_distance(self.masks(0.5), self.masks(0.5)) == 0
+        assert mask_distance(self.masks(0.5), self.masks(0.7)) == pytest.approx(0.2)
+
+    def test_settles_when_the_newest_is_near_to_each_of_the_window(self, tmp_path: Path) -> None:
+        shares = iter([0.1, 0.3, 0.5, 0.52, 0.53, 0.99])
+        bird = EarlyBird(EarlyBirdConfig(distance=0.05, window=2), lambda: self.masks(next(shares)), tmp_path)
+        for iteration in (10, 20, 30, 40, 50, 60):
+            bird.look(iteration)
+        found = settled(tmp_path)
+        assert found is not None
+        masks, iteration = found
+        assert iteration == 50
+        assert masks.sparsity == pytest.approx(0.53)
+        bird.end()
+        assert [path.name for path in tmp_path.iterdir()] == ["early-bird.safetensors"]
+
+    def test_a_killed_training_that_looks_again_finds_the_same(self, tmp_path: Path) -> None:
+        by_iteration = {10: 0.1, 20: 0.3, 30: 0.5, 40: 0.52, 50: 0.53}
+        now = 0
+
+        def candidate() -> Masks:
+            return self.masks(by_iteration[now])
+
+        for visited in ((10, 20, 30, 40), (20, 30, 40, 50)):  # killed after 40, continued from 10
+            bird = EarlyBird(EarlyBirdConfig(distance=0.05, window=2), candidate, tmp_path)
+            for now in visited:
+                bird.look(now)
+        found = settled(tmp_path)
+        assert found is not None
+        assert found[1] == 50
+
+    def test_a_study_takes_the_mask_that_settled_and_reports_the_saving(self, tmp_path: Path) -> None:
+        outcome = run_study(config(early_bird={"distance": 0.3, "window": 1}, controls=[]), tmp_path)
+        files = ReplicateFiles.of(outcome.folder.checkpoints, 0)
+        (dense,) = rows_of(outcome.rows, kind="training", branch="dense")
+        assert dense["early_bird_iteration"] in (20, 30, 40)
+        bird, _ = load_tensors(files.round(Rewind("init"), 0) / "early-bird.safetensors")
+        used, _ = load_tensors(files.round(Rewind("init"), 1) / MASKS)
+        assert content_sha256(bird) == content_sha256(used)
+        line = early_bird_line(outcome.rows)
+        assert line is not None
+        assert "% of the iterations" in line
+        assert line in outcome.folder.report.read_text()
+        assert not failed_checks(outcome.rows)
+        assert not list(outcome.folder.root.rglob("candidate-*"))
+
+    def test_without_it_nothing_is_said(self, tmp_path: Path) -> None:
+        outcome = run_study(config(controls=[]), tmp_path)
+        assert early_bird_line(outcome.rows) is None
+
+
+def test_a_forecast_counts_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tombola.studies.lottery.forecast.SAMPLE_SECONDS", 0.05)
+    monkeypatch.chdir(tmp_path)
+    plan = forecast(config(replicates=3, rewind=["init", "lr"]), workers=2)
+    assert plan.trainings == 3 * (1 + 2 * 3 * 3)
+    assert plan.rounds[0].density == 1
+    assert plan.iterations == 40
+    assert plan.seconds == pytest.approx(2 * 19 * plan.training_seconds)  # two waves of three replicates
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,104 @@
+"""Stability: instability along a line, on made-up lines and on a small run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from small_study import SMALL_STUDY
+from tombola.errors import ConfigError
+from tombola.models.tensors import content_sha256
+from tombola.runs.configs import validate
+from tombola.runs.rows import rows_of
+from tombola.studies.lottery.compare import compare_runs, report_run
+from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.stability import (
+    POINTS,
+    instability,
+    interpolated,
+    run_stability,
+    stored_stabilities,
+)
+from tombola.studies.lottery.study import run_study
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    torch.set_num_threads(1)
+    return run_study(validate(SMALL_STUDY, LotteryConfig, "small"), tmp_path_factory.mktemp("runs"))
+
+
+@pytest.mark.parametrize(("line", "expected"), [([5.0, 5.0, 5.0], 0.0), ([4.0, 9.0, 6.0], 4.0), ([6.0, 3.0, 4.0], 1.0)])
+def test_instability_is_the_highest_error_minus_the_mean_of_the_ends(line: list[float], expected: float) -> None:
+    assert instability(line) == expected
+
+
+def test_interpolation_ends_on_the_networks_to_the_bit_and_is_straight() -> None:
+    a, b = ({"w": torch.randn(50), "count": torch.tensor(3)} for _ in range(2))
+    assert content_sha256(interpolated(a, b, 0.0)) == content_sha256(a)
+    assert content_sha256(interpolated(a, b, 1.0)) == content_sha256(b)
+    assert torch.allclose(interpolated(a, b, 0.25)["w"], 0.75 * a["w"] + 0.25 * b["w"], atol=1e-6)
+    assert interpolated(a, b, 0.5)["count"] == 3
+
+
+def test_a_run_is_measured_stored_shown_and_not_measured_again(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = result.folder.root
+    found = run_stability(root, 1)
+    assert len(found.path) == POINTS
+    assert found.instability.n == 2
+    assert found.ends.mean == pytest.approx((found.path[0].mean + found.path[-1].mean) / 2)
+    dense = [100 * (1 - r["test_accuracy"]) for r in rows_of(result.rows, kind="training", branch="dense")]
+    assert found.dense.mean == pytest.approx(sum(dense) / 2)
+    assert found.stable == (found.instability.mean < 2)
+    assert stored_stabilities(root) == [found]
+    monkeypatch.setattr("tombola.studies.lottery.stability.fit", None)
+    assert run_stability(root, 1) == found
+    assert found.sentence in report_run(root).read_text()
+
+
+def test_copies_from_one_order_would_be_one_network(result: Result) -> None:
+    """The data order is what differs: the copies of a replicate are not equal."""
+    run_stability(result.folder.root, 2)
+    copies = sorted((result.folder.root / "stability").glob("init-round-02-*replicate-00.copy-*.safetensors"))
+    assert len(copies) == 2
+    assert copies[0].read_bytes() != copies[1].read_bytes()
+
+
+def test_a_killed_analysis_goes_on_with_the_next_copy(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tombola.studies.lottery import stability
+
+    calls = []
+    original = stability.fit
+
+    def once(*args: object, **kwargs: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stability, "fit", once)
+    with pytest.raises(KeyboardInterrupt):
+        run_stability(result.folder.root, 3, copies=3)
+    run_stability(result.folder.root, 3, copies=3)
+    assert len(calls) == 1 + 1 + 5  # one done, one killed, the other five of two replicates
+
+
+@pytest.mark.parametrize(
+    ("index", "copies", "message"), [(9, 2, "rounds 0 to 3"), (-1, 2, "rounds"), (1, 1, "two ends")]
+)
+def test_refusals(result: Result, index: int, copies: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_stability(result.folder.root, index, copies=copies)
+
+
+def test_runs_are_compared_on_one_page(result: Result, tmp_path: Path) -> None:
+    other = run_study(
+        validate({**SMALL_STUDY, "seed": 1, "replicates": 1, "name": "other"}, LotteryConfig, "x"), tmp_path
+    )
+    page = compare_runs([result.folder.root, other.folder.root], tmp_path / "both.html").read_text()
+    assert "2 runs: small, other" in page
+    assert result.verdict.sentence in page
+    assert page.count("<td>other</td>") == 11  # its verdict and its ten lines
