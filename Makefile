@@ -8,13 +8,13 @@ PY     := $(VENV)/bin/python
 TOMBOLA := $(VENV)/bin/tombola
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# pip 23 hands the first to build environments, pip 26 only the second: both keep a CUDA build of torch out.
+# The versions of constraints.txt also hold in build environments: pip 23 hands them the first, pip 26 the second.
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 # Small networks are slower on two threads than on one; replicates run as processes instead.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test results-digits results-mnist benchmark clean
+.PHONY: help demo test results-digits results-mnist results-lottery benchmark clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -38,8 +38,16 @@ results-mnist: $(VENV)/.stamp-core  ## rerun the study behind docs/results/lotte
 	cp runs/results-mnist/summary.md docs/results/lottery-mnist.md
 	mkdir -p docs/images && cp runs/results-mnist/sparsity_curve.png docs/images/lottery-mnist.png
 
+results-lottery: $(VENV)/.stamp-core  ## rerun the studies behind docs/results/lottery.md (about an hour and a half)
+	$(TOMBOLA) imp configs/imp_lenet_300_100_short.yaml
+	$(TOMBOLA) imp configs/imp_lenet5.yaml
+	$(TOMBOLA) imp configs/rewind_modes.yaml
+	$(PY) benchmarks/lottery_results.py runs/lottery-lenet-300-100-short-* runs/lottery-lenet5-fashion-* \
+	  runs/lottery-rewind-modes-* > docs/results/lottery.md
+	cp runs/lottery-rewind-modes-*/results/modes.png docs/images/rewind-modes.png
+
 benchmark: $(VENV)/.stamp-core  ## the training step against a plain loop and the arithmetic floor
-	$(PY) benchmarks/training_step.py
+	$(PY) benchmarks/training_step.py | tee docs/results/training-step.md
 
 clean:  ## remove the virtual environment and caches; run folders stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -8,7 +8,7 @@ from tombola.compression.ticket import write_ticket
 from tombola.reports import curves
 from tombola.reports.page import Section, figure_html, page
 from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
-from tombola.studies.lottery.charts import accuracy_chart
+from tombola.studies.lottery.charts import accuracy_chart, modes_chart
 from tombola.studies.lottery.metrics import summaries_of_mode
 from tombola.studies.lottery.networks import restored_ticket
 from tombola.studies.lottery.report import accuracy_caption, summary_markdown
@@ -41,6 +41,8 @@ def write_results(result: Result) -> None:
     title = f"{result.config.name}: accuracy against weights remaining"
     write_text(results / "sparsity_curve.html", page(title, result.verdict.sentence, [Section("Curve", curve)]))
     write_bytes(results / "sparsity_curve.png", curves.png(chart))
+    if len(result.config.rewind) > 1:
+        write_bytes(results / "modes.png", curves.png(modes_chart(result.summaries, result.config.rewind)))
     write_text(results / "summary.md", summary_markdown(result))
     table = results_table(result.summaries)
     write_text(results / "table.csv", table.to_csv())

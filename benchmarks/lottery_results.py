@@ -1,0 +1,160 @@
+"""Writes docs/results/lottery.md: the paper's findings beside ours, and the other studies' tables.
+
+    python benchmarks/lottery_results.py MNIST_RUN LENET5_RUN MODES_RUN > docs/results/lottery.md
+
+The runs are those of configs/imp_lenet_300_100_short.yaml, imp_lenet5.yaml and rewind_modes.yaml; `make
+results-lottery` runs whatever of them is not finished and then this. Everything is computed from their rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tombola.reports.intervals import Estimate, estimate
+from tombola.reports.tables import Table
+from tombola.runs.rows import Row, rows_of
+from tombola.studies.lottery.charts import paired_gap
+from tombola.studies.lottery.compare import result_of
+from tombola.studies.lottery.report import summary_markdown
+from tombola.studies.lottery.result import Result
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A number that Frankle & Carbin 2019 report of LeNet-300-100 on MNIST, and how it is measured here.
+
+    `at_least`: the paper says that it is more than this; else it gives the number itself.
+    """
+
+    text: str
+    round: int
+    paper: float
+    unit: str
+    at_least: bool
+    measure: Callable[[Row, Row, Row], float]
+
+
+def earlier(ticket: Row, dense: Row, reinit: Row) -> float:
+    return 100 * (1 - ticket["early_stop_iteration"] / dense["early_stop_iteration"])
+
+
+def gain_at_early_stop(ticket: Row, dense: Row, reinit: Row) -> float:
+    return 100 * (ticket["early_stop_test_accuracy"] - dense["early_stop_test_accuracy"])
+
+
+def sooner_than_reinit(ticket: Row, dense: Row, reinit: Row) -> float:
+    return reinit["early_stop_iteration"] / ticket["early_stop_iteration"]
+
+
+def better_than_reinit(ticket: Row, dense: Row, reinit: Row) -> float:
+    return 100 * (ticket["early_stop_test_accuracy"] - reinit["early_stop_test_accuracy"])
+
+
+FINDINGS = (
+    Finding("early stop comes earlier than dense, 21.1 % of weights", 7, 38.0, "%", False, earlier),
+    Finding("test accuracy at early stop rises over dense, 13.5 %", 9, 0.3, "points", True, gain_at_early_stop),
+    Finding(
+        "the ticket stops sooner than the re-initialised mask, 21.1 %", 7, 2.51, "times", False, sooner_than_reinit
+    ),
+    Finding("and is more accurate there, 21.1 %", 7, 0.5, "points", False, better_than_reinit),
+    Finding("about back at the dense accuracy, 3.6 %", 15, 0.0, "points", False, gain_at_early_stop),
+)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("mnist", type=Path, help="run folder of imp_lenet_300_100_short.yaml")
+    arguments.add_argument("lenet5", type=Path, help="run folder of imp_lenet5.yaml")
+    arguments.add_argument("modes", type=Path, help="run folder of rewind_modes.yaml")
+    options = arguments.parse_args()
+    mnist, lenet5, modes = (result_of(run) for run in (options.mnist, options.lenet5, options.modes))
+    print("# The lottery study: evidence\n")
+    print("Made by `make results-lottery`; each part ends with its machine, versions, data and config.\n")
+    print("## The findings of Frankle & Carbin 2019, beside ours\n")
+    print(findings_table(mnist).to_markdown())
+    print(
+        "\nLeNet-300-100 on MNIST, paired by replicate, ± half of the 95 % confidence interval. Ours is trained for "
+        "6,000 iterations, the paper's for 50,000: a network that has not passed its early stop after 6,000 (see the "
+        "note below the table of costs) counts as stopping there, which makes the ratio to the re-initialised mask "
+        "too small rather than too large. *Agrees* means that the paper's number lies in our interval, or that the "
+        "whole interval is above a number that the paper calls a minimum; *same direction* that ours is clearly on "
+        "the same side of no effect.\n"
+    )
+    for result in (mnist, lenet5):
+        print(_demoted(summary_markdown(result)))
+    print(_demoted(summary_markdown(modes)))
+    print("Rewinding modes against each other, last round, paired by replicate:\n")
+    print(modes_table(modes).to_markdown())
+
+
+def findings_table(result: Result) -> Table:
+    """One line per finding: the paper's number, ours with its interval, and whether they agree."""
+    rows = []
+    for finding in FINDINGS:
+        ours = estimate([finding.measure(*trio) for trio in _trios(result.rows, finding.round)])
+        sign = "> " if finding.at_least else ""
+        rows.append(
+            (
+                finding.text,
+                f"{sign}{finding.paper:g} {finding.unit}",
+                f"{ours.mean:.2f} ± {ours.half_width or float('nan'):.2f} {finding.unit}",
+                agreement(finding, ours),
+            )
+        )
+    return Table(("Finding", "Paper", f"Ours (n = {result.verdict.replicates})", "Agreement"), rows)
+
+
+def agreement(finding: Finding, ours: Estimate) -> str:
+    """Computed from the interval, so that other rows give another word."""
+    if ours.low is None or ours.high is None:
+        return "unknown: one replicate"
+    nothing = 1.0 if finding.unit == "times" else 0.0
+    if finding.at_least and ours.low > finding.paper:
+        return "agrees"
+    if not finding.at_least and ours.low <= finding.paper <= ours.high:
+        return "agrees"
+    if finding.paper == nothing:
+        return f"ours is {'above' if ours.low > nothing else 'below'}"
+    if ours.low > nothing:
+        return "same direction, " + ("larger" if ours.mean > finding.paper else "smaller")
+    return "no clear effect"
+
+
+def modes_table(result: Result) -> Table:
+    """Every mode's ticket of the last round against dense and against the first mode's."""
+    last = max(row["round"] for row in rows_of(result.rows, kind="training"))
+    tickets = rows_of(result.rows, kind="training", branch="ticket", round=last)
+    first = {row["replicate"]: row for row in rows_of(tickets, rewind=result.config.rewind[0])}
+    rows = []
+    for mode in result.config.rewind:
+        mine = rows_of(tickets, rewind=mode)
+        gap = paired_gap(mine, result.rows, "dense")
+        to_first = estimate([100 * (r["test_accuracy"] - first[r["replicate"]]["test_accuracy"]) for r in mine])
+        assert gap is not None
+        rows.append((mode, _interval(gap), _interval(to_first)))
+    return Table(("Rewind to", "Ticket − dense (points)", f"Ticket − {result.config.rewind[0]}"), rows)
+
+
+def _trios(rows: Sequence[Row], index: int) -> list[tuple[Row, Row, Row]]:
+    """(ticket, dense, reinit) of every replicate at a round."""
+
+    def of(branch: str, at: int) -> dict[int, Row]:
+        return {row["replicate"]: row for row in rows_of(rows, kind="training", branch=branch, round=at)}
+
+    ticket, dense, reinit = of("ticket", index), of("dense", 0), of("reinit", index)
+    return [(ticket[i], dense[i], reinit[i]) for i in sorted(ticket)]
+
+
+def _interval(value: Estimate) -> str:
+    return f"{value.mean:+.2f}" + ("" if value.half_width is None else f" ± {value.half_width:.2f}")
+
+
+def _demoted(markdown: str) -> str:
+    return markdown.replace("# ", "## ", 1)
+
+
+if __name__ == "__main__":
+    main()
