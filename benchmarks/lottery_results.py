@@ -80,8 +80,8 @@ def main() -> None:
         "6,000 iterations, the paper's for 50,000: a network that has not passed its early stop after 6,000 (see the "
         "note below the table of costs) counts as stopping there, which makes the ratio to the re-initialised mask "
         "too small rather than too large. *Agrees* means that the paper's number lies in our interval, or that the "
-        "whole interval is above a number that the paper calls a minimum; *same direction* that ours is clearly on "
-        "the same side of no effect.\n"
+        "whole interval is above a number that the paper calls a minimum, and that ours is clearly not no effect; "
+        "*same direction* that it is clearly on the same side of no effect.\n"
     )
     for result in (mnist, lenet5):
         print(_demoted(summary_markdown(result)))
@@ -114,13 +114,14 @@ def agreement(finding: Finding, ours: Estimate) -> str:
     nothing = 1.0 if finding.unit == "times" else 0.0
     if finding.at_least and ours.low > finding.paper:
         return "agrees"
-    if not finding.at_least and ours.low <= finding.paper <= ours.high:
-        return "agrees"
+    covered = not finding.at_least and ours.low <= finding.paper <= ours.high
     if finding.paper == nothing:
-        return f"ours is {'above' if ours.low > nothing else 'below'}"
-    if ours.low > nothing:
-        return "same direction, " + ("larger" if ours.mean > finding.paper else "smaller")
-    return "no clear effect"
+        return "agrees" if covered else f"ours is {'above' if ours.low > nothing else 'below'}"
+    if ours.high < nothing:
+        return "opposite direction"
+    if ours.low <= nothing:
+        return "no clear effect"
+    return "agrees" if covered else "same direction, " + ("larger" if ours.mean > finding.paper else "smaller")
 
 
 def modes_table(result: Result) -> Table:

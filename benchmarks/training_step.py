@@ -62,8 +62,8 @@ def main() -> None:
     print("# The training step of LeNet-300-100\n")
     print(
         "Made by `make benchmark`: our step, a plain loop (DataLoader, torch.nn.utils.prune, autograd, torch.optim) "
-        "and the floor (the step's eight matrix products alone), taking turns in one run. Milliseconds per step, median "
-        f"and quartiles of {options.blocks} blocks of {STEPS_PER_BLOCK} steps; one thread, "
+        "and the floor (the step's eight matrix products alone), taking turns in one run. Milliseconds per step, "
+        f"median and quartiles of {options.blocks} blocks of {STEPS_PER_BLOCK} steps; one thread, "
         f"{options.density:.0%} of the weights kept.\n"
     )
     rows = [measured(case, data, options) for case in CASES]
