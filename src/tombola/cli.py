@@ -173,9 +173,9 @@ def show(run: RunArgument, debug: Debug = False) -> None:
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders of `tombola imp`.")],
-    out: Annotated[Path, typer.Option(help="The page to write when several runs are compared.")] = Path(
-        "comparison.html"
-    ),
+    out: Annotated[
+        Path | None, typer.Option(help="The comparison page to write; default comparison.html for several runs.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Make a run's **report.html** anew, or **compare several runs** on one page.
@@ -185,7 +185,8 @@ def report(
     with _errors(debug):
         from tombola.studies.lottery.compare import compare_runs, report_run
 
-        typer.echo(f"Report: {report_run(runs[0]) if len(runs) == 1 else compare_runs(runs, out)}")
+        alone = len(runs) == 1 and out is None
+        typer.echo(f"Report: {report_run(runs[0]) if alone else compare_runs(runs, out or Path('comparison.html'))}")
 
 
 @app.command("list")

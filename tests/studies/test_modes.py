@@ -17,15 +17,18 @@ from tombola.runs.rows import rows_of
 from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery.charts import modes_chart
 from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.controls import shuffled
 from tombola.studies.lottery.extract import extract
 from tombola.studies.lottery.metrics import failed_checks
 from tombola.studies.lottery.networks import model_spec, replicate_seed
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.rewind import Rewind, is_rewound
-from tombola.studies.lottery.stored import TRAINED, ReplicateFiles
+from tombola.studies.lottery.stored import TRAINED, ReplicateFiles, stored_masks
 from tombola.studies.lottery.study import run_study
 from tombola.training import Recipe, Step, fit
 from tombola.training.fit import Training
+from tombola.training.optimizers import Adam
+from tombola.training.statistics import reestimate_statistics
 
 MODES = ("init", "step:15it", "lr", "finetune")
 
@@ -80,6 +83,11 @@ class TestShared:
         assert len(masks[1]) == 1
         assert len(masks[3]) > 1
 
+    def test_a_training_that_two_modes_share_is_run_once_and_counted_once(self, result: Result) -> None:
+        shared = rows_of(result.rows, kind="training", branch="reinit", round=1)
+        assert len({row["weights_sha256"] for row in shared}) == 1
+        assert sorted(row["iterations_trained"] for row in shared) == [0, 0, 0, 40]
+
     def test_every_mode_has_a_verdict(self, result: Result) -> None:
         assert tuple(result.verdicts) == MODES
         assert len(modes_chart(result.summaries, MODES).series) == 4
@@ -102,7 +110,9 @@ class TestStep:
     def test_its_tickets_train_the_rest_of_the_recipe(self, result: Result) -> None:
         for row in rows_of(result.rows, kind="training", rewind="step:15it"):
             assert row["iterations"] == 40
-            assert row["iterations_trained"] == (40 if row["branch"] == "reinit" else 25)
+            # The reinit of round 1 has the masks, weights and order of the mode before, and is not trained again.
+            reinit = 0 if row["round"] == 1 else 40
+            assert row["iterations_trained"] == (reinit if row["branch"] == "reinit" else 25)
 
     def test_a_ticket_retrained_from_its_extracted_folder_gives_its_row(self, result: Result, tmp_path: Path) -> None:
         extract(result.folder.root, 0.27, tmp_path / "ticket", mode="step:15it")
@@ -143,31 +153,62 @@ class TestKeepingWeights:
         recipe = Recipe(
             length="100it", evaluate_every="10it", learning_rate=0.1, schedule="step", milestones=["50it", "80it"]
         )
-        replayed, low = (Rewind.parse(mode).recipe(recipe) for mode in ("lr", "finetune"))
+        replayed, low = (Rewind.parse(mode).recipe(recipe, 10) for mode in ("lr", "finetune"))
         assert [replayed.rate_at(i, 10) for i in (0, 50, 99)] == pytest.approx([0.1, 0.01, 0.001])
         assert [low.rate_at(i, 10) for i in (0, 50, 99)] == pytest.approx([0.001] * 3)
-        assert Recipe(length="9it", evaluate_every="1it", learning_rate=0.5).fine_tuning().learning_rate == 0.05
+        assert Recipe(length="9it", evaluate_every="1it", learning_rate=0.5).fine_tuning(10).learning_rate == 0.05
 
     def test_lr_begins_at_iteration_0_with_the_first_rate(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         """Seen where it is used: the rates that the optimizer is given, round by round."""
         rates: list[float] = []
-        original = Training.advance
+        original = Adam.step
 
-        def watched(self: Training) -> None:
-            rates.append(self.recipe.rate_at(self.iteration, self.per_epoch))
-            original(self)
+        def watched(self: Adam, rate: float) -> None:
+            rates.append(rate)
+            original(self, rate)
 
-        monkeypatch.setattr(Training, "advance", watched)
+        monkeypatch.setattr(Adam, "step", watched)
         stepped = {**SMALL_STUDY["training"], "schedule": "step", "milestones": ["20it"]}
         run_study(config(rewind="lr", controls=[], training=stepped), tmp_path)
         one_training = [1e-2] * 20 + [1e-3] * 20
         assert rates == pytest.approx(one_training * 4)
 
 
+class TestControlsWhereWeightsStay:
+    @pytest.mark.parametrize("mode", ["lr", "finetune"])
+    def test_random_does_not_start_from_zeros(self, mode: str, result: Result, files: ReplicateFiles) -> None:
+        """A shuffled mask over trained weights would mostly keep what earlier rounds had set to 0."""
+        seed, index = replicate_seed(result.config, 0), 3
+        data = load_data(result.config.data, seed)
+        model = build(model_spec(result.config, 0, data.input_shape, data.classes))
+        masks = stored_masks(files, Rewind.parse(mode), index, Masks.full(model))
+        control = shuffled(masks, derive_seed(seed, "random", index))
+        trained = tensors(files.round(Rewind.parse(mode), index - 1) / TRAINED)
+        zeros = sum(int((trained[name][mask.keep] == 0).sum()) for name, mask in control.items())
+        assert zeros > control.kept / 4  # what it would have started from
+        (row,) = rows_of(result.rows, kind="training", rewind=mode, round=index, branch="random")
+        control.apply_(model)  # W_0 instead
+        fit(model, data, result.config.training, control, derive_seed(seed, "order", index))
+        assert content_sha256(model.state_dict()) == row["weights_sha256"]
+
+
+def test_two_names_of_one_step_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="step:1ep and step:21it are the same iteration"):
+        run_study(config(rewind=["step:1ep", "step:21it"]), tmp_path)
+
+
+def test_patience_waits_for_the_state_that_a_mode_rewinds_to(tmp_path: Path) -> None:
+    training = {"length": "200it", "evaluate_every": "2it", "learning_rate": 0.5, "patience": 1}
+    outcome = run_study(config(rewind="step:50it", controls=[], training=training), tmp_path)
+    (dense,) = rows_of(outcome.rows, kind="training", branch="dense")
+    assert 50 <= dense["iterations"] < 200
+    assert not failed_checks(outcome.rows)
+
+
 def test_batch_norm_statistics_belong_to_the_network_evaluated(tmp_path: Path) -> None:
-    """A small ResNet through every mode: promises hold, and it can be evaluated where it was rewound."""
+    """A small ResNet: a ticket's statistics are its own, stored with it, and it can be trained again to its row."""
     study = config(
         model={"architecture": "resnet20", "widths": [4, 4, 4], "initialisation": "kaiming-normal"},
         training={"length": "6it", "evaluate_every": "3it", "optimizer": "sgd", "learning_rate": 0.05},
@@ -177,4 +218,16 @@ def test_batch_norm_statistics_belong_to_the_network_evaluated(tmp_path: Path) -
     )
     outcome = run_study(study, tmp_path)
     assert not failed_checks(outcome.rows)
-    assert {row["rewind"] for row in rows_of(outcome.rows, kind="training")} == {None, "init", "step:2it", "lr"}
+    seed = replicate_seed(study, 0)
+    data = load_data(study.data, seed)
+    for mode, first in (("init", 0), ("step:2it", 2), ("lr", 0)):
+        folder = tmp_path / f"ticket-{first}-{mode[:2]}"
+        extract(outcome.folder.root, 0.5, folder, mode=mode)
+        model, _, masks = load_model(folder)
+        assert masks is not None
+        before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        reestimate_statistics(model, data.train.first(2000))
+        assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
+        fit(model, data, study.training, masks, derive_seed(seed, "order", 1), first=first)
+        (row,) = rows_of(outcome.rows, kind="training", rewind=mode)
+        assert content_sha256(model.state_dict()) == row["weights_sha256"]

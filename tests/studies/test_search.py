@@ -15,7 +15,7 @@ from tombola.pruning import Masks, prune
 from tombola.runs.configs import validate
 from tombola.runs.rows import rows_of
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.early_bird import EarlyBird, EarlyBirdConfig, mask_distance, settled
+from tombola.studies.lottery.early_bird import EarlyBird, EarlyBirdConfig, candidates, mask_distance, settled
 from tombola.studies.lottery.forecast import forecast
 from tombola.studies.lottery.metrics import failed_checks, summarise
 from tombola.studies.lottery.rewind import Rewind
@@ -80,12 +80,23 @@ class TestEarlyBird:
         return prune(torch.nn.Linear(10, 10), share)
 
     def test_distance_is_the_share_of_weights_whose_masks_differ(self) -> None:
-        assert mask_distance(self.masks(0.5), self.masks(0.5)) == 0
-        assert mask_distance(self.masks(0.5), self.masks(0.7)) == pytest.approx(0.2)
+        full = self.masks(0.0)
+        assert mask_distance(self.masks(0.5), self.masks(0.5), full) == 0
+        assert mask_distance(self.masks(0.5), self.masks(0.7), full) == pytest.approx(0.2)
+
+    def test_late_rounds_are_not_near_to_each_other_by_being_small(self) -> None:
+        """Two unrelated masks of 5 % within 10 %: over all weights they would differ by 5 %, and pass for settled."""
+        within = self.masks(0.9)
+        one, other = (
+            prune(torch.nn.Linear(10, 10), 0.95, criterion="random", masks=within, seed=seed) for seed in (1, 2)
+        )
+        assert mask_distance(one, other, within) > 0.2
 
     def test_settles_when_the_newest_is_near_to_each_of_the_window(self, tmp_path: Path) -> None:
         shares = iter([0.1, 0.3, 0.5, 0.52, 0.53, 0.99])
-        bird = EarlyBird(EarlyBirdConfig(distance=0.05, window=2), lambda: self.masks(next(shares)), tmp_path)
+        bird = EarlyBird(
+            EarlyBirdConfig(distance=0.05, window=2), self.masks(0.0), lambda: self.masks(next(shares)), tmp_path
+        )
         for iteration in (10, 20, 30, 40, 50, 60):
             bird.look(iteration)
         found = settled(tmp_path)
@@ -93,8 +104,7 @@ class TestEarlyBird:
         masks, iteration = found
         assert iteration == 50
         assert masks.sparsity == pytest.approx(0.53)
-        bird.end()
-        assert [path.name for path in tmp_path.iterdir()] == ["early-bird.safetensors"]
+        assert len(candidates(tmp_path)) == 5  # and no look after it has settled
 
     def test_a_killed_training_that_looks_again_finds_the_same(self, tmp_path: Path) -> None:
         by_iteration = {10: 0.1, 20: 0.3, 30: 0.5, 40: 0.52, 50: 0.53}
@@ -104,7 +114,7 @@ class TestEarlyBird:
             return self.masks(by_iteration[now])
 
         for visited in ((10, 20, 30, 40), (20, 30, 40, 50)):  # killed after 40, continued from 10
-            bird = EarlyBird(EarlyBirdConfig(distance=0.05, window=2), candidate, tmp_path)
+            bird = EarlyBird(EarlyBirdConfig(distance=0.05, window=2), self.masks(0.0), candidate, tmp_path)
             for now in visited:
                 bird.look(now)
         found = settled(tmp_path)

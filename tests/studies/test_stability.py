@@ -49,7 +49,8 @@ def test_a_run_is_measured_stored_shown_and_not_measured_again(result: Result, m
     found = run_stability(root, 1)
     assert len(found.path) == POINTS
     assert found.instability.n == 2
-    assert found.ends.mean == pytest.approx((found.path[0].mean + found.path[-1].mean) / 2)
+    assert found.ends.mean == pytest.approx((found.path[0].mean + found.path[-1].mean) / 2)  # no batch norm here
+    assert found.excess.mean == pytest.approx(found.ends.mean - found.dense.mean)
     dense = [100 * (1 - r["test_accuracy"]) for r in rows_of(result.rows, kind="training", branch="dense")]
     assert found.dense.mean == pytest.approx(sum(dense) / 2)
     assert found.stable == (found.instability.mean < 2)
@@ -62,7 +63,7 @@ def test_a_run_is_measured_stored_shown_and_not_measured_again(result: Result, m
 def test_copies_from_one_order_would_be_one_network(result: Result) -> None:
     """The data order is what differs: the copies of a replicate are not equal."""
     run_stability(result.folder.root, 2)
-    copies = sorted((result.folder.root / "stability").glob("init-round-02-*replicate-00.copy-*.safetensors"))
+    copies = sorted((result.folder.root / "stability").glob("init-round-02-replicate-00-copy-*.safetensors"))
     assert len(copies) == 2
     assert copies[0].read_bytes() != copies[1].read_bytes()
 
@@ -92,6 +93,44 @@ def test_a_killed_analysis_goes_on_with_the_next_copy(result: Result, monkeypatc
 def test_refusals(result: Result, index: int, copies: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         run_stability(result.folder.root, index, copies=copies)
+
+
+def test_other_data_than_the_runs_are_refused(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tombola.studies.lottery import stability
+
+    other = {**result.data, "checksum": "md5:0"}
+    monkeypatch.setattr(stability, "data_facts", lambda config, data_dir: other)
+    with pytest.raises(RunFolderError, match="begun with data"):
+        run_stability(result.folder.root, 1)
+
+
+def test_dense_errors_are_those_of_the_replicates_measured(tmp_path: Path) -> None:
+    """Whatever the order in which workers finished: replicate 0 alone is asked for, its rows come last."""
+    two = run_study(validate({**SMALL_STUDY, "controls": []}, LotteryConfig, "x"), tmp_path)
+    rows = two.folder.rows.read_text().splitlines(keepends=True)
+    two.folder.rows.write_text("".join(sorted(rows, key=lambda row: '"replicate":0' in row)))
+    run_study(validate({**SMALL_STUDY, "controls": [], "replicates": 1}, LotteryConfig, "x"), tmp_path)
+    (dense,) = rows_of(two.rows, kind="training", branch="dense", replicate=0)
+    assert run_stability(two.folder.root, 1).dense.mean == pytest.approx(100 * (1 - dense["test_accuracy"]))
+
+
+def test_a_run_rewound_to_a_step_is_measured_from_that_step_in_round_0_too(tmp_path: Path) -> None:
+    """The central question of Frankle et al. 2020: is the dense network stable from iteration k?"""
+    study = {**SMALL_STUDY, "replicates": 1, "controls": [], "rewind": ["step:30it", "init"]}
+    root = run_study(validate(study, LotteryConfig, "x"), tmp_path).folder.root
+    late, early = run_stability(root, 0), run_stability(root, 0, mode="init")
+    assert late.density == early.density == 1
+    assert late.ends != early.ends
+
+
+def test_a_damaged_result_is_named(result: Result) -> None:
+    run_stability(result.folder.root, 1)
+    (path,) = (result.folder.root / "stability").glob("init-round-01.json")
+    whole = path.read_bytes()
+    path.write_text("{}")
+    with pytest.raises(StorageError, match=r"init-round-01\.json: damaged"):
+        report_run(result.folder.root)
+    path.write_bytes(whole)
 
 
 def test_runs_are_compared_on_one_page(result: Result, tmp_path: Path) -> None:

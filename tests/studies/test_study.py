@@ -257,6 +257,8 @@ class TestArtefacts:
             "spec.json",
             "sparsity_curve.html",
             "sparsity_curve.png",
+            "sparsity_vs_time.html",
+            "sparsity_vs_time.json",
             "summary.md",
             "table.csv",
             "table.tex",

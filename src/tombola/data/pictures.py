@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tombola.data.dataset import Examples, RawData
 from tombola.errors import DataError
@@ -44,7 +44,7 @@ def decode(source: Path | bytes, where: str, size: int | None = None) -> NDArray
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
         with opened as image:
-            mode, picture = image.mode, image.convert(_CHANNELS.get(image.mode))
+            mode, picture = image.mode, ImageOps.exif_transpose(image).convert(_CHANNELS.get(image.mode))
             if size is not None and picture.size != (size, size):
                 picture = picture.resize((size, size), Image.Resampling.BILINEAR)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

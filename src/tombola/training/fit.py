@@ -89,7 +89,8 @@ def fit(
         save_tensors(wanted[run.iteration], model.state_dict())
     saved = time.perf_counter()
     model.train()
-    while run.iteration < run.total and not run.out_of_patience:
+    # Patience waits until every wanted state is captured.
+    while run.iteration < run.total and not (run.out_of_patience and run.iteration >= max(wanted, default=0)):
         run.advance()
         if run.iteration in wanted:
             save_tensors(wanted[run.iteration], model.state_dict())

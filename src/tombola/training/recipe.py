@@ -43,14 +43,15 @@ class Recipe(Config):
             raise ValueError("`augmentation` names each kind once")
         return self
 
-    def fine_tuning(self) -> Recipe:
+    def fine_tuning(self, per_epoch: int) -> Recipe:
         """The same training at one low rate: the last of a `step` schedule, else a tenth of the learning rate.
 
         Fine-tuning at the final rate of the original training is the practice that Renda et al. 2020 compare
         with rewinding (arXiv 2003.02389).
         """
-        factor = self.gamma ** len(self.milestones) if self.milestones else 0.1
-        low = {"learning_rate": self.learning_rate * factor, "schedule": "constant", "milestones": (), "warmup": Step()}
+        last = self.rate_at(self.length.iterations(per_epoch) - 1, per_epoch) if self.milestones else None
+        rate = self.learning_rate / 10 if last is None else last
+        low = {"learning_rate": rate, "schedule": "constant", "milestones": (), "warmup": Step()}
         return self.model_copy(update=low)
 
     def rate_at(self, iteration: int, per_epoch: int) -> float:

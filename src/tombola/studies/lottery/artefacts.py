@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from tombola.compression.ticket import write_ticket
 from tombola.reports import curves
 from tombola.reports.page import Section, figure_html, page
 from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
-from tombola.studies.lottery.charts import accuracy_chart, modes_chart
-from tombola.studies.lottery.metrics import summaries_of_mode
+from tombola.studies.lottery.charts import COST_CAPTION, accuracy_chart, cost_chart, modes_chart
+from tombola.studies.lottery.metrics import Summary, summaries_of_mode
 from tombola.studies.lottery.networks import restored_ticket
 from tombola.studies.lottery.report import accuracy_caption, summary_markdown
 from tombola.studies.lottery.result import Result
@@ -23,6 +25,8 @@ NAMES = (
     "winning_ticket.safetensors",
     "sparsity_curve.html",
     "sparsity_curve.png",
+    "sparsity_vs_time.html",
+    "sparsity_vs_time.json",
     "summary.md",
     "table.csv",
     "table.tex",
@@ -41,6 +45,7 @@ def write_results(result: Result) -> None:
     title = f"{result.config.name}: accuracy against weights remaining"
     write_text(results / "sparsity_curve.html", page(title, result.verdict.sentence, [Section("Curve", curve)]))
     write_bytes(results / "sparsity_curve.png", curves.png(chart))
+    _write_sparsity_vs_time(results, title, summaries)
     if len(result.config.rewind) > 1:
         write_bytes(results / "modes.png", curves.png(modes_chart(result.summaries, result.config.rewind)))
     write_text(results / "summary.md", summary_markdown(result))
@@ -59,6 +64,24 @@ def write_results(result: Result) -> None:
             "densities": [asdict(summary) for summary in result.summaries],
         },
     )
+
+
+def _write_sparsity_vs_time(results: Path, title: str, summaries: Sequence[Summary]) -> None:
+    """Density against FLOPs and measured time of the tickets."""
+    figure = figure_html(curves.plotly_figure(cost_chart(summaries)), COST_CAPTION)
+    lead = "What a ticket costs, against the share of its weights that are kept."
+    write_text(results / "sparsity_vs_time.html", page(title, lead, [Section("Sparsity against time", figure)]))
+    points = [
+        {
+            "density": s.density,
+            "flops_effective": s.flops_effective.mean,
+            "flops_dense": s.flops_dense,
+            "seconds_per_iteration": s.seconds.mean / s.iterations_trained.mean,
+        }
+        for s in summaries
+        if s.branch in ("dense", "ticket")
+    ]
+    write_json(results / "sparsity_vs_time.json", points)
 
 
 def _write_ticket(result: Result) -> None:

@@ -106,6 +106,12 @@ class LotteryConfig(Config):
             raise ValueError("name each mode of rewinding once")
         return modes
 
+    @model_validator(mode="after")
+    def _early_birds_of_rewound_networks(self) -> LotteryConfig:
+        if self.early_bird and any(mode.keeps_weights for mode in self.rewinds):
+            raise ValueError("`early_bird` needs modes that rewind: lr and finetune go on from a whole training")
+        return self
+
     @property
     def rewinds(self) -> tuple[Rewind, ...]:
         """The modes of rewinding; the first gives the run's ticket."""

@@ -22,21 +22,26 @@ FOUND = "early-bird.safetensors"
 class EarlyBirdConfig(Config):
     """The mask has settled when it differs from each of the `window` before it by less than `distance`."""
 
-    distance: float = Field(0.1, gt=0, lt=1, description="share of the weights whose masks differ")
+    distance: float = Field(0.1, gt=0, lt=1, description="share of the open weights whose masks differ")
     window: int = Field(4, ge=1, description="earlier evaluations that the newest mask is compared with")
 
 
-def mask_distance(a: Masks, b: Masks) -> float:
-    """Share of all weights whose masks differ: the normalised Hamming distance."""
+def mask_distance(a: Masks, b: Masks, within: Masks) -> float:
+    """Share of the weights kept by `within` whose masks differ: the normalised Hamming distance.
+
+    Only these are open to pruning: over all weights, late rounds would be near to each other whatever they
+    keep. In the first round, where the authors prune, the two are the same.
+    """
     differing = sum(int((mask.keep ^ b[name].keep).sum()) for name, mask in a.items())
-    return differing / a.total
+    return differing / within.kept
 
 
 class EarlyBird:
     """Watches one training. Candidate masks go to `folder`, so that a killed training goes on watching."""
 
-    def __init__(self, config: EarlyBirdConfig, candidate: Callable[[], Masks], folder: Path) -> None:
+    def __init__(self, config: EarlyBirdConfig, within: Masks, candidate: Callable[[], Masks], folder: Path) -> None:
         self.config = config
+        self.within = within
         self.candidate = candidate
         self.folder = folder
 
@@ -46,19 +51,16 @@ class EarlyBird:
             return
         masks = self.candidate()
         # Those of later iterations are from before a kill and will be made again.
-        earlier = [path for path in self._candidates() if path.name < _name(iteration)][-self.config.window :]
-        distances = [mask_distance(masks, Masks.from_tensors(load_tensors(path)[0])) for path in earlier]
+        earlier = [path for path in candidates(self.folder) if path.name < _name(iteration)][-self.config.window :]
+        distances = [mask_distance(masks, Masks.from_tensors(load_tensors(path)[0]), self.within) for path in earlier]
         save_tensors(self.folder / _name(iteration), masks.to_tensors())
         if len(distances) == self.config.window and max(distances) < self.config.distance:
             save_tensors(self.folder / FOUND, masks.to_tensors(), {"iteration": iteration})
 
-    def end(self) -> None:
-        """Removes the candidates, once the training's rows are stored."""
-        for path in self._candidates():
-            path.unlink(missing_ok=True)
 
-    def _candidates(self) -> list[Path]:
-        return sorted(self.folder.glob("candidate-*.safetensors"))
+def candidates(folder: Path) -> list[Path]:
+    """The masks looked at so far, by iteration; they are of no use once the training's rows are stored."""
+    return sorted(folder.glob("candidate-*.safetensors"))
 
 
 def settled(folder: Path) -> tuple[Masks, int] | None:

@@ -16,7 +16,7 @@ from tombola.reports.tables import Table
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import model_spec, replicate_seed
 from tombola.studies.lottery.plan import Round
-from tombola.studies.lottery.result import plan_of, units_per_replicate
+from tombola.studies.lottery.result import check_steps, plan_of, units_per_replicate
 from tombola.training.fit import Training
 from tombola.training.metrics import evaluate
 
@@ -46,6 +46,7 @@ def forecast(config: LotteryConfig, workers: int, data_dir: Path | None = None) 
     """Plans the study and times a dense training's iterations for about two seconds. Writes nothing."""
     data = load_data(config.data, replicate_seed(config, 0), data_dir)
     rounds = plan_of(config, data.input_shape, data.classes)
+    check_steps(config, len(data.train))
     trainings = units_per_replicate(config, rounds) * config.replicates
     training, seconds = _dense_training(config, data)
     return Forecast(
@@ -92,7 +93,8 @@ def lines(plan: Forecast, config: LotteryConfig) -> Sequence[str]:
         f"{plan.iterations:,} iterations each at most; rewind to {', '.join(config.rewind)}; controls "
         f"{', '.join(config.controls) or 'none'}",
         f"one dense training takes about {plan.training_seconds:.0f} s on one thread of this machine; the study about "
-        f"{_duration(plan.seconds)} with {plan.workers} worker(s)",
+        f"{_duration(plan.seconds)} with {plan.workers} worker(s), {plan.trainings // config.replicates} dense "
+        "trainings a replicate at most",
     ]
 
 

@@ -14,7 +14,7 @@ from tombola.runs.folder import RunFolder
 from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.rewind import Rewind, rewind
-from tombola.studies.lottery.stored import ReplicateFiles, stored_masks, stored_start
+from tombola.studies.lottery.stored import STATISTICS, ReplicateFiles, load_stored, stored_masks, stored_start
 
 
 def replicate_seed(config: LotteryConfig, index: int) -> int:
@@ -46,4 +46,7 @@ def restored_ticket(folder: RunFolder, mode: Rewind, replicate: int, index: int)
     network = build(spec)
     masks = stored_masks(files, mode, index, Masks.full(network))
     rewind(network, stored_start(files, mode, index, network.state_dict()), masks)
+    statistics = files.round(mode, index) / STATISTICS
+    if statistics.exists():  # of batch norm, estimated again for the ticket
+        network.load_state_dict(load_stored(statistics, dict(network.named_buffers())), strict=False)
     return network, spec, masks

@@ -20,7 +20,7 @@ from tombola.studies.lottery.stored import ReplicateFiles, stored_masks
 def overlap_units(result: Result) -> list[list[Row]]:
     """Units of rows, one per replicate, mode and round: its overlap with each replicate before it.
 
-    `shared` is |A and B| / |A|; `shared_by_chance` what independent masks of the same density in every layer
+    `shared` is |A and B| / |A|; `shared_by_chance` what independent masks of the same densities, layer by layer,
     would share on average.
     """
     replicates = sorted({row["replicate"] for row in result.rows})
@@ -39,7 +39,6 @@ def overlap_units(result: Result) -> list[list[Row]]:
 
 def _unit(mode: Rewind, index: int, replicate: int, masks: dict[int, Masks], earlier: Sequence[int]) -> list[Row]:
     mine = masks[replicate]
-    chance = sum(mask.density * mask.kept for mask in mine.values()) / mine.kept
     return [
         {
             "kind": "overlap",
@@ -50,7 +49,7 @@ def _unit(mode: Rewind, index: int, replicate: int, masks: dict[int, Masks], ear
             "other": other,
             "density": mine.density,
             "shared": (mine & masks[other]).kept / mine.kept,
-            "shared_by_chance": chance,
+            "shared_by_chance": sum(m.kept * masks[other][name].density for name, m in mine.items()) / mine.kept,
         }
         for other in earlier
     ]

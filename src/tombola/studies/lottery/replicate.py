@@ -18,19 +18,27 @@ from tombola.data import load_data
 from tombola.errors import TrainingError
 from tombola.models import build
 from tombola.models.spec import Normalisation
-from tombola.models.tensors import save_tensors
+from tombola.models.tensors import content_sha256, save_tensors
 from tombola.pruning import Masks, prune
-from tombola.runs.atomic import make_folder, write_json
+from tombola.runs.atomic import make_folder, read_json, write_bytes, write_json
 from tombola.runs.executors import Emit
 from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls import reinitialised, shuffled
-from tombola.studies.lottery.early_bird import EarlyBird, settled
+from tombola.studies.lottery.early_bird import FOUND, EarlyBird, candidates, settled
 from tombola.studies.lottery.metrics import Unit, training_rows
 from tombola.studies.lottery.networks import layer_sizes, model_spec, replicate_seed
 from tombola.studies.lottery.plan import Round, plan_rounds, rates_of
 from tombola.studies.lottery.rewind import Rewind, is_rewound, rewind
-from tombola.studies.lottery.stored import MASKS, TRAINED, ReplicateFiles, load_stored, stored_masks, stored_start
+from tombola.studies.lottery.stored import (
+    MASKS,
+    STATISTICS,
+    TRAINED,
+    ReplicateFiles,
+    load_stored,
+    stored_masks,
+    stored_start,
+)
 from tombola.training import Recipe, fit
 from tombola.training.batches import iterations_per_epoch
 from tombola.training.fit import Evaluation
@@ -112,6 +120,7 @@ class _Replicate:
         self.per_epoch = iterations_per_epoch(len(self.data.train), spec.config.training.batch_size)
         make_folder(self.files.root)
         self.initial = self._initial_weights()
+        self.trained: dict[str, Path] = {}
 
     def run(self) -> None:
         self._train(self._unit(None, self.rounds[0], "dense"), Start(self.initial, self.full, self.config.training))
@@ -126,18 +135,27 @@ class _Replicate:
         ticket = Start(
             stored_start(self.files, mode, planned.index, self.initial),
             masks,
-            mode.recipe(self.config.training),
+            mode.recipe(self.config.training, self.per_epoch),
             mode.first(self.per_epoch),
             earlier,
         )
         self._train(self._unit(mode, planned, "ticket"), ticket)
         for control in self.config.controls:
             chance = derive_seed(self.seed, control, planned.index)
-            if control == "random":
-                start = replace(ticket, masks=shuffled(masks, chance), earlier=None)
-            else:
-                start = Start(reinitialised(self.model_spec, chance), masks, self.config.training)
-            self._train(self._unit(mode, planned, control), start)
+            self._train(self._unit(mode, planned, control), self._control(control, ticket, mode, chance))
+
+    def _control(self, control: str, ticket: Start, mode: Rewind, chance: int) -> Start:
+        """What a control starts from, given its ticket.
+
+        Where weights stay, those outside the ticket's masks are 0 by now, and a shuffled mask would keep mostly
+        zeros: there `random` starts from W_0 on the whole recipe, as `reinit` does from fresh weights.
+        """
+        if control == "reinit":
+            return Start(reinitialised(self.model_spec, chance), ticket.masks, self.config.training)
+        masks = shuffled(ticket.masks, chance)
+        if mode.keeps_weights:
+            return Start(self.initial, masks, self.config.training)
+        return replace(ticket, masks=masks, earlier=None)
 
     def _unit(self, mode: Rewind | None, planned: Round, branch: str) -> Unit:
         return Unit(self.index, self.seed, mode, planned, branch)
@@ -182,14 +200,37 @@ class _Replicate:
         path = folder / f"{unit.branch}.json"
         checkpoint = folder / f"{unit.branch}.checkpoint.safetensors"
         if not path.exists():
-            self._train_anew(unit, start, folder, checkpoint)
-        checkpoint.unlink(missing_ok=True)  # here, and not only after training: a kill may have come between
+            twin = self.trained.get(self._identity(unit, start))
+            if twin is not None:
+                self._take_over(unit, twin, folder)
+            else:
+                self._train_anew(unit, start, folder, checkpoint)
+        self.trained.setdefault(self._identity(unit, start), path)
+        # Here, and not only after training: a kill may have come between.
+        for leftover in (checkpoint, *candidates(folder)):
+            leftover.unlink(missing_ok=True)
         self.emit(Finished(path))
+
+    def _identity(self, unit: Unit, start: Start) -> str:
+        """Equal exactly for units of a replicate that would train to the same end: modes share these."""
+        parts = [content_sha256(start.state), content_sha256(start.masks.to_tensors()), start.recipe.model_dump_json()]
+        return "|".join([*parts, str(start.first), str(unit.round.index)])
+
+    def _take_over(self, unit: Unit, twin: Path, folder: Path) -> None:
+        """The rows and weights of a unit that another mode trained; nothing is trained for it again."""
+        rows = read_json(twin)["rows"]
+        spared = {"iterations_trained": 0, "seconds": 0.0}
+        rows = [row | unit.key | (spared if row["kind"] == "training" else {}) for row in rows]
+        for name in (TRAINED, STATISTICS, FOUND):
+            if unit.branch == "ticket" and (twin.parent / name).exists():
+                write_bytes(folder / name, (twin.parent / name).read_bytes())
+        write_json(folder / f"{unit.branch}.json", {"rows": rows})
 
     def _train_anew(self, unit: Unit, start: Start, folder: Path, checkpoint: Path) -> None:
         rewind(self.model, start.state, start.masks)
         rewound = is_rewound(self.model, start.state, start.masks)
-        reestimate_statistics(self.model, self.data.train.first(STATISTICS_EXAMPLES))
+        if unit.round.index:
+            self._reestimate_statistics(unit, folder)
         bird = self._early_bird(unit, start.masks, folder)
 
         def look(evaluation: Evaluation, iterations: int) -> None:
@@ -225,8 +266,13 @@ class _Replicate:
         if unit.branch in ("dense", "ticket"):
             save_tensors(folder / TRAINED, self.model.state_dict())
         write_json(folder / f"{unit.branch}.json", {"rows": rows})  # last: it says that the unit is finished
-        if bird is not None:
-            bird.end()
+
+    def _reestimate_statistics(self, unit: Unit, folder: Path) -> None:
+        """Batch-norm statistics of the rewound network; a ticket's are part of what it restarts from."""
+        reestimate_statistics(self.model, self.data.train.first(STATISTICS_EXAMPLES))
+        buffers = dict(self.model.named_buffers())
+        if buffers and unit.branch == "ticket":
+            save_tensors(folder / STATISTICS, buffers)
 
     def _states_to_capture(self) -> dict[int, Path]:
         """Where the dense training stores the W_k that modes of rewinding ask for."""
@@ -242,4 +288,4 @@ class _Replicate:
         if self.config.early_bird is None or unit.branch not in ("dense", "ticket") or last:
             return None
         upcoming = self.rounds[unit.round.index + 1]
-        return EarlyBird(self.config.early_bird, lambda: self._prune(upcoming, masks), folder)
+        return EarlyBird(self.config.early_bird, masks, lambda: self._prune(upcoming, masks), folder)

@@ -50,10 +50,10 @@ def report_page(result: Result, stabilities: Sequence[StabilityResult] = ()) -> 
             ),
         ),
         _table_section(result.summaries),
-        Section("What it cost", _cost_body(result, summaries, rows, n)),
+        Section("Sparsity against time, and what the search cost", _cost_body(result, summaries, rows, n)),
         Section("Where the weights go", _layers_body(rows, n)),
         *_picture_sections(rows, summaries),
-        *_overlap_sections(rows, n),
+        *_overlap_sections(rows),
         Section(
             "Training curves of chosen rounds",
             _figure(charts.training_chart(rows, summaries), f"By weights remaining; {n}"),
@@ -128,8 +128,7 @@ def _table_section(summaries: Sequence[Summary]) -> Section:
 def _cost_body(result: Result, summaries: Sequence[Summary], rows: Sequence[Row], n: str) -> str:
     figure = _figure(
         charts.cost_chart(summaries),
-        "A forward pass's FLOPs fall with the weights; the time of a training iteration on dense kernels does not. "
-        f"{n} No speed-up is claimed for zeros.",
+        f"{charts.COST_CAPTION} {n}",
     )
     note = "<p class='caption'>Mean per replicate, in trainings of the dense network (all modes of rewinding).</p>"
     bird = early_bird_line(rows)
@@ -172,10 +171,12 @@ def _picture_sections(rows: Sequence[Row], summaries: Sequence[Summary]) -> list
     return sections
 
 
-def _overlap_sections(rows: Sequence[Row], n: str) -> list[Section]:
+def _overlap_sections(rows: Sequence[Row]) -> list[Section]:
     if not rows_of(rows, kind="overlap"):
         return []
-    caption = f"Share of a ticket's weights that another replicate's ticket keeps too, over all pairs; {n}"
+    caption = (
+        "Share of a ticket's weights that another replicate's ticket keeps too, mean over all pairs of replicates."
+    )
     return [Section("Do replicates find the same ticket?", _figure(charts.overlap_chart(rows), caption))]
 
 

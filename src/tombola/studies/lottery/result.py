@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tombola.errors import RunFolderError
+from tombola.data import load_data
+from tombola.data.sources import load_raw
+from tombola.errors import ConfigError, RunFolderError
 from tombola.models import build
 from tombola.runs.configs import load_config
 from tombola.runs.folder import RunFolder
@@ -17,7 +19,9 @@ from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.metrics import UNIT, Summary, rows_of_mode, summarise
 from tombola.studies.lottery.networks import layer_sizes, model_spec
 from tombola.studies.lottery.plan import Round, plan_rounds
+from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.lottery.verdict import Verdict, judge
+from tombola.training.batches import iterations_per_epoch
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,31 @@ def open_run(root: Path) -> OpenedRun:
     except (KeyError, TypeError, ValueError):
         raise RunFolderError(f"{folder.manifest}: does not say which data, it is damaged") from None
     return OpenedRun(folder, config, data, rounds)
+
+
+def data_facts(config: LotteryConfig, data_dir: Path | None) -> dict[str, Any]:
+    """What the manifest says of the data; a run is continued only on equal data."""
+    raw = load_raw(config.data, data_dir)
+    return {
+        "name": raw.name,
+        "checksum": raw.checksum,
+        "input_shape": list(raw.training.inputs.shape[1:]),
+        "classes": raw.classes,
+        "training_examples": len(load_data(config.data, config.seed, data_dir).train),
+    }
+
+
+def check_steps(config: LotteryConfig, examples: int) -> None:
+    """Before anything is trained: steps to rewind to come before the end of training, and no two are the same."""
+    per_epoch = iterations_per_epoch(examples, config.training.batch_size)
+    total = config.training.length.iterations(per_epoch)
+    steps: dict[int, Rewind] = {}
+    for mode in config.rewinds:
+        first = mode.first(per_epoch)
+        if first >= total:
+            raise ConfigError(f"rewind: {mode} is not before the end of training at {total} iterations")
+        if mode.kind == "step" and steps.setdefault(first, mode) != mode:
+            raise ConfigError(f"rewind: {steps[first]} and {mode} are the same iteration of these data; leave one out")
 
 
 def plan_of(config: LotteryConfig, input_shape: Sequence[int], classes: int) -> list[Round]:

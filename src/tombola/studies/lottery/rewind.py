@@ -47,9 +47,9 @@ class Rewind:
         """Whether a round goes on from the weights that the round before ended with."""
         return self.kind in ("lr", "finetune")
 
-    def recipe(self, recipe: Recipe) -> Recipe:
+    def recipe(self, recipe: Recipe, per_epoch: int) -> Recipe:
         """The recipe by which a rewound network trains."""
-        return recipe.fine_tuning() if self.kind == "finetune" else recipe
+        return recipe.fine_tuning(per_epoch) if self.kind == "finetune" else recipe
 
     def first(self, per_epoch: int) -> int:
         """The iteration of the recipe at which a rewound network begins."""

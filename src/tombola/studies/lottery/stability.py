@@ -14,23 +14,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tombola.data import load_data
+from tombola.data import DataSet, load_data
 from tombola.errors import ConfigError, StorageError
 from tombola.models.tensors import load_tensors, save_tensors
+from tombola.pruning import Masks
 from tombola.reports.curves import Chart, Series
 from tombola.reports.intervals import Estimate, estimate
+from tombola.reports.tables import plus_minus
 from tombola.runs.atomic import make_folder, read_json, write_json
 from tombola.runs.executors import Emit, run_cells
-from tombola.runs.folder import writing
-from tombola.runs.rows import Row, read_rows, rows_of
+from tombola.runs.folder import begin_or_continue, writing
+from tombola.runs.rows import rows_of
 from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery.extract import mode_of
-from tombola.studies.lottery.metrics import UNIT
 from tombola.studies.lottery.networks import replicate_seed, restored_ticket
 from tombola.studies.lottery.replicate import STATISTICS_EXAMPLES
-from tombola.studies.lottery.result import OpenedRun, open_run
+from tombola.studies.lottery.result import OpenedRun, data_facts, open_run
 from tombola.studies.lottery.rewind import Rewind
 from tombola.training import fit
 from tombola.training.batches import iterations_per_epoch
@@ -48,7 +49,8 @@ class StabilityResult:
     """Instability of one round's ticket over replicates, in points of test error.
 
     `path` is the mean error at each of the points from one copy (0) to the other (1), over pairs and
-    replicates; `ends` the mean error of the copies, `dense` that of the dense network.
+    replicates; `ends` the mean error of the copies, `dense` that of the dense network, `excess` their
+    difference, paired by replicate.
     """
 
     mode: str
@@ -56,24 +58,30 @@ class StabilityResult:
     density: float
     copies: int
     instability: Estimate
-    stable: bool
     ends: Estimate
     dense: Estimate
-    matching: bool
+    excess: Estimate
     path: list[Estimate]
 
     @property
+    def stable(self) -> bool:
+        return self.instability.mean < STABLE
+
+    @property
+    def matching(self) -> bool:
+        return self.excess.mean <= MATCHING
+
+    @property
     def sentence(self) -> str:
-        low = (
-            ""
-            if self.instability.low is None
-            else f" (95 % CI {self.instability.low:.2f} to {self.instability.high:.2f})"
-        )
         return (
-            f"{'Stable' if self.stable else 'Unstable'}: instability {self.instability.mean:.2f} points of error{low} "
-            f"at {self.density:.1%} of the weights; {'matching' if self.matching else 'not matching'}: error "
-            f"{self.ends.mean:.2f} % against {self.dense.mean:.2f} % dense."
+            f"{'Stable' if self.stable else 'Unstable'}: instability {plus_minus(self.instability)} points of error at "
+            f"{self.density:.1%} of the weights; {'matching' if self.matching else 'not matching'}: error "
+            f"{self.ends.mean:.2f} % against {self.dense.mean:.2f} % dense (difference {plus_minus(self.excess)})."
         )
+
+
+Measured = tuple[list[list[float]], list[float]]
+"""Of one replicate: the errors along each line, and those of the copies themselves."""
 
 
 @dataclass(frozen=True)
@@ -112,71 +120,100 @@ def run_stability(
     result = opened.result()
     if result is None:
         raise ConfigError(f"{root}: no replicate is complete yet; run the study first")
-    replicates = sorted({row["replicate"] for row in result.rows})
-    specs = [StabilitySpec(root, str(chosen), index, i, copies, data_dir) for i in replicates]
+    dense = {row["replicate"]: row for row in rows_of(result.rows, kind="training", branch="dense")}
+    specs = [StabilitySpec(root, str(chosen), index, i, copies, data_dir) for i in sorted(dense)]
     with writing(opened.folder):
+        facts = {"data": data_facts(opened.config, data_dir), "seed": opened.config.seed}
+        begin_or_continue(opened.folder, opened.config.study, opened.config, facts)  # refuses other data or versions
         make_folder(_folder(root))
         run_cells(stability_cell, specs, workers, on_event)
-        stability = _summarise(opened, chosen, index, copies, [_read(spec) for spec in specs])
+        errors = [100 * (1 - dense[spec.replicate]["test_accuracy"]) for spec in specs]
+        stability = _summarise(opened, chosen, index, copies, [_read(spec) for spec in specs], errors)
         write_json(_folder(root) / f"{_stem(str(chosen), index)}.json", asdict(stability))
     return stability
 
 
 def stored_stabilities(root: Path) -> list[StabilityResult]:
-    """The stability results that a run has, by round."""
-    found = []
-    for path in sorted(_folder(root).glob("*-round-??.json")):
-        content = read_json(path)
-        for name in ("instability", "ends", "dense"):
-            content[name] = Estimate(**content[name])
-        content["path"] = [Estimate(**point) for point in content["path"]]
-        found.append(StabilityResult(**content))
-    return found
+    """The stability results that a run has; StorageError when one is damaged."""
+    return [_stored(path) for path in sorted(_folder(root).glob("*-round-*.json")) if "replicate" not in path.name]
+
+
+def _stored(path: Path) -> StabilityResult:
+    content = read_json(path)
+    try:
+        estimates = {name: Estimate(**content[name]) for name in ("instability", "ends", "dense", "excess")}
+        return StabilityResult(**content | estimates | {"path": [Estimate(**point) for point in content["path"]]})
+    except (KeyError, TypeError):
+        raise StorageError(f"{path}: damaged; delete it, or run tombola stability again") from None
 
 
 def stability_cell(spec: StabilitySpec, emit: Emit) -> None:
     """One replicate: trains the copies that are not stored yet, then measures the lines between them."""
-    target = _replicate_path(spec)
-    if target.exists():
+    if _replicate_path(spec).exists():
         return
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        _measure(spec, emit)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measure(spec: StabilitySpec, emit: Emit) -> None:
     opened = open_run(spec.root)
-    config, mode = opened.config, Rewind.parse(spec.mode)
-    seed = replicate_seed(config, spec.replicate)
-    data = load_data(config.data, seed, spec.data_dir)
+    data = load_data(opened.config.data, replicate_seed(opened.config, spec.replicate), spec.data_dir)
+    mode = Rewind.parse(spec.mode)
     model, _, masks = restored_ticket(opened.folder, mode, spec.replicate, spec.round)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    rewound = spec.round > 0
-    ends = []
+    copies = []
     for copy in range(spec.copies):
-        path = target.with_suffix(f".copy-{copy}.safetensors")
-        if not path.exists():
-            model.load_state_dict(start)
-            fit(
-                model,
-                data,
-                mode.recipe(config.training) if rewound else config.training,
-                masks,
-                derive_seed(seed, "stability", spec.round, copy),
-                first=mode.first(iterations_per_epoch(len(data.train), config.training.batch_size)) if rewound else 0,
-                checkpoint=path.with_suffix(".checkpoint.safetensors"),
-                checkpoint_seconds=config.checkpoint_seconds,
-                on_evaluation=lambda evaluation, total, copy=copy: emit((spec.replicate, copy, evaluation, total)),
-            )
-            save_tensors(path, model.state_dict())
-        path.with_suffix(".checkpoint.safetensors").unlink(missing_ok=True)
-        ends.append(load_tensors(path)[0])
-    statistics = data.train.first(STATISTICS_EXAMPLES)
-    lines = []
-    for a, b in itertools.combinations(ends, 2):
-        errors = []
-        for point in range(POINTS):
-            model.load_state_dict(interpolated(a, b, point / (POINTS - 1)))
-            if 0 < point < POINTS - 1:
-                reestimate_statistics(model, statistics)
-            errors.append(100 * (1 - evaluate(model, data.test).accuracy))
-        lines.append(errors)
-    write_json(target, {"lines": lines})
+        model.load_state_dict(start)
+        copies.append(_copy(spec, copy, opened, model, masks, data, emit))
+    ends = []
+    for state in copies:
+        model.load_state_dict(state)
+        ends.append(_error(model, data))
+    lines = [_line(model, a, b, data) for a, b in itertools.combinations(copies, 2)]
+    write_json(_replicate_path(spec), {"lines": lines, "ends": ends})
+
+
+def _copy(
+    spec: StabilitySpec, copy: int, opened: OpenedRun, model: nn.Module, masks: Masks, data: DataSet, emit: Emit
+) -> dict[str, Tensor]:
+    """The end of one training from the ticket's start, in the data order of copy number `copy`."""
+    path = _folder(spec.root) / f"{_stem(spec.mode, spec.round)}-replicate-{spec.replicate:02d}-copy-{copy}.safetensors"
+    checkpoint = path.with_suffix(".checkpoint.safetensors")
+    config, mode = opened.config, Rewind.parse(spec.mode)
+    per_epoch = iterations_per_epoch(len(data.train), config.training.batch_size)
+    if not path.exists():
+        fit(
+            model,
+            data,
+            mode.recipe(config.training, per_epoch) if spec.round else config.training,
+            masks,
+            derive_seed(replicate_seed(config, spec.replicate), "stability", spec.round, copy),
+            first=mode.first(per_epoch),
+            checkpoint=checkpoint,
+            checkpoint_seconds=config.checkpoint_seconds,
+            on_evaluation=lambda evaluation, total: emit((spec.replicate, copy, evaluation, total)),
+        )
+        save_tensors(path, model.state_dict())
+    checkpoint.unlink(missing_ok=True)
+    return load_tensors(path)[0]
+
+
+def _line(model: nn.Module, a: Mapping[str, Tensor], b: Mapping[str, Tensor], data: DataSet) -> list[float]:
+    """Errors from `a` to `b`; batch-norm statistics are estimated in the same way at every point, ends included."""
+    errors = []
+    for point in range(POINTS):
+        model.load_state_dict(interpolated(a, b, point / (POINTS - 1)))
+        reestimate_statistics(model, data.train.first(STATISTICS_EXAMPLES))
+        errors.append(_error(model, data))
+    return errors
+
+
+def _error(model: nn.Module, data: DataSet) -> float:
+    return 100 * (1 - evaluate(model, data.test).accuracy)
 
 
 def interpolated(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
@@ -207,33 +244,39 @@ def stability_caption(result: StabilityResult) -> str:
 
 
 def _summarise(
-    opened: OpenedRun, mode: Rewind, index: int, copies: int, replicates: Sequence[list[list[float]]]
+    opened: OpenedRun,
+    mode: Rewind,
+    index: int,
+    copies: int,
+    measured: Sequence[Measured],
+    dense: Sequence[float],
 ) -> StabilityResult:
-    rows: list[Row] = rows_of(read_rows(opened.folder.rows, UNIT), kind="training", branch="dense")
-    means = [[sum(line[i] for line in lines) / len(lines) for i in range(POINTS)] for lines in replicates]
-    found = estimate([sum(map(instability, lines)) / len(lines) for lines in replicates])
-    ends = estimate([(mean[0] + mean[-1]) / 2 for mean in means])
-    dense = estimate([100 * (1 - row["test_accuracy"]) for row in rows[: len(replicates)]])
+    """Over replicates: of each the mean over its pairs of copies. `dense` are the dense networks' errors."""
+    means = [[sum(line[i] for line in lines) / len(lines) for i in range(POINTS)] for lines, _ in measured]
+    ends = [sum(errors) / len(errors) for _, errors in measured]
     return StabilityResult(
         mode=str(mode),
         round=index,
         density=opened.rounds[index].density,
         copies=copies,
-        instability=found,
-        stable=found.mean < STABLE,
-        ends=ends,
-        dense=dense,
-        matching=ends.mean - dense.mean <= MATCHING,
+        instability=estimate([sum(map(instability, lines)) / len(lines) for lines, _ in measured]),
+        ends=estimate(ends),
+        dense=estimate(dense),
+        excess=estimate([end - error for end, error in zip(ends, dense, strict=True)]),
         path=[estimate([mean[i] for mean in means]) for i in range(POINTS)],
     )
 
 
-def _read(spec: StabilitySpec) -> list[list[float]]:
+def _read(spec: StabilitySpec) -> Measured:
     path = _replicate_path(spec)
-    lines = read_json(path).get("lines")
-    if not lines or any(len(line) != POINTS for line in lines):
-        raise StorageError(f"{path}: damaged; delete it to measure this replicate again")
-    return lines
+    try:
+        content = read_json(path)
+        lines, ends = content["lines"], content["ends"]
+        if not ends or any(len(line) != POINTS for line in lines):
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise StorageError(f"{path}: damaged; delete it to measure this replicate again") from None
+    return lines, ends
 
 
 def _folder(root: Path) -> Path:

@@ -14,7 +14,7 @@ from tombola.pruning import Masks
 from tombola.studies.lottery.rewind import Rewind
 from tombola.training import Step
 
-MASKS, TRAINED = "masks.safetensors", "trained.safetensors"
+MASKS, TRAINED, STATISTICS = "masks.safetensors", "trained.safetensors", "statistics.safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ class ReplicateFiles:
 def stored_start(files: ReplicateFiles, mode: Rewind, index: int, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights that the ticket of round `index` restarts from, as stored; removed ones not yet 0.
 
-    `like` is a state of the same model: the file must hold tensors of its names, shapes and types.
+    At round 0 that is W_0, or W_k for a mode that rewinds there. `like` is a state of the same model: the file
+    must hold tensors of its names, shapes and types.
     """
-    if mode.kind == "step" and index:
+    if mode.kind == "step":
         return load_stored(files.state_at(mode.step), like)
     if mode.keeps_weights and index:
         return load_stored(files.round(mode, index - 1) / TRAINED, like)

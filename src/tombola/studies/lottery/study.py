@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tombola.data import load_data
-from tombola.data.sources import load_raw
-from tombola.errors import ConfigError, RunFailure, RunFolderError, StorageError
+from tombola.errors import RunFailure, RunFolderError, StorageError
 from tombola.runs.atomic import make_folder, read_bytes, read_json, write_bytes, write_text
 from tombola.runs.executors import run_cells
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
@@ -22,14 +20,15 @@ from tombola.studies.lottery.replicate import Finished, Progress, ReplicateSpec,
 from tombola.studies.lottery.report import report_page
 from tombola.studies.lottery.result import (
     Result,
+    check_steps,
     complete_replicates,
+    data_facts,
     make_result,
     open_run,
     plan_of,
     units_per_replicate,
 )
 from tombola.studies.lottery.stability import stored_stabilities
-from tombola.training.batches import iterations_per_epoch
 
 COPY_LIMIT = 16 << 30
 
@@ -74,9 +73,11 @@ def run_study(
 def _run(
     folder: RunFolder, config: LotteryConfig, workers: int, data_dir: Path | None, watcher: Watcher | None
 ) -> Result:
-    data = _facts(config, data_dir)
+    data = data_facts(config, data_dir)
     rounds = plan_of(config, data["input_shape"], data["classes"])
-    _check_steps(config, data["training_examples"])
+    check_steps(config, data["training_examples"])
+    # From here on the results are not those of this config and number of replicates, until they are written.
+    (folder.results / SUMMARY).unlink(missing_ok=True)
     begin_or_continue(folder, config.study, config, {"data": data, "seed": config.seed})
     make_folder(folder.checkpoints)
     table = RowTable(folder.rows, UNIT)
@@ -97,27 +98,6 @@ def _run(
     # The summary is the last file of the results and says that all is written: see _read_finished.
     write_results(result)
     return result
-
-
-def _facts(config: LotteryConfig, data_dir: Path | None) -> dict[str, Any]:
-    """What the manifest says of the data; a study is continued only on equal data."""
-    raw = load_raw(config.data, data_dir)
-    return {
-        "name": raw.name,
-        "checksum": raw.checksum,
-        "input_shape": list(raw.training.inputs.shape[1:]),
-        "classes": raw.classes,
-        "training_examples": len(load_data(config.data, config.seed, data_dir).train),
-    }
-
-
-def _check_steps(config: LotteryConfig, examples: int) -> None:
-    """Before anything is trained: a step to rewind to must come before the end of training."""
-    per_epoch = iterations_per_epoch(examples, config.training.batch_size)
-    total = config.training.length.iterations(per_epoch)
-    for mode in config.rewinds:
-        if mode.first(per_epoch) >= total:
-            raise ConfigError(f"rewind: {mode} is not before the end of training at {total} iterations")
 
 
 def _listener(table: RowTable, watcher: Watcher | None) -> Callable[[Any], None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tombola.reports.intervals import Estimate
 from tombola.reports.tables import Table, plus_minus
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery.metrics import CHECKS, Summary, failed_checks
@@ -45,16 +44,17 @@ def cost_table(summaries: Sequence[Summary]) -> Table:
     """What every round cost, in trainings of the dense network, by iterations and by measured time."""
     dense = summaries[0]
 
-    def costs(part: Sequence[Summary]) -> tuple[str, str]:
+    def costs(part: Sequence[Summary]) -> tuple[str, str, str]:
+        trained = sum(s.iterations_trained.mean > 0 for s in part)  # modes share some trainings
         iterations = sum(s.iterations_trained.mean for s in part) / dense.iterations_trained.mean
         seconds = sum(s.seconds.mean for s in part) / dense.seconds.mean
-        return f"{iterations:.2f}", f"{seconds:.2f}"
+        return str(trained), f"{iterations:.2f}", f"{seconds:.2f}"
 
     rows = []
     for index in sorted({s.round for s in summaries}):
         part = [s for s in summaries if s.round == index]
-        rows.append((str(index), f"{part[0].density:.1%}", str(len(part)), *costs(part)))
-    rows.append(("all", "", str(len(summaries)), *costs(summaries)))
+        rows.append((str(index), f"{part[0].density:.1%}", *costs(part)))
+    rows.append(("all", "", *costs(summaries)))
     return Table(("Round", "Density", "Trainings", "Cost by iterations", "Cost by time"), rows)
 
 
@@ -65,8 +65,10 @@ def early_bird_line(rows: Sequence[Row]) -> str | None:
     settled = [row for row in search if row["early_bird_iteration"] is not None]
     if not settled:
         return None
-    used = sum(row["early_bird_iteration"] or row["iterations"] for row in search)
-    whole = sum(row["iterations"] for row in search)
+    whole = sum(row["iterations_trained"] for row in search)
+    # A ticket rewound to step k begins there, and would stop `iterations - early bird` before its end.
+    spared = sum(r["iterations"] - r["early_bird_iteration"] for r in settled if r["iterations_trained"])
+    used = whole - spared
     return (
         f"Early birds: in {len(settled)} of {len(search)} trainings of the search the mask settled before the end; "
         f"a search that stopped there would take {used / whole:.0%} of the iterations."
@@ -110,7 +112,3 @@ def power_line(verdict: Verdict) -> str:
         f"{POWER_DIFFERENCE:g} point better than a control would be told from it in {verdict.power:.0%} of such "
         "studies."
     )
-
-
-def gap_text(gap: Estimate | None) -> str:
-    return "not run" if gap is None else plus_minus(gap)
