@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from small_study import SMALL_STUDY
-from tombola.errors import ConfigError
+from tombola.errors import ConfigError, RunFolderError, StorageError
 from tombola.models.tensors import content_sha256
 from tombola.runs.configs import validate
 from tombola.runs.rows import rows_of
