@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -93,6 +94,10 @@ def imp(
                 watcher=watcher,
             )
         show_result(console, result)
+        if result.config.replicates > study.replicates:
+            typer.echo(
+                f"Asked for {study.replicates} replicates; the run has {result.config.replicates}, all are shown."
+            )
 
 
 @app.command()
@@ -209,22 +214,36 @@ def main() -> None:
 
 @contextmanager
 def _errors(debug: bool) -> Iterator[None]:
-    """One line per error: exit 2 for what cannot be used, 1 for a failed run, 130 after Ctrl-C."""
+    """One line per error: exit 2 for what has to change, 1 for a failed run, 130 after Ctrl-C (143 after TERM)."""
+    received: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("stopped; finished work is kept, the same command continues", err=True)
-        raise typer.Exit(130) from None
+        _stopped(received)
     except TombolaError as error:
         if debug:
             raise
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(error.exit_code) from None
     except Exception as error:
+        if received:  # an import that was interrupted fails in ways of its own
+            _stopped(received)
         if debug:
             raise
         typer.echo(f"internal error: {type(error).__name__}: {error}; please report it with --debug", err=True)
         raise typer.Exit(1) from None
+
+
+def _stopped(received: list[int]) -> NoReturn:
+    typer.echo("stopped; finished work is kept, the same command continues", err=True)
+    raise typer.Exit(128 + (received[0] if received else signal.SIGINT)) from None
 
 
 def _cores() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from small_study import SMALL_STUDY
 from tombola.errors import ConfigError, RunFolderError, StorageError
 from tombola.models.tensors import content_sha256
+from tombola.reports.intervals import Estimate
 from tombola.runs.configs import validate
 from tombola.runs.rows import rows_of
 from tombola.studies.lottery.compare import compare_runs, report_run
@@ -53,7 +55,6 @@ def test_a_run_is_measured_stored_shown_and_not_measured_again(result: Result, m
     assert found.excess.mean == pytest.approx(found.ends.mean - found.dense.mean)
     dense = [100 * (1 - r["test_accuracy"]) for r in rows_of(result.rows, kind="training", branch="dense")]
     assert found.dense.mean == pytest.approx(sum(dense) / 2)
-    assert found.stable == (found.instability.mean < 2)
     assert stored_stabilities(root) == [found]
     monkeypatch.setattr("tombola.studies.lottery.stability.fit", None)
     assert run_stability(root, 1) == found
@@ -109,7 +110,7 @@ def test_dense_errors_are_those_of_the_replicates_measured(tmp_path: Path) -> No
     two = run_study(validate({**SMALL_STUDY, "controls": []}, LotteryConfig, "x"), tmp_path)
     rows = two.folder.rows.read_text().splitlines(keepends=True)
     two.folder.rows.write_text("".join(sorted(rows, key=lambda row: '"replicate":0' in row)))
-    run_study(validate({**SMALL_STUDY, "controls": [], "replicates": 1}, LotteryConfig, "x"), tmp_path)
+    two.folder.config.write_text(two.folder.config.read_text().replace("replicates: 2", "replicates: 1"))
     (dense,) = rows_of(two.rows, kind="training", branch="dense", replicate=0)
     assert run_stability(two.folder.root, 1).dense.mean == pytest.approx(100 * (1 - dense["test_accuracy"]))
 
@@ -140,4 +141,16 @@ def test_runs_are_compared_on_one_page(result: Result, tmp_path: Path) -> None:
     page = compare_runs([result.folder.root, other.folder.root], tmp_path / "both.html").read_text()
     assert "2 runs: small, other" in page
     assert result.verdict.sentence in page
-    assert page.count("<td>other</td>") == 11  # its verdict and its ten lines
+    assert page.count("<td>other</td>") == 11  # its ten lines, and its name among the differences
+    assert "<td>seed</td><td>0</td><td>1</td>" in page  # what differs
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "stable"), [(0.1, 1.9, True), (2.1, 3.0, False), (1.0, 3.0, None), (None, None, None)]
+)
+def test_stability_is_said_only_where_the_interval_tells(
+    result: Result, low: float | None, high: float | None, stable: bool | None
+) -> None:
+    found = replace(run_stability(result.folder.root, 1), instability=Estimate(1.5, low, high, 0.1, 3))
+    assert found.stable is stable
+    assert found.sentence.startswith({True: "Stable", False: "Unstable", None: "Undecided"}[stable])

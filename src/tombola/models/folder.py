@@ -19,7 +19,7 @@ SPEC, WEIGHTS, MASKS = "spec.json", "weights.safetensors", "masks.safetensors"
 
 
 def save_model(
-    folder: Path,
+    folder: Path | str,
     spec: ModelSpec,
     model: nn.Module,
     masks: Masks | None = None,
@@ -29,9 +29,9 @@ def save_model(
 
     Raises StorageError when `folder` exists and is not empty: nothing is overwritten.
     """
+    folder = Path(folder).resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise StorageError(f"{folder}: exists and is not an empty folder; choose another")
-    folder = folder.resolve()
     building = folder.with_name(f".{folder.name}{TEMPORARY_SUFFIX}")
     shutil.rmtree(building, ignore_errors=True)  # what a killed attempt left
     make_folder(building)
@@ -43,11 +43,12 @@ def save_model(
         building.replace(folder)
 
 
-def load_model(folder: Path) -> tuple[nn.Module, ModelSpec, Masks | None]:
+def load_model(folder: Path | str) -> tuple[nn.Module, ModelSpec, Masks | None]:
     """The model of a folder, rebuilt from its spec, with its masks if it is a ticket.
 
     Raises ModelError when the spec is missing or the weights do not fit it.
     """
+    folder = Path(folder)
     spec = _read_spec(folder)
     model = build(spec)
     try:

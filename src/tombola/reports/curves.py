@@ -34,13 +34,25 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """What a figure shows: series over x, perhaps with a horizontal baseline."""
+    """What a figure shows: series over x, perhaps with a horizontal baseline.
+
+    `within` is the range that values can have at all; an interval may reach beyond, its band does not.
+    """
 
     x_title: str
     y_title: str
     series: Sequence[Series]
     baseline: tuple[str, float] | None = None
     over_density: bool = False
+    within: tuple[float, float] | None = None
+
+    def band(self, series: Series) -> tuple[list[float], list[float], list[float]] | None:
+        """The series' band, clipped to what its values can be."""
+        band = series.band()
+        if band is None or self.within is None:
+            return band
+        low, high = self.within
+        return band[0], [max(low, y) for y in band[1]], [min(high, y) for y in band[2]]
 
 
 def plotly_figure(chart: Chart, size: tuple[int, int] = nature.DOUBLE_COLUMN) -> go.Figure:
@@ -48,7 +60,7 @@ def plotly_figure(chart: Chart, size: tuple[int, int] = nature.DOUBLE_COLUMN) ->
     figure = go.Figure(layout=nature.layout(chart.x_title, chart.y_title, size))
     for series in chart.series:
         style = nature.Style.of(series.style)
-        band = series.band()
+        band = chart.band(series)
         if band is not None:
             xs, lows, highs = band
             figure.add_scatter(
@@ -108,7 +120,7 @@ def png(chart: Chart) -> bytes:
             linewidth=1,
             label=series.name,
         )
-        band = series.band()
+        band = chart.band(series)
         if band is not None:
             axes.fill_between(*band, color=style.colour, alpha=nature.BAND_OPACITY, linewidth=0)
     if chart.baseline is not None:

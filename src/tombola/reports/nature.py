@@ -79,7 +79,9 @@ def layout(x: str, y: str, size: tuple[int, int] = DOUBLE_COLUMN) -> dict[str, A
 def density_axis(densities: list[float]) -> dict[str, Any]:
     """Settings of a reversed logarithmic axis of weights remaining, in percent."""
     lowest = min(densities)
-    ticks = [tick for tick in DENSITY_TICKS if tick >= lowest / 1.5] or [100]
+    ticks: list[float] = [tick for tick in DENSITY_TICKS if lowest / 1.5 <= tick <= max(densities) * 1.5]
+    if len(ticks) < 3:  # a short range: the densities themselves
+        ticks = sorted({float(f"{density:.2g}") for density in densities}, reverse=True)[:8]
     return {
         "type": "log",
         "autorange": "reversed",

@@ -20,8 +20,8 @@ def pixel_maps(titles: Sequence[str], maps: Sequence[Sequence[Sequence[float]]])
     figure.update_layout(
         **{key: nature.layout("", "")[key] for key in ("font", "paper_bgcolor", "plot_bgcolor")},
         width=nature.DOUBLE_COLUMN[0],
-        height=190,
-        margin={"l": 8, "r": 8, "t": 24, "b": 8},
+        height=214,
+        margin={"l": 8, "r": 8, "t": 48, "b": 8},
     )
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False, autorange="reversed", scaleanchor="x")
@@ -50,9 +50,10 @@ def histograms(
             )
     base = nature.layout("Weight", "Count")
     figure.update_layout(
-        **{key: base[key] for key in ("font", "paper_bgcolor", "plot_bgcolor", "legend", "margin")},
+        **{key: base[key] for key in ("font", "paper_bgcolor", "plot_bgcolor", "legend")},
+        margin=base["margin"] | {"t": 48},
         width=nature.DOUBLE_COLUMN[0],
-        height=230,
+        height=250,
     )
     axis = {key: value for key, value in base["xaxis"].items() if key != "title"}
     figure.update_xaxes(**axis)

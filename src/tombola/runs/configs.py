@@ -43,7 +43,7 @@ class Config(BaseModel):
                     and name in cls.model_fields
                     and cls.model_fields[name].annotation is not bool
                 ):
-                    raise ValueError(f"{name} is not a yes or no (got {value})")
+                    raise ValueError(f"{name} cannot be yes or no (got {value})")
         return content
 
     def identity(self) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class RunFolder:
         try:
             manifest = read_json(self.manifest)
         except StorageError as error:
-            raise RunFolderError(str(error)) from None
+            raise RunFolderError(f"{error}; put it back from a copy, or use another --out") from None
         found = manifest.get("format") if isinstance(manifest, dict) else None
         if found != FORMAT:
             raise RunFolderError(

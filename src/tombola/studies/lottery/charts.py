@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from tombola.reports import nature
 from tombola.reports.curves import Chart, Series
@@ -13,15 +14,16 @@ from tombola.studies.lottery.metrics import Summary, summaries_of_mode
 BRANCH_STYLE = {"ticket": 0, "random": 1, "reinit": 2}
 BRANCH_NAME = {"dense": "dense", "ticket": "ticket", "random": "random mask", "reinit": "re-initialised"}
 TRAINING_CURVES = 5
+PERCENT = (0.0, 100.0)
 COST_CAPTION = (
     "A forward pass's FLOPs fall with the weights; the time of a training iteration (evaluations included) on dense "
     "kernels does not. No speed-up is claimed for zeros."
 )
 
 
-def accuracy_chart(summaries: Sequence[Summary], title: str = "Test accuracy (%)") -> Chart:
+def accuracy_chart(summaries: Sequence[Summary]) -> Chart:
     """Final test accuracy against weights remaining, with the dense network as baseline; one mode."""
-    return _density_chart(summaries, "test_accuracy", title)
+    return replace(_density_chart(summaries, "test_accuracy", "Test accuracy (%)"), within=PERCENT)
 
 
 def early_stop_chart(summaries: Sequence[Summary]) -> Chart:
@@ -35,9 +37,8 @@ def modes_chart(summaries: Sequence[Summary], modes: Sequence[str]) -> Chart:
         _over_density(mode, [dense, *_tickets(summaries_of_mode(summaries, mode))], "test_accuracy", style)
         for style, mode in enumerate(modes)
     ]
-    return Chart(
-        nature.DENSITY_AXIS, "Test accuracy (%)", series, ("dense", dense.test_accuracy.mean), over_density=True
-    )
+    baseline = ("dense", dense.test_accuracy.mean)
+    return Chart(nature.DENSITY_AXIS, "Test accuracy (%)", series, baseline, over_density=True, within=PERCENT)
 
 
 def gaps_chart(rows: Sequence[Row]) -> Chart:
@@ -87,7 +88,7 @@ def training_chart(rows: Sequence[Row], summaries: Sequence[Summary]) -> Chart:
         iterations = sorted(at)
         estimates = [estimate(at[iteration]) for iteration in iterations]
         series.append(Series(f"{summary.density:.1%}", [float(i) for i in iterations], estimates, style))
-    return Chart("Training iteration", "Validation accuracy (%)", series)
+    return Chart("Training iteration", "Validation accuracy (%)", series, within=PERCENT)
 
 
 def cost_chart(summaries: Sequence[Summary]) -> Chart:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tombola.errors import ConfigError
 from tombola.reports import curves, nature
@@ -12,6 +14,8 @@ from tombola.reports.page import Section, copyable, figure_html, page
 from tombola.reports.tables import Table
 from tombola.runs.atomic import write_text
 from tombola.runs.folder import writing
+from tombola.studies.lottery.charts import PERCENT
+from tombola.studies.lottery.metrics import summaries_of_mode
 from tombola.studies.lottery.report import report_page
 from tombola.studies.lottery.result import Result, open_run
 from tombola.studies.lottery.stability import stored_stabilities
@@ -27,16 +31,22 @@ def report_run(root: Path) -> Path:
 
 
 def compare_runs(roots: Sequence[Path], out: Path) -> Path:
-    """Writes a page with the tickets of several runs on one figure to `out`; returns it."""
-    results = [result_of(root) for root in roots]
+    """Writes a page with the tickets of several runs on one figure to `out`; returns it. A run counts once."""
+    distinct = list(dict.fromkeys(root.resolve() for root in roots))
+    results = [result_of(root) for root in distinct]
     names = _names(results)
     chart = comparison_chart(results, names)
     caption = "Final test accuracy of each run's ticket, mean over its replicates; bands 95 % confidence intervals."
     table = comparison_table(results, names)
-    verdicts = Table(("Run", "Verdict"), [(n, r.verdict.sentence) for n, r in zip(names, results, strict=True)])
+    verdicts = "".join(
+        f"<li><b>{html.escape(line)}</b>: {html.escape(verdict.sentence)}</li>"
+        for name, result in zip(names, results, strict=True)
+        for line, verdict in zip(_lines(name, result), result.verdicts.values(), strict=True)
+    )
     sections = [
         Section("Tickets", figure_html(curves.plotly_figure(chart), caption)),
-        Section("Verdicts", verdicts.to_html()),
+        Section("Verdicts", f"<ul>{verdicts}</ul>"),
+        Section("What differs between their configs", differences_table(results, names).to_html()),
         Section(
             "Results",
             table.to_html()
@@ -50,18 +60,41 @@ def compare_runs(roots: Sequence[Path], out: Path) -> Path:
 
 
 def comparison_chart(results: Sequence[Result], names: Sequence[str]) -> Chart:
-    series = []
-    for style, (name, result) in enumerate(zip(names, results, strict=True)):
-        mode = result.config.rewind[0]
-        points = [s for s in result.summaries if s.branch == "dense" or (s.branch == "ticket" and s.rewind == mode)]
-        series.append(Series(name, [100 * s.density for s in points], [s.test_accuracy for s in points], style))
-    return Chart(nature.DENSITY_AXIS, "Test accuracy (%)", series, over_density=True)
+    """One line for every run and mode of rewinding."""
+    series: list[Series] = []
+    for name, result in zip(names, results, strict=True):
+        for line, mode in zip(_lines(name, result), result.config.rewind, strict=True):
+            points = [s for s in summaries_of_mode(result.summaries, mode) if s.branch in ("dense", "ticket")]
+            densities = [100 * s.density for s in points]
+            series.append(Series(line, densities, [s.test_accuracy for s in points], len(series)))
+    return Chart(nature.DENSITY_AXIS, "Test accuracy (%)", series, over_density=True, within=PERCENT)
 
 
 def comparison_table(results: Sequence[Result], names: Sequence[str]) -> Table:
     tables = [results_table(result.summaries) for result in results]
     rows = [(name, *row) for name, table in zip(names, tables, strict=True) for row in table.rows]
     return Table(("Run", *tables[0].columns), rows)
+
+
+def differences_table(results: Sequence[Result], names: Sequence[str]) -> Table:
+    """The config keys in which the runs are not all equal."""
+    flat = [_flat(result.config.model_dump(mode="json")) for result in results]
+    keys = [key for key in dict.fromkeys(k for f in flat for k in f) if len({str(f.get(key)) for f in flat}) > 1]
+    return Table(("Key", *names), [(key, *(str(f.get(key)) for f in flat)) for key in keys])
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+def _lines(name: str, result: Result) -> list[str]:
+    """What the run's lines are called: with several modes of rewinding, by these too."""
+    modes = result.config.rewind
+    return [name] if len(modes) == 1 else [f"{name} ({mode})" for mode in modes]
 
 
 def result_of(root: Path) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -60,7 +61,10 @@ class PruningConfig(Config):
     def _one_form_of_rounds(self) -> PruningConfig:
         forms = [self.rate is not None, bool(self.densities), self.schedule is not None]
         if sum(forms) != 1:
-            raise ValueError("give the rounds in one form: `rate`, `densities`, or `schedule` with `rounds`")
+            raise ValueError(
+                "give the rounds in one form: `rate` with `target_density`, `densities`, or `schedule` with `rounds` "
+                "and `target_density`; set the others to null (the budget `rates` goes with `rate` only)"
+            )
         if bool(self.densities) == (self.target_density is not None):
             raise ValueError("`target_density` belongs to `rate` and to `schedule`, which need it")
         if (self.schedule is None) != (self.rounds is None):
@@ -80,7 +84,7 @@ class LotteryConfig(Config):
     """A lottery study, whole."""
 
     study: Literal["lottery"] = "lottery"
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")
+    name: str
     seed: int = Field(0, ge=0, description="makes everything; replicate i uses a seed derived from (seed, i)")
     replicates: int = Field(5, ge=1, le=1000, description="whole experiments; more can be added to a run later")
     data: DataConfig
@@ -92,6 +96,13 @@ class LotteryConfig(Config):
     controls: tuple[Literal["random", "reinit"], ...] = ("random", "reinit")
     tolerance: float = Field(1.0, gt=0, description="points of accuracy that a ticket may lose and still match")
     checkpoint_seconds: float = Field(10.0, ge=0, description="how often a training in progress is saved")
+
+    @field_validator("name")
+    @classmethod
+    def _fit_for_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
+            raise ValueError("a name has at most 40 letters from a to z, digits, - and _, and begins with no sign")
+        return name
 
     @field_validator("rewind", mode="before")
     @classmethod

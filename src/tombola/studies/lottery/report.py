@@ -62,7 +62,8 @@ def report_page(result: Result, stabilities: Sequence[StabilityResult] = ()) -> 
         Section("Checks of the run", _list(check_lines(result.rows)) + f"<p>{cost_line(result.rows)}.</p>"),
         Section("Configuration", f"<pre>{html.escape(dump_config(config))}</pre>"),
     ]
-    return page(f"Lottery study: {config.name}", result.verdict.sentence, sections)
+    lead = result.verdict.sentence if len(result.verdicts) == 1 else f"Rewound to {first}: {result.verdict.sentence}"
+    return page(f"Lottery study: {config.name}", lead, sections)
 
 
 def accuracy_caption(result: Result) -> str:

@@ -64,20 +64,30 @@ class StabilityResult:
     path: list[Estimate]
 
     @property
-    def stable(self) -> bool:
-        return self.instability.mean < STABLE
+    def stable(self) -> bool | None:
+        """Whether instability is below 2 points; None where the 95 % interval does not tell."""
+        return _below(self.instability, STABLE)
 
     @property
-    def matching(self) -> bool:
-        return self.excess.mean <= MATCHING
+    def matching(self) -> bool | None:
+        """Whether the error is at most 0.2 points above dense; None where the 95 % interval does not tell."""
+        return _below(self.excess, MATCHING)
 
     @property
     def sentence(self) -> str:
+        stable = {True: "Stable", False: "Unstable", None: "Undecided whether stable"}[self.stable]
+        matching = {True: "matching", False: "not matching", None: "undecided whether matching"}[self.matching]
         return (
-            f"{'Stable' if self.stable else 'Unstable'}: instability {plus_minus(self.instability)} points of error at "
-            f"{self.density:.1%} of the weights; {'matching' if self.matching else 'not matching'}: error "
-            f"{self.ends.mean:.2f} % against {self.dense.mean:.2f} % dense (difference {plus_minus(self.excess)})."
+            f"{stable}: instability {plus_minus(self.instability)} points of error at {self.density:.1%} of the "
+            f"weights; {matching}: error {self.ends.mean:.2f} % against {self.dense.mean:.2f} % dense (difference "
+            f"{plus_minus(self.excess)}; n = {self.instability.n})."
         )
+
+
+def _below(value: Estimate, bound: float) -> bool | None:
+    if value.low is None or value.high is None or value.low <= bound < value.high:
+        return None
+    return value.high <= bound
 
 
 Measured = tuple[list[list[float]], list[float]]

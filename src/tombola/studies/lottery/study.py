@@ -56,9 +56,11 @@ def run_study(
 ) -> Result:
     """Runs, continues or shows the study of `config` in its folder below `out`.
 
-    A finished study is read, not run again. `results`, if given, gets a copy of the run's `results/`.
+    A finished study is read, not run again, and never made smaller: asked for fewer replicates than it was
+    finished with, it shows all of them. `results`, if given, gets a copy of the run's `results/`.
     """
     folder = run_folder(out, config.study, config.name, config)
+    config = _with_finished_replicates(folder, config)
     if results is not None:
         _refuse_foreign(results, folder)
     finished = _read_finished(folder, config)
@@ -76,9 +78,9 @@ def _run(
     data = data_facts(config, data_dir)
     rounds = plan_of(config, data["input_shape"], data["classes"])
     check_steps(config, data["training_examples"])
-    # From here on the results are not those of this config and number of replicates, until they are written.
-    (folder.results / SUMMARY).unlink(missing_ok=True)
     begin_or_continue(folder, config.study, config, {"data": data, "seed": config.seed})
+    # From here on the results are not those of this number of replicates, until they are written again.
+    (folder.results / SUMMARY).unlink(missing_ok=True)
     make_folder(folder.checkpoints)
     table = RowTable(folder.rows, UNIT)
     _refuse_broken_promises(table)
@@ -141,18 +143,37 @@ def _read_finished(folder: RunFolder, config: LotteryConfig) -> Result | None:
     asked = set(range(config.replicates))
     if not asked <= complete_replicates(rows, opened.units):
         return None
-    if read_json(folder.results / SUMMARY).get("replicates") != config.replicates:
-        return None  # these results are of another number of replicates
+    if _finished_replicates(folder) != config.replicates:
+        return None  # these results are damaged, or of another number of replicates: they are written again
     return make_result(folder, config, opened.data, rows, asked)
+
+
+def _with_finished_replicates(folder: RunFolder, config: LotteryConfig) -> LotteryConfig:
+    """The config with as many replicates as the run was last finished with, if these are more."""
+    return config.model_copy(update={"replicates": max(config.replicates, _finished_replicates(folder))})
+
+
+def _finished_replicates(folder: RunFolder) -> int:
+    """How many replicates the written results are of; 0 without (readable) results."""
+    summary = _summary_of(folder.results)
+    count = summary.get("replicates")
+    return count if isinstance(count, int) else 0
+
+
+def _summary_of(results: Path) -> dict[str, Any]:
+    """The summary in a results folder; empty when there is none that can be read, for it is made from rows."""
+    try:
+        found = read_json(results / SUMMARY)
+    except StorageError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _refuse_foreign(results: Path, folder: RunFolder) -> None:
     """Before hours of work: a results folder of another run must not be overwritten at their end."""
     if results.exists() and not results.is_dir():
         raise StorageError(f"--results {results}: is a file; name a folder")
-    summary = results / SUMMARY
-    found = read_json(summary) if summary.exists() else None
-    ours = isinstance(found, dict) and found.get("run") == folder.root.name
+    ours = _summary_of(results).get("run") == folder.root.name
     if not ours and any((results / name).exists() for name in NAMES):
         raise RunFolderError(f"--results {results}: holds files of another run or model; choose another folder")
     make_folder(results)

@@ -159,13 +159,15 @@ def show_runs(console: Console, out: Path) -> None:
             opened = open_run(manifest.parent)
             result = opened.result()
         except TombolaError as error:
-            rows.append((manifest.parent.name, "unreadable", str(error)))
+            rows.append((manifest.parent.name, "unreadable", str(error), ""))
             continue
         done = result.verdict.replicates if result else 0
         state = f"{done} of {opened.config.replicates} replicates"
-        rows.append((manifest.parent.name, state, result.verdict.sentence if result else "not finished"))
+        verdict = result.verdict if result else None
+        density = f"{verdict.density:.1%}" if verdict and verdict.density is not None else ""
+        rows.append((manifest.parent.name, state, verdict.outcome if verdict else "not finished", density))
     if rows:
-        console.print(_drawn(Table(("Run", "State", "Verdict"), rows), left=3))
+        console.print(_drawn(Table(("Run", "State", "Verdict", "At density"), rows), left=3))
     else:
         console.print(f"no lottery runs in {out}; start one with: tombola imp configs/imp_digits.yaml", markup=False)
 
