@@ -10,8 +10,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
-from small_study import SMALL_STUDY  # noqa: F401
-
 ROOT = Path(__file__).parent.parent
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-SMALL_STUDY = runpy.run_path(str(Path(__file__).parent.parent / "conftest.py"))["SMALL_STUDY"]
+from small_study import SMALL_STUDY
 
 Invoke = Callable[..., Result]
 WriteConfig = Callable[..., Path]
