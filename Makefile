@@ -29,16 +29,19 @@ test: $(VENV)/.stamp-test  ## install, then lint, type-check, check the import l
 	$(PY) -m pytest -n 2
 
 results-digits: $(VENV)/.stamp-core  ## rerun the demo's study into docs/results/lottery-digits.md and the README's picture
+	mkdir -p docs/results docs/images
 	$(TOMBOLA) imp configs/imp_digits.yaml --results runs/results-digits
 	cp runs/results-digits/summary.md docs/results/lottery-digits.md
-	mkdir -p docs/images && cp runs/results-digits/sparsity_curve.png docs/images/lottery-digits.png
+	cp runs/results-digits/sparsity_curve.png docs/images/lottery-digits.png
 
-results-mnist: $(VENV)/.stamp-core  ## rerun the study behind docs/results/lottery-mnist.md (about half an hour)
+results-mnist: $(VENV)/.stamp-core  ## rerun the study behind docs/results/lottery-mnist.md (about 40 minutes)
+	mkdir -p docs/results docs/images
 	$(TOMBOLA) imp configs/imp_lenet_300_100_short.yaml --results runs/results-mnist
 	cp runs/results-mnist/summary.md docs/results/lottery-mnist.md
-	mkdir -p docs/images && cp runs/results-mnist/sparsity_curve.png docs/images/lottery-mnist.png
+	cp runs/results-mnist/sparsity_curve.png docs/images/lottery-mnist.png
 
 results-lottery: $(VENV)/.stamp-core  ## rerun the studies behind docs/results/lottery.md (about an hour and a half)
+	mkdir -p docs/results docs/images
 	$(TOMBOLA) imp configs/imp_lenet_300_100_short.yaml
 	$(TOMBOLA) imp configs/imp_lenet5.yaml
 	$(TOMBOLA) imp configs/rewind_modes.yaml
@@ -47,6 +50,7 @@ results-lottery: $(VENV)/.stamp-core  ## rerun the studies behind docs/results/l
 	cp runs/lottery-rewind-modes-*/results/modes.png docs/images/rewind-modes.png
 
 benchmark: $(VENV)/.stamp-core  ## the training step against a plain loop and the arithmetic floor
+	mkdir -p docs/results docs/images
 	$(PY) benchmarks/training_step.py | tee docs/results/training-step.md
 
 clean:  ## remove the virtual environment and caches; run folders stay
