@@ -44,4 +44,3 @@ def test_its_commands_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`?make ([a-z-]+)`?", README):
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
-
