@@ -221,8 +221,7 @@ def _errors(debug: bool) -> Iterator[None]:
         received.append(number)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except KeyboardInterrupt:
@@ -239,6 +238,9 @@ def _errors(debug: bool) -> Iterator[None]:
             raise
         typer.echo(f"internal error: {type(error).__name__}: {error}; please report it with --debug", err=True)
         raise typer.Exit(1) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stopped(received: list[int]) -> NoReturn:

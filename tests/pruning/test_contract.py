@@ -91,7 +91,7 @@ class TestStructures:
 
 
 @pytest.mark.parametrize(
-    ("model", "criterion", "structure", "budget"), itertools.product(MODELS, criteria, structures, budgets)
+    ("model", "criterion", "structure", "budget"), list(itertools.product(MODELS, criteria, structures, budgets))
 )
 class TestEveryCombination:
     def test_prunes_exactly_purely_and_nested(self, model: str, criterion: str, structure: str, budget: str) -> None:
