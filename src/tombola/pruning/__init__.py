@@ -8,7 +8,7 @@ from tombola.pruning.budgets import PerLayerRates, budgets
 from tombola.pruning.criteria import criteria
 from tombola.pruning.masks import LayerSparsity, Mask, Masks
 from tombola.pruning.prunable import prunable_parameters
-from tombola.pruning.prune import prune
+from tombola.pruning.prune import UnsupportedParameterWarning, prune
 from tombola.pruning.schedules import schedules
 from tombola.pruning.structures import structures
 
@@ -17,6 +17,7 @@ __all__ = [
     "Mask",
     "Masks",
     "PerLayerRates",
+    "UnsupportedParameterWarning",
     "budgets",
     "criteria",
     "prunable_parameters",

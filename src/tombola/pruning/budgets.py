@@ -6,33 +6,50 @@ loses now. Which ones is not its business: the lowest scores go, ties by positio
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tombola.errors import PruningError
-from tombola.pruning.selection import apportion, lowest
+from tombola.pruning.protect import names
+from tombola.pruning.selection import Pool, apportion, lowest_of
 from tombola.registry import Registry
 
 
 @dataclass(frozen=True)
 class LayerUnits:
-    """The units of one layer: `scores` 1-D, `alive` 1-D boolean, both of the layer's number of units."""
+    """The units of one layer: `scores` 1-D, `alive` 1-D boolean, both of the layer's number of units.
+
+    `shape` is that of the weight. A protected layer loses nothing; its units count in the total all the same.
+    """
 
     name: str
     scores: Tensor
     alive: Tensor
+    shape: torch.Size
+    protected: bool = False
 
     @property
     def total(self) -> int:
         return self.alive.numel()
 
-    @property
+    @functools.cached_property
     def alive_count(self) -> int:
-        return int(self.alive.sum())
+        return int(self.alive.count_nonzero())
+
+    def room(self, min_keep: int) -> int:
+        """How many units may go."""
+        return 0 if self.protected else max(0, self.alive_count - min_keep)
+
+    @property
+    def pool(self) -> Pool:
+        """The scores of the live units."""
+        return Pool(self.scores, None if self.alive_count == self.total else self.alive)
 
 
 Budget = Callable[[Sequence[LayerUnits], float | None, int], list[int]]
@@ -47,11 +64,17 @@ def global_budget() -> Budget:
 
     def share(layers: Sequence[LayerUnits], sparsity: float | None, min_keep: int) -> list[int]:
         count = _units_to_remove(layers, sparsity, min_keep)
-        open_to_removal = [_removable(layer, min_keep) for layer in layers]
-        candidates = torch.cat([layer.scores[o] for layer, o in zip(layers, open_to_removal, strict=True)])
-        chosen = lowest(candidates, count)
-        sizes = [int(o.sum()) for o in open_to_removal]
-        return [int(part.sum()) for part in chosen.split(sizes)]
+        room = [layer.room(min_keep) for layer in layers]
+        removed = {index: 0 for index, free in enumerate(room) if not free}
+        while True:
+            competing = [index for index in range(len(layers)) if index not in removed]
+            counts = lowest_of([layers[index].pool for index in competing], count - sum(removed.values()))
+            # A layer that would lose more than it may gives what it can, and the others compete for the rest.
+            emptied = {i: room[i] for i, lost in zip(competing, counts, strict=True) if lost > room[i]}
+            if not emptied:
+                removed |= dict(zip(competing, counts, strict=True))
+                return [removed[index] for index in range(len(layers))]
+            removed |= emptied
 
     return share
 
@@ -63,10 +86,28 @@ def uniform_budget() -> Budget:
     def share(layers: Sequence[LayerUnits], sparsity: float | None, min_keep: int) -> list[int]:
         count = _units_to_remove(layers, sparsity, min_keep)
         gone = [layer.total - layer.alive_count for layer in layers]
-        room = [max(0, layer.alive_count - min_keep) for layer in layers]
-        upper = [g + r for g, r in zip(gone, room, strict=True)]
+        upper = [g + layer.room(min_keep) for g, layer in zip(gone, layers, strict=True)]
         ends = apportion(count + sum(gone), [layer.total for layer in layers], gone, upper)
         return [end - g for end, g in zip(ends, gone, strict=True)]
+
+    return share
+
+
+@budgets.register("erk")
+def erdos_renyi_kernel_budget() -> Budget:
+    """Density in proportion to the sum of a weight's dimensions over their product, so that small layers stay denser.
+
+    Erdős-Rényi-Kernel: Mocanu et al. 2018 (arXiv 1707.04780), for kernels Evci et al. 2020 (arXiv 1911.11134).
+    A layer that would be more than dense stays dense and the others share the rest.
+    """
+
+    def share(layers: Sequence[LayerUnits], sparsity: float | None, min_keep: int) -> list[int]:
+        count = _units_to_remove(layers, sparsity, min_keep)
+        alive = [layer.alive_count for layer in layers]
+        least = [a - layer.room(min_keep) for a, layer in zip(alive, layers, strict=True)]
+        weights = [Fraction(sum(layer.shape) * layer.total, layer.shape.numel()) for layer in layers]
+        kept = apportion(sum(alive) - count, weights, least, alive)
+        return [a - k for a, k in zip(alive, kept, strict=True)]
 
     return share
 
@@ -91,7 +132,8 @@ class PerLayerRates:
             raise PruningError("per-layer rates take no sparsity: leave it out, or use another budget")
         removed = []
         alive = {layer.name: layer.alive_count for layer in layers}
-        for name, count in self.counts(alive).items():
+        for layer, (name, count) in zip(layers, self.counts(alive).items(), strict=True):
+            count = 0 if layer.protected else count
             if count and alive[name] - count < min_keep:
                 raise PruningError(
                     f"{name}: removing {count} of {alive[name]} units would leave fewer than "
@@ -102,27 +144,13 @@ class PerLayerRates:
 
     def counts(self, alive: Mapping[str, int]) -> dict[str, int]:
         """How many units each layer loses when it has `alive` ones left, by parameter name."""
-        unknown = [name for name in self.layers if not any(_names(name, key) for key in alive)]
+        unknown = [name for name in self.layers if not any(names(name, key) for key in alive)]
         if unknown:
             raise PruningError(f"no layer is called {unknown[0]!r}; layers: {', '.join(alive)}")
         return {key: round(self._rate_of(key) * count) for key, count in alive.items()}
 
     def _rate_of(self, parameter: str) -> float:
-        return next((r for name, r in self.layers.items() if _names(name, parameter)), self.rate)
-
-
-def _names(layer: str, parameter: str) -> bool:
-    return parameter in (layer, f"{layer}.weight")
-
-
-def _removable(layer: LayerUnits, min_keep: int) -> Tensor:
-    """The live units that may go: all but the `min_keep` that would go last."""
-    protected = min(min_keep, layer.alive_count)
-    positions = layer.alive.nonzero().flatten()
-    open_to_removal = torch.zeros_like(layer.alive)
-    count = layer.alive_count - protected
-    open_to_removal[positions[lowest(layer.scores[positions], count)]] = True
-    return open_to_removal
+        return next((r for name, r in self.layers.items() if names(name, parameter)), self.rate)
 
 
 def _units_to_remove(layers: Sequence[LayerUnits], sparsity: float | None, min_keep: int) -> int:
@@ -138,14 +166,19 @@ def _units_to_remove(layers: Sequence[LayerUnits], sparsity: float | None, min_k
             f"sparsity {sparsity:g} asks for {target} of {total} units removed, but {total - alive} are removed "
             "already; removed units never come back"
         )
-    room = sum(max(0, layer.alive_count - min_keep) for layer in layers)
+    room = sum(layer.room(min_keep) for layer in layers)
     if count > room:
-        names = ", ".join(layer.name for layer in layers)
         raise PruningError(
             f"sparsity {sparsity:g} would remove {count} units, but only {room} can go while each layer keeps "
-            f"min_keep={min_keep}; the layers {names} would die"
+            f"min_keep={min_keep}{_and_protected(layers)}; the layers "
+            f"{', '.join(layer.name for layer in layers if not layer.protected)} would die"
         )
     return count
+
+
+def _and_protected(layers: Sequence[LayerUnits]) -> str:
+    held = sum(layer.alive_count for layer in layers if layer.protected)
+    return f" and protected layers their {held}" if held else ""
 
 
 def make_budget(budget: str | Budget) -> Budget:

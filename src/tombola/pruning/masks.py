@@ -5,6 +5,7 @@ Sparsity is always counted from the mask, never from `weight == 0`: a live weigh
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -168,6 +169,12 @@ class Masks(Mapping[str, Mask]):
         """How many removed weights of `model` are not 0; 0 when the masks hold. NaN counts as not 0."""
         parameters = self.parameters_of(model)
         return sum(int((p.detach()[~self[n].keep] != 0).sum()) for n, p in parameters.items())
+
+    def held(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> contextlib.AbstractContextManager[Masks]:
+        """Holds these masks in a training loop: `with masks.held(model, optimizer): ...` (see `held.held`)."""
+        from tombola.pruning.held import held  # which needs this module
+
+        return held(self, model, optimizer)
 
     def parameters_of(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """The parameters these masks belong to; PruningError when `model` has other names or shapes."""

@@ -1,24 +1,81 @@
-"""Which parameters are weights: those of Linear and convolution layers, and nothing else.
+"""Which parameters are weights, and how their axes are read.
 
-Biases and normalisation parameters are never pruned and never counted. A tied weight counts once, under the
-first name that `named_parameters` gives it.
+Weights are those of Linear and convolution layers, of Hugging Face's `Conv1D`, and the projections of
+`MultiheadAttention`; biases, normalisation parameters and embeddings are never pruned and never counted. A
+tied weight counts once, under the first name that `named_parameters` gives it. What is none of these and has
+two or more axes is *unsupported*: it is named (`unsupported_parameters`), never skipped in silence.
 """
 
 from __future__ import annotations
 
-from torch import nn
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from tombola.errors import PruningError
 
-PRUNABLE_MODULES = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
+Kind = Literal["linear", "convolution"]
+
+CONVOLUTIONS = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
+ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+_NEVER_PRUNED = (
+    *(nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.PReLU),
+    *(nn.modules.batchnorm._NormBase,),
+)
+_NEVER_PRUNED_NAMES = ("bias_k", "bias_v")  # of MultiheadAttention: biases with two empty axes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a weight's axes are read: the way to (groups, outputs, inputs, kernel positions) and back.
+
+    `outputs` and `inputs` are those of one group. Linear layers have one group and one kernel position. A
+    structure is defined on this form alone and so holds for every layer.
+    """
+
+    shape: torch.Size
+    kind: Kind = "linear"
+    groups: int = 1
+    inputs_first: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of one group."""
+        return self.shape[1] if self.inputs_first else self.shape[0] // self.groups
+
+    @property
+    def inputs(self) -> int:
+        """Inputs of one group."""
+        return self.shape[0] // self.groups if self.inputs_first else self.shape[1]
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """The kernel's size along each axis; empty for linear layers."""
+        return tuple(self.shape[2:])
+
+    @property
+    def kernel_positions(self) -> int:
+        return math.prod(self.kernel)
+
+    def canonical(self, tensor: Tensor) -> Tensor:
+        """`tensor` of the weight's shape as (groups, outputs, inputs, kernel positions); a view where possible."""
+        first, second = (self.inputs, self.outputs) if self.inputs_first else (self.outputs, self.inputs)
+        grouped = tensor.reshape(self.groups, first, second, self.kernel_positions)
+        return grouped.transpose(1, 2) if self.inputs_first else grouped
+
+    def original(self, canonical: Tensor) -> Tensor:
+        """The inverse of `canonical`."""
+        grouped = canonical.transpose(1, 2) if self.inputs_first else canonical
+        return grouped.reshape(self.shape)
 
 
 def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -26,13 +83,76 @@ def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
     Raises PruningError when there is none, or when one of them has no values yet (a lazy or meta module).
     """
-    weights = {id(m.weight) for m in model.modules() if isinstance(m, PRUNABLE_MODULES)}
+    weights = {id(parameter) for _, _, parameter in weights_of_modules(model)}
     found = {name: p for name, p in model.named_parameters() if id(p) in weights}
     if not found:
-        raise PruningError("the model has no Linear or convolution weight to prune")
+        odd = unsupported_parameters(model)
+        raise PruningError(
+            "the model has no Linear or convolution weight to prune"
+            + (f"; not supported: {_listed(odd)}" if odd else "")
+        )
     for name, parameter in found.items():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise PruningError(f"{name} has no shape yet: run the model once on an example, then prune")
         if parameter.is_meta:
             raise PruningError(f"{name} is on the meta device and has no values: give the model storage first")
     return found
+
+
+def weight_layouts(model: nn.Module) -> dict[str, Layout]:
+    """The layout of every prunable parameter, by name. A tied weight is read as its first module reads it."""
+    layouts: dict[int, Layout] = {}
+    for module, _, parameter in weights_of_modules(model):
+        layouts.setdefault(id(parameter), _layout(module, parameter))
+    return {name: layouts[id(parameter)] for name, parameter in prunable_parameters(model).items()}
+
+
+def weights_of_modules(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    """(module, attribute, parameter) of every weight of every module; a tied weight comes once per module."""
+    for module in model.modules():
+        for attribute in _weight_attributes(module):
+            parameter = module._parameters.get(attribute)
+            if parameter is not None:
+                yield module, attribute, parameter
+
+
+def unsupported_parameters(model: nn.Module) -> list[str]:
+    """Names of parameters of two or more axes that are neither weights nor known to be left alone.
+
+    Such are the matrices of recurrent layers, of modules that hold a bare parameter, and weights under a
+    parametrisation or under `torch.nn.utils.prune`.
+    """
+    known = {id(parameter) for _, _, parameter in weights_of_modules(model)}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and (isinstance(module, _NEVER_PRUNED) or name in _NEVER_PRUNED_NAMES):
+                known.add(id(parameter))
+    return [n for n, p in model.named_parameters() if id(p) not in known and _axes(p) >= 2]
+
+
+def _axes(parameter: nn.Parameter) -> int:
+    return 0 if isinstance(parameter, nn.parameter.UninitializedParameter) else parameter.dim()
+
+
+def _weight_attributes(module: nn.Module) -> tuple[str, ...]:
+    if isinstance(module, (nn.Linear, *CONVOLUTIONS)) or is_hugging_face_conv1d(module):
+        return ("weight",)
+    return ATTENTION_WEIGHTS if isinstance(module, nn.MultiheadAttention) else ()
+
+
+def is_hugging_face_conv1d(module: nn.Module) -> bool:
+    """Whether `module` is transformers' `Conv1D`, a Linear layer whose weight is (inputs, outputs)."""
+    transformers: Any = sys.modules.get("transformers.pytorch_utils")  # loaded if such a module exists at all
+    return transformers is not None and isinstance(module, transformers.Conv1D)
+
+
+def _layout(module: nn.Module, parameter: nn.Parameter) -> Layout:
+    if isinstance(parameter, nn.parameter.UninitializedParameter):
+        return Layout(torch.Size())  # refused by `prunable_parameters`
+    if isinstance(module, CONVOLUTIONS):
+        return Layout(parameter.shape, "convolution", module.groups, isinstance(module, _ConvTransposeNd))
+    return Layout(parameter.shape, inputs_first=is_hugging_face_conv1d(module))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

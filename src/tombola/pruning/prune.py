@@ -2,70 +2,212 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+import functools
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tombola.errors import PruningError
 from tombola.pruning.budgets import Budget, LayerUnits, make_budget
-from tombola.pruning.criteria import Criterion, Scores, ScoringContext, criteria
-from tombola.pruning.masks import Masks
-from tombola.pruning.prunable import prunable_parameters
+from tombola.pruning.criteria import (
+    Criterion,
+    Loss,
+    ScoreFunction,
+    Scores,
+    ScoringContext,
+    checked_batches,
+    make_criterion,
+)
+from tombola.pruning.criteria.network import at_least_float32
+from tombola.pruning.masks import Mask, Masks
+from tombola.pruning.protect import protected_names
+from tombola.pruning.prunable import Layout, prunable_parameters, unsupported_parameters, weight_layouts
+from tombola.pruning.schedules import geometric
 from tombola.pruning.selection import lowest
-from tombola.pruning.structures import Structure, structures
+from tombola.pruning.structures import Neuron, Structure, Weight, make_structure
+
+
+class UnsupportedParameterWarning(UserWarning):
+    """A parameter with two or more axes is left as it is, because it is no weight that Tombola can prune."""
 
 
 def prune(
     model: nn.Module,
     sparsity: float | None = None,
-    criterion: str | Criterion = "magnitude",
+    criterion: str | Criterion | ScoreFunction = "magnitude",
     structure: str | Structure = "weight",
     budget: str | Budget = "global",
     masks: Masks | None = None,
     batches: Iterable[Any] | None = None,
     *,
+    loss: Loss = functional.cross_entropy,
+    protect: Sequence[str] = (),
     min_keep: int = 1,
     seed: int = 0,
 ) -> Masks:
     """Masks that remove exactly `round(sparsity * N)` of the model's N units. The model is not changed.
 
     `sparsity` is the total target in [0, 1), earlier `masks` included; what they removed stays removed and is
-    never ranked again. The budget `PerLayerRates` takes no sparsity. Units go in the order of a stable sort
-    of their scores: ties by position. Every layer keeps at least `min_keep` units, and the rest of the
-    budget moves to other layers so that the total stays exact. `seed` feeds criteria that use chance.
+    never ranked again. Units are the structure's (weights, filters, ...) in all layers that have them; layers
+    that have none are left as they are. The budget `PerLayerRates` takes no sparsity, and n:m fixes its own.
+    Units go in the order of a stable sort of their scores: ties by position. Every layer keeps at least
+    `min_keep` units, layers that match a name or pattern in `protect` keep all, and the rest of the budget
+    moves to other layers so that the total stays exact.
 
-    Raises PruningError for a target that cannot be met (naming the layer), for NaN or infinite weights or
-    scores, for a model without prunable weights and for masks of another model.
+    `batches` of (inputs, targets) are for criteria that need gradients or activations, and all are used; `loss`
+    takes what the model gives and the targets. `seed` feeds criteria that use chance.
+
+    Raises PruningError for a target that cannot be met (naming the layer), for pieces that do not go together,
+    for NaN or infinite weights, NaN scores, a model without prunable weights and masks of another model. Warns
+    (UnsupportedParameterWarning) with the names of matrices that it cannot prune, unless they are protected.
     """
     _check_arguments(sparsity, min_keep)
     parameters = prunable_parameters(model)
-    for name, parameter in parameters.items():
-        if not bool(torch.isfinite(parameter.detach()).all()):
-            raise PruningError(f"{name} holds NaN or infinite weights: the model is broken, train it again")
-    if masks is None:
-        masks = Masks.full(model)
+    _refuse_broken(parameters)
+    masks = Masks.full(model) if masks is None else masks
     masks.parameters_of(model)  # refuses masks of another model
-    score = criteria.get(criterion) if isinstance(criterion, str) else criterion
-    unit = structures.get(structure) if isinstance(structure, str) else structure
-    scores = score(model, ScoringContext(seed=seed, batches=batches))
-    _check_scores(scores, parameters)
-    layers = [LayerUnits(name, unit.pool(scores[name]), unit.alive(mask.keep)) for name, mask in masks.items()]
-    counts = make_budget(budget)(layers, sparsity, min_keep)
-    kept = {
-        layer.name: unit.spread(_surviving_units(layer, count), masks[layer.name].shape)
-        for layer, count in zip(layers, counts, strict=True)
-    }
-    return Masks.from_tensors(kept) & masks
+    unsupported = unsupported_parameters(model)
+    protected = protected_names([*parameters, *unsupported], protect)
+    _name_unsupported([name for name in unsupported if name not in protected])
+    pruning = _Pruning(
+        model=model,
+        criterion=make_criterion(criterion),
+        structure=make_structure(structure),
+        budget=budget,
+        protected=protected,
+        context=ScoringContext(seed, checked_batches(batches), loss),
+        min_keep=min_keep,
+    )
+    for target in pruning.targets(sparsity, masks):
+        masks = pruning.once(target, masks)
+    return masks
 
 
-def _surviving_units(layer: LayerUnits, count: int) -> Tensor:
-    """The layer's live units without the `count` lowest of them."""
-    positions = layer.alive.nonzero().flatten()
-    survivors = layer.alive.clone()
-    survivors[positions[lowest(layer.scores[positions], count)]] = False
-    return survivors
+@dataclass(frozen=True)
+class _Pruning:
+    """The pieces of one call of `prune`, refused by name where they do not go together."""
+
+    model: nn.Module
+    criterion: Criterion
+    structure: Structure
+    budget: str | Budget
+    protected: set[str]
+    context: ScoringContext
+    min_keep: int
+
+    def __post_init__(self) -> None:
+        criterion, structure = self.criterion.name, self.structure.name
+        if self.criterion.outputs_only and not isinstance(self.structure, Neuron):
+            raise PruningError(
+                f"the criterion {criterion!r} scores whole outputs and does not go with the structure {structure!r}; "
+                "use neuron or filter"
+            )
+        if self.structure.sparsity is not None and self.budget not in ("global", "uniform"):
+            raise PruningError(f"the structure {structure!r} fixes every layer's sparsity: leave the budget out")
+
+    @functools.cached_property
+    def layouts(self) -> dict[str, Layout]:
+        """The layers that have such units, by the name of their weight."""
+        found = {n: layout for n, layout in weight_layouts(self.model).items() if self.structure.fits(layout)}
+        if not found:
+            raise PruningError(
+                f"no layer of the model has units of the structure {self.structure.name!r}: neurons are the outputs of "
+                "Linear layers, filters and channels belong to convolutions"
+            )
+        for name, layout in found.items():
+            if name not in self.protected:
+                try:
+                    self.structure.check(layout)
+                except PruningError as error:
+                    raise PruningError(f"{name}: {error}") from None
+        if self.protected.issuperset(found):
+            raise PruningError(f"every layer with units of the structure {self.structure.name!r} is protected")
+        return found
+
+    def targets(self, sparsity: float | None, masks: Masks) -> list[float | None]:
+        """The sparsities to prune to one after the other: one, unless the criterion works in rounds."""
+        if self.structure.sparsity is not None:
+            if sparsity is not None and not math.isclose(sparsity, self.structure.sparsity):
+                raise PruningError(
+                    f"the structure {self.structure.name!r} removes {self.structure.sparsity:g} of the weights of "
+                    f"every layer it takes, not {sparsity:g}; leave the sparsity out"
+                )
+            return [None]
+        if sparsity is None or self.criterion.rounds == 1:
+            return [sparsity]
+        start = self._share_removed(masks)
+        return [sparsity] if sparsity <= start else list(geometric(sparsity, self.criterion.rounds, start))
+
+    def once(self, sparsity: float | None, masks: Masks) -> Masks:
+        """One round of scoring and removing."""
+        layers = self._layers(masks)
+        counts = self._counts(layers, sparsity, masks)
+        kept = dict(masks)
+        for layer, count in zip(layers, counts, strict=True):
+            if count:
+                kept[layer.name] = self._without_lowest(layer, count, masks[layer.name])
+        return Masks(kept)
+
+    def _layers(self, masks: Masks) -> list[LayerUnits]:
+        scored = [name for name in self.layouts if name not in self.protected]
+        context = dataclasses.replace(
+            self.context,
+            masks=masks if masks.kept < masks.total else None,
+            names=frozenset(scored),
+            sum_over_units=lambda name, tensor: self.structure.sum_over_units(tensor, self.layouts[name]),
+        )
+        scores = self.criterion(self.model, context)
+        return [
+            LayerUnits(
+                name,
+                self._pooled(name, scores, masks[name]) if name in scored else torch.empty(0),
+                self.structure.alive(masks[name].keep, layout),
+                layout.shape,
+                protected=name in self.protected,
+            )
+            for name, layout in self.layouts.items()
+        ]
+
+    def _pooled(self, name: str, scores: Scores, mask: Mask) -> Tensor:
+        layout, score = self.layouts[name], scores.get(name)
+        if score is None or score.shape != layout.shape:
+            raise PruningError(f"{name}: the criterion gave no score tensor of shape {tuple(layout.shape)}")
+        if bool(torch.isnan(score).any()):
+            raise PruningError(f"{name}: the criterion gave NaN scores")
+        if not isinstance(self.structure, Weight):
+            # What is removed adds nothing to its unit, and a mean needs more than half precision.
+            score = mask.apply(at_least_float32(score))
+        return self.structure.pool(score, mask.keep, layout)
+
+    def _counts(self, layers: Sequence[LayerUnits], sparsity: float | None, masks: Masks) -> list[int]:
+        """How many live units each layer loses."""
+        if self.structure.sparsity is None:
+            return make_budget(self.budget)(layers, sparsity, self.min_keep)
+        counts = []
+        for layer in layers:
+            try:
+                keep, layout = masks[layer.name].keep, self.layouts[layer.name]
+                counts.append(0 if layer.protected else self.structure.removals(keep, layout))
+            except PruningError as error:
+                raise PruningError(f"{layer.name}: {error}") from None
+        return counts
+
+    def _without_lowest(self, layer: LayerUnits, count: int, mask: Mask) -> Mask:
+        units = lowest(layer.scores, count, layer.pool.among).logical_not_()
+        units &= layer.alive
+        keep = self.structure.spread(units, self.layouts[layer.name])
+        return Mask(keep) if isinstance(self.structure, Weight) else Mask(keep & mask.keep)
+
+    def _share_removed(self, masks: Masks) -> float:
+        alive = [self.structure.alive(masks[name].keep, layout) for name, layout in self.layouts.items()]
+        return 1 - sum(int(units.count_nonzero()) for units in alive) / sum(units.numel() for units in alive)
 
 
 def _check_arguments(sparsity: float | None, min_keep: int) -> None:
@@ -77,9 +219,20 @@ def _check_arguments(sparsity: float | None, min_keep: int) -> None:
         raise PruningError(f"min_keep is a number of units per layer, not {min_keep!r}")
 
 
-def _check_scores(scores: Scores, parameters: dict[str, nn.Parameter]) -> None:
+def _refuse_broken(parameters: Mapping[str, nn.Parameter]) -> None:
     for name, parameter in parameters.items():
-        if name not in scores or scores[name].shape != parameter.shape:
-            raise PruningError(f"{name}: the criterion gave no score tensor of shape {tuple(parameter.shape)}")
-        if bool(torch.isnan(scores[name]).any()):
-            raise PruningError(f"{name}: the criterion gave NaN scores")
+        if not parameter.numel():
+            continue
+        extremes = torch.aminmax(parameter.detach())  # NaN wins both; no copy of the weights is made
+        if not (math.isfinite(float(extremes.min)) and math.isfinite(float(extremes.max))):
+            raise PruningError(f"{name} holds NaN or infinite weights: the model is broken, train it again")
+
+
+def _name_unsupported(names: Sequence[str]) -> None:
+    if names:
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        warnings.warn(
+            f"left as they are, because they are no Linear or convolution weights: {shown}; protect them to say so",
+            UnsupportedParameterWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,31 @@
+"""Criteria: what a weight is worth. A higher score means worth keeping.
+
+`criterion.py` is the contract and the registry; the criteria lie beside it by what they look at.
+"""
+
+from tombola.pruning.criteria import activations, gradients, synflow, weights  # noqa: F401 (they register themselves)
+from tombola.pruning.criteria.criterion import (
+    Criterion,
+    Loss,
+    Needs,
+    ScoreFunction,
+    Scores,
+    ScoringContext,
+    checked_batches,
+    criteria,
+    make_criterion,
+    register,
+)
+
+__all__ = [
+    "Criterion",
+    "Loss",
+    "Needs",
+    "ScoreFunction",
+    "Scores",
+    "ScoringContext",
+    "checked_batches",
+    "criteria",
+    "make_criterion",
+    "register",
+]

@@ -1,0 +1,166 @@
+"""Criteria that look at what flows through the network: the inputs of its layers, and who reads their outputs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tombola.errors import PruningError
+from tombola.pruning.criteria.criterion import Needs, Scores, ScoringContext, register
+from tombola.pruning.criteria.network import at_least_float32, evaluation_mode, masked_weights, run
+from tombola.pruning.prunable import ATTENTION_WEIGHTS, prunable_parameters, weight_layouts, weights_of_modules
+
+Observer = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
+"""(module, arguments, keyword arguments, output) of a call."""
+
+
+@register("wanda", Needs.ACTIVATIONS)
+def wanda(model: nn.Module, context: ScoringContext) -> Scores:
+    """|w| times the norm of the inputs that it multiplies. Sun et al. 2024 (arXiv 2306.11695).
+
+    The norm is over all positions of all examples. The paper lets the weights of one output compete with each
+    other; here the budget says which weights do.
+    """
+    weights = masked_weights(model, context)
+    inputs = _SquaredInputs(model)
+    modules = {module for module, _ in inputs.names}
+    with evaluation_mode(model), _observed(modules, inputs), torch.no_grad():
+        for batch in context.batches or ():
+            run(model, weights, batch)
+    scores = {}
+    for name in context.scored(model):
+        if name not in inputs.sums or not bool(inputs.sums[name].any()):
+            raise PruningError(f"{name}: no input other than 0 reached it in the batches; protect the layer")
+        scores[name] = at_least_float32(weights[name].detach()).abs() * inputs.sums[name].sqrt()
+    return scores
+
+
+@register("bn-scale", Needs.EXAMPLE, outputs_only=True)
+def batch_norm_scale(model: nn.Module, context: ScoringContext) -> Scores:
+    """|scale| of the batch norm that reads an output. Liu et al. 2017, network slimming (arXiv 1708.06519).
+
+    Which batch norm reads which layer is seen in a run on the first batch. Raises PruningError naming a layer
+    that no batch norm with a scale reads.
+    """
+    norms = _norms_after(model, context)
+    layouts = weight_layouts(model)
+    scores = {}
+    for name in context.scored(model):
+        if name not in norms:
+            raise PruningError(
+                f"{name}: no batch norm reads its output, so bn-scale cannot score it; protect the layer"
+            )
+        layout = layouts[name]
+        by_output = at_least_float32(norms[name].weight.detach()).abs().view(layout.groups, layout.outputs, 1, 1)
+        scores[name] = layout.original(by_output.expand(-1, -1, layout.inputs, layout.kernel_positions)).clone()
+    return scores
+
+
+def _norms_after(model: nn.Module, context: ScoringContext) -> dict[str, _BatchNorm]:
+    """The batch norm that takes the very tensor that a layer gave, by the name of the layer's weight."""
+    names = _names_of_weights(model)
+    given: list[tuple[str, Tensor]] = []  # kept alive: a freed tensor's identity could come again
+    norms: dict[str, _BatchNorm] = {}
+
+    def observe(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+        if isinstance(module, _BatchNorm):
+            readable = [name for name, tensor in given if arguments and tensor is arguments[0]]
+            if readable and module.affine:
+                norms[readable[-1]] = module
+        elif isinstance(output, Tensor):
+            given.append((names[module, "weight"], output))
+
+    observed = {module for module, _ in names} | {m for m in model.modules() if isinstance(m, _BatchNorm)}
+    with evaluation_mode(model), _observed(observed, observe), torch.no_grad():
+        for batch in context.batches or ():
+            run(model, masked_weights(model, context), batch)
+            break
+    return norms
+
+
+def _names_of_weights(model: nn.Module) -> dict[tuple[nn.Module, str], str]:
+    """(module, attribute) -> name of the weight; a tied weight has one name in all its modules."""
+    names = {id(parameter): name for name, parameter in prunable_parameters(model).items()}
+    return {(module, attribute): names[id(parameter)] for module, attribute, parameter in weights_of_modules(model)}
+
+
+@contextlib.contextmanager
+def _observed(modules: Iterable[nn.Module], observe: Observer) -> Iterator[None]:
+    hooks = [module.register_forward_hook(observe, with_kwargs=True) for module in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _SquaredInputs:
+    """Gathers, for the entries of every weight, the squares of the inputs that they multiply."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.names = _names_of_weights(model)
+        self.sums: Scores = {}
+        self._inside = False
+
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+        if self._inside:  # a call made here, to measure
+            return
+        self._inside = True
+        try:
+            of = _of_attention if isinstance(module, nn.MultiheadAttention) else _of_layer
+            found = of(module, arguments, keywords)
+            for owner, attribute, squares in found:
+                name = self.names[owner, attribute]
+                self.sums[name] = self.sums[name].add_(squares) if name in self.sums else squares
+        finally:
+            self._inside = False
+
+
+Found = Iterator[tuple[nn.Module, str, Tensor]]
+"""(module, attribute, Σ x² of the attribute's shape)."""
+
+
+def _of_layer(module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Found:
+    """A layer is linear in its weight, so the derivative of its summed outputs for an entry is the sum of the inputs
+    that the entry multiplies. With x² as input this is the sum asked for, in every kind of convolution."""
+    tensors = {name: torch.zeros_like(at_least_float32(p.detach())) for name, p in module.named_parameters()}
+    weight = tensors["weight"].requires_grad_()
+    arguments = tuple(_squared(value) for value in arguments)
+    keywords = {key: _squared(value) for key, value in keywords.items()}
+    with torch.enable_grad():
+        output = functional_call(module, tensors, arguments, keywords)
+        yield module, "weight", torch.autograd.grad(output.sum(), weight)[0]
+
+
+def _of_attention(module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Found:
+    """Queries, keys and values reach their projections as they are; what the output projection reads is seen by
+    putting the identity in its place."""
+    given = dict(zip(("query", "key", "value"), arguments, strict=False)) | keywords
+    read = [_sum_of_squares(given[role]) for role in ("query", "key", "value")]
+    if module.in_proj_weight is not None:
+        rows = [sums.expand(module.embed_dim, -1) for sums in read]
+        yield module, "in_proj_weight", torch.cat(rows)
+    else:
+        for attribute, sums in zip(ATTENTION_WEIGHTS[1:], read, strict=True):
+            yield module, attribute, sums.expand(module.embed_dim, -1).clone()
+    projection = module.out_proj
+    identity = {"out_proj.weight": torch.eye(module.embed_dim).to(projection.weight)}
+    if projection.bias is not None:
+        identity["out_proj.bias"] = torch.zeros_like(projection.bias)
+    mixed = functional_call(module, identity, arguments, keywords)[0]
+    yield projection, "weight", _sum_of_squares(mixed).expand(module.embed_dim, -1).clone()
+
+
+def _squared(value: Any) -> Any:
+    return at_least_float32(value.detach()).square() if isinstance(value, Tensor) else value
+
+
+def _sum_of_squares(inputs: Tensor) -> Tensor:
+    """Over all positions, for each feature."""
+    return _squared(inputs).flatten(0, -2).sum(0)

@@ -1,0 +1,136 @@
+"""What a criterion is, what it may use, and the registry.
+
+A criterion is a function `(model, context) -> {parameter name: scores}`, one score tensor of the parameter's
+shape per parameter that is asked for; a higher score means worth keeping. Adding one is the function, about ten lines,
+and its `register` line, which says what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sized
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tombola.errors import PruningError
+from tombola.pruning.masks import Masks
+from tombola.pruning.prunable import prunable_parameters
+from tombola.registry import Registry
+
+Scores = dict[str, Tensor]
+Loss = Callable[[Any, Any], Tensor]
+"""(what the model gave, targets) -> the mean loss of a batch, a scalar."""
+
+
+class Needs(StrEnum):
+    """What a criterion looks at beside the weights."""
+
+    WEIGHTS = "weights"
+    EXAMPLE = "an example input"
+    ACTIVATIONS = "activations"
+    GRADIENTS = "gradients"
+
+
+def same(name: str, tensor: Tensor) -> Tensor:
+    """The sum over units that are single weights."""
+    return tensor
+
+
+@dataclass(frozen=True)
+class ScoringContext:
+    """What a criterion may use: data, a loss, the masks so far, the units that will be removed, a seed.
+
+    `batches` are pairs (inputs, targets), or mappings that a model takes as keywords and answers with an object
+    that has a `loss`. All of them are used, and each may be used more than once. Criteria look at the network
+    *under* its `masks`, and score the parameters called `names` (None: all prunable ones).
+    `sum_over_units(name, tensor)` gives every weight the sum over its unit, for criteria that judge a unit by the
+    joint effect of its weights.
+    """
+
+    seed: int = 0
+    batches: Iterable[Any] | None = None
+    loss: Loss = functional.cross_entropy
+    masks: Masks | None = None
+    names: Collection[str] | None = None
+    sum_over_units: Callable[[str, Tensor], Tensor] = field(default=same)
+
+    def scored(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """The parameters to score, by name."""
+        parameters = prunable_parameters(model)
+        return {n: p for n, p in parameters.items() if self.names is None or n in self.names}
+
+
+ScoreFunction = Callable[[nn.Module, ScoringContext], Scores]
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A registered score function.
+
+    `outputs_only`: it scores whole outputs of a layer, so only structures that remove these go with it.
+    `rounds`: into how many rounds of scoring and pruning one pruning is divided, on a geometric schedule.
+    """
+
+    name: str
+    score: ScoreFunction
+    needs: Needs
+    outputs_only: bool = False
+    rounds: int = 1
+
+    @property
+    def description(self) -> str:
+        """The first sentence of its documentation."""
+        return " ".join((self.score.__doc__ or "").split()).partition(". ")[0].rstrip(".")
+
+    def __call__(self, model: nn.Module, context: ScoringContext) -> Scores:
+        if self.needs is not Needs.WEIGHTS and context.batches is None:
+            raise PruningError(
+                f"the criterion {self.name!r} needs {self.needs}: pass batches=, an iterable of (inputs, targets) "
+                "such as a DataLoader"
+            )
+        return self.score(model, context)
+
+
+criteria: Registry[Criterion] = Registry("criterion")
+
+
+def register(
+    name: str, needs: Needs = Needs.WEIGHTS, *, outputs_only: bool = False, rounds: int = 1
+) -> Callable[[ScoreFunction], ScoreFunction]:
+    """Decorator that files a score function as a criterion."""
+
+    def decorate(score: ScoreFunction) -> ScoreFunction:
+        criteria.register(name)(Criterion(name, score, needs, outputs_only, rounds))
+        return score
+
+    return decorate
+
+
+def make_criterion(criterion: str | Criterion | ScoreFunction) -> Criterion:
+    """A criterion from its registered name, from a plain score function, or the criterion object itself."""
+    if isinstance(criterion, Criterion):
+        return criterion
+    if isinstance(criterion, str):
+        return criteria.get(criterion)
+    return Criterion(getattr(criterion, "__name__", "custom"), criterion, Needs.WEIGHTS)
+
+
+def checked_batches(batches: Iterable[Any] | None) -> Iterable[Any] | None:
+    """`batches` as something that can be gone through again and again; PruningError when it holds no batches."""
+    if batches is None:
+        return None
+    if isinstance(batches, (Tensor, Mapping)) or _is_one_batch(batches):
+        raise PruningError("`batches` is one batch, not an iterable of them: write batches=[(inputs, targets)]")
+    if not isinstance(batches, Iterable):
+        raise PruningError(f"`batches` is an iterable of (inputs, targets), not {type(batches).__name__}")
+    again = list(batches) if iter(batches) is batches else batches  # an iterator would be used up by one pass
+    if isinstance(again, Sized) and not len(again):
+        raise PruningError("`batches` is empty: a criterion needs at least one batch")
+    return again
+
+
+def _is_one_batch(batches: Any) -> bool:
+    return isinstance(batches, tuple) and len(batches) == 2 and all(isinstance(part, Tensor) for part in batches)

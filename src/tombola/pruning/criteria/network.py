@@ -1,0 +1,120 @@
+"""A network as a function of its weights: what criteria compute with, without touching the model.
+
+Everything happens in evaluation mode (no dropout, stored batch-norm statistics) on copies of the weights under
+their masks, so that scoring changes neither parameters, gradients, statistics nor the random state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from tombola.errors import PruningError
+from tombola.pruning.criteria.criterion import Scores, ScoringContext
+from tombola.pruning.prunable import prunable_parameters
+
+Weights = dict[str, Tensor]
+
+
+def masked_weights(model: nn.Module, context: ScoringContext) -> Weights:
+    """Copies of all prunable weights, removed ones 0; those to be scored ask for gradients."""
+    scored = context.scored(model)
+    masked = {
+        name: p.detach().clone() if context.masks is None else context.masks[name].apply(p.detach())
+        for name, p in prunable_parameters(model).items()
+    }
+    return {name: weight.requires_grad_(name in scored) for name, weight in masked.items()}
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode and gradients on; every module's own mode comes back afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def inputs_of(batch: Any) -> Any:
+    """What of a batch goes into the model."""
+    return batch[0] if isinstance(batch, (tuple, list)) else batch
+
+
+def run(model: nn.Module, tensors: Mapping[str, Tensor], batch: Any) -> Any:
+    """The model's output on a batch, with `tensors` in place of the parameters and buffers of these names."""
+    device = next(iter(tensors.values())).device
+    if isinstance(batch, Mapping):
+        return functional_call(model, dict(tensors), (), {key: _to(value, device) for key, value in batch.items()})
+    return functional_call(model, dict(tensors), (_to(inputs_of(batch), device),))
+
+
+def mean_loss(model: nn.Module, weights: Weights, batch: Any, context: ScoringContext) -> Tensor:
+    """The mean loss of a batch; PruningError when the batch brings none or it is not a finite number."""
+    output = run(model, weights, batch)
+    if isinstance(batch, Mapping):
+        loss = getattr(output, "loss", None)
+        if loss is None:
+            raise PruningError("a batch of keywords needs a model that answers with a `loss`: add labels to the batch")
+    elif isinstance(batch, (tuple, list)) and len(batch) == 2:
+        loss = context.loss(output, _to(batch[1], next(iter(weights.values())).device))
+    else:
+        raise PruningError("the loss needs batches of (inputs, targets): this one has no targets")
+    if not (isinstance(loss, Tensor) and loss.dim() == 0 and bool(torch.isfinite(loss))):
+        shown = float(loss) if isinstance(loss, Tensor) and loss.numel() == 1 else type(loss).__name__
+        raise PruningError(f"the loss of a batch must be one finite number, not {shown}")
+    return loss
+
+
+def gradients(loss: Tensor, weights: Weights, *, differentiable: bool = False) -> Weights:
+    """The gradient of `loss` for the weights that ask for one; PruningError names one that it does not depend on."""
+    asking = {name: weight for name, weight in weights.items() if weight.requires_grad}
+    if not loss.requires_grad:
+        raise PruningError("the loss has no gradient: it does not depend on the weights, or was computed under no_grad")
+    found = torch.autograd.grad(loss, list(asking.values()), create_graph=differentiable, allow_unused=True)
+    for name, gradient in zip(asking, found, strict=True):
+        if gradient is None:
+            raise PruningError(f"{name}: no gradient reaches it, the loss does not depend on it; protect the layer")
+    return dict(zip(asking, found, strict=True))
+
+
+def loss_gradients(model: nn.Module, weights: Weights, context: ScoringContext) -> Iterator[Weights]:
+    """The gradient of the mean loss of each batch, one batch after the other."""
+    for batch in context.batches or ():
+        yield gradients(mean_loss(model, weights, batch, context), weights)
+
+
+def mean_gradient(model: nn.Module, weights: Weights, context: ScoringContext) -> Weights:
+    """The gradient of the mean over all batches of their mean losses."""
+    return mean_of(loss_gradients(model, weights, context))
+
+
+def mean_of(terms: Iterator[Weights]) -> Scores:
+    """The mean of tensors by name, in float32 at least."""
+    total: Scores = {}
+    count = 0
+    for term in terms:
+        count += 1
+        for name, tensor in term.items():
+            wide = at_least_float32(tensor.detach())
+            total[name] = total[name].add_(wide) if name in total else wide.clone()
+    if not count:
+        raise PruningError("`batches` is empty: a criterion needs at least one batch")
+    return {name: tensor.div_(count) for name, tensor in total.items()}
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half-precision numbers as float32: products and sums of scores would run out of their range."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value

@@ -1,0 +1,32 @@
+"""Layers that are left alone, by name or pattern."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+
+from tombola.errors import PruningError
+from tombola.registry import suggest
+
+
+def protected_names(parameters: Iterable[str], protect: Sequence[str]) -> set[str]:
+    """The parameters that `protect` names: `output`, `output.weight`, or a pattern such as `stage_1.*`.
+
+    Raises PruningError for an entry that matches nothing.
+    """
+    if isinstance(protect, str):
+        raise PruningError(f"`protect` is a list of names and patterns: write protect=[{protect!r}]")
+    known = list(parameters)
+    found: set[str] = set()
+    for pattern in protect:
+        matching = [name for name in known if names(pattern, name)]
+        if not matching:
+            layers = [name.removesuffix(".weight") for name in known]
+            raise PruningError(f"protect: no layer is called {pattern!r}{suggest(pattern, layers)}")
+        found.update(matching)
+    return found
+
+
+def names(layer: str, parameter: str) -> bool:
+    """Whether `layer`, a name or pattern with or without `.weight`, means the parameter."""
+    return any(fnmatch.fnmatchcase(parameter, pattern) for pattern in (layer, f"{layer}.weight"))
