@@ -218,7 +218,7 @@ def test_only_data_sets_of_ones_own_take_a_folder() -> None:
 def test_new_options_rename_no_old_run() -> None:
     assert DataConfig(name="digits").identity() == {"name": "digits"}
     assert identity_hash("s", DataConfig(name="digits")) == identity_hash(
-        "s", DataConfig(name="digits", normalise=False)
+        "s", DataConfig(name="digits", normalise=False, training=None)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -88,6 +89,63 @@ def test_too_few_examples_are_an_error(count: int, validation: int, test: int, s
     assert "\n" not in str(caught.value)
 
 
+@given(count=st.integers(60, 200), training=st.integers(20, 40), seed=st.integers(0), own=st.booleans(), data=st.data())
+@settings(deadline=None, max_examples=60)
+def test_fewer_training_examples_are_the_first_of_the_split(
+    count: int, training: int, seed: int, own: bool, data: st.DataObject
+) -> None:
+    raw = _raw(count, 15 if own else 0)
+    whole = split(raw, seed, 5, 10)
+    assume(len(torch.unique(whole.train.targets[:training])) == 2)
+    fewer = split(raw, seed, 5, 10, training=training)
+    train, *held = _numbers(whole)
+    assert _numbers(fewer) == [train[:training], *held]
+    assert _targets_follow(fewer)
+    assert (fewer.classes, fewer.checksum) == (whole.classes, whole.checksum)
+    assert _numbers(split(raw, seed, 5, 10, training=len(train))) == [train, *held]
+    more = data.draw(st.integers(len(train) + 1))
+    with pytest.raises(DataError, match=f"numbered: {more} training examples .* {len(train)} are left") as caught:
+        split(raw, seed, 5, 10, training=more)
+    assert "\n" not in str(caught.value)
+    assert ("10 test examples" in str(caught.value)) != own
+
+
+def test_fewer_training_examples_of_one_class_are_an_error() -> None:
+    raw = _raw(100)
+    alike = next(seed for seed in range(50) if len(split(raw, seed, 5, 10).train.targets[:2].unique()) == 1)
+    with pytest.raises(DataError, match="same class"):
+        split(raw, alike, 5, 10, training=2)
+
+
+# Digests of the digits' three parts as they were before `training` could be chosen.
+DIGITS = {
+    0: "01f3ba40cd98c5b8",
+    7: "cc1150638856b392",
+}
+
+
+@pytest.mark.parametrize("seed", DIGITS)
+def test_the_split_of_a_seed_never_changes(seed: int) -> None:
+    data = load_data(DataConfig(name="digits"), seed)
+    digest = hashlib.sha256()
+    for part in (data.train, data.validation, data.test):
+        digest.update(part.inputs.numpy().tobytes() + part.targets.numpy().tobytes())
+    assert digest.hexdigest()[:16] == DIGITS[seed]
+
+
+def test_a_config_asks_for_training_examples() -> None:
+    config = DataConfig(name="digits", training=100)
+    few, all_of_them = load_data(config, seed=3), load_data(DataConfig(name="digits"), seed=3)
+    assert [len(part) for part in (few.train, few.validation, few.test)] == [100, 180, 360]
+    assert torch.equal(few.train.inputs, all_of_them.train.inputs[:100])
+    normal = load_data(DataConfig(name="digits", training=100, normalise=True), seed=3)
+    assert abs(float(normal.train.inputs.mean())) < 1e-5  # of those used, not of all
+    assert config.identity() == {"name": "digits", "training": 100}
+    assert DataConfig(name="digits", training=None).identity() == {"name": "digits"}
+    with pytest.raises(DataError, match=r"digits: 1258 training examples are asked for, but 1257 are left beside 180"):
+        load_data(DataConfig(name="digits", training=1258), seed=3)
+
+
 def test_one_class_and_lost_labels_are_errors() -> None:
     inputs = torch.zeros(4, 1, 1, 1)
     with pytest.raises(DataError, match="one: all training labels are the same class"):
@@ -143,6 +201,8 @@ def test_the_published_checksums_are_those_of_the_decompressed_files(data_home_w
         ({"name": "digits", "folder": "x"}, "folder"),
         ({"name": "digits", "validation": 0}, "validation"),
         ({"name": "digits", "test": -1}, "test"),
+        ({"name": "digits", "training": 1}, "training"),
+        ({"name": "digits", "training": True}, "training"),
     ],
 )
 def test_a_config_that_cannot_be_used(content: dict[str, object], says: str) -> None:

@@ -22,6 +22,8 @@ from tombola.training import Recipe, fit
 from tombola.training.fit import Evaluation, Training
 
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
+SMALL = (1, 32, 32)
+"""What `narrow` takes; a VGG halves it five times."""
 NARROW = {
     "lenet-300-100": (12, 8),
     "lenet5": (3, 4, 12, 8),
@@ -30,6 +32,7 @@ NARROW = {
     "conv4": (4, 4, 5, 5, 12, 8),
     "conv6": (4, 4, 5, 5, 6, 6, 12, 8),
     "resnet20": (4, 5, 8),
+    **dict.fromkeys(("vgg11", "vgg13", "vgg16", "vgg19"), (6, 6, 7, 8, 8)),
 }
 """Networks that train in a moment; a new architecture wants its line here."""
 
@@ -39,17 +42,17 @@ def spec_of(architecture: str, shape: tuple[int, ...] = CIFAR, **fields: object)
     return validate(content, ModelSpec, "test")
 
 
-def narrow(architecture: str, shape: tuple[int, ...] = (1, 16, 16), seed: int = 3) -> ModelSpec:
+def narrow(architecture: str, shape: tuple[int, ...] = SMALL, seed: int = 3) -> ModelSpec:
     return spec_of(architecture, shape, widths=NARROW[architecture], seed=seed)
 
 
 @pytest.fixture(scope="module")
 def digits() -> DataSet:
-    """Digits at 16×16, because LeNet-5's convolutions are not padded."""
+    """Digits of the shape `SMALL`."""
     small = load_data(DataConfig(name="digits"), seed=0)
 
     def enlarge(part: Examples, count: int) -> Examples:
-        inputs = part.inputs[:count].repeat_interleave(2, 2).repeat_interleave(2, 3)
+        inputs = part.inputs[:count].repeat_interleave(4, 2).repeat_interleave(4, 3)
         return Examples(inputs, part.targets[:count])
 
     parts = enlarge(small.train, 300), enlarge(small.validation, 60), enlarge(small.test, 60)
@@ -72,6 +75,10 @@ def digits() -> DataSet:
                 "output",
             ],
         ),
+        *(
+            (f"vgg{depth}", [*(f"conv_{number}" for number in range(1, depth - 2)), "output"])
+            for depth in (11, 13, 16, 19)  # the paper counts three dense layers
+        ),
     ],
 )
 def test_layers_have_their_names(architecture: str, layers: list[str]) -> None:
@@ -88,6 +95,11 @@ WEIGHTS = [
     ("conv4", CIFAR, 9 * (3 + 64 + 128 + 256) * 64 + 8 * 8 * 128 * 256 + 256 * 256 + 2560, 2_425_024),  # "2.4M"
     ("conv6", CIFAR, 9 * (3 + 64 + 128 + 256 + 512 + 1024) * 64 + 16 * 256 * 256 + 256 * 256 + 2560, 2_261_184),
     ("resnet20", CIFAR, 9 * (48 + 6 * 256 + 512 + 5 * 1024 + 2048 + 5 * 4096) + 640, 268_336),  # "0.27M"
+    # Convolutions after the first, in units of 64 × 64 channels; then 512 × 10 of the output.
+    ("vgg11", CIFAR, 9 * (192 + 4096 * (2 + 8 + 16 + 32 + 3 * 64)) + 5120, 9_222_848),
+    ("vgg13", CIFAR, 9 * (192 + 4096 * (1 + 2 + 4 + 8 + 16 + 32 + 3 * 64)) + 5120, 9_407_168),
+    ("vgg16", CIFAR, 9 * (192 + 4096 * (1 + 2 + 4 + 8 + 2 * 16 + 32 + 5 * 64)) + 5120, 14_715_584),  # "14.7M"
+    ("vgg19", CIFAR, 9 * (192 + 4096 * (1 + 2 + 4 + 8 + 3 * 16 + 32 + 7 * 64)) + 5120, 20_024_000),  # "20.0M"
 ]
 
 
@@ -122,7 +134,7 @@ def test_resnet20_has_269_722_parameters_and_weightless_shortcuts() -> None:
 
 
 @pytest.mark.parametrize("architecture", list(architectures))
-@pytest.mark.parametrize(("shape", "classes"), [((1, 16, 16), 2), ((3, 33, 20), 7), ((2, 28, 28), 10)])
+@pytest.mark.parametrize(("shape", "classes"), [((1, 32, 32), 2), ((3, 51, 34), 7), ((2, 36, 36), 10)])
 def test_logits_have_a_column_per_class(architecture: str, shape: tuple[int, ...], classes: int) -> None:
     model = build(spec_of(architecture, shape, classes=classes, widths=NARROW[architecture]))
     for train in (True, False):
@@ -174,6 +186,7 @@ class TestWidths:
             ({"architecture": "conv2", "widths": [64, 64]}, "conv2 takes 4 widths, such as [64, 64, 256, 256], not 2"),
             ({"architecture": "lenet5-caffe", "widths": [1] * 4}, "lenet5-caffe takes 3 widths"),
             ({"architecture": "resnet20", "widths": []}, "resnet20 takes 3 widths"),
+            ({"architecture": "vgg16", "widths": [64] * 13}, "vgg16 takes 5 widths, such as [64, 128, 256, 512, 512]"),
             ({"widths": []}, "lenet-300-100 takes at least one width, such as [300, 100]"),
             ({"architecture": "conv6", "widths": [0] * 8}, "widths.0"),
         ],
@@ -195,6 +208,36 @@ class TestWidths:
             assert 20 < len(known.description) < 90
             assert "\n" not in known.description
             known.check_widths(name, known.widths)
+
+
+def test_a_vgg_is_the_papers_table() -> None:
+    """Configuration D of table 1, the mean over the picture, and nothing with a bias but norms and output."""
+    model = build(spec_of("vgg16"))
+    names = []
+    for number in range(1, 14):
+        names += [f"conv_{number}", f"norm_{number}", f"relu_{number}"]
+        if number in (ends := [2, 4, 7, 10, 13]):
+            names.append(f"pool_{ends.index(number) + 1}")
+    assert [name for name, _ in model.named_children()] == [*names, "pool", "flatten", "output"]
+    layers = [module for module in model if isinstance(module, nn.Conv2d)]
+    assert [layer.out_channels for layer in layers] == [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
+    assert all((layer.kernel_size, layer.padding, layer.bias) == ((3, 3), (1, 1), None) for layer in layers)
+    hidden, shapes = torch.zeros(1, 3, 64, 64), {}
+    for name, module in model.eval().named_children():
+        hidden = module(hidden)
+        shapes[name] = tuple(hidden.shape[1:])
+    pools = [shapes[f"pool_{stage}"] for stage in range(1, 6)]
+    assert pools == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 2, 2)]
+    assert shapes["pool"] == (512, 1, 1)
+
+
+def test_a_vgg_takes_any_widths() -> None:
+    quarter = Masks.full(build(spec_of("vgg16", widths=(16, 32, 64, 128, 128))))
+    unit = 16 * 16
+    assert quarter.total == 9 * (48 + unit * (1 + 2 + 4 + 8 + 2 * 16 + 32 + 5 * 64)) + 1280
+    falling = Masks.full(build(spec_of("vgg11", widths=(9, 7, 5, 3, 1))))
+    assert falling["output.weight"].total == 10
+    assert falling["conv_8.weight"].total == 9
 
 
 def test_a_convolution_costs_two_flops_a_weight_and_position() -> None:
@@ -221,6 +264,20 @@ def test_resnet20_costs_what_the_literature_says() -> None:
     assert count_flops(model, CIFAR, Masks.full(model)).dense == 2 * (sum(stages) + 640) == 2 * 40_551_040
 
 
+def test_vgg16_costs_what_the_literature_says() -> None:
+    """3.13e8 multiply-adds, which Li et al. 2017 (arXiv 1608.08710) give for one with a dense layer of 512 more."""
+    model = build(spec_of("vgg16"))
+    unit = 9 * 64 * 64
+    stages = (
+        32 * 32 * (9 * 3 * 64 + unit),
+        16 * 16 * unit * (2 + 4),
+        8 * 8 * unit * (8 + 2 * 16),
+        4 * 4 * unit * (32 + 2 * 64),
+        2 * 2 * unit * 3 * 64,
+    )
+    assert count_flops(model, CIFAR, Masks.full(model)).dense == 2 * (sum(stages) + 5120) == 2 * 313_201_664
+
+
 @pytest.mark.parametrize("architecture", list(architectures))
 def test_the_same_spec_makes_the_same_bits(architecture: str) -> None:
     first = content_sha256(build(narrow(architecture)).state_dict())
@@ -237,7 +294,7 @@ from tombola.models import load_model
 torch.set_num_threads(1)
 for folder in sys.argv[1:]:
     model, spec, masks = load_model(Path(folder))
-    logits = model.eval()(torch.linspace(0, 1, 2 * 256).reshape(2, 1, 16, 16))
+    logits = model.eval()(torch.linspace(0, 1, 2 * 1024).reshape(2, 1, 32, 32))
     print(spec.architecture, logits.detach().numpy().tobytes().hex(), masks.kept)
 """
 
@@ -247,11 +304,11 @@ def test_a_fresh_process_rebuilds_every_architecture_to_the_bit(tmp_path: Path) 
     for name in architectures:
         spec = narrow(name)
         model = build(spec)
-        model(torch.rand(5, 1, 16, 16))  # batch norm's buffers are part of a model
+        model(torch.rand(5, *SMALL))  # batch norm's buffers are part of a model
         masks = prune(model, 0.5)
         masks.apply_(model)
         save_model(tmp_path / name, spec, model, masks)
-        logits = model.eval()(torch.linspace(0, 1, 2 * 256).reshape(2, 1, 16, 16))
+        logits = model.eval()(torch.linspace(0, 1, 2 * 1024).reshape(2, *SMALL))
         expected.append(f"{name} {logits.detach().numpy().tobytes().hex()} {masks.kept}")
     command = [sys.executable, "-c", LOGITS, *(str(tmp_path / name) for name in architectures)]
     there = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)

@@ -87,11 +87,15 @@ class DataSet:
         return tuple(self.train.inputs.shape[1:])
 
 
-def split(raw: RawData, seed: int, validation: int, test: int, normalise: bool = False) -> DataSet:
+def split(
+    raw: RawData, seed: int, validation: int, test: int, normalise: bool = False, training: int | None = None
+) -> DataSet:
     """A random split by `seed` alone: `validation` examples, `test` examples unless the source has a test set.
 
-    With `normalise`, all three parts are normalised by the training part, channel by channel. Raises DataError when
-    too little is left to train on, a part would be empty, or a channel that is normalised is constant.
+    The rest is to train on, or with `training` only the first so many of it: fewer are always part of more, and the
+    other two parts stay the same. With `normalise`, all three parts are normalised by the training part, channel by
+    channel. Raises DataError when too little is left to train on, less than `training` asks for, a part would be
+    empty, or a channel that is normalised is constant.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "split"))
     order = torch.randperm(len(raw.training), generator=generator)
@@ -105,7 +109,13 @@ def split(raw: RawData, seed: int, validation: int, test: int, normalise: bool =
     validation_part = raw.training.at(order[held_out : held_out + validation])
     if not len(test_part) or not len(validation_part):
         raise DataError(f"{raw.name}: validation and test need at least one example each")
-    train = raw.training.at(order[held_out + validation :])
+    left = order[held_out + validation :]
+    if training is not None and training > len(left):
+        raise DataError(
+            f"{raw.name}: {training} training examples are asked for, but {len(left)} are left beside {validation} "
+            "validation" + (f" and {held_out} test examples" if held_out else " examples")
+        )
+    train = raw.training.at(left[:training])
     if len(torch.unique(train.targets)) < 2:
         raise DataError(f"{raw.name}: all training labels are the same class; a classifier needs two")
     if not normalise:

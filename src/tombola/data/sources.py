@@ -40,6 +40,7 @@ class DataConfig(Config):
     folder: Path | None = Field(None, description="for `idx`, `npz` and `folder`: where your own data lie")
     validation: int | None = Field(None, ge=1, description="validation examples; default a tenth, MNIST 5,000")
     test: int | None = Field(None, ge=1, description="test examples, where the data come without a test set")
+    training: int | None = Field(None, ge=2, description="use only so many training examples; default all")
     size: int | None = Field(None, ge=2, le=1024, description="for `folder`: resize pictures to size × size pixels")
     normalise: bool = Field(False, description="subtract each channel's training mean, divide by its deviation")
 
@@ -71,7 +72,7 @@ def load_data(config: DataConfig, seed: int, data_dir: Path | None = None) -> Da
         raise DataError(f"{config.name} comes with its own test set: leave `test` out of the config")
     count = len(raw.training)
     validation = config.validation or (5_000 if count == 60_000 else math.ceil(count / 10))
-    return split(raw, seed, validation, config.test or math.ceil(count / 5), config.normalise)
+    return split(raw, seed, validation, config.test or math.ceil(count / 5), config.normalise, config.training)
 
 
 def load_raw(config: DataConfig, data_dir: Path | None = None) -> RawData:

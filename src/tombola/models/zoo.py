@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
@@ -12,6 +13,7 @@ from tombola.models.conv import conv
 from tombola.models.lenet import lenet_300_100
 from tombola.models.lenet5 import lenet5
 from tombola.models.resnet import resnet20
+from tombola.models.vgg import CONVOLUTIONS, vgg
 from tombola.registry import Registry
 
 
@@ -73,5 +75,14 @@ for _name, _architecture in {
     "resnet20": Architecture(
         resnet20, (16, 32, 64), "nineteen 3×3 convolutions with batch norm and shortcuts; He et al. 2016", smallest=1
     ),
+    **{
+        f"vgg{depth}": Architecture(
+            partial(vgg, depth=depth),
+            (64, 128, 256, 512, 512),
+            f"{sum(stages)} 3×3 convolutions with batch norm in five stages; Simonyan & Zisserman 2015",
+            smallest=32,
+        )
+        for depth, stages in CONVOLUTIONS.items()
+    },
 }.items():
     architectures.register(_name)(_architecture)
