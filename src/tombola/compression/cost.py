@@ -5,6 +5,7 @@ FLOPs of a masked network say what a perfect sparse engine would do; they are no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,34 @@ def count_flops(model: nn.Module, input_shape: Sequence[int], masks: Masks) -> F
         by_module.get(module, 0) * masks[parameter].sparsity for module, parameter in _weight_of_module(model).items()
     )
     return Flops(total, round(total - saved))
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much there is of a model: `parameters` in all and `kept` (weights kept, and all that is never pruned).
+
+    `dense_bytes` is what the tensors of its state take as they are, zeros included. `packed_bytes` is what they
+    would take with every weight tensor as one bit per weight and the kept values: a size on disk, not a format
+    that runs.
+    """
+
+    parameters: int
+    kept: int
+    dense_bytes: int
+    packed_bytes: int
+
+
+def count_size(model: nn.Module, masks: Masks) -> Size:
+    """Counts parameters and bytes; tied parameters once."""
+    parameters = dict(model.named_parameters())
+    tensors = {**parameters, **dict(model.named_buffers())}
+    total = sum(parameter.numel() for parameter in parameters.values())
+    dense = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    packed = dense
+    for name, mask in masks.items():
+        width = parameters[name].element_size()
+        packed += min(0, math.ceil(mask.total / 8) + mask.kept * width - mask.total * width)
+    return Size(total, total - masks.total + masks.kept, dense, packed)
 
 
 def _weight_of_module(model: nn.Module) -> dict[str, str]:

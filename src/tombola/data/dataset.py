@@ -125,6 +125,14 @@ def split(
     return DataSet(raw.name, *parts, raw.classes, raw.checksum, normalisation)
 
 
+def normalised(data: DataSet, normalisation: Normalisation) -> DataSet:
+    """`data`, whose inputs are in [0, 1], with its inputs as a model of this normalisation wants them."""
+    if normalisation == Normalisation():
+        return data
+    parts = [_normalised(part, normalisation) for part in (data.train, data.validation, data.test)]
+    return DataSet(data.name, *parts, data.classes, data.checksum, normalisation)
+
+
 def _of_training(name: str, inputs: Tensor) -> Normalisation:
     """Mean and standard deviation (of the population: divided by n) per channel, summed up in float64."""
     values = inputs.flatten(2)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tombola.errors import ModelError, PruningError, StorageError
+from tombola.models.factory import Factory, FactorySpec, make_with
 from tombola.models.spec import ModelSpec, build
 from tombola.models.tensors import load_tensors, save_tensors
 from tombola.pruning import Masks
@@ -18,9 +19,12 @@ from tombola.runs.configs import validate
 SPEC, WEIGHTS, MASKS = "spec.json", "weights.safetensors", "masks.safetensors"
 
 
+Spec = ModelSpec | FactorySpec
+
+
 def save_model(
     folder: Path | str,
-    spec: ModelSpec,
+    spec: Spec,
     model: nn.Module,
     masks: Masks | None = None,
     history: dict[str, Any] | None = None,
@@ -35,22 +39,33 @@ def save_model(
     building = folder.with_name(f".{folder.name}{TEMPORARY_SUFFIX}")
     shutil.rmtree(building, ignore_errors=True)  # what a killed attempt left
     make_folder(building)
-    save_tensors(building / WEIGHTS, model.state_dict())
-    if masks is not None:
-        save_tensors(building / MASKS, masks.to_tensors())
-    write_json(building / SPEC, {"model": spec.model_dump(mode="json"), "history": history or {}})
+    write_model_files(building, spec, model, masks, history)
     with storage_errors("write", folder):
         building.replace(folder)
 
 
-def load_model(folder: Path | str) -> tuple[nn.Module, ModelSpec, Masks | None]:
+def write_model_files(
+    folder: Path, spec: Spec, model: nn.Module, masks: Masks | None = None, history: dict[str, Any] | None = None
+) -> None:
+    """Writes a model's files into an existing folder, such as its run's; the spec last: it says that all are there."""
+    save_tensors(folder / WEIGHTS, model.state_dict())
+    if masks is not None:
+        save_tensors(folder / MASKS, masks.to_tensors())
+    write_json(folder / SPEC, {"model": spec.model_dump(mode="json"), "history": history or {}})
+
+
+def load_model(
+    folder: Path | str, factory: str | Factory | None = None
+) -> tuple[nn.Module, ModelSpec | FactorySpec, Masks | None]:
     """The model of a folder, rebuilt from its spec, with its masks if it is a ticket.
 
-    Raises ModelError when the spec is missing or the weights do not fit it.
+    A model that somebody's own code made is rebuilt by `factory`, a function or its `package.module:function`: a
+    file never decides which code runs. Raises ModelError when the spec is missing, needs a factory, or the
+    weights do not fit it.
     """
     folder = Path(folder)
-    spec = _read_spec(folder)
-    model = build(spec)
+    spec, _ = read_spec(folder)
+    model = _blank(folder, spec, factory)
     try:
         weights, _ = load_tensors(folder / WEIGHTS)
         _check_types(weights, model.state_dict())
@@ -66,8 +81,22 @@ def load_model(folder: Path | str) -> tuple[nn.Module, ModelSpec, Masks | None]:
     return model, spec, masks
 
 
-def _read_spec(folder: Path) -> ModelSpec:
-    path = folder / SPEC
+def _blank(folder: Path, spec: Spec, factory: str | Factory | None) -> nn.Module:
+    if isinstance(spec, ModelSpec):
+        if factory is not None:
+            raise ModelError(f"{folder}: this is a {spec.architecture} and needs no factory; leave it out")
+        return build(spec)
+    if factory is None:
+        raise ModelError(
+            f"{folder}: this model is made by code of its owner, {spec.factory}; if you trust that code name it: "
+            f"load_model(folder, factory={spec.factory!r}), or --factory {spec.factory}"
+        )
+    return make_with(factory)
+
+
+def read_spec(folder: Path | str) -> tuple[Spec, dict[str, Any]]:
+    """The spec in a model folder and the history beside it; ModelError when there is none that can be read."""
+    path = Path(folder) / SPEC
     if not path.exists():
         raise ModelError(
             f"{folder}: no {SPEC} here. A model is rebuilt from its specification, never guessed from weights; "
@@ -77,9 +106,11 @@ def _read_spec(folder: Path) -> ModelSpec:
         content = read_json(path, limit=1 << 20)
     except StorageError as error:
         raise ModelError(str(error)) from None
-    if not isinstance(content, dict) or "model" not in content:
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise ModelError(f"{path}: has no `model`, it is not a Tombola model spec")
-    return validate(content["model"], ModelSpec, str(path))
+    kind = FactorySpec if "factory" in content["model"] else ModelSpec
+    history = content.get("history")
+    return validate(content["model"], kind, str(path)), history if isinstance(history, dict) else {}
 
 
 def _check_types(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

@@ -182,11 +182,27 @@ def _and_protected(layers: Sequence[LayerUnits]) -> str:
 
 
 def make_budget(budget: str | Budget) -> Budget:
-    """A budget from its registered name, or the budget object itself."""
+    """A budget from its name: a registered one or `rates:0.2,output=0.1`; or the budget object itself."""
     if not isinstance(budget, str):
         return budget
+    name, colon, rates = budget.partition(":")
+    if name == "rates":
+        return _rates_from(rates)
+    if colon:
+        raise PruningError(f"budget {budget!r}: only `rates` takes numbers, as in rates:0.2,output=0.1")
     factory: Any = budgets.get(budget)
-    if factory is PerLayerRates:
-        raise PruningError("the budget 'rates' needs rates: pass budget=PerLayerRates(0.2, {'output': 0.1})")
     made: Budget = factory()
     return made
+
+
+def _rates_from(text: str) -> PerLayerRates:
+    first, *others = text.split(",")
+    try:
+        layers = {layer.strip(): float(rate) for layer, _, rate in (entry.rpartition("=") for entry in others)}
+        rate = float(first)
+    except ValueError:
+        raise PruningError(
+            "the budget 'rates' needs rates: rates:0.2,output=0.1 removes 20 % of each layer's survivors and 10 % of "
+            "the layer `output`'s; in Python budget=PerLayerRates(0.2, {'output': 0.1})"
+        ) from None
+    return PerLayerRates(rate, layers)

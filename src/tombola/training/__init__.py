@@ -1,7 +1,8 @@
 """Training: how a network learns while its masks hold."""
 
+from tombola.training.evolution import Dynamic, Evolution, Gradual
 from tombola.training.fit import Trained, fit
 from tombola.training.recipe import Recipe
 from tombola.training.step import Step
 
-__all__ = ["Recipe", "Step", "Trained", "fit"]
+__all__ = ["Dynamic", "Evolution", "Gradual", "Recipe", "Step", "Trained", "fit"]

@@ -53,3 +53,9 @@ class Batches:
             chance = torch.Generator().manual_seed(derive_seed(self.seed, "augment", iteration))
             inputs = augment(inputs, self.augmentation, chance)
         return inputs, targets
+
+
+def draw_batches(examples: Examples, size: int, count: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+    """`count` batches in memory of their own, for criteria that look at data; not augmented."""
+    drawn = map(Batches(examples, size, seed).at, range(count))
+    return [(inputs.clone(), targets.clone()) for inputs, targets in drawn]

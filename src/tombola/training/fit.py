@@ -16,11 +16,13 @@ from tombola.data import DataSet
 from tombola.errors import TrainingError
 from tombola.models.tensors import content_sha256, save_tensors
 from tombola.pruning import Masks
-from tombola.training.batches import Batches
+from tombola.runs.seeds import derive_seed
+from tombola.training.batches import Batches, draw_batches
 from tombola.training.checkpoint import load_checkpoint, save_checkpoint
+from tombola.training.evolution import Evolution, Moment, Plan
 from tombola.training.flat import FlatParameters
 from tombola.training.gradients import gradients_of
-from tombola.training.held import hold
+from tombola.training.held import Held
 from tombola.training.metrics import evaluate
 from tombola.training.optimizers import OPTIMIZERS
 from tombola.training.recipe import Recipe
@@ -40,13 +42,17 @@ class Trained:
     """What a training leaves beside the model itself.
 
     `early_stop` is the evaluation of minimum validation loss (the first, if several), the early-stop
-    iteration of Frankle & Carbin 2019; `early_stop_state` is the model's state there. `iteration` is the one
-    reached, `trained` how many were run (fewer, when training began at a later step).
+    iteration of Frankle & Carbin 2019; `early_stop_state` is the model's state there. `masks` are those in force
+    at the end. Where masks evolve, an early stop is looked for among the evaluations after their last change
+    only: before it the network is denser than asked for, or has another topology. So `masks` are those of
+    `early_stop_state`, too. `iteration` is the one reached, `trained` how many were run (fewer, when training
+    began at a later step).
     """
 
     evaluations: list[Evaluation]
     early_stop: Evaluation
     early_stop_state: dict[str, Tensor]
+    masks: Masks
     iteration: int
     trained: int
     seconds: float
@@ -68,6 +74,7 @@ def fit(
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 10.0,
     on_evaluation: OnEvaluation | None = None,
+    evolution: Evolution | None = None,
 ) -> Trained:
     """Trains `model` in place on `data.train`; `seed` makes the order of the examples.
 
@@ -75,13 +82,16 @@ def fit(
     reached after an iteration to the path that `capture` has for it. With `recipe.patience` it ends after so
     many evaluations without a lower validation loss, and the model is then that of its early stop.
 
+    With an `evolution` the masks change on the way: `masks` are the first ones (full ones, for a random start of
+    `set` and `rigl`), `Trained.masks` the last, and patience begins to count after the last change.
+
     With a `checkpoint` path the state is written there about every `checkpoint_seconds` (at an evaluation),
     and a training that finds one continues from it to the same end, bit for bit, on one thread of the same
     machine. Raises TrainingError when the loss is no longer finite.
     """
     began = time.perf_counter()
     torch.manual_seed(seed)  # for models with layers that use chance
-    run = Training(model, data, recipe, masks, seed, first)
+    run = Training(model, data, recipe, masks, seed, first, evolution)
     if checkpoint is not None:
         run.load(checkpoint)
     wanted = dict(capture or {})
@@ -105,7 +115,7 @@ def fit(
     if recipe.patience is not None:
         model.load_state_dict(run.best_state)
     seconds = run.seconds + time.perf_counter() - began
-    return Trained(run.evaluations, run.best, run.best_state, run.iteration, run.iteration - first, seconds)
+    return Trained(run.evaluations, run.best, run.best_state, run.masks, run.iteration, run.iteration - first, seconds)
 
 
 @dataclass
@@ -118,6 +128,7 @@ class Training:
     masks: Masks
     seed: int
     first: int = 0
+    evolution: Evolution | None = None
     seconds: float = 0.0
     evaluations: list[Evaluation] = field(default_factory=list)
     best_state: dict[str, Tensor] = field(default_factory=dict)
@@ -126,45 +137,87 @@ class Training:
         self.iteration = self.first
         self.fingerprint = self._fingerprint()
         self.flat = FlatParameters(self.model)
-        self.reapply_masks = hold(self.flat, self.masks)
         self.batches = Batches(self.data.train, self.recipe.batch_size, self.seed, self.recipe.augmentation)
         self.per_epoch = self.batches.per_epoch
         self.total = self.recipe.length.iterations(self.per_epoch)
         self.every = self.recipe.evaluate_every.iterations(self.per_epoch)
+        self.updates: Plan = {}
+        if self.evolution is not None:
+            self.updates = self.evolution.plan(self._moment(), self.per_epoch, self.total)
+            self.masks = self.evolution.start(self._moment())
+        self.settled = max(self.updates, default=-1) + 1
+        self.held = Held(self.flat, self.masks)
+        self.reapply_masks = self.held.reapply
         self.gradients = gradients_of(self.model, self.flat, self.batches.size)
         self.optimizer = OPTIMIZERS[self.recipe.optimizer](self.flat.values, self.flat.gradients, self.recipe)
 
     @property
+    def candidates(self) -> list[Evaluation]:
+        """The evaluations that may be the early stop: those of the final masks."""
+        return [evaluation for evaluation in self.evaluations if evaluation.iteration >= self.settled]
+
+    @property
     def best(self) -> Evaluation:
-        return min(self.evaluations, key=lambda evaluation: evaluation.loss)
+        return min(self.candidates, key=lambda evaluation: evaluation.loss)
 
     @property
     def out_of_patience(self) -> bool:
         """Whether the last `recipe.patience` evaluations brought no lower validation loss."""
-        if self.recipe.patience is None or not self.evaluations:
+        if self.recipe.patience is None or not self.candidates:
             return False
-        return len(self.evaluations) - 1 - self.evaluations.index(self.best) >= self.recipe.patience
+        return len(self.candidates) - 1 - self.candidates.index(self.best) >= self.recipe.patience
 
     def advance(self) -> None:
         """One iteration: gradients, update, masks."""
         self.gradients(*self.batches.at(self.iteration))
+        amount = self.updates.get(self.iteration)
+        if amount is None:
+            self._step()
+        else:
+            self._evolve(amount)
+        self.iteration += 1
+
+    def _step(self) -> None:
         self.optimizer.step(self.recipe.rate_at(self.iteration, self.per_epoch))
         self.reapply_masks()
-        self.iteration += 1
+
+    def _evolve(self, amount: float) -> None:
+        """An iteration at which the masks change: after the optimizer step, or in its place."""
+        assert self.evolution is not None
+        if not self.evolution.replaces_step:
+            self._step()
+        if not bool(torch.isfinite(self.flat.values).all() and torch.isfinite(self.flat.gradients).all()):
+            raise self._diverged("weights or gradients are not finite")
+        self._replace_masks(self.evolution.next_masks(self._moment(), amount))
+
+    def _replace_masks(self, masks: Masks) -> None:
+        self.masks = masks
+        self.held.replace(masks, self.optimizer.state.values())
+
+    def _moment(self) -> Moment:
+        return Moment(self.model, self.masks, self.iteration, self.seed, self._scoring_batches)
+
+    def _scoring_batches(self, count: int) -> list[tuple[Tensor, Tensor]]:
+        """Training examples, not augmented, for criteria that look at data: new ones at every iteration."""
+        seed = derive_seed(self.seed, "scoring", self.iteration)
+        return draw_batches(self.data.train, self.recipe.batch_size, count, seed)
 
     def evaluate(self) -> Evaluation:
         """Looks at the validation set and keeps the state if its loss is the lowest so far."""
         scores = evaluate(self.model, self.data.validation)
         if not math.isfinite(scores.loss):
-            raise TrainingError(
-                f"the validation loss is {scores.loss} after {self.iteration} iterations: training diverged, "
-                f"lower training.learning_rate (now {self.recipe.learning_rate:g})"
-            )
+            raise self._diverged(f"the validation loss is {scores.loss}")
         evaluation = Evaluation(self.iteration, scores.loss, scores.accuracy)
         self.evaluations.append(evaluation)
-        if self.best is evaluation:
+        if self.iteration >= self.settled and self.best is evaluation:
             self.best_state = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
         return evaluation
+
+    def _diverged(self, symptom: str) -> TrainingError:
+        return TrainingError(
+            f"{symptom} after {self.iteration} iterations: training diverged, "
+            f"lower training.learning_rate (now {self.recipe.learning_rate:g})"
+        )
 
     def save(self, path: Path, seconds: float) -> None:
         tensors = {
@@ -173,6 +226,8 @@ class Training:
             **{f"best.{name}": tensor for name, tensor in self.best_state.items()},
             **{f"optimizer.{name}": tensor for name, tensor in self.optimizer.state.items()},
         }
+        if self.evolution is not None:
+            tensors |= {f"masks.{name}": mask.keep for name, mask in self.masks.items()}
         evaluations = [asdict(evaluation) for evaluation in self.evaluations]
         facts = {"iteration": self.iteration, "seconds": seconds, "evaluations": evaluations}
         save_checkpoint(path, self.fingerprint, tensors, facts)
@@ -184,6 +239,9 @@ class Training:
         tensors, facts = found
         self.iteration, self.seconds = facts["iteration"], facts["seconds"]
         self.evaluations = [Evaluation(**evaluation) for evaluation in facts["evaluations"]]
+        if self.evolution is not None:  # before the rest, because it resets values and optimizer state
+            found_masks = _part(tensors, "masks.")
+            self._replace_masks(Masks.from_tensors({name: found_masks[name] for name in self.masks}))
         self.model.load_state_dict(_part(tensors, "model."))  # copies into the flat vector
         self.best_state = _part(tensors, "best.")
         for name, tensor in _part(tensors, "optimizer.").items():
@@ -201,6 +259,8 @@ class Training:
             str(self.data.normalisation),
             content_sha256({"train": self.data.train.targets, "validation": self.data.validation.targets}),
         ]
+        if self.evolution is not None:
+            parts.append(self.evolution.model_dump_json())
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

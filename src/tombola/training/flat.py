@@ -30,10 +30,8 @@ class FlatParameters:
             parameter.data = value.view(parameter.shape)
             parameter.grad = gradient.view(parameter.shape)
 
-    def multiplier(self, masks: Masks) -> Tensor | None:
-        """The masks as a vector of 1 and 0, with 1 for what is never pruned; None when nothing is removed."""
-        if masks.kept == masks.total:
-            return None
+    def multiplier(self, masks: Masks) -> Tensor:
+        """The masks as a vector of 1 and 0, with 1 for what is never pruned."""
         parts = [
             masks[name].keep.reshape(-1).float() if name in masks else torch.ones(parameter.numel())
             for name, parameter in self.parameters.items()

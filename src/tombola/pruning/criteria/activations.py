@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,10 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tombola.errors import PruningError
 from tombola.pruning.criteria.criterion import Needs, Scores, ScoringContext, register
 from tombola.pruning.criteria.network import at_least_float32, evaluation_mode, masked_weights, run
-from tombola.pruning.prunable import ATTENTION_WEIGHTS, prunable_parameters, weight_layouts, weights_of_modules
-
-Observer = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
-"""(module, arguments, keyword arguments, output) of a call."""
+from tombola.pruning.observe import names_of_weights, observed
+from tombola.pruning.prunable import ATTENTION_WEIGHTS, weight_layouts
 
 
 @register("wanda", Needs.ACTIVATIONS)
@@ -30,7 +27,7 @@ def wanda(model: nn.Module, context: ScoringContext) -> Scores:
     weights = masked_weights(model, context)
     inputs = _SquaredInputs(model)
     modules = {module for module, _ in inputs.names}
-    with evaluation_mode(model), _observed(modules, inputs), torch.no_grad():
+    with evaluation_mode(model), observed(modules, inputs), torch.no_grad():
         for batch in context.batches or ():
             run(model, weights, batch)
     scores = {}
@@ -64,7 +61,7 @@ def batch_norm_scale(model: nn.Module, context: ScoringContext) -> Scores:
 
 def _norms_after(model: nn.Module, context: ScoringContext) -> dict[str, _BatchNorm]:
     """The batch norm that takes the very tensor that a layer gave, by the name of the layer's weight."""
-    names = _names_of_weights(model)
+    names = names_of_weights(model)
     given: list[tuple[str, Tensor]] = []  # kept alive: a freed tensor's identity could come again
     norms: dict[str, _BatchNorm] = {}
 
@@ -76,35 +73,19 @@ def _norms_after(model: nn.Module, context: ScoringContext) -> dict[str, _BatchN
         elif isinstance(output, Tensor):
             given.append((names[module, "weight"], output))
 
-    observed = {module for module, _ in names} | {m for m in model.modules() if isinstance(m, _BatchNorm)}
-    with evaluation_mode(model), _observed(observed, observe), torch.no_grad():
+    modules = {module for module, _ in names} | {m for m in model.modules() if isinstance(m, _BatchNorm)}
+    with evaluation_mode(model), observed(modules, observe), torch.no_grad():
         for batch in context.batches or ():
             run(model, masked_weights(model, context), batch)
             break
     return norms
 
 
-def _names_of_weights(model: nn.Module) -> dict[tuple[nn.Module, str], str]:
-    """(module, attribute) -> name of the weight; a tied weight has one name in all its modules."""
-    names = {id(parameter): name for name, parameter in prunable_parameters(model).items()}
-    return {(module, attribute): names[id(parameter)] for module, attribute, parameter in weights_of_modules(model)}
-
-
-@contextlib.contextmanager
-def _observed(modules: Iterable[nn.Module], observe: Observer) -> Iterator[None]:
-    hooks = [module.register_forward_hook(observe, with_kwargs=True) for module in modules]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 class _SquaredInputs:
     """Gathers, for the entries of every weight, the squares of the inputs that they multiply."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.names = _names_of_weights(model)
+        self.names = names_of_weights(model)
         self.sums: Scores = {}
         self._inside = False
 

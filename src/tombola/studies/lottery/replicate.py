@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from tombola.data import load_data
@@ -43,6 +42,7 @@ from tombola.training import Recipe, fit
 from tombola.training.batches import iterations_per_epoch
 from tombola.training.fit import Evaluation
 from tombola.training.statistics import reestimate_statistics
+from tombola.training.threads import one_thread
 
 STATISTICS_EXAMPLES = 2_000
 """Training examples over which batch-norm statistics are estimated again after rewinding."""
@@ -94,14 +94,11 @@ class Start:
 
 def run_replicate(spec: ReplicateSpec, emit: Emit) -> None:
     """Runs what is left of a replicate; the executor's cell. Computes on one thread, whatever the caller uses."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        _Replicate(spec, emit).run()
-    except TrainingError as error:
-        raise TrainingError(f"replicate {spec.index}: {error}") from None
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread():
+        try:
+            _Replicate(spec, emit).run()
+        except TrainingError as error:
+            raise TrainingError(f"replicate {spec.index}: {error}") from None
 
 
 class _Replicate:

@@ -8,22 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table as RichTable
+from rich.progress import Progress, TaskID
 
 from tombola.errors import TombolaError
 from tombola.reports.tables import Table
+from tombola.reports.terminal import LINE_SECONDS, drawn, progress_bars
 from tombola.runs.rows import Row
 from tombola.studies.lottery import replicate
 from tombola.studies.lottery.config import LotteryConfig
@@ -32,31 +23,15 @@ from tombola.studies.lottery.result import Result, open_run
 from tombola.studies.lottery.study import Watcher
 from tombola.studies.lottery.tables import TABLE_NOTE, check_lines, cost_line, power_line, results_table
 
-LINE_SECONDS = 10.0
-"""Without a terminal, a line of progress is printed about this often."""
-
 
 @contextmanager
 def watching(console: Console) -> Iterator[Watcher]:
     """A watcher that draws bars on a terminal, or prints a line now and then into a file or pipe."""
     if console.is_terminal:
-        with _bars(console) as bars:
+        with progress_bars(console) as bars:
             yield _BarWatcher(bars).watcher()
     else:
         yield _LineWatcher(console).watcher()
-
-
-def _bars(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
 
 
 class _BarWatcher:
@@ -146,7 +121,7 @@ def _where(event: replicate.Progress) -> str:
 
 def show_forecast(console: Console, plan: Forecast, config: LotteryConfig) -> None:
     """The plan of a study and what it will cost."""
-    console.print(_drawn(plan.table()))
+    console.print(drawn(plan.table()))
     for line in lines(plan, config):
         console.print(line, highlight=False, soft_wrap=True)
 
@@ -167,7 +142,7 @@ def show_runs(console: Console, out: Path) -> None:
         density = f"{verdict.density:.1%}" if verdict and verdict.density is not None else ""
         rows.append((manifest.parent.name, state, verdict.outcome if verdict else "not finished", density))
     if rows:
-        console.print(_drawn(Table(("Run", "State", "Verdict", "At density"), rows), left=3))
+        console.print(drawn(Table(("Run", "State", "Verdict", "At density"), rows), left=3))
     else:
         console.print(f"no lottery runs in {out}; start one with: tombola imp configs/imp_digits.yaml", markup=False)
 
@@ -175,7 +150,7 @@ def show_runs(console: Console, out: Path) -> None:
 def show_result(console: Console, result: Result) -> None:
     """The table, the checks, the verdict in one sentence and where the report lies."""
     table = results_table(result.summaries)
-    console.print(_drawn(table))
+    console.print(drawn(table))
     console.print(TABLE_NOTE + "\n", highlight=False)
     for line in [*check_lines(result.rows), power_line(result.verdict), cost_line(result.rows)]:
         console.print(line, highlight=False, soft_wrap=True)
@@ -183,13 +158,3 @@ def show_result(console: Console, result: Result) -> None:
         said = f"{mode}: {verdict.sentence}" if len(result.verdicts) > 1 else verdict.sentence
         console.print(f"\n[bold]{escape(said)}[/bold]", highlight=False, soft_wrap=True)
     console.print(f"Report: {result.folder.report}", highlight=False, soft_wrap=True, markup=False)
-
-
-def _drawn(table: Table, left: int = 2) -> RichTable:
-    """A table for the terminal; the first `left` columns hold words."""
-    drawn = RichTable(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, collapse_padding=True)
-    for number, column in enumerate(table.columns):
-        drawn.add_column(column, justify="left" if number < left and (number or left > 2) else "right")
-    for row in table.rows:
-        drawn.add_row(*map(escape, row), style="bold" if row[1].startswith(("dense", "ticket")) else None)
-    return drawn

@@ -1,0 +1,77 @@
+"""Models that somebody's own code makes: `package.module:function`.
+
+Code is only run when the person at the keyboard names it, never because a file says so.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import nn
+
+from tombola.errors import ModelError
+from tombola.models.spec import Normalisation, model_versions
+from tombola.runs.configs import Config
+
+PATTERN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+Factory = Callable[[], nn.Module]
+
+
+class FactorySpec(Config):
+    """What is known of a model of somebody's own: who makes it and what goes in. Written as `spec.json`."""
+
+    factory: str = Field(pattern=f"^{PATTERN}$")
+    input_shape: tuple[PositiveInt, ...] = Field(min_length=1)
+    classes: int = Field(ge=2)
+    dtype: str = Field("float32", pattern="^float32$")
+    normalisation: Normalisation = Normalisation()
+    versions: dict[str, str] = Field(default_factory=lambda: model_versions())
+
+
+def is_factory_name(text: str) -> bool:
+    """Whether `text` has the form `package.module:function`."""
+    return re.fullmatch(PATTERN, text) is not None
+
+
+def make_with(factory: str | Factory) -> nn.Module:
+    """The model that a factory makes; a name is looked up as Python would from the current folder.
+
+    Raises ModelError in one line when it cannot be imported or called, or gives no module.
+    """
+    name = factory if isinstance(factory, str) else getattr(factory, "__name__", "the factory")
+    function = _imported(factory) if isinstance(factory, str) else factory
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = function()
+    except Exception as error:
+        raise ModelError(f"{name}() failed: {type(error).__name__}: {' '.join(str(error).split())}") from None
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{name}() gave a {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _imported(name: str) -> Factory:
+    if not is_factory_name(name):
+        raise ModelError(f"{name!r} is not of the form package.module:function")
+    module_name, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:  # installed commands do not look there, `python -m` does
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ModelError(
+            f"cannot import {module_name!r} from here or from what is installed: "
+            f"{type(error).__name__}: {' '.join(str(error).split())}"
+        ) from None
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        known = ", ".join(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
+        raise ModelError(f"{module_name} has no function {attribute!r}; it has: {known or 'none'}")
+    return function

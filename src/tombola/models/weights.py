@@ -1,0 +1,74 @@
+"""Weights from files of other makers: safetensors, or torch's `.pt` read as weights only (no code is run)."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tombola.errors import ModelError
+from tombola.models.tensors import SIZE_LIMIT, load_tensors
+from tombola.runs.atomic import storage_errors
+
+NESTED = ("state_dict", "model_state_dict", "model")
+"""Keys under which training scripts keep the weights beside an optimizer and other things."""
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fills `model` with the weights in `path`; ModelError in one line where names, shapes or types differ."""
+    weights = read_weights(path)
+    expected = model.state_dict()
+    if all(name.startswith("module.") for name in weights) and not any(n.startswith("module.") for n in expected):
+        weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}  # DataParallel's prefix
+    missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if missing or unknown:
+        raise ModelError(
+            f"{path}: not the weights of this model" + _some(": it lacks", missing) + _some("; it also has", unknown)
+        )
+    for name, tensor in weights.items():
+        there, here = (tuple(tensor.shape), tensor.dtype), (tuple(expected[name].shape), expected[name].dtype)
+        if there != here:
+            raise ModelError(f"{path}: {name} is {there[1]} {there[0]}, the model's is {here[1]} {here[0]}")
+    model.load_state_dict(weights)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors by name in a `.safetensors`, `.pt`, `.pth` or `.bin` file; nothing in it is executed."""
+    if path.suffix == ".safetensors":
+        return load_tensors(path)[0]
+    if path.suffix not in (".pt", ".pth", ".bin"):
+        raise ModelError(f"{path}: weights come as .safetensors or as torch's .pt, .pth or .bin")
+    with storage_errors("read", path):
+        if path.stat().st_size > SIZE_LIMIT:
+            raise ModelError(f"{path}: larger than the {SIZE_LIMIT >> 30} GiB expected at most")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ModelError(
+            f"{path}: damaged, or holds Python objects beside weights, which are not loaded; save it again with "
+            "torch.save(model.state_dict(), path)"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: damaged or cut short ({' '.join(str(error).split())[:200]})") from None
+    return _state_dict(content, path)
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, Mapping):
+        for key in NESTED:
+            if isinstance(content.get(key), Mapping):
+                content = content[key]
+                break
+        if content and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+            return dict(content)
+    raise ModelError(f"{path}: holds no state dict, tensors by name; save torch.save(model.state_dict(), path)")
+
+
+def _some(words: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    return f"{words} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")

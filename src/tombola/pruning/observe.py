@@ -1,0 +1,57 @@
+"""Looking on while a network runs: what its layers were given and what they gave."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tombola.pruning.prunable import prunable_parameters, weights_of_modules
+
+Observer = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
+"""(module, arguments, keyword arguments, output) of a call."""
+
+
+@contextlib.contextmanager
+def observed(modules: Iterable[nn.Module], observe: Observer) -> Iterator[None]:
+    """Within the block `observe` is told of every call of these modules."""
+    hooks = [module.register_forward_hook(observe, with_kwargs=True) for module in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def names_of_weights(model: nn.Module) -> dict[tuple[nn.Module, str], str]:
+    """(module, attribute) -> name of the weight; a tied weight has one name in all its modules."""
+    names = {id(parameter): name for name, parameter in prunable_parameters(model).items()}
+    return {(module, attribute): names[id(parameter)] for module, attribute, parameter in weights_of_modules(model)}
+
+
+def output_weights(model: nn.Module, inputs: Tensor) -> list[str]:
+    """The weights of the layers whose output the model gives as its own, reshaped at most: its classes, say.
+
+    Structures that remove whole outputs do well to spare these. `inputs` is a batch; the model is as before.
+    """
+    names = names_of_weights(model)
+    given: list[tuple[str, Tensor]] = []
+
+    def observe(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+        if isinstance(output, Tensor) and (module, "weight") in names:
+            given.append((names[module, "weight"], output))
+
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with observed({module for module, _ in names}, observe), torch.no_grad():
+            result = model(inputs)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    if not isinstance(result, Tensor):
+        return []
+    return [name for name, output in given if output.data_ptr() == result.data_ptr()]

@@ -1,0 +1,45 @@
+"""What all studies show in a terminal: tables, and progress."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table as RichTable
+
+from tombola.reports.tables import Table
+
+LINE_SECONDS = 10.0
+"""Without a terminal, a line of progress is printed about this often."""
+
+
+def progress_bars(console: Console) -> Progress:
+    """Bars of the house: what, how far, since when and how long to go."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def drawn(table: Table, left: int = 2) -> RichTable:
+    """A table for the terminal; the first `left` columns hold words."""
+    picture = RichTable(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, collapse_padding=True)
+    for number, column in enumerate(table.columns):
+        picture.add_column(column, justify="left" if number < left and (number or left > 2) else "right")
+    for row in table.rows:
+        picture.add_row(*map(escape, row), style="bold" if row[1].startswith(("dense", "ticket")) else None)
+    return picture

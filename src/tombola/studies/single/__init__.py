@@ -1,0 +1,1 @@
+"""One parent: trained, pruned, fine-tuned, compared in many ways."""

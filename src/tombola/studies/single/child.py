@@ -1,0 +1,183 @@
+"""How a child is made: its parent is copied, pruned and fine-tuned, round by round; each finished round is on disk."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from tombola.data import DataSet
+from tombola.errors import PruningError
+from tombola.models.tensors import load_tensors_like, save_tensors
+from tombola.pruning import Masks, prune
+from tombola.pruning.observe import output_weights
+from tombola.pruning.structures import Neuron, make_structure
+from tombola.runs.atomic import make_folder
+from tombola.runs.seeds import derive_seed
+from tombola.studies.single.config import Pruning
+from tombola.studies.single.metrics import units_removed
+from tombola.training import Recipe, Step, Trained, fit
+from tombola.training.batches import draw_batches, iterations_per_epoch
+from tombola.training.evolution import Gradual
+from tombola.training.fit import Evaluation
+
+OnProgress = Callable[[str, Evaluation, int], None]
+"""(what is going on, its last evaluation, iterations in all)."""
+
+
+@dataclass(frozen=True)
+class Making:
+    """Everything a child depends on. `folder` keeps what a killed making continues from."""
+
+    parent: nn.Module
+    masks: Masks
+    data: DataSet
+    pruning: Pruning
+    recipe: Recipe | None
+    batch_size: int
+    seed: int
+    folder: Path
+    checkpoint_seconds: float
+
+
+@dataclass(frozen=True)
+class Child:
+    """A pruned and perhaps fine-tuned model; it shares no storage with its parent."""
+
+    model: nn.Module
+    masks: Masks
+    trainings: list[Trained]
+    protected: tuple[str, ...]
+
+
+def make_child(making: Making, on_progress: OnProgress) -> Child:
+    """Prunes and fine-tunes. The weights of each fine-tuning are those of its lowest validation loss.
+
+    Where whole outputs are removed, the layer that gives the model's own outputs is protected: these are the
+    classes.
+    """
+    protected = protected_layers(making)
+    if making.pruning.schedule.gradual:
+        return _gradually(making, protected, on_progress)
+    return _in_rounds(making, protected, on_progress)
+
+
+def protected_layers(making: Making) -> tuple[str, ...]:
+    """The layers to protect: those asked for, and the model's output where a structure would remove classes."""
+    asked = making.pruning.protect
+    if not isinstance(make_structure(making.pruning.structure), Neuron):
+        return asked
+    return asked + tuple(output_weights(making.parent, making.data.train.inputs[:2]))
+
+
+def _in_rounds(making: Making, protected: tuple[str, ...], on_progress: OnProgress) -> Child:
+    model, masks = copy.deepcopy(making.parent), making.masks
+    make_folder(making.folder)
+    trainings: list[Trained] = []
+    start = _share_removed(making)
+    targets = making.pruning.schedule.targets(making.pruning.sparsity, start)
+    for number, target in enumerate(targets, start=1):
+        masks = _round(making, protected, model, masks, number, target)
+        if making.recipe is not None:
+            stage = "fine-tuning" if len(targets) == 1 else f"round {number} of {len(targets)}"
+            trained = _fine_tune(making, model, masks, number, lambda e, n, s=stage: on_progress(s, e, n))
+            trainings.append(trained)
+    return Child(model, masks, trainings, protected)
+
+
+def _round(
+    making: Making, protected: tuple[str, ...], model: nn.Module, masks: Masks, number: int, target: float | None
+) -> Masks:
+    """The masks of a round: stored ones, or those pruned now from the model as it is."""
+    path = making.folder / f"round-{number:02d}-masks.safetensors"
+    if path.exists():
+        stored = load_tensors_like(path, masks.to_tensors())
+        new = Masks.from_tensors(stored)
+    else:
+        new = _pruned(making, protected, model, masks, number, target)
+        save_tensors(path, new.to_tensors())
+    new.apply_(model)
+    return new
+
+
+def _pruned(
+    making: Making, protected: tuple[str, ...], model: nn.Module, masks: Masks, number: int, target: float | None
+) -> Masks:
+    pruning = making.pruning
+    seed = derive_seed(making.seed, "criterion", number)
+    return prune(
+        model,
+        target,
+        criterion=pruning.criterion,
+        structure=pruning.structure,
+        budget=pruning.budget,
+        masks=masks,
+        batches=draw_batches(making.data.train, making.batch_size, pruning.score_batches, seed),
+        protect=protected,
+        min_keep=pruning.min_keep,
+        seed=seed,
+    )
+
+
+def _fine_tune(
+    making: Making, model: nn.Module, masks: Masks, number: int, look: Callable[[Evaluation, int], None]
+) -> Trained:
+    assert making.recipe is not None
+    trained = fit(
+        model,
+        making.data,
+        making.recipe,
+        masks,
+        derive_seed(making.seed, "fine-tuning", number),
+        checkpoint=making.folder / f"round-{number:02d}.checkpoint.safetensors",
+        checkpoint_seconds=making.checkpoint_seconds,
+        on_evaluation=look,
+    )
+    model.load_state_dict(trained.early_stop_state)
+    return trained
+
+
+def _gradually(making: Making, protected: tuple[str, ...], on_progress: OnProgress) -> Child:
+    """The masks follow a cubic curve in the first half of the fine-tuning; the second half heals."""
+    assert making.recipe is not None
+    assert making.pruning.sparsity is not None  # the configs ask for both
+    pruning, rounds = making.pruning, making.pruning.schedule.rounds
+    length = making.recipe.length.iterations(iterations_per_epoch(len(making.data.train), making.recipe.batch_size))
+    every = length // 2 // rounds
+    if not every:
+        raise PruningError(
+            f"{rounds} steps do not fit into the first half of {length} iterations: fine-tune longer, or fewer steps"
+        )
+    model = copy.deepcopy(making.parent)
+    make_folder(making.folder)
+    trained = fit(
+        model,
+        making.data,
+        making.recipe,
+        making.masks,
+        derive_seed(making.seed, "fine-tuning", 1),
+        checkpoint=making.folder / "gradual.checkpoint.safetensors",
+        checkpoint_seconds=making.checkpoint_seconds,
+        on_evaluation=lambda evaluation, total: on_progress("pruning and fine-tuning", evaluation, total),
+        evolution=Gradual(
+            sparsity=pruning.sparsity,
+            criterion=pruning.criterion,
+            structure=pruning.structure,
+            budget=pruning.budget,
+            protect=protected,
+            end=Step(extra=every * rounds),
+            every=Step(extra=every),
+            score_batches=pruning.score_batches,
+        ),
+    )
+    model.load_state_dict(trained.early_stop_state)
+    return Child(model, trained.masks, [trained], protected)
+
+
+def _share_removed(making: Making) -> float:
+    """The share of units that the parent lacks already."""
+    removed, units = units_removed(making.parent, making.masks, making.pruning.structure)
+    return removed / units if units else 0.0

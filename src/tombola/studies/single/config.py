@@ -1,0 +1,160 @@
+"""What you ask: a parent to train, a child to prune from it, a grid of ways to compare."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from tombola.data import DataConfig
+from tombola.errors import TombolaError
+from tombola.models import ModelConfig
+from tombola.pruning import criteria
+from tombola.pruning.budgets import PerLayerRates, make_budget
+from tombola.pruning.structures import make_structure
+from tombola.runs.configs import Config
+from tombola.studies.single.schedule import PruneSchedule
+from tombola.training import Recipe
+from tombola.training.evolution import Evolution
+
+
+def _fit_for_a_folder(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
+        raise ValueError("a name has at most 40 letters from a to z, digits, - and _, and begins with no sign")
+    return name
+
+
+def _known_criterion(name: str) -> str:
+    return _tried(criteria.get, name)
+
+
+def _known_structure(name: str) -> str:
+    return _tried(make_structure, name)
+
+
+def _known_budget(name: str) -> str:
+    return _tried(make_budget, name)
+
+
+def _tried(make: Any, name: str) -> str:
+    try:
+        make(name)
+    except TombolaError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
+Name = Annotated[str, AfterValidator(_fit_for_a_folder)]
+CriterionName = Annotated[str, AfterValidator(_known_criterion)]
+StructureName = Annotated[str, AfterValidator(_known_structure)]
+BudgetName = Annotated[str, AfterValidator(_known_budget)]
+Sparsity = Annotated[float, Field(gt=0, lt=1)]
+
+
+class TrainConfig(Config):
+    """A parent: a model of the zoo, trained; sparse from the start or on the way where `evolution` says so."""
+
+    study: Literal["train"] = "train"
+    name: Name
+    seed: int = Field(0, ge=0, description="makes split, initial weights and order of the examples")
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    training: Recipe
+    evolution: Evolution | None = None
+    checkpoint_seconds: float = Field(10.0, ge=0, description="how often a training in progress is saved")
+
+
+class Pruning(Config):
+    """How a child is pruned from its parent."""
+
+    sparsity: Sparsity | None = Field(None, description="the share of units removed; n:m and rates bring their own")
+    criterion: CriterionName = "magnitude"
+    structure: StructureName = "weight"
+    budget: BudgetName = "global"
+    schedule: PruneSchedule = PruneSchedule()
+    protect: tuple[str, ...] = Field((), description="layers left alone, by name or pattern")
+    min_keep: int = Field(1, ge=1, description="units that every layer keeps")
+    score_batches: int = Field(16, ge=1, description="batches that criteria with need of data look at")
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Pruning:
+        fixed = make_structure(self.structure).sparsity
+        brings_its_own = fixed is not None or isinstance(make_budget(self.budget), PerLayerRates)
+        if self.sparsity is None and not brings_its_own:
+            raise ValueError("sparsity is missing: the share of units to remove, such as 0.9")
+        if isinstance(make_budget(self.budget), PerLayerRates) and self.sparsity is not None:
+            raise ValueError("the budget `rates` takes no sparsity: leave it out")
+        if self.sparsity is None and self.schedule.kind not in ("oneshot", "iterative"):
+            raise ValueError(f"the schedule {self.schedule} needs a sparsity to lead to")
+        if fixed is not None and self.schedule.kind != "oneshot":
+            raise ValueError(f"{self.structure} fixes its sparsity and goes in one step: leave the schedule out")
+        return self
+
+
+class PruneConfig(Config):
+    """A child of one parent. `data` may be left out where the parent's folder records its own."""
+
+    study: Literal["prune"] = "prune"
+    model: str = Field(description="a name of the zoo, a model folder, or package.module:function")
+    weights: Path | None = Field(None, description="weights for a zoo or factory model")
+    factory: str | None = Field(None, description="the function that makes the model of a folder, if it is your own")
+    data: DataConfig | None = None
+    seed: int = Field(0, ge=0)
+    pruning: Pruning
+    fine_tuning: Recipe | None = None
+    batch_size: int = Field(64, ge=1, description="of the batches that criteria look at")
+    checkpoint_seconds: float = Field(10.0, ge=0)
+
+    @model_validator(mode="after")
+    def _gradual_needs_training(self) -> PruneConfig:
+        if self.pruning.schedule.gradual and self.fine_tuning is None:
+            raise ValueError(f"the schedule {self.pruning.schedule} prunes during the fine-tuning: give it a length")
+        return self
+
+
+class CompareConfig(Config):
+    """A grid of ways to prune: criteria × structures × budgets × sparsities, on a parent per replicate."""
+
+    study: Literal["compare"] = "compare"
+    name: Name
+    seed: int = Field(0, ge=0, description="makes everything; replicate i uses a seed derived from (seed, i)")
+    replicates: int = Field(3, ge=1, le=100)
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    training: Recipe = Field(description="of the parents")
+    fine_tuning: Recipe | None = Field(None, description="of the children; without it they are only pruned")
+    criteria: tuple[CriterionName, ...] = Field(min_length=1)
+    structures: tuple[StructureName, ...] = Field(("weight",), min_length=1)
+    budgets: tuple[BudgetName, ...] = Field(("global",), min_length=1)
+    sparsities: tuple[Sparsity, ...] = Field(min_length=1)
+    protect: tuple[str, ...] = ()
+    min_keep: int = Field(1, ge=1)
+    score_batches: int = Field(16, ge=1)
+    batch_size: int = Field(64, ge=1, description="of the batches that criteria look at")
+    checkpoint_seconds: float = Field(10.0, ge=0)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> CompareConfig:
+        for field in ("criteria", "structures", "budgets", "sparsities"):
+            given = getattr(self, field)
+            if len(set(given)) < len(given):
+                raise ValueError(f"`{field}` names something twice")
+        for structure in self.structures:
+            if make_structure(structure).sparsity is not None:
+                raise ValueError(f"{structure} fixes its own sparsity and cannot be compared over `sparsities`")
+        if any(budget.startswith("rates") for budget in self.budgets):
+            raise ValueError("the budget `rates` takes no sparsity and cannot be compared over `sparsities`")
+        return self
+
+    def ways(self) -> list[Pruning]:
+        """The grid's points, in order; a way that the toolbox refuses becomes a row that says so."""
+        shared = {"protect": self.protect, "min_keep": self.min_keep, "score_batches": self.score_batches}
+        return [
+            Pruning(sparsity=sparsity, criterion=criterion, structure=structure, budget=budget, **shared)
+            for structure in self.structures
+            for budget in self.budgets
+            for sparsity in self.sparsities
+            for criterion in self.criteria
+        ]

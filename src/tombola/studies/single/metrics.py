@@ -1,0 +1,93 @@
+"""What is measured of a model before and after: accuracy, size, arithmetic; and what a pruning must have kept to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from tombola.compression.cost import count_flops, count_size
+from tombola.data import DataSet
+from tombola.pruning import Masks
+from tombola.pruning.prunable import weight_layouts
+from tombola.pruning.structures import make_structure
+from tombola.runs.rows import Row
+from tombola.studies.single.config import Pruning
+from tombola.training.metrics import evaluate
+
+CHECKS = {
+    "check_exact": "units removed as asked, to the unit",
+    "check_held": "removed weights are 0",
+    "check_nested": "nothing that the parent lacked came back",
+    "check_parent": "the parent is bit-identical",
+}
+
+
+def stage_row(stage: str, model: nn.Module, masks: Masks, data: DataSet) -> Row:
+    """The measurements of a model under its masks. Shares are shares, sizes bytes, FLOPs those of one example."""
+    validation, test = evaluate(model, data.validation), evaluate(model, data.test)
+    flops = count_flops(model, data.input_shape, masks)
+    size = count_size(model, masks)
+    return {
+        "kind": "stage",
+        "stage": stage,
+        "validation_loss": validation.loss,
+        "validation_accuracy": validation.accuracy,
+        "validation_f1": validation.f1,
+        "test_loss": test.loss,
+        "test_accuracy": test.accuracy,
+        "test_f1": test.f1,
+        "test_examples": test.examples,
+        "weights": masks.total,
+        "kept": masks.kept,
+        "sparsity": masks.sparsity,
+        "parameters": size.parameters,
+        "parameters_kept": size.kept,
+        "flops_dense": flops.dense,
+        "flops_effective": flops.effective,
+        "bytes_dense": size.dense_bytes,
+        "bytes_packed": size.packed_bytes,
+    }
+
+
+def layer_rows(stage: str, masks: Masks) -> list[Row]:
+    """One row per prunable layer."""
+    return [
+        {
+            "kind": "layer",
+            "stage": stage,
+            "layer": layer.name,
+            "shape": list(layer.shape),
+            "weights": layer.total,
+            "kept": layer.kept,
+        }
+        for layer in masks.table()
+    ]
+
+
+def units_removed(model: nn.Module, masks: Masks, structure: str) -> tuple[int, int]:
+    """How many units of `structure` the masks remove, and how many there are in the layers that have them."""
+    unit = make_structure(structure)
+    layouts = {name: layout for name, layout in weight_layouts(model).items() if unit.fits(layout)}
+    alive = [unit.alive(masks[name].keep, layout) for name, layout in layouts.items()]
+    units = sum(tensor.numel() for tensor in alive)
+    return units - sum(int(tensor.count_nonzero()) for tensor in alive), units
+
+
+def check_child(
+    model: nn.Module, masks: Masks, parent: Masks, pruning: Pruning, parent_unchanged: bool
+) -> dict[str, bool | None]:
+    """The promises of a pruning, each kept or not; None where it makes no sense."""
+    removed, units = units_removed(model, masks, pruning.structure)
+    return {
+        "check_exact": None if pruning.sparsity is None else removed == round(pruning.sparsity * units),
+        "check_held": masks.removed_nonzeros(model) == 0,
+        "check_nested": masks <= parent,
+        "check_parent": parent_unchanged,
+    }
+
+
+def broken(checks: Mapping[str, Any]) -> list[str]:
+    """What the failed checks promised."""
+    return [promise for check, promise in CHECKS.items() if checks.get(check) is False]

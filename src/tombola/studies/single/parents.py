@@ -1,0 +1,158 @@
+"""Where a parent comes from: the zoo, a model folder, or somebody's own function; and the data it is pruned on.
+
+A folder records the data and the split that its model was trained on, so that a child never meets its parent's
+training examples in its test set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tombola.data import DataConfig, DataSet, load_data, normalised
+from tombola.errors import ConfigError, ModelError
+from tombola.models import FactorySpec, ModelSpec, architectures, build, load_model, read_spec
+from tombola.models.factory import is_factory_name, make_with
+from tombola.models.spec import Normalisation
+from tombola.models.tensors import content_sha256
+from tombola.models.weights import load_weights
+from tombola.pruning import Masks
+from tombola.registry import suggest
+from tombola.runs.configs import validate
+from tombola.studies.single.config import PruneConfig
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A model to prune, with the masks it has already, and the data it was split for."""
+
+    name: str
+    model: nn.Module
+    spec: ModelSpec | FactorySpec
+    masks: Masks
+    data: DataSet
+    data_record: dict[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        return content_sha256(self.model.state_dict())
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a child keeps of its parent."""
+        return {"model": self.name, "sha256": self.sha256, "kept": self.masks.kept, "weights": self.masks.total}
+
+
+def data_record(config: DataConfig, split_seed: int) -> dict[str, Any]:
+    """What a model folder's history says of its data: enough to make the same split again."""
+    return {"config": config.model_dump(mode="json", exclude_defaults=True), "split_seed": split_seed}
+
+
+def open_parent(config: PruneConfig, data_dir: Path | None) -> Parent:
+    """The parent of `config`; an error in one line when there is none of that name or it does not fit the data."""
+    if Path(config.model).is_dir():
+        return _from_folder(config, data_dir)
+    if config.factory is not None:
+        raise ConfigError("--factory goes with a model folder; a factory alone is the model itself")
+    if config.model in architectures:
+        return _from_zoo(config, data_dir)
+    if is_factory_name(config.model):
+        return _from_factory(config, data_dir)
+    raise ConfigError(
+        f"{config.model!r} is no folder, no package.module:function and no model of the zoo"
+        f"{suggest(config.model, architectures)}"
+    )
+
+
+def _from_zoo(config: PruneConfig, data_dir: Path | None) -> Parent:
+    chosen = _chosen_data(config)
+    data = load_data(chosen, config.seed, data_dir)
+    spec = ModelSpec(
+        architecture=config.model,
+        input_shape=data.input_shape,
+        classes=data.classes,
+        seed=config.seed,
+        normalisation=Normalisation(**asdict(data.normalisation)),
+    )
+    model = build(spec)
+    if config.weights is not None:
+        load_weights(model, config.weights)
+    return Parent(config.model, model, spec, Masks.full(model), data, data_record(chosen, config.seed))
+
+
+def _from_factory(config: PruneConfig, data_dir: Path | None) -> Parent:
+    chosen = _chosen_data(config)
+    data = load_data(chosen, config.seed, data_dir)
+    model = make_with(config.model)
+    if config.weights is not None:
+        load_weights(model, config.weights)
+    spec = FactorySpec(
+        factory=config.model,
+        input_shape=data.input_shape,
+        classes=data.classes,
+        normalisation=Normalisation(**asdict(data.normalisation)),
+    )
+    _check_fits(model, data, config.model)
+    return Parent(config.model, model, spec, Masks.full(model), data, data_record(chosen, config.seed))
+
+
+def _from_folder(config: PruneConfig, data_dir: Path | None) -> Parent:
+    if config.weights is not None:
+        raise ConfigError("--weights goes with a zoo or factory model; a model folder has its own")
+    spec, history = read_spec(config.model)
+    model, _, masks = load_model(config.model, config.factory)
+    chosen, split_seed = _data_of_folder(config, history)
+    raw = load_data(chosen.model_copy(update={"normalise": False}), split_seed, data_dir)
+    if (raw.input_shape, raw.classes) != (spec.input_shape, spec.classes):
+        raise ModelError(
+            f"{config.model}: made for inputs {spec.input_shape} and {spec.classes} classes, but {raw.name} has "
+            f"{raw.input_shape} and {raw.classes}"
+        )
+    data = normalised(raw, spec.normalisation)
+    _check_fits(model, data, config.model)
+    name = Path(config.model).resolve().name
+    return Parent(
+        name, model, spec, Masks.full(model) if masks is None else masks, data, data_record(chosen, split_seed)
+    )
+
+
+def _data_of_folder(config: PruneConfig, history: dict[str, Any]) -> tuple[DataConfig, int]:
+    """The data the folder records, unless others are asked for; and the seed of their split."""
+    found = history.get("data")
+    if isinstance(found, dict) and isinstance(found.get("split_seed"), int):
+        recorded = validate(found.get("config"), DataConfig, f"{config.model}: the data in its spec")
+        if config.data is None or config.data.model_dump(exclude_defaults=True) in (
+            recorded.model_dump(exclude_defaults=True),
+            {"name": recorded.name},
+        ):
+            return recorded, found["split_seed"]
+    return _chosen_data(config), config.seed
+
+
+def _chosen_data(config: PruneConfig) -> DataConfig:
+    if config.data is None:
+        raise ConfigError(f"{config.model} records no data: say which with --data, for example --data digits")
+    return config.data
+
+
+def _check_fits(model: nn.Module, data: DataSet, name: str) -> None:
+    """Two examples go through, and a logit for every class comes out."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            output = model(data.train.inputs[:2])
+    except Exception as error:
+        raise ModelError(
+            f"{name}: does not take inputs of shape {data.input_shape}: {' '.join(str(error).split())[:200]}"
+        ) from None
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[1] < data.classes:
+        shown = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ModelError(f"{name}: gives {shown} for two examples, not logits of {data.classes} classes")

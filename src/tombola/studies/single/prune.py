@@ -1,0 +1,101 @@
+"""`tombola prune`: before, pruned, fine-tuned; the parent stays as it was."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+
+from torch import nn
+
+from tombola.errors import RunFolderError
+from tombola.models.tensors import content_sha256
+from tombola.runs.configs import identity_hash
+from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
+from tombola.runs.rows import Row
+from tombola.studies.single.child import Child, Making, OnProgress, make_child
+from tombola.studies.single.config import PruneConfig
+from tombola.studies.single.metrics import check_child, layer_rows, stage_row
+from tombola.studies.single.parents import Parent, open_parent
+from tombola.studies.single.result import Result, evaluation_rows, read_result, write_result
+from tombola.training.threads import one_thread
+
+
+def prune_parent(config: PruneConfig, out: Path | None, data_dir: Path | None, on_progress: OnProgress) -> Result:
+    """Prunes and fine-tunes, continues or shows a child in `out` (or a folder below runs/), its model folder."""
+    folder = RunFolder(out) if out is not None else run_folder(Path("runs"), config.study, _slug(config.model), config)
+    _refuse_foreign(folder)
+    with one_thread():
+        parent = open_parent(config, data_dir)
+        facts = {
+            "config": identity_hash(config.study, config),
+            "parent": parent.sha256,
+            "data": {"name": parent.data.name, "checksum": parent.data.checksum, **parent.data_record},
+        }
+        with writing(folder):
+            begin_or_continue(folder, config.study, config, facts)
+            finished = read_result(folder)
+            return finished if finished is not None else _prune(folder, config, parent, on_progress)
+
+
+def _prune(folder: RunFolder, config: PruneConfig, parent: Parent, on_progress: OnProgress) -> Result:
+    sha256 = parent.sha256
+    making = Making(
+        parent.model,
+        parent.masks,
+        parent.data,
+        config.pruning,
+        config.fine_tuning,
+        config.batch_size,
+        config.seed,
+        folder.checkpoints,
+        config.checkpoint_seconds,
+    )
+    child = make_child(making, on_progress)
+    rows = [*_stages(parent, child, config), *layer_rows("child", child.masks), *evaluation_rows(child.trainings)]
+    unchanged = content_sha256(parent.model.state_dict()) == sha256
+    checks = check_child(child.model, child.masks, parent.masks, config.pruning, unchanged)
+    history = {
+        "parent": parent.record,
+        "data": parent.data_record,
+        "pruning": config.pruning.model_dump(mode="json"),
+        "protected": list(child.protected),
+        "fine_tuning": None if config.fine_tuning is None else config.fine_tuning.model_dump(mode="json"),
+        "seed": config.seed,
+    }
+    title = f"{parent.name}, pruned"
+    return write_result(folder, rows, checks, parent.spec, child.model, child.masks, history, title)
+
+
+def _stages(parent: Parent, child: Child, config: PruneConfig) -> list[Row]:
+    """The test set is looked at here and nowhere else: the parent, it under the final masks, the fine-tuned child."""
+    stages = [stage_row("before", parent.model, parent.masks, parent.data)]
+    if config.fine_tuning is None:
+        return [*stages, stage_row("pruned", child.model, child.masks, parent.data)]
+    pruned = _under(parent, child)
+    return [
+        *stages,
+        stage_row("pruned", pruned, child.masks, parent.data),
+        stage_row("fine-tuned", child.model, child.masks, parent.data),
+    ]
+
+
+def _under(parent: Parent, child: Child) -> nn.Module:
+    """A copy of the parent under the child's masks: what removing alone does."""
+    model = copy.deepcopy(parent.model)
+    child.masks.apply_(model)
+    return model
+
+
+def _slug(model: str) -> str:
+    """A parent's name as part of a folder's."""
+    last = re.split(r"[/\\:.]", model.rstrip("/\\"))[-1] if not Path(model).is_dir() else Path(model).resolve().name
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", last).strip("-")[:40] or "model"
+
+
+def _refuse_foreign(folder: RunFolder) -> None:
+    root = folder.root
+    if root.exists() and not root.is_dir():
+        raise RunFolderError(f"--out {root}: is a file; name a folder")
+    if root.exists() and any(root.iterdir()) and not folder.manifest.exists():
+        raise RunFolderError(f"--out {root}: holds files of something else; choose another folder")

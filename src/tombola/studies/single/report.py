@@ -1,0 +1,52 @@
+"""The page of one parent or child."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tombola.reports.curves import Chart, Series, plotly_figure
+from tombola.reports.intervals import estimate
+from tombola.reports.page import Section, figure_html, page
+from tombola.runs.rows import Row, rows_of
+from tombola.studies.single.tables import STAGES_NOTE, check_line, layers_table, stages_table
+
+
+def child_page(title: str, rows: Sequence[Row], checks: Mapping[str, Any], history: Mapping[str, Any]) -> str:
+    """`report.html`: the stages, the layers, how the fine-tuning went, how it was made."""
+    stages = rows_of(rows, kind="stage")
+    table = stages_table(stages).to_html()
+    sections = [
+        Section("Stages" if len(stages) > 1 else "The model", f"{table}<p class='caption'>{STAGES_NOTE}</p>"),
+        Section("Layers", layers_table(rows_of(rows, kind="layer")).to_html()),
+        *_training_sections(rows),
+        Section("How it was made", f"<pre>{html.escape(json.dumps(dict(history), indent=1))}</pre>"),
+    ]
+    return page(title, f"{lead(stages)} {check_line(checks)}".strip(), sections)
+
+
+def lead(stages: Sequence[Row]) -> str:
+    """What came of it, in one sentence."""
+    last = stages[-1]
+    said = f"{last['test_accuracy']:.2%} test accuracy with {last['kept']:,} of {last['weights']:,} weights"
+    if len(stages) == 1:
+        return f"{said}."
+    difference = 100 * (last["test_accuracy"] - stages[0]["test_accuracy"])
+    return f"{said} ({last['sparsity']:.1%} sparse), {difference:+.2f} points to its parent.".replace("-", "−", 1)
+
+
+def _training_sections(rows: Sequence[Row]) -> list[Section]:
+    looks = rows_of(rows, kind="evaluation")
+    if not looks:
+        return []
+    series = []
+    for number in sorted({row["training"] for row in looks}):
+        own = rows_of(looks, training=number)
+        accuracies = [estimate([100 * row["validation_accuracy"]]) for row in own]
+        series.append(
+            Series(f"training {number}", [float(row["iteration"]) for row in own], accuracies, (number - 1) % 7)
+        )
+    chart = Chart("Iteration", "Validation accuracy (%)", series)
+    return [Section("Training", figure_html(plotly_figure(chart), "Accuracy on the validation set while it learns."))]

@@ -1,0 +1,71 @@
+"""`tombola train`: a parent, trained and kept with everything that is needed to build and prune it again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from tombola.data import load_data
+from tombola.models import ModelSpec, build
+from tombola.models.spec import Normalisation
+from tombola.pruning import Masks
+from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
+from tombola.runs.seeds import derive_seed
+from tombola.studies.single.child import OnProgress
+from tombola.studies.single.config import TrainConfig
+from tombola.studies.single.metrics import layer_rows, stage_row
+from tombola.studies.single.parents import data_record
+from tombola.studies.single.result import Result, evaluation_rows, read_result, write_result
+from tombola.training import fit
+from tombola.training.threads import one_thread
+
+
+def train(config: TrainConfig, out: Path, data_dir: Path | None, on_progress: OnProgress) -> Result:
+    """Trains, continues or shows the parent of `config` in its folder below `out`, which is its model folder.
+
+    The weights are those of the lowest validation loss.
+    """
+    folder = run_folder(out, config.study, config.name, config)
+    finished = read_result(folder)
+    if finished is not None:
+        return finished
+    with writing(folder), one_thread():
+        return _train(folder, config, data_dir, on_progress)
+
+
+def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_progress: OnProgress) -> Result:
+    data = load_data(config.data, config.seed, data_dir)
+    facts = {"data": {"name": data.name, "checksum": data.checksum}, "seed": config.seed}
+    begin_or_continue(folder, config.study, config, facts)
+    spec = ModelSpec(
+        **config.model.model_dump(),
+        input_shape=data.input_shape,
+        classes=data.classes,
+        seed=derive_seed(config.seed, "init"),
+        normalisation=Normalisation(**asdict(data.normalisation)),
+    )
+    model = build(spec)
+    trained = fit(
+        model,
+        data,
+        config.training,
+        Masks.full(model),
+        derive_seed(config.seed, "order"),
+        checkpoint=folder.root / "training.checkpoint.safetensors",
+        checkpoint_seconds=config.checkpoint_seconds,
+        on_evaluation=lambda evaluation, total: on_progress("training", evaluation, total),
+        evolution=config.evolution,
+    )
+    model.load_state_dict(trained.early_stop_state)
+    masks = trained.masks
+    rows = [stage_row("trained", model, masks, data), *layer_rows("trained", masks), *evaluation_rows([trained])]
+    history = {
+        "run": folder.root.name,
+        "data": data_record(config.data, config.seed),
+        "training": config.training.model_dump(mode="json"),
+        "evolution": None if config.evolution is None else config.evolution.model_dump(mode="json"),
+        "iterations": trained.early_stop.iteration,
+    }
+    checks = {"check_held": masks.removed_nonzeros(model) == 0} if config.evolution else {}
+    sparse = masks if config.evolution else None
+    return write_result(folder, rows, checks, spec, model, sparse, history, f"{config.name}: trained")
