@@ -28,6 +28,10 @@ DataDir = Annotated[
     typer.Option(help="Folder with one folder per data set; default $TOMBOLA_DATA, else the user's cache."),
 ]
 
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. training.length=300it. Repeatable."),
+]
 RewindMode = Annotated[
     str | None, typer.Option(help="One of the run's modes of rewinding, e.g. step:500it; default its first.")
 ]
@@ -43,10 +47,7 @@ def tombola() -> None:
 @app.command()
 def imp(
     config: Annotated[Path, typer.Argument(help="A YAML config, such as configs/imp_digits.yaml.")],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. training.length=300it. Repeatable."),
-    ] = None,
+    set_: SetOption = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the run folders.")] = Path("runs"),
     results: Annotated[Path | None, typer.Option(help="Copy the result files to this folder too.")] = None,
     replicates: Annotated[
@@ -194,17 +195,137 @@ def report(
         typer.echo(f"Report: {report_run(runs[0]) if alone else compare_runs(runs, out or Path('comparison.html'))}")
 
 
-@app.command("list")
-def list_(
-    out: Annotated[Path, typer.Option(help="Folder that holds the run folders.")] = Path("runs"), debug: Debug = False
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A YAML config, such as configs/train_lenet5.yaml.")],
+    set_: SetOption = None,
+    out: Annotated[Path, typer.Option(help="Folder that holds the run folders.")] = Path("runs"),
+    data_dir: DataDir = None,
+    debug: Debug = False,
 ) -> None:
-    """List the **runs** in a folder with their state and verdict."""
+    """Train a **parent**: a model folder with spec, weights and metrics, ready for `tombola prune`.
+
+    The weights are those of the lowest validation loss. `evolution` in the config makes it sparse on the way
+    (`method: gradual`) or from the start (`set`, `rigl`). The same command again continues or shows it.
+
+    Example: `tombola train configs/train_lenet5.yaml --set training.length=2ep`
+    """
     with _errors(debug):
         from rich.console import Console
 
-        from tombola.studies.lottery.terminal import show_runs
+        from tombola.runs.configs import load_config
+        from tombola.studies.single.config import TrainConfig
+        from tombola.studies.single.terminal import following, show
+        from tombola.studies.single.train import train as train_parent
 
-        show_runs(Console(), out)
+        console = Console()
+        wanted = load_config(config, TrainConfig, set_ or [])
+        with following(console) as follower:
+            result = train_parent(wanted, out, data_dir, follower)
+        show(console, result)
+
+
+@app.command()
+def prune(
+    model: Annotated[str, typer.Argument(help="A zoo name, a model folder, or package.module:function.")],
+    sparsity: Annotated[float | None, typer.Option(help="Share of units to remove, e.g. 0.9.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Data set, or its keys as YAML: '{name: npz, folder: x}'. Default: the folder's own."),
+    ] = None,
+    criterion: Annotated[str, typer.Option(help="What a weight is worth; see `tombola list criteria`.")] = "magnitude",
+    structure: Annotated[str, typer.Option(help="What is removed whole: weight, neuron, filter, 2:4 ...")] = "weight",
+    budget: Annotated[str, typer.Option(help="How it spreads over layers: global, uniform, erk, rates:0.2")] = "global",
+    schedule: Annotated[str, typer.Option(help="oneshot, iterative:N, linear:N or cubic:N.")] = "oneshot",
+    protect: Annotated[
+        list[str] | None, typer.Option(help="A layer to leave alone, name or pattern. Repeatable.")
+    ] = None,
+    min_keep: Annotated[int, typer.Option(min=1, help="Units that every layer keeps.")] = 1,
+    score_batches: Annotated[int, typer.Option(min=1, help="Batches that criteria with need of data look at.")] = 16,
+    finetune: Annotated[
+        str, typer.Option(help="How long to fine-tune, e.g. 2ep or 500it; 0it for not at all.")
+    ] = "2ep",
+    lr: Annotated[float, typer.Option(help="Learning rate of the fine-tuning.")] = 1e-4,
+    optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "adam",
+    batch_size: Annotated[int, typer.Option(min=1, help="Of fine-tuning and scoring.")] = 64,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of a zoo or factory model: .safetensors, or .pt read as weights only.")
+    ] = None,
+    factory: Annotated[
+        str | None, typer.Option(help="package.module:function that makes the model of a folder, if it is your own.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The child's model folder; default one below runs/.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Makes split, chance of criteria and order of the examples.")] = 0,
+    data_dir: DataDir = None,
+    debug: Debug = False,
+) -> None:
+    """**Prune** a model and fine-tune what is left; the parent stays as it is, to the bit.
+
+    Prints before, pruned and fine-tuned side by side: accuracy, F1, parameters, FLOPs, bytes, sparsity per
+    layer. The child is a model folder with a record of its parent. The same command again continues or shows it.
+
+    Example: `tombola prune runs/train-lenet5-1a2b3c4d --sparsity 0.9 --criterion taylor --structure filter`
+    """
+    with _errors(debug):
+        from rich.console import Console
+
+        from tombola.runs.configs import parse_value, validate
+        from tombola.studies.single.config import PruneConfig
+        from tombola.studies.single.prune import prune_parent
+        from tombola.studies.single.terminal import following, show
+
+        chosen = None if data is None else parse_value(data, "--data")
+        length = {"length": finetune, "evaluate_every": "1ep", "optimizer": optimizer, "learning_rate": lr}
+        content = {
+            "model": model,
+            "weights": weights,
+            "factory": factory,
+            "data": {"name": chosen} if isinstance(chosen, str) else chosen,
+            "seed": seed,
+            "batch_size": batch_size,
+            "fine_tuning": None if finetune in ("0", "0it", "0ep") else {**length, "batch_size": batch_size},
+            "pruning": {
+                "sparsity": sparsity,
+                "criterion": criterion,
+                "structure": structure,
+                "budget": budget,
+                "schedule": schedule,
+                "protect": protect or [],
+                "min_keep": min_keep,
+                "score_batches": score_batches,
+            },
+        }
+        console = Console()
+        with following(console) as follower:
+            result = prune_parent(validate(content, PruneConfig, "tombola prune"), out, data_dir, follower)
+        show(console, result)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        str, typer.Argument(help="runs, criteria, structures, budgets, schedules, models or data.")
+    ] = "runs",
+    out: Annotated[Path, typer.Option(help="Folder that holds the run folders.")] = Path("runs"),
+    debug: Debug = False,
+) -> None:
+    """List the **runs** in a folder with their verdict, or what there is to choose from.
+
+    Example: `tombola list criteria`
+    """
+    with _errors(debug):
+        from rich.console import Console
+
+        if what == "runs":
+            from tombola.studies.lottery.terminal import show_runs
+
+            show_runs(Console(), out)
+        else:
+            from tombola.reports.terminal import drawn
+            from tombola.studies.single.listing import listing
+
+            table = listing(what)
+            Console().print(drawn(table, left=len(table.columns)))
 
 
 def main() -> None:

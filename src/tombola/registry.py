@@ -55,3 +55,8 @@ def suggest(name: object, known: Iterable[object]) -> str:
     close = difflib.get_close_matches(str(name), names, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return f"{hint}; known: {', '.join(names)}"
+
+
+def described(thing: object) -> str:
+    """The first paragraph of a registered thing's documentation, in one line."""
+    return " ".join((thing.__doc__ or "").strip().partition("\n\n")[0].split())

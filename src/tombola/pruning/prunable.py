@@ -27,10 +27,8 @@ CONVOLUTIONS = (
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
 ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-_NEVER_PRUNED = (
-    *(nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm, nn.PReLU),
-    *(nn.modules.batchnorm._NormBase,),
-)
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+_NEVER_PRUNED = (*_EMBEDDINGS, nn.LayerNorm, nn.GroupNorm, nn.PReLU, nn.modules.batchnorm._NormBase)
 _NEVER_PRUNED_NAMES = ("bias_k", "bias_v")  # of MultiheadAttention: biases with two empty axes
 
 
@@ -108,25 +106,34 @@ def weight_layouts(model: nn.Module) -> dict[str, Layout]:
 
 
 def weights_of_modules(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
-    """(module, attribute, parameter) of every weight of every module; a tied weight comes once per module."""
+    """(module, attribute, parameter) of every weight of every module; a tied weight comes once per module.
+
+    A weight that is an embedding, too (a language model's tied head), is left out.
+    """
+    embeddings = {id(m._parameters.get("weight")) for m in model.modules() if isinstance(m, _EMBEDDINGS)}
     for module in model.modules():
         for attribute in _weight_attributes(module):
             parameter = module._parameters.get(attribute)
-            if parameter is not None:
+            if parameter is not None and id(parameter) not in embeddings:
                 yield module, attribute, parameter
 
 
 def unsupported_parameters(model: nn.Module) -> list[str]:
     """Names of parameters of two or more axes that are neither weights nor known to be left alone.
 
-    Such are the matrices of recurrent layers, of modules that hold a bare parameter, and weights under a
-    parametrisation or under `torch.nn.utils.prune`.
+    Such are the matrices of recurrent layers, of modules that hold a bare parameter, weights under a
+    parametrisation or under `torch.nn.utils.prune`, and weights that are tied to an embedding.
     """
     known = {id(parameter) for _, _, parameter in weights_of_modules(model)}
+    tied: set[int] = set()
     for module in model.modules():
+        attributes = _weight_attributes(module)
         for name, parameter in module._parameters.items():
-            if parameter is not None and (isinstance(module, _NEVER_PRUNED) or name in _NEVER_PRUNED_NAMES):
+            if isinstance(module, _NEVER_PRUNED) or name in _NEVER_PRUNED_NAMES:
                 known.add(id(parameter))
+            elif name in attributes and id(parameter) not in known:
+                tied.add(id(parameter))
+    known -= tied
     return [n for n, p in model.named_parameters() if id(p) not in known and _axes(p) >= 2]
 
 

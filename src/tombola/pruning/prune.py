@@ -115,21 +115,27 @@ class _Pruning:
     @functools.cached_property
     def layouts(self) -> dict[str, Layout]:
         """The layers that have such units, by the name of their weight."""
-        found = {n: layout for n, layout in weight_layouts(self.model).items() if self.structure.fits(layout)}
+        found = {n: layout for n, layout in weight_layouts(self.model).items() if self._has_units(n, layout)}
         if not found:
             raise PruningError(
                 f"no layer of the model has units of the structure {self.structure.name!r}: neurons are the outputs of "
                 "Linear layers, filters and channels belong to convolutions"
             )
-        for name, layout in found.items():
-            if name not in self.protected:
-                try:
-                    self.structure.check(layout)
-                except PruningError as error:
-                    raise PruningError(f"{name}: {error}") from None
         if self.protected.issuperset(found):
             raise PruningError(f"every layer with units of the structure {self.structure.name!r} is protected")
         return found
+
+    def _has_units(self, name: str, layout: Layout) -> bool:
+        """Whether the layer has such units; PruningError naming it when it should but does not divide into them."""
+        if not self.structure.fits(layout):
+            return False
+        try:
+            self.structure.check(layout)
+        except PruningError as error:
+            if name in self.protected:
+                return False
+            raise PruningError(f"{name}: {error}") from None
+        return True
 
     def targets(self, sparsity: float | None, masks: Masks) -> list[float | None]:
         """The sparsities to prune to one after the other: one, unless the criterion works in rounds."""
@@ -149,11 +155,13 @@ class _Pruning:
         """One round of scoring and removing."""
         layers = self._layers(masks)
         counts = self._counts(layers, sparsity, masks)
-        kept = dict(masks)
-        for layer, count in zip(layers, counts, strict=True):
-            if count:
-                kept[layer.name] = self._without_lowest(layer, count, masks[layer.name])
-        return Masks(kept)
+        kept = {
+            layer.name: self._without_lowest(layer, count, masks[layer.name])
+            for layer, count in zip(layers, counts, strict=True)
+            if count
+        }
+        # Also what loses nothing is a mask of its own: a later `update` of it must not reach the earlier masks.
+        return Masks({name: kept[name] if name in kept else Mask(mask.keep) for name, mask in masks.items()})
 
     def _layers(self, masks: Masks) -> list[LayerUnits]:
         scored = [name for name in self.layouts if name not in self.protected]
@@ -182,22 +190,29 @@ class _Pruning:
         if bool(torch.isnan(score).any()):
             raise PruningError(f"{name}: the criterion gave NaN scores")
         if not isinstance(self.structure, Weight):
-            # What is removed adds nothing to its unit, and a mean needs more than half precision.
-            score = mask.apply(at_least_float32(score))
+            score = at_least_float32(score)  # a mean needs more than half precision
+            if not self.criterion.of_units:
+                score = mask.apply(score)  # what is removed adds nothing to its unit
         return self.structure.pool(score, mask.keep, layout)
 
     def _counts(self, layers: Sequence[LayerUnits], sparsity: float | None, masks: Masks) -> list[int]:
         """How many live units each layer loses."""
         if self.structure.sparsity is None:
             return make_budget(self.budget)(layers, sparsity, self.min_keep)
-        counts = []
-        for layer in layers:
-            try:
-                keep, layout = masks[layer.name].keep, self.layouts[layer.name]
-                counts.append(0 if layer.protected else self.structure.removals(keep, layout))
-            except PruningError as error:
-                raise PruningError(f"{layer.name}: {error}") from None
-        return counts
+        return [0 if layer.protected else self._fixed_count(layer, masks[layer.name]) for layer in layers]
+
+    def _fixed_count(self, layer: LayerUnits, mask: Mask) -> int:
+        """How many live units a layer loses to a structure that fixes its sparsity."""
+        try:
+            count = self.structure.removals(mask.keep, self.layouts[layer.name])
+        except PruningError as error:
+            raise PruningError(f"{layer.name}: {error}") from None
+        if count > layer.room(self.min_keep):
+            raise PruningError(
+                f"{layer.name}: {self.structure.name} leaves {layer.alive_count - count} weights, fewer than "
+                f"min_keep={self.min_keep}; protect the layer or lower min_keep"
+            )
+        return count
 
     def _without_lowest(self, layer: LayerUnits, count: int, mask: Mask) -> Mask:
         units = lowest(layer.scores, count, layer.pool.among).logical_not_()

@@ -86,6 +86,14 @@ def validate(content: Any, kind: type[C], source: str) -> C:
         raise ConfigError(f"{source}: {'; '.join(problems[:ERRORS_SHOWN])}{more}") from None
 
 
+def parse_value(text: str, source: str) -> Any:
+    """A value written as YAML on the command line; ConfigError with `source` otherwise."""
+    try:
+        return _parse(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} {text!r}: {_one_line(error)}") from None
+
+
 def dump_config(config: Config) -> str:
     """The complete config, defaults included, as YAML that `load_config` reads back to an equal object."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
@@ -129,10 +137,7 @@ def _apply_override(content: dict[str, Any], override: str) -> None:
         target = target.setdefault(part, {})
         if not isinstance(target, dict):
             raise ConfigError(f"--set {override!r}: {part!r} holds a value, not keys")
-    try:
-        target[parts[-1]] = _parse(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: {_one_line(error)}") from None
+    target[parts[-1]] = parse_value(value, f"--set {key}=")
 
 
 def _describe(problem: ErrorDetails, kind: type[BaseModel]) -> str:

@@ -38,7 +38,7 @@ def wanda(model: nn.Module, context: ScoringContext) -> Scores:
     return scores
 
 
-@register("bn-scale", Needs.EXAMPLE, outputs_only=True)
+@register("bn-scale", Needs.EXAMPLE, outputs_only=True, of_units=True)
 def batch_norm_scale(model: nn.Module, context: ScoringContext) -> Scores:
     """|scale| of the batch norm that reads an output. Liu et al. 2017, network slimming (arXiv 1708.06519).
 
@@ -49,11 +49,11 @@ def batch_norm_scale(model: nn.Module, context: ScoringContext) -> Scores:
     layouts = weight_layouts(model)
     scores = {}
     for name in context.scored(model):
-        if name not in norms:
+        layout = layouts[name]
+        if name not in norms or norms[name].num_features != layout.groups * layout.outputs:
             raise PruningError(
                 f"{name}: no batch norm reads its output, so bn-scale cannot score it; protect the layer"
             )
-        layout = layouts[name]
         by_output = at_least_float32(norms[name].weight.detach()).abs().view(layout.groups, layout.outputs, 1, 1)
         scores[name] = layout.original(by_output.expand(-1, -1, layout.inputs, layout.kernel_positions)).clone()
     return scores

@@ -18,7 +18,7 @@ from torch.nn import functional
 from tombola.errors import PruningError
 from tombola.pruning.masks import Masks
 from tombola.pruning.prunable import prunable_parameters
-from tombola.registry import Registry
+from tombola.registry import Registry, described
 
 Scores = dict[str, Tensor]
 Loss = Callable[[Any, Any], Tensor]
@@ -71,6 +71,9 @@ class Criterion:
     """A registered score function.
 
     `outputs_only`: it scores whole outputs of a layer, so only structures that remove these go with it.
+    `of_units`: every weight carries the score of its whole unit (from `sum_over_units`, say), which a unit therefore
+    keeps, however many of its weights are removed. Otherwise a unit's score is the mean over its weights, removed
+    ones counting 0.
     `rounds`: into how many rounds of scoring and pruning one pruning is divided, on a geometric schedule.
     """
 
@@ -78,12 +81,13 @@ class Criterion:
     score: ScoreFunction
     needs: Needs
     outputs_only: bool = False
+    of_units: bool = False
     rounds: int = 1
 
     @property
     def description(self) -> str:
-        """The first sentence of its documentation."""
-        return " ".join((self.score.__doc__ or "").split()).partition(". ")[0].rstrip(".")
+        """What it says of itself, its source included."""
+        return described(self.score)
 
     def __call__(self, model: nn.Module, context: ScoringContext) -> Scores:
         if self.needs is not Needs.WEIGHTS and context.batches is None:
@@ -98,12 +102,17 @@ criteria: Registry[Criterion] = Registry("criterion")
 
 
 def register(
-    name: str, needs: Needs = Needs.WEIGHTS, *, outputs_only: bool = False, rounds: int = 1
+    name: str,
+    needs: Needs = Needs.WEIGHTS,
+    *,
+    outputs_only: bool = False,
+    of_units: bool = False,
+    rounds: int = 1,
 ) -> Callable[[ScoreFunction], ScoreFunction]:
     """Decorator that files a score function as a criterion."""
 
     def decorate(score: ScoreFunction) -> ScoreFunction:
-        criteria.register(name)(Criterion(name, score, needs, outputs_only, rounds))
+        criteria.register(name)(Criterion(name, score, needs, outputs_only, of_units, rounds))
         return score
 
     return decorate
@@ -133,4 +142,8 @@ def checked_batches(batches: Iterable[Any] | None) -> Iterable[Any] | None:
 
 
 def _is_one_batch(batches: Any) -> bool:
-    return isinstance(batches, tuple) and len(batches) == 2 and all(isinstance(part, Tensor) for part in batches)
+    """Also a list, as a DataLoader gives it, when its parts are not alike and so cannot be two batches of inputs."""
+    pair = isinstance(batches, (tuple, list)) and len(batches) == 2 and all(isinstance(p, Tensor) for p in batches)
+    if not pair or isinstance(batches, tuple):
+        return pair
+    return batches[0].dtype != batches[1].dtype or batches[0].dim() != batches[1].dim()

@@ -16,6 +16,7 @@ from tombola.pruning.criteria.network import (
     at_least_float32,
     evaluation_mode,
     gradients,
+    inputs_and_targets,
     loss_gradients,
     masked_weights,
     mean_gradient,
@@ -27,7 +28,7 @@ MOVEMENT_RATE = 1e-2
 """Learning rate of the plain SGD steps along which movement is gathered."""
 
 
-@register("gradient", Needs.GRADIENTS)
+@register("gradient", Needs.GRADIENTS, of_units=True)
 def gradient(model: nn.Module, context: ScoringContext) -> Scores:
     """|Σ w·g| over a unit, g the gradient of the mean loss: the first-order change of the loss. Mozer & Smolensky
     1988."""
@@ -37,7 +38,7 @@ def gradient(model: nn.Module, context: ScoringContext) -> Scores:
     return {name: context.sum_over_units(name, _product(weights[name], g)).abs() for name, g in mean.items()}
 
 
-@register("taylor", Needs.GRADIENTS)
+@register("taylor", Needs.GRADIENTS, of_units=True)
 def taylor(model: nn.Module, context: ScoringContext) -> Scores:
     """(Σ w·g)² over a unit, the mean over batches: the squared change of the loss. Molchanov et al. 2019
     (arXiv 1906.10771)."""
@@ -46,7 +47,7 @@ def taylor(model: nn.Module, context: ScoringContext) -> Scores:
         return mean_of(_squared_changes(g, weights, context) for g in loss_gradients(model, weights, context))
 
 
-@register("fisher", Needs.GRADIENTS)
+@register("fisher", Needs.GRADIENTS, of_units=True)
 def fisher(model: nn.Module, context: ScoringContext) -> Scores:
     """½ (Σ w·g)² over a unit, the mean over single examples: the diagonal of the empirical Fisher information. Theis
     et al. 2018 (arXiv 1801.05787)."""
@@ -133,6 +134,6 @@ def _examples(batch: Any) -> Iterator[Any]:
         for index in range(count):
             yield {k: v[index : index + 1] if isinstance(v, Tensor) and v.dim() else v for k, v in batch.items()}
         return
-    inputs, targets = batch
+    inputs, targets = inputs_and_targets(batch)
     for index in range(len(inputs)):
         yield inputs[index : index + 1], targets[index : index + 1]

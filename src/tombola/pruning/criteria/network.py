@@ -49,6 +49,13 @@ def inputs_of(batch: Any) -> Any:
     return batch[0] if isinstance(batch, (tuple, list)) else batch
 
 
+def inputs_and_targets(batch: Any) -> tuple[Any, Any]:
+    """The parts of a batch; PruningError when it is no such pair."""
+    if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+        raise PruningError("the loss needs batches of (inputs, targets): this one has no targets")
+    return batch[0], batch[1]
+
+
 def run(model: nn.Module, tensors: Mapping[str, Tensor], batch: Any) -> Any:
     """The model's output on a batch, with `tensors` in place of the parameters and buffers of these names."""
     device = next(iter(tensors.values())).device
@@ -64,10 +71,9 @@ def mean_loss(model: nn.Module, weights: Weights, batch: Any, context: ScoringCo
         loss = getattr(output, "loss", None)
         if loss is None:
             raise PruningError("a batch of keywords needs a model that answers with a `loss`: add labels to the batch")
-    elif isinstance(batch, (tuple, list)) and len(batch) == 2:
-        loss = context.loss(output, _to(batch[1], next(iter(weights.values())).device))
     else:
-        raise PruningError("the loss needs batches of (inputs, targets): this one has no targets")
+        _, targets = inputs_and_targets(batch)
+        loss = context.loss(output, _to(targets, next(iter(weights.values())).device))
     if not (isinstance(loss, Tensor) and loss.dim() == 0 and bool(torch.isfinite(loss))):
         shown = float(loss) if isinstance(loss, Tensor) and loss.numel() == 1 else type(loss).__name__
         raise PruningError(f"the loss of a batch must be one finite number, not {shown}")

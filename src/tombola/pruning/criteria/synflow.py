@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,15 +50,11 @@ def _example_of_ones(context: ScoringContext) -> Tensor:
 def _linearised(model: nn.Module) -> Weights:
     """All other parameters and buffers in float64: magnitudes of scales, no biases, no stored means."""
     tensors: Weights = {}
-    for module_name, module in model.named_modules():
-        own = {**module._parameters, **module._buffers}
-        for name, tensor in own.items():
-            if tensor is None or not tensor.is_floating_point():
-                continue
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):  # tied ones come once
+        if tensor.is_floating_point():
             value = tensor.detach().double()
-            offset = name in ("bias", "running_mean", "in_proj_bias")
-            full_name = f"{module_name}.{name}" if module_name else name
-            tensors[full_name] = torch.zeros_like(value) if offset else value.abs()
+            offset = name.rpartition(".")[2] in ("bias", "running_mean", "in_proj_bias")
+            tensors[name] = torch.zeros_like(value) if offset else value.abs()
     return tensors
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tombola.pruning.criteria.criterion import Scores, ScoringContext, register
 from tombola.pruning.criteria.network import at_least_float32, masked_weights
-from tombola.pruning.prunable import weight_layouts
+from tombola.pruning.prunable import Layout, weight_layouts
 
 
 @register("magnitude")
@@ -23,13 +23,13 @@ def random(model: nn.Module, context: ScoringContext) -> Scores:
     return {name: torch.rand(p.shape, generator=generator).to(p.device) for name, p in context.scored(model).items()}
 
 
-@register("l1-norm")
+@register("l1-norm", of_units=True)
 def l1_norm(model: nn.Module, context: ScoringContext) -> Scores:
     """The sum of |w| over a unit. Li et al. 2017 (arXiv 1608.08710)."""
     return {name: context.sum_over_units(name, w.abs()) for name, w in _weights(model, context).items()}
 
 
-@register("l2-norm")
+@register("l2-norm", of_units=True)
 def l2_norm(model: nn.Module, context: ScoringContext) -> Scores:
     """The root of the sum of w² over a unit. He et al. 2018, soft filter pruning (arXiv 1808.06866)."""
     return {name: context.sum_over_units(name, w.square()).sqrt() for name, w in _weights(model, context).items()}
@@ -42,15 +42,16 @@ def lamp(model: nn.Module, context: ScoringContext) -> Scores:
     return {name: _lamp(w) for name, w in _weights(model, context).items()}
 
 
-@register("fpgm", outputs_only=True)
+@register("fpgm", outputs_only=True, of_units=True)
 def geometric_median(model: nn.Module, context: ScoringContext) -> Scores:
     """An output's summed distance to the layer's other outputs: near their geometric median, others can stand in for
-    it. He et al. 2019 (arXiv 1811.00250)."""
+    it. He et al. 2019 (arXiv 1811.00250). Removed outputs stand in for nothing and count for none."""
     scores = {}
     layouts = weight_layouts(model)
     for name, weight in _weights(model, context).items():
-        rows = layouts[name].canonical(weight).flatten(0, 1).flatten(1)
-        distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
+        rows = _outputs(layouts[name], weight)
+        others = rows if context.masks is None else rows[_outputs(layouts[name], context.masks[name].keep).any(1)]
+        distances = torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
         by_output = distances.view(layouts[name].groups, layouts[name].outputs, 1, 1)
         scores[name] = layouts[name].original(by_output.expand_as(layouts[name].canonical(weight)))
     return scores
@@ -60,6 +61,11 @@ def _weights(model: nn.Module, context: ScoringContext) -> Scores:
     """The weights to score, removed ones 0."""
     masked = masked_weights(model, context)
     return {name: at_least_float32(masked[name].detach()) for name in context.scored(model)}
+
+
+def _outputs(layout: Layout, tensor: Tensor) -> Tensor:
+    """`tensor` of the weight's shape, one row per output."""
+    return layout.canonical(tensor).flatten(0, 1).flatten(1)
 
 
 def _lamp(weight: Tensor) -> Tensor:

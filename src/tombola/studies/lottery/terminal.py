@@ -149,8 +149,7 @@ def show_runs(console: Console, out: Path) -> None:
 
 def show_result(console: Console, result: Result) -> None:
     """The table, the checks, the verdict in one sentence and where the report lies."""
-    table = results_table(result.summaries)
-    console.print(drawn(table))
+    console.print(drawn(results_table(result.summaries), bold=("dense", "ticket")))
     console.print(TABLE_NOTE + "\n", highlight=False)
     for line in [*check_lines(result.rows), power_line(result.verdict), cost_line(result.rows)]:
         console.print(line, highlight=False, soft_wrap=True)

@@ -33,8 +33,8 @@ def lead(stages: Sequence[Row]) -> str:
     said = f"{last['test_accuracy']:.2%} test accuracy with {last['kept']:,} of {last['weights']:,} weights"
     if len(stages) == 1:
         return f"{said}."
-    difference = 100 * (last["test_accuracy"] - stages[0]["test_accuracy"])
-    return f"{said} ({last['sparsity']:.1%} sparse), {difference:+.2f} points to its parent.".replace("-", "−", 1)
+    points = f"{100 * (last['test_accuracy'] - stages[0]['test_accuracy']):+.2f}".replace("-", "−")
+    return f"{said} ({last['sparsity']:.1%} sparse), {points} points to its parent."
 
 
 def _training_sections(rows: Sequence[Row]) -> list[Section]:

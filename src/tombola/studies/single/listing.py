@@ -1,0 +1,48 @@
+"""What there is to choose from: criteria, structures, budgets, schedules, models, data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tombola.data import data_sets
+from tombola.errors import ConfigError
+from tombola.models import architectures
+from tombola.pruning import budgets, criteria, schedules, structures
+from tombola.pruning.criteria import Needs
+from tombola.registry import Registry, described, suggest
+from tombola.reports.tables import Table
+
+
+def listing(what: str) -> Table:
+    """The names and what they mean; ConfigError for anything that is not listed."""
+    if what not in LISTINGS:
+        raise ConfigError(f"nothing is listed as {what!r}{suggest(what, ('runs', *LISTINGS))}")
+    return LISTINGS[what]()
+
+
+def _criteria() -> Table:
+    least_first = sorted(criteria, key=lambda name: list(Needs).index(criteria.get(name).needs))
+    rows = [(name, str(criteria.get(name).needs), criteria.get(name).description) for name in least_first]
+    return Table(("Criterion", "Needs", "A unit is worth"), rows)
+
+
+def _models() -> Table:
+    rows = [
+        (n, " ".join(map(str, architectures.get(n).widths)), architectures.get(n).description) for n in architectures
+    ]
+    return Table(("Model", "Widths", "What it is"), rows)
+
+
+def _of(registry: Registry[Any], columns: tuple[str, str]) -> Callable[[], Table]:
+    return lambda: Table(columns, [(name, described(registry.get(name))) for name in registry])
+
+
+LISTINGS: dict[str, Callable[[], Table]] = {
+    "criteria": _criteria,
+    "structures": _of(structures, ("Structure", "What is kept or removed whole")),
+    "budgets": _of(budgets, ("Budget", "How the target spreads over layers")),
+    "schedules": _of(schedules, ("Schedule", "How the target spreads over rounds")),
+    "models": _models,
+    "data": _of(data_sets, ("Data set", "What it is")),
+}
