@@ -7,11 +7,14 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from tombola.errors import TombolaError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -69,8 +72,6 @@ def imp(
     Example: `tombola imp configs/imp_digits.yaml --set training.length=300it --replicates 3`
     """
     with _errors(debug):
-        from rich.console import Console
-
         from tombola.runs.configs import load_config
         from tombola.studies.lottery.config import LotteryConfig
         from tombola.studies.lottery.study import run_study
@@ -78,7 +79,7 @@ def imp(
 
         overrides = [*(set_ or []), *([f"replicates={replicates}"] if replicates is not None else [])]
         study = load_config(config, LotteryConfig, overrides)
-        console = Console()
+        console = _console()
         if dry_run:
             from tombola.studies.lottery.forecast import forecast
             from tombola.studies.lottery.terminal import show_forecast
@@ -146,8 +147,6 @@ def stability(
     Example: `tombola stability runs/lottery-digits-1a2b3c4d --round 5`
     """
     with _errors(debug):
-        from rich.console import Console
-
         from tombola.studies.lottery.compare import report_run
         from tombola.studies.lottery.stability import run_stability
         from tombola.studies.lottery.terminal import stability_progress
@@ -159,7 +158,7 @@ def stability(
             copies=copies,
             workers=workers or _cores(),
             data_dir=data_dir,
-            on_event=stability_progress(Console()),
+            on_event=stability_progress(_console()),
         )
         typer.echo(f"{result.sentence}\nReport: {report_run(run)}")
 
@@ -168,12 +167,10 @@ def stability(
 def show(run: RunArgument, debug: Debug = False) -> None:
     """Show a run's **table and verdict** again, as far as its replicates are complete."""
     with _errors(debug):
-        from rich.console import Console
-
         from tombola.studies.lottery.compare import result_of
         from tombola.studies.lottery.terminal import show_result
 
-        show_result(Console(), result_of(run))
+        show_result(_console(), result_of(run))
 
 
 @app.command()
@@ -211,14 +208,12 @@ def train(
     Example: `tombola train configs/train_lenet5.yaml --set training.length=2ep`
     """
     with _errors(debug):
-        from rich.console import Console
-
         from tombola.runs.configs import load_config
         from tombola.studies.single.config import TrainConfig
         from tombola.studies.single.terminal import following, show
         from tombola.studies.single.train import train as train_parent
 
-        console = Console()
+        console = _console()
         wanted = load_config(config, TrainConfig, set_ or [])
         with following(console) as follower:
             result = train_parent(wanted, out, data_dir, follower)
@@ -267,8 +262,6 @@ def prune(
     Example: `tombola prune runs/train-lenet5-1a2b3c4d --sparsity 0.9 --criterion taylor --structure filter`
     """
     with _errors(debug):
-        from rich.console import Console
-
         from tombola.runs.configs import parse_value, validate
         from tombola.studies.single.config import PruneConfig
         from tombola.studies.single.prune import prune_parent
@@ -295,10 +288,39 @@ def prune(
                 "score_batches": score_batches,
             },
         }
-        console = Console()
+        console = _console()
         with following(console) as follower:
             result = prune_parent(validate(content, PruneConfig, "tombola prune"), out, data_dir, follower)
         show(console, result)
+
+
+@app.command()
+def compare(
+    config: Annotated[Path, typer.Argument(help="A YAML config, such as configs/compare_lenet5.yaml.")],
+    set_: SetOption = None,
+    out: Annotated[Path, typer.Option(help="Folder that holds the run folders.")] = Path("runs"),
+    workers: Workers = None,
+    data_dir: DataDir = None,
+    debug: Debug = False,
+) -> None:
+    """Compare **ways to prune**: criteria × structures × budgets × sparsities, on a fresh parent per replicate.
+
+    Ends with a table with confidence intervals, a sentence per place of the grid on which way loses least, and
+    `report.html`. The same command again continues or shows it.
+
+    Example: `tombola compare configs/compare_lenet5.yaml --set 'criteria=[magnitude, taylor]'`
+    """
+    with _errors(debug):
+        from tombola.runs.configs import load_config
+        from tombola.studies.single.compare import compare as compare_ways
+        from tombola.studies.single.config import CompareConfig
+        from tombola.studies.single.terminal import counting, show_comparison
+
+        console = _console()
+        wanted = load_config(config, CompareConfig, set_ or [])
+        with counting(console) as watcher:
+            comparison = compare_ways(wanted, out, workers or _cores(), data_dir, watcher)
+        show_comparison(console, comparison)
 
 
 @app.command("list")
@@ -314,18 +336,16 @@ def list_(
     Example: `tombola list criteria`
     """
     with _errors(debug):
-        from rich.console import Console
-
         if what == "runs":
             from tombola.studies.lottery.terminal import show_runs
 
-            show_runs(Console(), out)
+            show_runs(_console(), out)
         else:
             from tombola.reports.terminal import drawn
             from tombola.studies.single.listing import listing
 
             table = listing(what)
-            Console().print(drawn(table, left=len(table.columns)))
+            _console().print(drawn(table, left=len(table.columns)))
 
 
 def main() -> None:
@@ -367,6 +387,14 @@ def _errors(debug: bool) -> Iterator[None]:
 def _stopped(received: list[int]) -> NoReturn:
     typer.echo("stopped; finished work is kept, the same command continues", err=True)
     raise typer.Exit(128 + (received[0] if received else signal.SIGINT)) from None
+
+
+def _console() -> Console:
+    """The terminal; a file or pipe gets lines wide enough for a table."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
 
 
 def _cores() -> int:

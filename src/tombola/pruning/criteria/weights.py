@@ -45,7 +45,10 @@ def lamp(model: nn.Module, context: ScoringContext) -> Scores:
 @register("fpgm", outputs_only=True, of_units=True)
 def geometric_median(model: nn.Module, context: ScoringContext) -> Scores:
     """An output's summed distance to the layer's other outputs: near their geometric median, others can stand in for
-    it. He et al. 2019 (arXiv 1811.00250). Removed outputs stand in for nothing and count for none."""
+    it. He et al. 2019 (arXiv 1811.00250).
+
+    Removed outputs stand in for nothing: only distances to outputs that are left count.
+    """
     scores = {}
     layouts = weight_layouts(model)
     for name, weight in _weights(model, context).items():

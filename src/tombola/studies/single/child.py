@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,26 @@ class Making:
     folder: Path
     checkpoint_seconds: float
 
+    @functools.cached_property
+    def spared(self) -> tuple[str, ...]:
+        """The layer whose outputs are the model's own, where the structure would remove outputs."""
+        if not isinstance(make_structure(self.pruning.structure), Neuron):
+            return ()
+        return tuple(output_weights(self.parent, self.data.train.inputs[:2]))
+
+    @property
+    def protected(self) -> tuple[str, ...]:
+        return self.pruning.protect + self.spared
+
+    def share_of_all(self, sparsity: float) -> float:
+        """`sparsity` of the units that count, as a share of all units, which is what `prune` goes by.
+
+        The share is of whole units, so that rounding it again gives the same number.
+        """
+        _, counted = units_removed(self.parent, self.masks, self.pruning.structure, self.spared)
+        _, units = units_removed(self.parent, self.masks, self.pruning.structure)
+        return round(sparsity * counted) / units if units else sparsity
+
 
 @dataclass(frozen=True)
 class Child:
@@ -50,73 +71,65 @@ class Child:
     model: nn.Module
     masks: Masks
     trainings: list[Trained]
-    protected: tuple[str, ...]
+    spared: tuple[str, ...]
 
 
 def make_child(making: Making, on_progress: OnProgress) -> Child:
     """Prunes and fine-tunes. The weights of each fine-tuning are those of its lowest validation loss.
 
-    Where whole outputs are removed, the layer that gives the model's own outputs is protected: these are the
-    classes.
+    Where whole outputs are removed, the layer that gives the model's own outputs is spared: these are the classes,
+    and they do not count among the units of which a share goes.
     """
-    protected = protected_layers(making)
-    if making.pruning.schedule.gradual:
-        return _gradually(making, protected, on_progress)
-    return _in_rounds(making, protected, on_progress)
+    return _gradually(making, on_progress) if making.pruning.schedule.gradual else _in_rounds(making, on_progress)
 
 
-def protected_layers(making: Making) -> tuple[str, ...]:
-    """The layers to protect: those asked for, and the model's output where a structure would remove classes."""
-    asked = making.pruning.protect
-    if not isinstance(make_structure(making.pruning.structure), Neuron):
-        return asked
-    return asked + tuple(output_weights(making.parent, making.data.train.inputs[:2]))
+def under_masks(model: nn.Module, masks: Masks) -> nn.Module:
+    """A copy of the model under masks: what removing alone does."""
+    copied = copy.deepcopy(model)
+    masks.apply_(copied)
+    return copied
 
 
-def _in_rounds(making: Making, protected: tuple[str, ...], on_progress: OnProgress) -> Child:
+def _in_rounds(making: Making, on_progress: OnProgress) -> Child:
     model, masks = copy.deepcopy(making.parent), making.masks
     make_folder(making.folder)
     trainings: list[Trained] = []
-    start = _share_removed(making)
-    targets = making.pruning.schedule.targets(making.pruning.sparsity, start)
+    removed, units = units_removed(making.parent, making.masks, making.pruning.structure, making.spared)
+    targets = making.pruning.schedule.targets(making.pruning.sparsity, removed / units if units else 0.0)
     for number, target in enumerate(targets, start=1):
-        masks = _round(making, protected, model, masks, number, target)
+        masks = _round(making, model, masks, number, target)
         if making.recipe is not None:
             stage = "fine-tuning" if len(targets) == 1 else f"round {number} of {len(targets)}"
             trained = _fine_tune(making, model, masks, number, lambda e, n, s=stage: on_progress(s, e, n))
             trainings.append(trained)
-    return Child(model, masks, trainings, protected)
+    return Child(model, masks, trainings, making.spared)
 
 
-def _round(
-    making: Making, protected: tuple[str, ...], model: nn.Module, masks: Masks, number: int, target: float | None
-) -> Masks:
+def _round(making: Making, model: nn.Module, masks: Masks, number: int, target: float | None) -> Masks:
     """The masks of a round: stored ones, or those pruned now from the model as it is."""
     path = making.folder / f"round-{number:02d}-masks.safetensors"
     if path.exists():
         stored = load_tensors_like(path, masks.to_tensors())
         new = Masks.from_tensors(stored)
     else:
-        new = _pruned(making, protected, model, masks, number, target)
+        new = _pruned(making, model, masks, number, target)
         save_tensors(path, new.to_tensors())
     new.apply_(model)
     return new
 
 
-def _pruned(
-    making: Making, protected: tuple[str, ...], model: nn.Module, masks: Masks, number: int, target: float | None
-) -> Masks:
+def _pruned(making: Making, model: nn.Module, masks: Masks, number: int, target: float | None) -> Masks:
     pruning = making.pruning
     seed = derive_seed(making.seed, "criterion", number)
     return prune(
         model,
-        target,
+        None if target is None else making.share_of_all(target),
         criterion=pruning.criterion,
         structure=pruning.structure,
         budget=pruning.budget,
         masks=masks,
         batches=draw_batches(making.data.train, making.batch_size, pruning.score_batches, seed),
-        protect=protected,
+        protect=making.protected,
         min_keep=pruning.min_keep,
         seed=seed,
     )
@@ -140,7 +153,7 @@ def _fine_tune(
     return trained
 
 
-def _gradually(making: Making, protected: tuple[str, ...], on_progress: OnProgress) -> Child:
+def _gradually(making: Making, on_progress: OnProgress) -> Child:
     """The masks follow a cubic curve in the first half of the fine-tuning; the second half heals."""
     assert making.recipe is not None
     assert making.pruning.sparsity is not None  # the configs ask for both
@@ -163,21 +176,15 @@ def _gradually(making: Making, protected: tuple[str, ...], on_progress: OnProgre
         checkpoint_seconds=making.checkpoint_seconds,
         on_evaluation=lambda evaluation, total: on_progress("pruning and fine-tuning", evaluation, total),
         evolution=Gradual(
-            sparsity=pruning.sparsity,
+            sparsity=making.share_of_all(pruning.sparsity),
             criterion=pruning.criterion,
             structure=pruning.structure,
             budget=pruning.budget,
-            protect=protected,
+            protect=making.protected,
             end=Step(extra=every * rounds),
             every=Step(extra=every),
             score_batches=pruning.score_batches,
         ),
     )
     model.load_state_dict(trained.early_stop_state)
-    return Child(model, trained.masks, [trained], protected)
-
-
-def _share_removed(making: Making) -> float:
-    """The share of units that the parent lacks already."""
-    removed, units = units_removed(making.parent, making.masks, making.pruning.structure)
-    return removed / units if units else 0.0
+    return Child(model, trained.masks, [trained], making.spared)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
@@ -66,20 +66,23 @@ def layer_rows(stage: str, masks: Masks) -> list[Row]:
     ]
 
 
-def units_removed(model: nn.Module, masks: Masks, structure: str) -> tuple[int, int]:
-    """How many units of `structure` the masks remove, and how many there are in the layers that have them."""
+def units_removed(model: nn.Module, masks: Masks, structure: str, spared: Collection[str] = ()) -> tuple[int, int]:
+    """How many units of `structure` the masks remove, and how many there are in the layers that have them.
+
+    Layers named in `spared` are not counted.
+    """
     unit = make_structure(structure)
-    layouts = {name: layout for name, layout in weight_layouts(model).items() if unit.fits(layout)}
+    layouts = {n: layout for n, layout in weight_layouts(model).items() if unit.fits(layout) and n not in spared}
     alive = [unit.alive(masks[name].keep, layout) for name, layout in layouts.items()]
     units = sum(tensor.numel() for tensor in alive)
     return units - sum(int(tensor.count_nonzero()) for tensor in alive), units
 
 
 def check_child(
-    model: nn.Module, masks: Masks, parent: Masks, pruning: Pruning, parent_unchanged: bool
+    model: nn.Module, masks: Masks, parent: Masks, pruning: Pruning, spared: Collection[str], parent_unchanged: bool
 ) -> dict[str, bool | None]:
     """The promises of a pruning, each kept or not; None where it makes no sense."""
-    removed, units = units_removed(model, masks, pruning.structure)
+    removed, units = units_removed(model, masks, pruning.structure, spared)
     return {
         "check_exact": None if pruning.sparsity is None else removed == round(pruning.sparsity * units),
         "check_held": masks.removed_nonzeros(model) == 0,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from pathlib import Path
-
-from torch import nn
 
 from tombola.errors import RunFolderError
 from tombola.models.tensors import content_sha256
 from tombola.runs.configs import identity_hash
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.rows import Row
-from tombola.studies.single.child import Child, Making, OnProgress, make_child
+from tombola.studies.single.child import Child, Making, OnProgress, make_child, under_masks
 from tombola.studies.single.config import PruneConfig
 from tombola.studies.single.metrics import check_child, layer_rows, stage_row
 from tombola.studies.single.parents import Parent, open_parent
@@ -54,12 +51,12 @@ def _prune(folder: RunFolder, config: PruneConfig, parent: Parent, on_progress: 
     child = make_child(making, on_progress)
     rows = [*_stages(parent, child, config), *layer_rows("child", child.masks), *evaluation_rows(child.trainings)]
     unchanged = content_sha256(parent.model.state_dict()) == sha256
-    checks = check_child(child.model, child.masks, parent.masks, config.pruning, unchanged)
+    checks = check_child(child.model, child.masks, parent.masks, config.pruning, child.spared, unchanged)
     history = {
         "parent": parent.record,
         "data": parent.data_record,
         "pruning": config.pruning.model_dump(mode="json"),
-        "protected": list(child.protected),
+        "spared": list(child.spared),
         "fine_tuning": None if config.fine_tuning is None else config.fine_tuning.model_dump(mode="json"),
         "seed": config.seed,
     }
@@ -72,19 +69,12 @@ def _stages(parent: Parent, child: Child, config: PruneConfig) -> list[Row]:
     stages = [stage_row("before", parent.model, parent.masks, parent.data)]
     if config.fine_tuning is None:
         return [*stages, stage_row("pruned", child.model, child.masks, parent.data)]
-    pruned = _under(parent, child)
+    pruned = under_masks(parent.model, child.masks)
     return [
         *stages,
         stage_row("pruned", pruned, child.masks, parent.data),
         stage_row("fine-tuned", child.model, child.masks, parent.data),
     ]
-
-
-def _under(parent: Parent, child: Child) -> nn.Module:
-    """A copy of the parent under the child's masks: what removing alone does."""
-    model = copy.deepcopy(parent.model)
-    child.masks.apply_(model)
-    return model
 
 
 def _slug(model: str) -> str:

@@ -12,7 +12,12 @@ from rich.progress import Progress, TaskID
 
 from tombola.reports.terminal import LINE_SECONDS, drawn, progress_bars
 from tombola.runs.atomic import read_json
+from tombola.runs.rows import Row
 from tombola.studies.single.child import OnProgress
+from tombola.studies.single.compare import Watcher
+from tombola.studies.single.comparison import Comparison
+from tombola.studies.single.comparison_report import NOTE, comparison_table, refusals
+from tombola.studies.single.comparison_report import lead as lead_of_comparison
 from tombola.studies.single.report import lead
 from tombola.studies.single.result import METRICS, Result
 from tombola.studies.single.tables import STAGES_NOTE, check_line, layers_table, stages_table
@@ -51,6 +56,68 @@ class _Lines:
             self.printed = time.monotonic()
             said = f"{stage}: iteration {evaluation.iteration} of {total}, validation {evaluation.accuracy:.2%}"
             self.console.print(said, highlight=False)
+
+
+@contextmanager
+def counting(console: Console) -> Iterator[Watcher]:
+    """A watcher that draws one bar over all trainings, or prints a line now and then."""
+    if console.is_terminal:
+        with progress_bars(console) as bars:
+            yield _CountingBar(bars).watcher()
+    else:
+        yield _CountingLines(console).watcher()
+
+
+class _CountingBar:
+    def __init__(self, bars: Progress) -> None:
+        self.bars = bars
+        self.task = bars.add_task("ways to prune", total=None)
+
+    def watcher(self) -> Watcher:
+        return Watcher(
+            lambda units, finished: self.bars.update(self.task, total=units, completed=finished),
+            lambda row: self.bars.update(self.task, advance=1, description=_said(row)),
+        )
+
+
+class _CountingLines:
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.began = self.printed = time.monotonic()
+        self.units = self.finished = self.earlier = 0
+
+    def watcher(self) -> Watcher:
+        return Watcher(self.begin, self.unit)
+
+    def begin(self, units: int, finished: int) -> None:
+        self.units, self.finished, self.earlier = units, finished, finished
+        self.console.print(f"{units} parents and children to make, {finished} finished earlier", highlight=False)
+
+    def unit(self, row: Row) -> None:
+        self.finished += 1
+        now = time.monotonic()
+        if now - self.printed >= LINE_SECONDS:
+            self.printed = now
+            left = (now - self.began) / (self.finished - self.earlier) * (self.units - self.finished)
+            line = f"{self.finished} of {self.units}, about {left:.0f} s left; {_said(row)}"
+            self.console.print(line, highlight=False, soft_wrap=True)
+
+
+def _said(row: Row) -> str:
+    if row["kind"] == "stage":
+        return f"parent {row['replicate']}"
+    outcome = "refused" if row["refused"] else f"test {row['test_accuracy']:.2%}"
+    return f"{row['criterion']}, {row['structure']}, {row['budget']}, {row['sparsity']:.0%}: {outcome}"
+
+
+def show_comparison(console: Console, comparison: Comparison) -> None:
+    """The table, what each place says, and where the page lies."""
+    console.print(drawn(comparison_table(comparison.places), left=4), soft_wrap=False)
+    console.print(NOTE + "\n", highlight=False)
+    for line in [*(place.sentence for place in comparison.places), *refusals(comparison.places)]:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+    console.print(f"\n[bold]{escape(lead_of_comparison(comparison))}[/bold]", highlight=False, soft_wrap=True)
+    console.print(f"Report: {comparison.folder / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
 
 
 def show(console: Console, result: Result) -> None:

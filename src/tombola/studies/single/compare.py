@@ -1,0 +1,210 @@
+"""`tombola compare`: which way of pruning loses least. A parent per replicate, every way of the grid on each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tombola.data import load_data
+from tombola.errors import PruningError, RunFailure
+from tombola.models import ModelSpec, build, load_model
+from tombola.models.folder import write_model_files
+from tombola.models.spec import Normalisation
+from tombola.models.tensors import content_sha256
+from tombola.pruning import Masks
+from tombola.runs.atomic import make_folder, read_json, write_bytes, write_json
+from tombola.runs.executors import Emit, run_cells
+from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
+from tombola.runs.rows import Row, RowTable
+from tombola.runs.seeds import derive_seed
+from tombola.studies.single.child import Making, make_child, under_masks
+from tombola.studies.single.comparison import Comparison, summarise
+from tombola.studies.single.comparison_report import comparison_files
+from tombola.studies.single.config import CompareConfig, Pruning
+from tombola.studies.single.metrics import broken, check_child, stage_row, units_removed
+from tombola.training import fit
+from tombola.training.threads import one_thread
+
+UNIT = ("replicate", "structure", "budget", "sparsity", "criterion")
+
+
+@dataclass(frozen=True)
+class ParentSpec:
+    """What a worker needs to train the parent of replicate `index` in `folder`."""
+
+    config: CompareConfig
+    index: int
+    folder: Path
+    data_dir: Path | None
+
+    @property
+    def seed(self) -> int:
+        return derive_seed(self.config.seed, "replicate", self.index)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"replicate-{self.index:02d}"
+
+
+@dataclass(frozen=True)
+class WaySpec:
+    """What a worker needs to make and measure one child."""
+
+    parent: ParentSpec
+    number: int
+    pruning: Pruning
+
+    @property
+    def path(self) -> Path:
+        return self.parent.path / f"way-{self.number:04d}"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A parent or child whose rows are in the file `path`."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Told how many units there are and how many were done, and of each one that ends."""
+
+    begin: Callable[[int, int], None]
+    unit: Callable[[Row], None]
+
+
+def compare(config: CompareConfig, out: Path, workers: int, data_dir: Path | None, watcher: Watcher) -> Comparison:
+    """Runs, continues or shows the comparison of `config` in its folder below `out`."""
+    folder = run_folder(out, config.study, config.name, config)
+    with writing(folder):
+        data = load_data(config.data, config.seed, data_dir)
+        facts = {"data": {"name": data.name, "checksum": data.checksum}, "seed": config.seed}
+        begin_or_continue(folder, config.study, config, facts)
+        table = _run(folder, config, workers, data_dir, watcher)
+        comparison = summarise(folder.root, config, table.rows)
+        for name, content in comparison_files(comparison, folder.read_manifest()).items():
+            write_bytes(folder.root / name, content)
+    return comparison
+
+
+def _run(folder: RunFolder, config: CompareConfig, workers: int, data_dir: Path | None, watcher: Watcher) -> RowTable:
+    table = RowTable(folder.rows, UNIT)
+    parents = [ParentSpec(config, index, folder.checkpoints, data_dir) for index in range(config.replicates)]
+    ways = [WaySpec(parent, number, way) for parent in parents for number, way in enumerate(config.ways())]
+    known = {tuple(row[column] for column in UNIT) for row in table.rows}
+    left_parents = [parent for parent in parents if (parent.index, None, None, None, None) not in known]
+    left_ways = [way for way in ways if _key(way) not in known]
+    watcher.begin(len(parents) + len(ways), len(known))
+
+    def listen(event: Any) -> None:
+        rows = read_json(event.path)["rows"]
+        table.append_unit(rows)
+        if failures := broken(rows[0]):
+            raise RunFailure(f"a promise was broken: {'; '.join(failures)} (not so); see {event.path}")
+        watcher.unit(rows[0])
+
+    run_cells(train_parent, left_parents, workers, listen)
+    run_cells(make_way, left_ways, workers, listen)
+    return table
+
+
+def _key(way: WaySpec) -> tuple[Any, ...]:
+    pruning = way.pruning
+    return (way.parent.index, pruning.structure, pruning.budget, pruning.sparsity, pruning.criterion)
+
+
+def train_parent(spec: ParentSpec, emit: Emit) -> None:
+    """The executor's cell of a parent: trains it and keeps it as a model folder."""
+    config, path = spec.config, spec.path / "parent.json"
+    make_folder(spec.path)
+    with one_thread():
+        if not path.exists():
+            data = load_data(config.data, spec.seed, spec.data_dir)
+            model_spec = ModelSpec(
+                **config.model.model_dump(),
+                input_shape=data.input_shape,
+                classes=data.classes,
+                seed=derive_seed(spec.seed, "init"),
+                normalisation=Normalisation(**asdict(data.normalisation)),
+            )
+            model = build(model_spec)
+            masks = Masks.full(model)
+            trained = fit(
+                model,
+                data,
+                config.training,
+                masks,
+                derive_seed(spec.seed, "order"),
+                checkpoint=spec.path / "parent.checkpoint.safetensors",
+                checkpoint_seconds=config.checkpoint_seconds,
+            )
+            model.load_state_dict(trained.early_stop_state)
+            write_model_files(spec.path, model_spec, model)
+            row = _unit(spec.index) | stage_row("parent", model, masks, data)
+            write_json(path, {"rows": [row | {"seconds": trained.seconds}]})
+    emit(Finished(path))
+
+
+def make_way(spec: WaySpec, emit: Emit) -> None:
+    """The executor's cell of a child: one way of the grid, or the reason why it is refused."""
+    path = spec.path.with_suffix(".json")
+    with one_thread():
+        if not path.exists():
+            write_json(path, {"rows": [_way_row(spec)]})
+    emit(Finished(path))
+
+
+def _unit(
+    replicate: int,
+    structure: str | None = None,
+    budget: str | None = None,
+    sparsity: float | None = None,
+    criterion: str | None = None,
+) -> Row:
+    return dict(zip(UNIT, (replicate, structure, budget, sparsity, criterion), strict=True))
+
+
+def _way_row(spec: WaySpec) -> Row:
+    config, pruning = spec.parent.config, spec.pruning
+    unit = dict(zip(UNIT, _key(spec), strict=True)) | {"kind": "way"}
+    data = load_data(config.data, spec.parent.seed, spec.parent.data_dir)
+    model, _, _ = load_model(spec.parent.path)
+    before = content_sha256(model.state_dict())
+    full = Masks.full(model)
+    making = Making(
+        model,
+        full,
+        data,
+        pruning,
+        config.fine_tuning,
+        config.batch_size,
+        # The same batches and the same order of examples for every way, so that they pair.
+        derive_seed(spec.parent.seed, "ways"),
+        spec.path,
+        config.checkpoint_seconds,
+    )
+    began = time.perf_counter()
+    try:
+        child = make_child(making, lambda stage, evaluation, total: None)
+    except PruningError as error:
+        return unit | {"refused": str(error)}
+    seconds = time.perf_counter() - began
+    pruned = stage_row("pruned", under_masks(model, child.masks), child.masks, data)
+    end = stage_row("fine-tuned", child.model, child.masks, data) if config.fine_tuning else pruned
+    removed, units = units_removed(model, child.masks, pruning.structure, child.spared)
+    unchanged = content_sha256(model.state_dict()) == before
+    return {
+        **end,
+        **unit,
+        "refused": None,
+        "pruned_test_accuracy": pruned["test_accuracy"],
+        "pruned_validation_accuracy": pruned["validation_accuracy"],
+        "units": units,
+        "units_kept": units - removed,
+        "seconds": seconds,
+        **check_child(child.model, child.masks, full, pruning, child.spared, unchanged),
+    }

@@ -1,0 +1,146 @@
+"""What a comparison came to: a pure function of its rows.
+
+A way's loss is its parent's accuracy minus its own, in points, paired by replicate. The way that loses least is
+chosen on validation and reported on test; which others cannot be told from it is said with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tombola.reports.intervals import Estimate, estimate
+from tombola.runs.rows import Row, rows_of
+from tombola.studies.single.config import CompareConfig
+
+
+@dataclass(frozen=True)
+class Way:
+    """One criterion in one place of the grid; the estimates are None where the way is refused.
+
+    `lost` is in points of test accuracy after fine-tuning, `lost_pruned` before it.
+    """
+
+    criterion: str
+    refused: str | None
+    lost: Estimate | None
+    lost_pruned: Estimate | None
+    lost_validation: Estimate | None
+    accuracy: Estimate | None
+    units_kept: float | None
+    weights_kept: float | None
+    flops_kept: float | None
+    by_replicate: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Place:
+    """The ways of one structure, budget and sparsity, in the config's order."""
+
+    structure: str
+    budget: str
+    sparsity: float
+    ways: list[Way]
+
+    @property
+    def best(self) -> Way | None:
+        """The way that loses least on validation; None where all are refused."""
+        able = [way for way in self.ways if way.lost_validation is not None]
+        return min(able, key=_validation_loss) if able else None
+
+    @property
+    def rivals(self) -> list[str]:
+        """The ways whose test loss, paired with the best one's, could be the same: the 95 % interval holds 0."""
+        best = self.best
+        if best is None:
+            return []
+        others = [way for way in self.ways if way is not best and way.lost is not None]
+        return [way.criterion for way in others if _could_be_equal(way, best)]
+
+    @property
+    def sentence(self) -> str:
+        """What the place says, for a person."""
+        where = f"{self.structure}, {self.budget}, {self.sparsity:.0%} removed"
+        best = self.best
+        if best is None or best.lost is None:
+            return f"{where}: every way is refused ({self.ways[0].refused})."
+        said = f"{where}: {best.criterion} loses least, {points(best.lost)} points of test accuracy"
+        if best.lost.n < 2:
+            return f"{said} (one replicate: nothing is known of chance)."
+        if not self.rivals:
+            return f"{said}; every other way loses more."
+        return f"{said}; not told apart from it: {', '.join(self.rivals)}."
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison."""
+
+    folder: Path
+    config: CompareConfig
+    rows: list[Row]
+    parent: Estimate
+    places: list[Place]
+
+
+def summarise(folder: Path, config: CompareConfig, rows: Sequence[Row]) -> Comparison:
+    """The comparison that the rows make."""
+    parents = {row["replicate"]: row for row in rows_of(rows, kind="stage")}
+    places = [
+        Place(
+            structure, budget, sparsity, [_way(rows, parents, structure, budget, sparsity, c) for c in config.criteria]
+        )
+        for structure in config.structures
+        for budget in config.budgets
+        for sparsity in config.sparsities
+    ]
+    parent = estimate([100 * row["test_accuracy"] for row in parents.values()])
+    return Comparison(folder, config, list(rows), parent, places)
+
+
+def points(value: Estimate) -> str:
+    """`1.20 ± 0.31`, with a real minus."""
+    half = "" if value.half_width is None else f" ± {value.half_width:.2f}"
+    return f"{value.mean:.2f}{half}".replace("-", "−")
+
+
+def _way(
+    rows: Sequence[Row], parents: dict[int, Row], structure: str, budget: str, sparsity: float, criterion: str
+) -> Way:
+    place = {"structure": structure, "budget": budget, "sparsity": sparsity, "criterion": criterion}
+    own = rows_of(rows, kind="way", **place)
+    refusals = [row["refused"] for row in own if row["refused"] is not None]
+    if refusals or not own:
+        return Way(criterion, refusals[0] if refusals else "not run", *[None] * 7, {})
+
+    def lost(mine: str, theirs: str) -> dict[int, float]:
+        return {row["replicate"]: 100 * (parents[row["replicate"]][theirs] - row[mine]) for row in own}
+
+    def mean(value: Callable[[Row], float]) -> float:
+        return estimate([value(row) for row in own]).mean
+
+    test = lost("test_accuracy", "test_accuracy")
+    return Way(
+        criterion,
+        None,
+        estimate([*test.values()]),
+        estimate([*lost("pruned_test_accuracy", "test_accuracy").values()]),
+        estimate([*lost("validation_accuracy", "validation_accuracy").values()]),
+        estimate([100 * row["test_accuracy"] for row in own]),
+        mean(lambda row: row["units_kept"] / row["units"]),
+        mean(lambda row: row["kept"] / row["weights"]),
+        mean(lambda row: row["flops_effective"] / row["flops_dense"]),
+        test,
+    )
+
+
+def _validation_loss(way: Way) -> float:
+    assert way.lost_validation is not None
+    return way.lost_validation.mean
+
+
+def _could_be_equal(way: Way, best: Way) -> bool:
+    both = way.by_replicate.keys() & best.by_replicate.keys()
+    difference = estimate([way.by_replicate[index] - best.by_replicate[index] for index in sorted(both)])
+    return difference.low is None or difference.low <= 0

@@ -1,0 +1,156 @@
+"""What you see of a comparison: a page, a document, a picture per structure and budget."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tombola.reports.curves import Chart, Series, plotly_figure, png
+from tombola.reports.intervals import Estimate
+from tombola.reports.page import Section, copyable, figure_html, page
+from tombola.reports.tables import Table, plus_minus
+from tombola.runs.configs import dump_config
+from tombola.studies.single.comparison import Comparison, Place, points
+
+NOTE = (
+    "Lost are points of test accuracy to the unpruned parent, mean ± half of the 95 % confidence interval (Student t), "
+    "paired by replicate. (least): the way that loses least on validation; those that are not told apart from it have "
+    "an asterisk (the interval of the paired difference holds 0; not corrected for the number of ways looked at)."
+)
+
+
+def comparison_files(comparison: Comparison, manifest: Mapping[str, Any]) -> dict[str, bytes]:
+    """File name -> content of everything a comparison shows."""
+    files = {
+        "report.html": comparison_page(comparison).encode(),
+        "summary.md": _document(comparison, manifest).encode(),
+    }
+    for structure, budget in _panels(comparison):
+        chart = loss_chart(comparison, structure, budget)
+        if chart.series:
+            files[f"{picture_name(structure, budget)}.png"] = png(chart)
+    return files
+
+
+def picture_name(structure: str, budget: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", f"{structure}-{budget}")
+
+
+def comparison_table(places: Sequence[Place]) -> Table:
+    """One line per way."""
+    rows = []
+    for place in places:
+        best, rivals = place.best, place.rivals
+        for way in place.ways:
+            place_cells = (place.structure, place.budget, f"{place.sparsity:.0%}")
+            if way.lost is None:
+                rows.append((*place_cells, way.criterion, "refused", "", "", "", ""))
+                continue
+            mark = " (least)" if way is best else " *" if way.criterion in rivals else ""
+            assert way.accuracy is not None
+            cells = (points(way.lost), _points(way.lost_pruned), plus_minus(way.accuracy))
+            shares = (_percent(way.weights_kept), _percent(way.flops_kept))
+            rows.append((*place_cells, way.criterion + mark, *cells, *shares))
+    columns = ("Structure", "Budget", "Removed", "Criterion", "Lost", "Before fine-tuning", "Test accuracy")
+    return Table((*columns, "Weights kept", "FLOPs kept"), rows)
+
+
+def loss_chart(comparison: Comparison, structure: str, budget: str) -> Chart:
+    """Points lost against units kept, a line per criterion."""
+    places = [p for p in comparison.places if (p.structure, p.budget) == (structure, budget)]
+    series = []
+    for style, criterion in enumerate(comparison.config.criteria):
+        found = [
+            (100 * way.units_kept, way.lost)
+            for place in places
+            for way in place.ways
+            if way.criterion == criterion and way.lost is not None and way.units_kept is not None
+        ]
+        if found:
+            series.append(Series(criterion, [x for x, _ in found], [y for _, y in found], style))
+    title = "Test accuracy lost (points)"
+    return Chart(f"{structure.capitalize()}s kept (%), {budget}", title, series, ("parent", 0.0), over_density=True)
+
+
+def refusals(places: Sequence[Place]) -> list[str]:
+    """Each reason once, with the places it holds for."""
+    found: dict[str, list[str]] = {}
+    for place in places:
+        for way in place.ways:
+            if way.refused is not None:
+                where = f"{way.criterion} on {place.structure}, {place.budget}, {place.sparsity:.0%}"
+                found.setdefault(way.refused, []).append(where)
+    return [f"{'; '.join(where)}: {reason}" for reason, where in found.items()]
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """`report.html`, whole."""
+    config = comparison.config
+    n = f"n = {config.replicates} replicate(s), bands 95 % confidence intervals (Student t)."
+    sections = []
+    for structure, budget in _panels(comparison):
+        chart = loss_chart(comparison, structure, budget)
+        said = "".join(f"<li>{html.escape(p.sentence)}</li>" for p in _of(comparison, structure, budget))
+        figure = figure_html(plotly_figure(chart), f"Lower loses less; {n}") if chart.series else ""
+        sections.append(Section(f"{structure}, {budget}", f"{figure}<ul>{said}</ul>"))
+    table = comparison_table(comparison.places)
+    copies = copyable("As CSV", table.to_csv()) + copyable("As LaTeX", table.to_latex())
+    sections.append(Section("All ways", f"{table.to_html()}<p class='caption'>{html.escape(NOTE)}</p>{copies}"))
+    if refused := refusals(comparison.places):
+        sections.append(Section("Refused", "<ul>" + "".join(f"<li>{html.escape(r)}</li>" for r in refused) + "</ul>"))
+    sections.append(Section("Configuration", f"<pre>{html.escape(dump_config(config))}</pre>"))
+    return page(f"Comparison: {config.name}", lead(comparison), sections)
+
+
+def lead(comparison: Comparison) -> str:
+    """How often which way lost least."""
+    wins: dict[str, int] = {}
+    for place in comparison.places:
+        if place.best is not None:
+            wins[place.best.criterion] = wins.get(place.best.criterion, 0) + 1
+    ranked = sorted(wins.items(), key=lambda item: -item[1])
+    said = ", ".join(f"{criterion} in {count}" for criterion, count in ranked)
+    return f"Of {len(comparison.places)} places in the grid, these lose least on validation: {said or 'none'}."
+
+
+def _document(comparison: Comparison, manifest: Mapping[str, Any]) -> str:
+    machine, facts, config = manifest["machine"], manifest["must_match"], comparison.config
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    refused = [f"- Refused: {reason}" for reason in refusals(comparison.places)]
+    pictures = [
+        f"![Test accuracy lost by {structure}, {budget}]({picture_name(structure, budget)}.png)"
+        for structure, budget in _panels(comparison)
+        if loss_chart(comparison, structure, budget).series
+    ]
+    return "\n\n".join(
+        [
+            f"# {config.name}: {config.model.architecture} on {config.data.name}",
+            f"**{lead(comparison)}** The parents have {plus_minus(comparison.parent)} % test accuracy, "
+            f"n = {config.replicates} replicate(s).",
+            "\n".join([f"- {place.sentence}" for place in comparison.places] + refused),
+            *pictures,
+            comparison_table(comparison.places).to_markdown(),
+            NOTE,
+            f"Root seed {config.seed}; {machine['cpu']}, one thread per way; {versions}; data {facts['data']['name']} "
+            f"({facts['data']['checksum']}).",
+            f"```yaml\n{dump_config(config).rstrip()}\n```\n",
+        ]
+    )
+
+
+def _panels(comparison: Comparison) -> list[tuple[str, str]]:
+    return [(structure, budget) for structure in comparison.config.structures for budget in comparison.config.budgets]
+
+
+def _of(comparison: Comparison, structure: str, budget: str) -> list[Place]:
+    return [place for place in comparison.places if (place.structure, place.budget) == (structure, budget)]
+
+
+def _points(value: Estimate | None) -> str:
+    return "" if value is None else points(value)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"
