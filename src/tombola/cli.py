@@ -164,13 +164,21 @@ def stability(
 
 
 @app.command()
-def show(run: RunArgument, debug: Debug = False) -> None:
-    """Show a run's **table and verdict** again, as far as its replicates are complete."""
+def show(run: Annotated[Path, typer.Argument(help="A run folder.")], debug: Debug = False) -> None:
+    """Show a run's **table and outcome** again; of a lottery study as far as its replicates are complete."""
     with _errors(debug):
-        from tombola.studies.lottery.compare import result_of
-        from tombola.studies.lottery.terminal import show_result
+        from tombola.studies.single.runs import STUDIES, study_of
 
-        show_result(_console(), result_of(run))
+        if study_of(run) in STUDIES:
+            from tombola.studies.single.runs import open_single
+            from tombola.studies.single.terminal import show_run
+
+            show_run(_console(), open_single(run))
+        else:
+            from tombola.studies.lottery.compare import result_of
+            from tombola.studies.lottery.terminal import show_result
+
+            show_result(_console(), result_of(run))
 
 
 @app.command()
@@ -337,9 +345,13 @@ def list_(
     """
     with _errors(debug):
         if what == "runs":
+            from tombola.reports.terminal import drawn
             from tombola.studies.lottery.terminal import show_runs
+            from tombola.studies.single.runs import runs_table
 
             show_runs(_console(), out)
+            if (table := runs_table(out)) is not None:
+                _console().print(drawn(table))
         else:
             from tombola.reports.terminal import drawn
             from tombola.studies.single.listing import listing

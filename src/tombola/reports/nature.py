@@ -34,8 +34,9 @@ class Style:
 
     @classmethod
     def of(cls, index: int) -> Style:
-        i = index % len(COLOURS)
-        return cls(COLOURS[i], SYMBOLS[i], MARKERS[i], DASHES[i])
+        turn, i = divmod(index, len(COLOURS))
+        j = (i + turn) % len(COLOURS)  # past the last colour they come again, with other symbols and dashes
+        return cls(COLOURS[i], SYMBOLS[j], MARKERS[j], DASHES[j])
 
     @property
     def band(self) -> str:

@@ -11,6 +11,7 @@ from tombola.data import DataConfig
 from tombola.errors import ConfigError
 from tombola.models import ModelConfig
 from tombola.pruning import budgets, criteria, schedules, structures
+from tombola.pruning.criteria import Needs
 from tombola.registry import Registry
 from tombola.runs.configs import Config
 from tombola.studies.lottery.early_bird import EarlyBirdConfig
@@ -56,6 +57,21 @@ class PruningConfig(Config):
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return name
+
+    @model_validator(mode="after")
+    def _of_single_weights(self) -> PruningConfig:
+        """The plan of a study counts weights, and its criteria see no data."""
+        if self.structure != "weight":
+            raise ValueError(
+                f"a lottery study prunes single weights; for {self.structure} use tombola prune or compare"
+            )
+        criterion = criteria.get(self.criterion)
+        if criterion.needs is not Needs.WEIGHTS or criterion.outputs_only:
+            raise ValueError(
+                f"the criterion {self.criterion} needs more than single weights, which a lottery study has not; use "
+                "tombola prune or compare"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_form_of_rounds(self) -> PruningConfig:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -23,10 +24,20 @@ from tombola.studies.single.metrics import units_removed
 from tombola.training import Recipe, Step, Trained, fit
 from tombola.training.batches import draw_batches, iterations_per_epoch
 from tombola.training.evolution import Gradual
-from tombola.training.fit import Evaluation
+from tombola.training.fit import OnEvaluation
 
-OnProgress = Callable[[str, Evaluation, int], None]
-"""(what is going on, its last evaluation, iterations in all)."""
+
+@dataclass(frozen=True)
+class Progress:
+    """What is going on, how much of it is done, and the validation accuracy where it is known."""
+
+    stage: str
+    done: int
+    total: int
+    accuracy: float | None = None
+
+
+OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,28 @@ def make_child(making: Making, on_progress: OnProgress) -> Child:
     return _gradually(making, on_progress) if making.pruning.schedule.gradual else _in_rounds(making, on_progress)
 
 
+def reporting(stage: str, on_progress: OnProgress) -> OnEvaluation:
+    """What `fit` is to call, so that its evaluations become progress of `stage`."""
+    return lambda evaluation, total: on_progress(Progress(stage, evaluation.iteration, total, evaluation.accuracy))
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """Batches that tell how far a criterion has got with them."""
+
+    batches: Sequence[Any]
+    stage: str
+    on_progress: OnProgress
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        for number, batch in enumerate(self.batches):
+            self.on_progress(Progress(self.stage, number, len(self.batches)))
+            yield batch
+
+
 def under_masks(model: nn.Module, masks: Masks) -> nn.Module:
     """A copy of the model under masks: what removing alone does."""
     copied = copy.deepcopy(model)
@@ -97,30 +130,35 @@ def _in_rounds(making: Making, on_progress: OnProgress) -> Child:
     removed, units = units_removed(making.parent, making.masks, making.pruning.structure, making.spared)
     targets = making.pruning.schedule.targets(making.pruning.sparsity, removed / units if units else 0.0)
     for number, target in enumerate(targets, start=1):
-        masks = _round(making, model, masks, number, target)
+        masks = _round(making, model, masks, number, target, on_progress)
         if making.recipe is not None:
             stage = "fine-tuning" if len(targets) == 1 else f"round {number} of {len(targets)}"
-            trained = _fine_tune(making, model, masks, number, lambda e, n, s=stage: on_progress(s, e, n))
+            trained = _fine_tune(making, model, masks, number, reporting(stage, on_progress))
             trainings.append(trained)
     return Child(model, masks, trainings, making.spared)
 
 
-def _round(making: Making, model: nn.Module, masks: Masks, number: int, target: float | None) -> Masks:
+def _round(
+    making: Making, model: nn.Module, masks: Masks, number: int, target: float | None, on_progress: OnProgress
+) -> Masks:
     """The masks of a round: stored ones, or those pruned now from the model as it is."""
     path = making.folder / f"round-{number:02d}-masks.safetensors"
     if path.exists():
         stored = load_tensors_like(path, masks.to_tensors())
         new = Masks.from_tensors(stored)
     else:
-        new = _pruned(making, model, masks, number, target)
+        new = _pruned(making, model, masks, number, target, on_progress)
         save_tensors(path, new.to_tensors())
     new.apply_(model)
     return new
 
 
-def _pruned(making: Making, model: nn.Module, masks: Masks, number: int, target: float | None) -> Masks:
+def _pruned(
+    making: Making, model: nn.Module, masks: Masks, number: int, target: float | None, on_progress: OnProgress
+) -> Masks:
     pruning = making.pruning
     seed = derive_seed(making.seed, "criterion", number)
+    batches = draw_batches(making.data.train, making.batch_size, pruning.score_batches, seed)
     return prune(
         model,
         None if target is None else making.share_of_all(target),
@@ -128,16 +166,14 @@ def _pruned(making: Making, model: nn.Module, masks: Masks, number: int, target:
         structure=pruning.structure,
         budget=pruning.budget,
         masks=masks,
-        batches=draw_batches(making.data.train, making.batch_size, pruning.score_batches, seed),
+        batches=_Watched(batches, f"scoring by {pruning.criterion}", on_progress),
         protect=making.protected,
         min_keep=pruning.min_keep,
         seed=seed,
     )
 
 
-def _fine_tune(
-    making: Making, model: nn.Module, masks: Masks, number: int, look: Callable[[Evaluation, int], None]
-) -> Trained:
+def _fine_tune(making: Making, model: nn.Module, masks: Masks, number: int, look: OnEvaluation) -> Trained:
     assert making.recipe is not None
     trained = fit(
         model,
@@ -174,7 +210,7 @@ def _gradually(making: Making, on_progress: OnProgress) -> Child:
         derive_seed(making.seed, "fine-tuning", 1),
         checkpoint=making.folder / "gradual.checkpoint.safetensors",
         checkpoint_seconds=making.checkpoint_seconds,
-        on_evaluation=lambda evaluation, total: on_progress("pruning and fine-tuning", evaluation, total),
+        on_evaluation=reporting("pruning and fine-tuning", on_progress),
         evolution=Gradual(
             sparsity=making.share_of_all(pruning.sparsity),
             criterion=pruning.criterion,

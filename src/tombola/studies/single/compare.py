@@ -24,7 +24,7 @@ from tombola.studies.single.child import Making, make_child, under_masks
 from tombola.studies.single.comparison import Comparison, summarise
 from tombola.studies.single.comparison_report import comparison_files
 from tombola.studies.single.config import CompareConfig, Pruning
-from tombola.studies.single.metrics import broken, check_child, stage_row, units_removed
+from tombola.studies.single.metrics import broken, check_child, stage_row, unit_columns
 from tombola.training import fit
 from tombola.training.threads import one_thread
 
@@ -189,13 +189,12 @@ def _way_row(spec: WaySpec) -> Row:
     )
     began = time.perf_counter()
     try:
-        child = make_child(making, lambda stage, evaluation, total: None)
+        child = make_child(making, lambda progress: None)
     except PruningError as error:
         return unit | {"refused": str(error)}
     seconds = time.perf_counter() - began
     pruned = stage_row("pruned", under_masks(model, child.masks), child.masks, data)
     end = stage_row("fine-tuned", child.model, child.masks, data) if config.fine_tuning else pruned
-    removed, units = units_removed(model, child.masks, pruning.structure, child.spared)
     unchanged = content_sha256(model.state_dict()) == before
     return {
         **end,
@@ -203,8 +202,7 @@ def _way_row(spec: WaySpec) -> Row:
         "refused": None,
         "pruned_test_accuracy": pruned["test_accuracy"],
         "pruned_validation_accuracy": pruned["validation_accuracy"],
-        "units": units,
-        "units_kept": units - removed,
+        **unit_columns(model, child.masks, pruning.structure, child.spared),
         "seconds": seconds,
         **check_child(child.model, child.masks, full, pruning, child.spared, unchanged),
     }

@@ -66,6 +66,12 @@ def layer_rows(stage: str, masks: Masks) -> list[Row]:
     ]
 
 
+def unit_columns(model: nn.Module, masks: Masks, structure: str, spared: Collection[str]) -> Row:
+    """What a structured target counts, beside the weights that result."""
+    removed, units = units_removed(model, masks, structure, spared)
+    return {"structure": structure, "units": units, "units_kept": units - removed}
+
+
 def units_removed(model: nn.Module, masks: Masks, structure: str, spared: Collection[str] = ()) -> tuple[int, int]:
     """How many units of `structure` the masks remove, and how many there are in the layers that have them.
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
-from tombola.errors import RunFolderError
+from tombola.errors import PruningError, RunFolderError
 from tombola.models.tensors import content_sha256
 from tombola.runs.configs import identity_hash
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.rows import Row
 from tombola.studies.single.child import Child, Making, OnProgress, make_child, under_masks
 from tombola.studies.single.config import PruneConfig
-from tombola.studies.single.metrics import check_child, layer_rows, stage_row
+from tombola.studies.single.metrics import check_child, layer_rows, stage_row, unit_columns
 from tombola.studies.single.parents import Parent, open_parent
 from tombola.studies.single.result import Result, evaluation_rows, read_result, write_result
 from tombola.training.threads import one_thread
@@ -32,7 +33,13 @@ def prune_parent(config: PruneConfig, out: Path | None, data_dir: Path | None, o
         with writing(folder):
             begin_or_continue(folder, config.study, config, facts)
             finished = read_result(folder)
-            return finished if finished is not None else _prune(folder, config, parent, on_progress)
+            if finished is not None:
+                return finished
+            try:
+                return _prune(folder, config, parent, on_progress)
+            except PruningError:
+                _forget_if_empty(folder)
+                raise
 
 
 def _prune(folder: RunFolder, config: PruneConfig, parent: Parent, on_progress: OnProgress) -> Result:
@@ -66,14 +73,13 @@ def _prune(folder: RunFolder, config: PruneConfig, parent: Parent, on_progress: 
 
 def _stages(parent: Parent, child: Child, config: PruneConfig) -> list[Row]:
     """The test set is looked at here and nowhere else: the parent, it under the final masks, the fine-tuned child."""
-    stages = [stage_row("before", parent.model, parent.masks, parent.data)]
-    if config.fine_tuning is None:
-        return [*stages, stage_row("pruned", child.model, child.masks, parent.data)]
-    pruned = under_masks(parent.model, child.masks)
+    models = [("before", parent.model, parent.masks), ("pruned", under_masks(parent.model, child.masks), child.masks)]
+    if config.fine_tuning is not None:
+        models.append(("fine-tuned", child.model, child.masks))
+    structure = config.pruning.structure
     return [
-        *stages,
-        stage_row("pruned", pruned, child.masks, parent.data),
-        stage_row("fine-tuned", child.model, child.masks, parent.data),
+        stage_row(stage, model, masks, parent.data) | unit_columns(model, masks, structure, child.spared)
+        for stage, model, masks in models
     ]
 
 
@@ -81,6 +87,16 @@ def _slug(model: str) -> str:
     """A parent's name as part of a folder's."""
     last = re.split(r"[/\\:.]", model.rstrip("/\\"))[-1] if not Path(model).is_dir() else Path(model).resolve().name
     return re.sub(r"[^A-Za-z0-9_-]+", "-", last).strip("-")[:40] or "model"
+
+
+def _forget_if_empty(folder: RunFolder) -> None:
+    """A way that is refused before anything was made leaves nothing that another one would stumble over."""
+    if not folder.rows.exists() and not any(folder.checkpoints.glob("*")):
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        for path in (folder.manifest, folder.config, folder.lock):
+            path.unlink(missing_ok=True)
+        if not any(folder.root.iterdir()):
+            folder.root.rmdir()
 
 
 def _refuse_foreign(folder: RunFolder) -> None:

@@ -28,7 +28,11 @@ STAGES_NOTE = (
 
 def stages_table(stages: Sequence[Row]) -> Table:
     """One column per stage: before, pruned, fine-tuned; or the trained parent alone."""
-    rows = [(title, *(write(stage) for stage in stages)) for title, write in LINES]
+    lines = [*LINES]
+    structure = stages[0].get("structure", "weight")
+    if structure != "weight":
+        lines.insert(3, (f"units kept ({structure})", lambda row: f"{row['units_kept']:,} of {row['units']:,}"))
+    rows = [(title, *(write(stage) for stage in stages)) for title, write in lines]
     return Table(("", *(stage["stage"] for stage in stages)), rows)
 
 

@@ -13,6 +13,7 @@ from rich.progress import Progress, TaskID
 from tombola.reports.terminal import LINE_SECONDS, drawn, progress_bars
 from tombola.runs.atomic import read_json
 from tombola.runs.rows import Row
+from tombola.studies.single import child
 from tombola.studies.single.child import OnProgress
 from tombola.studies.single.compare import Watcher
 from tombola.studies.single.comparison import Comparison
@@ -21,7 +22,6 @@ from tombola.studies.single.comparison_report import lead as lead_of_comparison
 from tombola.studies.single.report import lead
 from tombola.studies.single.result import METRICS, Result
 from tombola.studies.single.tables import STAGES_NOTE, check_line, layers_table, stages_table
-from tombola.training.fit import Evaluation
 
 
 @contextmanager
@@ -39,11 +39,10 @@ class _Bar:
         self.bars = bars
         self.tasks: dict[str, TaskID] = {}
 
-    def __call__(self, stage: str, evaluation: Evaluation, total: int) -> None:
-        if stage not in self.tasks:
-            self.tasks[stage] = self.bars.add_task(stage, total=total)
-        said = f"{stage}, validation {evaluation.accuracy:.2%}"
-        self.bars.update(self.tasks[stage], completed=evaluation.iteration, description=said)
+    def __call__(self, now: child.Progress) -> None:
+        if now.stage not in self.tasks:
+            self.tasks[now.stage] = self.bars.add_task(now.stage, total=now.total)
+        self.bars.update(self.tasks[now.stage], completed=now.done, description=now.stage + _accuracy(now))
 
 
 class _Lines:
@@ -51,11 +50,14 @@ class _Lines:
         self.console = console
         self.printed = time.monotonic()
 
-    def __call__(self, stage: str, evaluation: Evaluation, total: int) -> None:
+    def __call__(self, now: child.Progress) -> None:
         if time.monotonic() - self.printed >= LINE_SECONDS:
             self.printed = time.monotonic()
-            said = f"{stage}: iteration {evaluation.iteration} of {total}, validation {evaluation.accuracy:.2%}"
-            self.console.print(said, highlight=False)
+            self.console.print(f"{now.stage}: {now.done} of {now.total}{_accuracy(now)}", highlight=False)
+
+
+def _accuracy(now: child.Progress) -> str:
+    return "" if now.accuracy is None else f", validation {now.accuracy:.2%}"
 
 
 @contextmanager
@@ -108,6 +110,14 @@ def _said(row: Row) -> str:
         return f"parent {row['replicate']}"
     outcome = "refused" if row["refused"] else f"test {row['test_accuracy']:.2%}"
     return f"{row['criterion']}, {row['structure']}, {row['budget']}, {row['sparsity']:.0%}: {outcome}"
+
+
+def show_run(console: Console, run: Result | Comparison) -> None:
+    """What a finished run came to."""
+    if isinstance(run, Comparison):
+        show_comparison(console, run)
+    else:
+        show(console, run)
 
 
 def show_comparison(console: Console, comparison: Comparison) -> None:

@@ -11,7 +11,7 @@ from tombola.models.spec import Normalisation
 from tombola.pruning import Masks
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.seeds import derive_seed
-from tombola.studies.single.child import OnProgress
+from tombola.studies.single.child import OnProgress, reporting
 from tombola.studies.single.config import TrainConfig
 from tombola.studies.single.metrics import layer_rows, stage_row
 from tombola.studies.single.parents import data_record
@@ -53,7 +53,7 @@ def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_pro
         derive_seed(config.seed, "order"),
         checkpoint=folder.root / "training.checkpoint.safetensors",
         checkpoint_seconds=config.checkpoint_seconds,
-        on_evaluation=lambda evaluation, total: on_progress("training", evaluation, total),
+        on_evaluation=reporting("training", on_progress),
         evolution=config.evolution,
     )
     model.load_state_dict(trained.early_stop_state)
