@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Small networks are slower on two threads than on one; replicates run as processes instead.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test results-digits results-mnist results-lottery benchmark clean
+.PHONY: help demo test results-digits results-mnist results-lottery results-criteria benchmark benchmark-prune guide-pictures clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -49,9 +49,24 @@ results-lottery: $(VENV)/.stamp-core  ## rerun the studies behind docs/results/l
 	  runs/lottery-rewind-modes-* > docs/results/lottery.md
 	cp runs/lottery-rewind-modes-*/results/modes.png docs/images/rewind-modes.png
 
+results-criteria: $(VENV)/.stamp-core  ## rerun the comparisons behind docs/results/criteria.md (about an hour)
+	mkdir -p docs/results docs/images
+	$(TOMBOLA) compare configs/compare_lenet5.yaml
+	$(TOMBOLA) compare configs/compare_vgg11.yaml
+	$(PY) benchmarks/criteria_results.py runs/compare-lenet5-fashion-* runs/compare-vgg11-cifar10-* \
+	  --images docs/images > docs/results/criteria.md
+
+benchmark-prune: $(VENV)/.stamp-core  ## prune() on 100 million weights against one sort of as many
+	mkdir -p docs/results
+	$(PY) benchmarks/prune_speed.py > docs/results/prune-speed.md
+	cat docs/results/prune-speed.md
+
 benchmark: $(VENV)/.stamp-core  ## the training step against a plain loop and the arithmetic floor
 	mkdir -p docs/results docs/images
 	$(PY) benchmarks/training_step.py | tee docs/results/training-step.md
+
+guide-pictures: $(VENV)/.stamp-core  ## draw docs/images/structure-*.png and the guide's other pictures
+	$(PY) docs/guide/draw_structures.py docs/images
 
 clean:  ## remove the virtual environment and caches; run folders stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -67,7 +67,8 @@ class Size:
 def count_size(model: nn.Module, masks: Masks) -> Size:
     """Counts parameters and bytes; tied parameters once."""
     parameters = dict(model.named_parameters())
-    tensors = {**parameters, **dict(model.named_buffers())}
+    stored = model.state_dict().keys()
+    tensors = {**parameters, **{name: buffer for name, buffer in model.named_buffers() if name in stored}}
     total = sum(parameter.numel() for parameter in parameters.values())
     dense = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     packed = dense

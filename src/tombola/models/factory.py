@@ -39,17 +39,19 @@ def is_factory_name(text: str) -> bool:
     return re.fullmatch(PATTERN, text) is not None
 
 
-def make_with(factory: str | Factory) -> nn.Module:
+def make_with(factory: str | Factory, seed: int = 0) -> nn.Module:
     """The model that a factory makes; a name is looked up as Python would from the current folder.
 
-    Raises ModelError in one line when it cannot be imported or called, or gives no module.
+    What it draws from torch's stream comes from `seed`; the caller's stream stays as it is. Raises ModelError in
+    one line when it cannot be imported or called, or gives no module.
     """
     name = factory if isinstance(factory, str) else getattr(factory, "__name__", "the factory")
     function = _imported(factory) if isinstance(factory, str) else factory
     try:
         with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
             model = function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself must not end this process
         raise ModelError(f"{name}() failed: {type(error).__name__}: {' '.join(str(error).split())}") from None
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name}() gave a {type(model).__name__}, not a torch.nn.Module")
@@ -65,7 +67,7 @@ def _imported(name: str) -> Factory:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(
             f"cannot import {module_name!r} from here or from what is installed: "
             f"{type(error).__name__}: {' '.join(str(error).split())}"

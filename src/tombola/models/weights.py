@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix not in (".pt", ".pth", ".bin"):
         raise ModelError(f"{path}: weights come as .safetensors or as torch's .pt, .pth or .bin")
     with storage_errors("read", path):
-        if path.stat().st_size > SIZE_LIMIT:
+        if max(path.stat().st_size, _unpacked_size(path)) > SIZE_LIMIT:
             raise ModelError(f"{path}: larger than the {SIZE_LIMIT >> 30} GiB expected at most")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -57,6 +58,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return _state_dict(content, path)
 
 
+def _unpacked_size(path: Path) -> int:
+    """What a zip, as torch writes them, says it unpacks to; 0 for any other file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return 0
+
+
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
         for key in NESTED:
@@ -64,6 +74,8 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
                 content = content[key]
                 break
         if content and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+            if odd := [k for k, v in content.items() if v.layout != torch.strided or v.is_meta or v.is_quantized]:
+                raise ModelError(f"{path}: {odd[0]} is no plain tensor of numbers; save it as one")
             return dict(content)
     raise ModelError(f"{path}: holds no state dict, tensors by name; save torch.save(model.state_dict(), path)")
 

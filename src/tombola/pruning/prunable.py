@@ -124,16 +124,16 @@ def unsupported_parameters(model: nn.Module) -> list[str]:
     Such are the matrices of recurrent layers, of modules that hold a bare parameter, weights under a
     parametrisation or under `torch.nn.utils.prune`, and weights that are tied to an embedding.
     """
-    known = {id(parameter) for _, _, parameter in weights_of_modules(model)}
-    tied: set[int] = set()
+    weights = {id(parameter) for _, _, parameter in weights_of_modules(model)}
+    left_alone: set[int] = set()
+    of_layers: set[int] = set()
     for module in model.modules():
-        attributes = _weight_attributes(module)
         for name, parameter in module._parameters.items():
             if isinstance(module, _NEVER_PRUNED) or name in _NEVER_PRUNED_NAMES:
-                known.add(id(parameter))
-            elif name in attributes and id(parameter) not in known:
-                tied.add(id(parameter))
-    known -= tied
+                left_alone.add(id(parameter))
+            elif name in _weight_attributes(module):
+                of_layers.add(id(parameter))
+    known = weights | (left_alone - of_layers)
     return [n for n, p in model.named_parameters() if id(p) not in known and _axes(p) >= 2]
 
 

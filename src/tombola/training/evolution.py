@@ -87,6 +87,7 @@ class Gradual(_Evolution):
     begin: Step = Step()
     end: Step
     every: Step
+    min_keep: int = Field(1, ge=1, description="units that every layer keeps")
     score_batches: int = Field(16, ge=1, description="batches that a criterion with need of data looks at")
 
     @field_validator("structure")
@@ -132,6 +133,7 @@ class Gradual(_Evolution):
             moment.masks,
             moment.scoring_batches(self.score_batches),
             protect=self.protect,
+            min_keep=self.min_keep,
             seed=derive_seed(moment.seed, "gradual", moment.iteration),
         )
 

@@ -75,8 +75,7 @@ def mean_loss(model: nn.Module, weights: Weights, batch: Any, context: ScoringCo
         _, targets = inputs_and_targets(batch)
         loss = context.loss(output, _to(targets, next(iter(weights.values())).device))
     if not (isinstance(loss, Tensor) and loss.dim() == 0 and bool(torch.isfinite(loss))):
-        shown = float(loss) if isinstance(loss, Tensor) and loss.numel() == 1 else type(loss).__name__
-        raise PruningError(f"the loss of a batch must be one finite number, not {shown}")
+        raise PruningError(f"the loss of a batch must be one finite number, not {_shown(loss)}")
     return loss
 
 
@@ -120,6 +119,12 @@ def mean_of(terms: Iterator[Weights]) -> Scores:
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Half-precision numbers as float32: products and sums of scores would run out of their range."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _shown(loss: Any) -> str:
+    if not isinstance(loss, Tensor):
+        return type(loss).__name__
+    return f"a tensor of shape {tuple(loss.shape)}" if loss.dim() else str(loss.item())
 
 
 def _to(value: Any, device: torch.device) -> Any:

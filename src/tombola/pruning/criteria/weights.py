@@ -16,11 +16,19 @@ def magnitude(model: nn.Module, context: ScoringContext) -> Scores:
     return {name: p.detach().abs() for name, p in context.scored(model).items()}
 
 
-@register("random")
+@register("random", of_units=True)
 def random(model: nn.Module, context: ScoringContext) -> Scores:
-    """Independent uniform scores from a seed: what every criterion must beat."""
+    """Independent uniform scores from a seed: what every criterion must beat.
+
+    A mean over a unit would be near ½ in large units and anywhere in small ones; the fraction of a sum of uniform
+    numbers is uniform again, so that units of every size have the same chance.
+    """
     generator = torch.Generator().manual_seed(context.seed)
-    return {name: torch.rand(p.shape, generator=generator).to(p.device) for name, p in context.scored(model).items()}
+    numbers = {name: torch.rand(p.shape, generator=generator) for name, p in context.scored(model).items()}
+    return {
+        name: context.sum_over_units(name, numbers[name].to(p.device)).frac()
+        for name, p in context.scored(model).items()
+    }
 
 
 @register("l1-norm", of_units=True)

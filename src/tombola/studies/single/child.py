@@ -200,6 +200,9 @@ def _gradually(making: Making, on_progress: OnProgress) -> Child:
         raise PruningError(
             f"{rounds} steps do not fit into the first half of {length} iterations: fine-tune longer, or fewer steps"
         )
+    sparsity = making.share_of_all(pruning.sparsity)
+    if not sparsity:
+        raise PruningError(f"sparsity {pruning.sparsity:g} rounds to none of the {pruning.structure}s: ask for more")
     model = copy.deepcopy(making.parent)
     make_folder(making.folder)
     trained = fit(
@@ -212,13 +215,14 @@ def _gradually(making: Making, on_progress: OnProgress) -> Child:
         checkpoint_seconds=making.checkpoint_seconds,
         on_evaluation=reporting("pruning and fine-tuning", on_progress),
         evolution=Gradual(
-            sparsity=making.share_of_all(pruning.sparsity),
+            sparsity=sparsity,
             criterion=pruning.criterion,
             structure=pruning.structure,
             budget=pruning.budget,
             protect=making.protected,
             end=Step(extra=every * rounds),
             every=Step(extra=every),
+            min_keep=pruning.min_keep,
             score_batches=pruning.score_batches,
         ),
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,13 +104,19 @@ def _run(folder: RunFolder, config: CompareConfig, workers: int, data_dir: Path 
     def listen(event: Any) -> None:
         rows = read_json(event.path)["rows"]
         table.append_unit(rows)
-        if failures := broken(rows[0]):
-            raise RunFailure(f"a promise was broken: {'; '.join(failures)} (not so); see {event.path}")
+        _refuse_broken(rows, table.path)
         watcher.unit(rows[0])
 
+    _refuse_broken(table.rows, table.path)  # what was broken once stays so
     run_cells(train_parent, left_parents, workers, listen)
     run_cells(make_way, left_ways, workers, listen)
     return table
+
+
+def _refuse_broken(rows: Sequence[Row], path: Path) -> None:
+    for row in rows:
+        if failures := broken(row):
+            raise RunFailure(f"a promise was broken: {'; '.join(failures)} (not so); see {path}")
 
 
 def _key(way: WaySpec) -> tuple[Any, ...]:
@@ -120,6 +127,7 @@ def _key(way: WaySpec) -> tuple[Any, ...]:
 def train_parent(spec: ParentSpec, emit: Emit) -> None:
     """The executor's cell of a parent: trains it and keeps it as a model folder."""
     config, path = spec.config, spec.path / "parent.json"
+    checkpoint = spec.path / "parent.checkpoint.safetensors"
     make_folder(spec.path)
     with one_thread():
         if not path.exists():
@@ -139,13 +147,14 @@ def train_parent(spec: ParentSpec, emit: Emit) -> None:
                 config.training,
                 masks,
                 derive_seed(spec.seed, "order"),
-                checkpoint=spec.path / "parent.checkpoint.safetensors",
+                checkpoint=checkpoint,
                 checkpoint_seconds=config.checkpoint_seconds,
             )
             model.load_state_dict(trained.early_stop_state)
             write_model_files(spec.path, model_spec, model)
             row = _unit(spec.index) | stage_row("parent", model, masks, data)
             write_json(path, {"rows": [row | {"seconds": trained.seconds}]})
+        checkpoint.unlink(missing_ok=True)
     emit(Finished(path))
 
 
@@ -155,6 +164,7 @@ def make_way(spec: WaySpec, emit: Emit) -> None:
     with one_thread():
         if not path.exists():
             write_json(path, {"rows": [_way_row(spec)]})
+        shutil.rmtree(spec.path, ignore_errors=True)
     emit(Finished(path))
 
 

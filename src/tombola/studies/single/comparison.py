@@ -52,25 +52,37 @@ class Place:
     @property
     def rivals(self) -> list[str]:
         """The ways whose test loss, paired with the best one's, could be the same: the 95 % interval holds 0."""
+        differences = self._to_best().items()
+        return [name for name, d in differences if d.low is None or d.high is None or d.low <= 0 <= d.high]
+
+    @property
+    def better(self) -> list[str]:
+        """The ways that lose less on test than the best one on validation: the interval lies below 0."""
+        return [name for name, d in self._to_best().items() if d.high is not None and d.high < 0]
+
+    def _to_best(self) -> dict[str, Estimate]:
         best = self.best
         if best is None:
-            return []
+            return {}
         others = [way for way in self.ways if way is not best and way.lost is not None]
-        return [way.criterion for way in others if _could_be_equal(way, best)]
+        return {way.criterion: _difference(way, best) for way in others}
 
     @property
     def sentence(self) -> str:
         """What the place says, for a person."""
-        where = f"{self.structure}, {self.budget}, {self.sparsity:.0%} removed"
+        where = f"{self.structure}, {self.budget}, {percent(self.sparsity)} removed"
         best = self.best
         if best is None or best.lost is None:
             return f"{where}: every way is refused ({self.ways[0].refused})."
         said = f"{where}: {best.criterion} loses least, {points(best.lost)} points of test accuracy"
         if best.lost.n < 2:
             return f"{said} (one replicate: nothing is known of chance)."
-        if not self.rivals:
-            return f"{said}; every other way loses more."
-        return f"{said}; not told apart from it: {', '.join(self.rivals)}."
+        if self.better:
+            said += f"; on the test set these lose less: {', '.join(self.better)}"
+        if self.rivals:
+            said += f"; not told apart from it: {', '.join(self.rivals)}"
+        others = [way for way in self.ways if way is not best and way.lost is not None]
+        return said + ("." if self.better or self.rivals or not others else "; every other way loses more.")
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,11 @@ def points(value: Estimate) -> str:
     """`1.20 ± 0.31`, with a real minus."""
     half = "" if value.half_width is None else f" ± {value.half_width:.2f}"
     return f"{value.mean:.2f}{half}".replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """`90%`, `99.9%`: as many digits as it takes."""
+    return f"{100 * share:.6g}%"
 
 
 def _way(
@@ -140,7 +157,6 @@ def _validation_loss(way: Way) -> float:
     return way.lost_validation.mean
 
 
-def _could_be_equal(way: Way, best: Way) -> bool:
+def _difference(way: Way, best: Way) -> Estimate:
     both = way.by_replicate.keys() & best.by_replicate.keys()
-    difference = estimate([way.by_replicate[index] - best.by_replicate[index] for index in sorted(both)])
-    return difference.low is None or difference.low <= 0
+    return estimate([way.by_replicate[index] - best.by_replicate[index] for index in sorted(both)])

@@ -12,7 +12,7 @@ from tombola.reports.intervals import Estimate
 from tombola.reports.page import Section, copyable, figure_html, page
 from tombola.reports.tables import Table, plus_minus
 from tombola.runs.configs import dump_config
-from tombola.studies.single.comparison import Comparison, Place, points
+from tombola.studies.single.comparison import Comparison, Place, percent, points
 
 NOTE = (
     "Lost are points of test accuracy to the unpruned parent, mean ± half of the 95 % confidence interval (Student t), "
@@ -25,9 +25,9 @@ def comparison_files(comparison: Comparison, manifest: Mapping[str, Any]) -> dic
     """File name -> content of everything a comparison shows."""
     files = {
         "report.html": comparison_page(comparison).encode(),
-        "summary.md": _document(comparison, manifest).encode(),
+        "summary.md": comparison_document(comparison, manifest).encode(),
     }
-    for structure, budget in _panels(comparison):
+    for structure, budget in panels(comparison):
         chart = loss_chart(comparison, structure, budget)
         if chart.series:
             files[f"{picture_name(structure, budget)}.png"] = png(chart)
@@ -44,7 +44,7 @@ def comparison_table(places: Sequence[Place]) -> Table:
     for place in places:
         best, rivals = place.best, place.rivals
         for way in place.ways:
-            place_cells = (place.structure, place.budget, f"{place.sparsity:.0%}")
+            place_cells = (place.structure, place.budget, percent(place.sparsity))
             if way.lost is None:
                 rows.append((*place_cells, way.criterion, "refused", "", "", "", ""))
                 continue
@@ -80,7 +80,7 @@ def refusals(places: Sequence[Place]) -> list[str]:
     for place in places:
         for way in place.ways:
             if way.refused is not None:
-                where = f"{way.criterion} on {place.structure}, {place.budget}, {place.sparsity:.0%}"
+                where = f"{way.criterion} on {place.structure}, {place.budget}, {percent(place.sparsity)}"
                 found.setdefault(way.refused, []).append(where)
     return [f"{'; '.join(where)}: {reason}" for reason, where in found.items()]
 
@@ -90,7 +90,7 @@ def comparison_page(comparison: Comparison) -> str:
     config = comparison.config
     n = f"n = {config.replicates} replicate(s), bands 95 % confidence intervals (Student t)."
     sections = []
-    for structure, budget in _panels(comparison):
+    for structure, budget in panels(comparison):
         chart = loss_chart(comparison, structure, budget)
         said = "".join(f"<li>{html.escape(p.sentence)}</li>" for p in _of(comparison, structure, budget))
         figure = figure_html(plotly_figure(chart), f"Lower loses less; {n}") if chart.series else ""
@@ -115,13 +115,14 @@ def lead(comparison: Comparison) -> str:
     return f"Of {len(comparison.places)} places in the grid, these lose least on validation: {said or 'none'}."
 
 
-def _document(comparison: Comparison, manifest: Mapping[str, Any]) -> str:
+def comparison_document(comparison: Comparison, manifest: Mapping[str, Any], pictures_at: str = "") -> str:
+    """The comparison as Markdown; its pictures are linked below `pictures_at`."""
     machine, facts, config = manifest["machine"], manifest["must_match"], comparison.config
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     refused = [f"- Refused: {reason}" for reason in refusals(comparison.places)]
     pictures = [
-        f"![Test accuracy lost by {structure}, {budget}]({picture_name(structure, budget)}.png)"
-        for structure, budget in _panels(comparison)
+        f"![Test accuracy lost by {structure}, {budget}]({pictures_at}{picture_name(structure, budget)}.png)"
+        for structure, budget in panels(comparison)
         if loss_chart(comparison, structure, budget).series
     ]
     return "\n\n".join(
@@ -140,7 +141,8 @@ def _document(comparison: Comparison, manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _panels(comparison: Comparison) -> list[tuple[str, str]]:
+def panels(comparison: Comparison) -> list[tuple[str, str]]:
+    """(structure, budget) of every picture."""
     return [(structure, budget) for structure in comparison.config.structures for budget in comparison.config.budgets]
 
 

@@ -53,7 +53,16 @@ BudgetName = Annotated[str, AfterValidator(_known_budget)]
 Sparsity = Annotated[float, Field(gt=0, lt=1)]
 
 
-class TrainConfig(Config):
+class _Continued(Config):
+    """A run that is saved on the way; how often changes no result and names no run."""
+
+    checkpoint_seconds: float = Field(10.0, ge=0, description="how often a training in progress is saved")
+
+    def identity(self) -> dict[str, Any]:
+        return {key: value for key, value in super().identity().items() if key != "checkpoint_seconds"}
+
+
+class TrainConfig(_Continued):
     """A parent: a model of the zoo, trained; sparse from the start or on the way where `evolution` says so."""
 
     study: Literal["train"] = "train"
@@ -63,7 +72,6 @@ class TrainConfig(Config):
     model: ModelConfig = ModelConfig()
     training: Recipe
     evolution: Evolution | None = None
-    checkpoint_seconds: float = Field(10.0, ge=0, description="how often a training in progress is saved")
 
 
 class Pruning(Config):
@@ -86,6 +94,8 @@ class Pruning(Config):
             raise ValueError("sparsity is missing: the share of units to remove, such as 0.9")
         if isinstance(make_budget(self.budget), PerLayerRates) and self.sparsity is not None:
             raise ValueError("the budget `rates` takes no sparsity: leave it out")
+        if fixed is not None and self.sparsity not in (None, fixed):
+            raise ValueError(f"{self.structure} removes {fixed:g} of every layer's weights: leave the sparsity out")
         if self.sparsity is None and self.schedule.kind not in ("oneshot", "iterative"):
             raise ValueError(f"the schedule {self.schedule} needs a sparsity to lead to")
         if fixed is not None and self.schedule.kind != "oneshot":
@@ -93,7 +103,7 @@ class Pruning(Config):
         return self
 
 
-class PruneConfig(Config):
+class PruneConfig(_Continued):
     """A child of one parent. `data` may be left out where the parent's folder records its own."""
 
     study: Literal["prune"] = "prune"
@@ -105,7 +115,6 @@ class PruneConfig(Config):
     pruning: Pruning
     fine_tuning: Recipe | None = None
     batch_size: int = Field(64, ge=1, description="of the batches that criteria look at")
-    checkpoint_seconds: float = Field(10.0, ge=0)
 
     @model_validator(mode="after")
     def _gradual_needs_training(self) -> PruneConfig:
@@ -114,7 +123,7 @@ class PruneConfig(Config):
         return self
 
 
-class CompareConfig(Config):
+class CompareConfig(_Continued):
     """A grid of ways to prune: criteria × structures × budgets × sparsities, on a parent per replicate."""
 
     study: Literal["compare"] = "compare"
@@ -133,7 +142,6 @@ class CompareConfig(Config):
     min_keep: int = Field(1, ge=1)
     score_batches: int = Field(16, ge=1)
     batch_size: int = Field(64, ge=1, description="of the batches that criteria look at")
-    checkpoint_seconds: float = Field(10.0, ge=0)
 
     @model_validator(mode="after")
     def _each_once(self) -> CompareConfig:

@@ -12,6 +12,7 @@ from tombola.pruning import budgets, criteria, schedules, structures
 from tombola.pruning.criteria import Needs
 from tombola.registry import Registry, described, suggest
 from tombola.reports.tables import Table
+from tombola.studies.single.schedule import CALLED_ALSO, KINDS
 
 
 def listing(what: str) -> Table:
@@ -34,6 +35,16 @@ def _models() -> Table:
     return Table(("Model", "Widths", "What it is"), rows)
 
 
+def _schedules() -> Table:
+    """The curves, and how `tombola prune --schedule` calls and follows each."""
+    rows = []
+    for name in schedules:
+        kind = CALLED_ALSO.get(name, name)
+        asked = kind if kind == "oneshot" else f"{kind}:N"
+        rows.append((name, described(schedules.get(name)), f"{asked}: {KINDS[kind]}"))
+    return Table(("Schedule", "How the target spreads over rounds", "In `tombola prune --schedule`"), rows)
+
+
 def _of(registry: Registry[Any], columns: tuple[str, str]) -> Callable[[], Table]:
     return lambda: Table(columns, [(name, described(registry.get(name))) for name in registry])
 
@@ -42,7 +53,7 @@ LISTINGS: dict[str, Callable[[], Table]] = {
     "criteria": _criteria,
     "structures": _of(structures, ("Structure", "What is kept or removed whole")),
     "budgets": _of(budgets, ("Budget", "How the target spreads over layers")),
-    "schedules": _of(schedules, ("Schedule", "How the target spreads over rounds")),
+    "schedules": _schedules,
     "models": _models,
     "data": _of(data_sets, ("Data set", "What it is")),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -25,17 +26,20 @@ CHECKS = {
 
 
 def stage_row(stage: str, model: nn.Module, masks: Masks, data: DataSet) -> Row:
-    """The measurements of a model under its masks. Shares are shares, sizes bytes, FLOPs those of one example."""
+    """The measurements of a model under its masks. Shares are shares, sizes bytes, FLOPs those of one example.
+
+    A loss that is no finite number is None, and so are FLOPs of a forward pass that does not run without values.
+    """
     validation, test = evaluate(model, data.validation), evaluate(model, data.test)
-    flops = count_flops(model, data.input_shape, masks)
+    flops_dense, flops_effective = _flops(model, masks, data)
     size = count_size(model, masks)
     return {
         "kind": "stage",
         "stage": stage,
-        "validation_loss": validation.loss,
+        "validation_loss": _finite(validation.loss),
         "validation_accuracy": validation.accuracy,
         "validation_f1": validation.f1,
-        "test_loss": test.loss,
+        "test_loss": _finite(test.loss),
         "test_accuracy": test.accuracy,
         "test_f1": test.f1,
         "test_examples": test.examples,
@@ -44,11 +48,23 @@ def stage_row(stage: str, model: nn.Module, masks: Masks, data: DataSet) -> Row:
         "sparsity": masks.sparsity,
         "parameters": size.parameters,
         "parameters_kept": size.kept,
-        "flops_dense": flops.dense,
-        "flops_effective": flops.effective,
+        "flops_dense": flops_dense,
+        "flops_effective": flops_effective,
         "bytes_dense": size.dense_bytes,
         "bytes_packed": size.packed_bytes,
     }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _flops(model: nn.Module, masks: Masks, data: DataSet) -> tuple[int | None, int | None]:
+    try:
+        flops = count_flops(model, data.input_shape, masks)
+    except Exception:  # somebody's own forward pass may ask for values, which the counter's meta device lacks
+        return None, None
+    return flops.dense, flops.effective
 
 
 def layer_rows(stage: str, masks: Masks) -> list[Row]:
@@ -89,8 +105,10 @@ def check_child(
 ) -> dict[str, bool | None]:
     """The promises of a pruning, each kept or not; None where it makes no sense."""
     removed, units = units_removed(model, masks, pruning.structure, spared)
+    # n:m gives every layer that it takes its sparsity; protected ones are not among these.
+    sparsity = pruning.sparsity if make_structure(pruning.structure).sparsity is None else None
     return {
-        "check_exact": None if pruning.sparsity is None else removed == round(pruning.sparsity * units),
+        "check_exact": None if sparsity is None else removed == round(sparsity * units),
         "check_held": masks.removed_nonzeros(model) == 0,
         "check_nested": masks <= parent,
         "check_parent": parent_unchanged,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.data import DataConfig, DataSet, load_data, normalised
+from tombola.data.sources import load_raw
 from tombola.errors import ConfigError, ModelError
 from tombola.models import FactorySpec, ModelSpec, architectures, build, load_model, read_spec
 from tombola.models.factory import is_factory_name, make_with
@@ -47,14 +48,23 @@ class Parent:
         return {"model": self.name, "sha256": self.sha256, "kept": self.masks.kept, "weights": self.masks.total}
 
 
-def data_record(config: DataConfig, split_seed: int) -> dict[str, Any]:
-    """What a model folder's history says of its data: enough to make the same split again."""
-    return {"config": config.model_dump(mode="json", exclude_defaults=True), "split_seed": split_seed}
+def data_record(config: DataConfig, split_seed: int, checksum: str) -> dict[str, Any]:
+    """What a model folder's history says of its data: enough to know them again and make the same split."""
+    chosen = config.model_dump(mode="json", exclude_defaults=True)
+    return {"config": chosen, "split_seed": split_seed, "checksum": checksum}
+
+
+def is_folder(model: str) -> bool:
+    """Whether a parent's name is that of a folder; a text that cannot be a path is none."""
+    try:
+        return Path(model).is_dir()
+    except OSError:
+        return False
 
 
 def open_parent(config: PruneConfig, data_dir: Path | None) -> Parent:
     """The parent of `config`; an error in one line when there is none of that name or it does not fit the data."""
-    if Path(config.model).is_dir():
+    if is_folder(config.model):
         return _from_folder(config, data_dir)
     if config.factory is not None:
         raise ConfigError("--factory goes with a model folder; a factory alone is the model itself")
@@ -81,13 +91,15 @@ def _from_zoo(config: PruneConfig, data_dir: Path | None) -> Parent:
     model = build(spec)
     if config.weights is not None:
         load_weights(model, config.weights)
-    return Parent(config.model, model, spec, Masks.full(model), data, data_record(chosen, config.seed))
+    record = data_record(chosen, config.seed, data.checksum)
+    return Parent(config.model, model, spec, Masks.full(model), data, record)
 
 
 def _from_factory(config: PruneConfig, data_dir: Path | None) -> Parent:
     chosen = _chosen_data(config)
     data = load_data(chosen, config.seed, data_dir)
-    model = make_with(config.model)
+    model = make_with(config.model, config.seed)
+    _check_fits(model, data, config.model)
     if config.weights is not None:
         load_weights(model, config.weights)
     spec = FactorySpec(
@@ -96,8 +108,8 @@ def _from_factory(config: PruneConfig, data_dir: Path | None) -> Parent:
         classes=data.classes,
         normalisation=Normalisation(**asdict(data.normalisation)),
     )
-    _check_fits(model, data, config.model)
-    return Parent(config.model, model, spec, Masks.full(model), data, data_record(chosen, config.seed))
+    record = data_record(chosen, config.seed, data.checksum)
+    return Parent(config.model, model, spec, Masks.full(model), data, record)
 
 
 def _from_folder(config: PruneConfig, data_dir: Path | None) -> Parent:
@@ -105,7 +117,7 @@ def _from_folder(config: PruneConfig, data_dir: Path | None) -> Parent:
         raise ConfigError("--weights goes with a zoo or factory model; a model folder has its own")
     spec, history = read_spec(config.model)
     model, _, masks = load_model(config.model, config.factory)
-    chosen, split_seed = _data_of_folder(config, history)
+    chosen, split_seed = _data_of_folder(config, history, data_dir)
     raw = load_data(chosen.model_copy(update={"normalise": False}), split_seed, data_dir)
     if (raw.input_shape, raw.classes) != (spec.input_shape, spec.classes):
         raise ModelError(
@@ -115,22 +127,34 @@ def _from_folder(config: PruneConfig, data_dir: Path | None) -> Parent:
     data = normalised(raw, spec.normalisation)
     _check_fits(model, data, config.model)
     name = Path(config.model).resolve().name
-    return Parent(
-        name, model, spec, Masks.full(model) if masks is None else masks, data, data_record(chosen, split_seed)
-    )
+    record = data_record(chosen, split_seed, data.checksum)
+    return Parent(name, model, spec, Masks.full(model) if masks is None else masks, data, record)
 
 
-def _data_of_folder(config: PruneConfig, history: dict[str, Any]) -> tuple[DataConfig, int]:
-    """The data the folder records, unless others are asked for; and the seed of their split."""
+def _data_of_folder(config: PruneConfig, history: dict[str, Any], data_dir: Path | None) -> tuple[DataConfig, int]:
+    """The data the folder records, unless others are asked for; and the seed of their split.
+
+    Data that are known again, wherever they lie and whatever they are called, keep the parent's split.
+    """
     found = history.get("data")
-    if isinstance(found, dict) and isinstance(found.get("split_seed"), int):
-        recorded = validate(found.get("config"), DataConfig, f"{config.model}: the data in its spec")
-        if config.data is None or config.data.model_dump(exclude_defaults=True) in (
-            recorded.model_dump(exclude_defaults=True),
-            {"name": recorded.name},
-        ):
-            return recorded, found["split_seed"]
-    return _chosen_data(config), config.seed
+    if not (isinstance(found, dict) and isinstance(found.get("split_seed"), int)):
+        return _chosen_data(config), config.seed
+    recorded = validate(found.get("config"), DataConfig, f"{config.model}: the data in its spec")
+    asked = config.data
+    if asked is None:
+        return recorded, found["split_seed"]
+    named_alike = (asked.name, asked.folder) == (recorded.name, recorded.folder)
+    if not named_alike and load_raw(asked, data_dir).checksum != found.get("checksum"):
+        return asked, config.seed
+    for part in ("validation", "test"):
+        if getattr(asked, part) not in (None, getattr(recorded, part)):
+            raise ConfigError(
+                f"--data: {config.model} was trained on a split of these data with {part}="
+                f"{getattr(recorded, part) or 'the default'}; another one would test the child on what its parent "
+                f"learned from, so leave {part!r} out"
+            )
+    split = {"validation": recorded.validation, "test": recorded.test, "training": asked.training or recorded.training}
+    return asked.model_copy(update=split), found["split_seed"]
 
 
 def _chosen_data(config: PruneConfig) -> DataConfig:

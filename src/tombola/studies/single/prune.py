@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from tombola.errors import PruningError, RunFolderError
+from tombola.errors import RunFolderError, TombolaError
 from tombola.models.tensors import content_sha256
 from tombola.runs.configs import identity_hash
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
@@ -14,7 +14,7 @@ from tombola.runs.rows import Row
 from tombola.studies.single.child import Child, Making, OnProgress, make_child, under_masks
 from tombola.studies.single.config import PruneConfig
 from tombola.studies.single.metrics import check_child, layer_rows, stage_row, unit_columns
-from tombola.studies.single.parents import Parent, open_parent
+from tombola.studies.single.parents import Parent, is_folder, open_parent
 from tombola.studies.single.result import Result, evaluation_rows, read_result, write_result
 from tombola.training.threads import one_thread
 
@@ -22,7 +22,7 @@ from tombola.training.threads import one_thread
 def prune_parent(config: PruneConfig, out: Path | None, data_dir: Path | None, on_progress: OnProgress) -> Result:
     """Prunes and fine-tunes, continues or shows a child in `out` (or a folder below runs/), its model folder."""
     folder = RunFolder(out) if out is not None else run_folder(Path("runs"), config.study, _slug(config.model), config)
-    _refuse_foreign(folder)
+    _refuse_foreign(folder, config.model)
     with one_thread():
         parent = open_parent(config, data_dir)
         facts = {
@@ -37,7 +37,7 @@ def prune_parent(config: PruneConfig, out: Path | None, data_dir: Path | None, o
                 return finished
             try:
                 return _prune(folder, config, parent, on_progress)
-            except PruningError:
+            except TombolaError:
                 _forget_if_empty(folder)
                 raise
 
@@ -68,7 +68,9 @@ def _prune(folder: RunFolder, config: PruneConfig, parent: Parent, on_progress: 
         "seed": config.seed,
     }
     title = f"{parent.name}, pruned"
-    return write_result(folder, rows, checks, parent.spec, child.model, child.masks, history, title)
+    result = write_result(folder, rows, checks, parent.spec, child.model, child.masks, history, title)
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    return result
 
 
 def _stages(parent: Parent, child: Child, config: PruneConfig) -> list[Row]:
@@ -85,7 +87,7 @@ def _stages(parent: Parent, child: Child, config: PruneConfig) -> list[Row]:
 
 def _slug(model: str) -> str:
     """A parent's name as part of a folder's."""
-    last = re.split(r"[/\\:.]", model.rstrip("/\\"))[-1] if not Path(model).is_dir() else Path(model).resolve().name
+    last = re.split(r"[/\\:.]", model.rstrip("/\\"))[-1] if not is_folder(model) else Path(model).resolve().name
     return re.sub(r"[^A-Za-z0-9_-]+", "-", last).strip("-")[:40] or "model"
 
 
@@ -99,8 +101,11 @@ def _forget_if_empty(folder: RunFolder) -> None:
             folder.root.rmdir()
 
 
-def _refuse_foreign(folder: RunFolder) -> None:
+def _refuse_foreign(folder: RunFolder, model: str) -> None:
+    """Nothing of somebody else's is written into, the parent's folder before all."""
     root = folder.root
+    if is_folder(model) and Path(model).resolve() in (root.resolve(), *root.resolve().parents):
+        raise RunFolderError(f"--out {root}: is or lies in the parent's folder, which stays as it is; choose another")
     if root.exists() and not root.is_dir():
         raise RunFolderError(f"--out {root}: is a file; name a folder")
     if root.exists() and any(root.iterdir()) and not folder.manifest.exists():

@@ -10,6 +10,8 @@ from pydantic_core import CoreSchema, core_schema
 
 from tombola.pruning.schedules import geometric, linear
 
+CALLED_ALSO = {"one-shot": "oneshot", "geometric": "iterative"}
+"""The names of `tombola.pruning.schedules` that differ from those of a child's rounds."""
 KINDS = {
     "oneshot": "prune once, then fine-tune",
     "iterative": "N rounds, each removes the same share of the survivors and fine-tunes whole (default 3)",
@@ -32,7 +34,7 @@ class PruneSchedule:
     def parse(cls, text: str) -> PruneSchedule:
         """`iterative:5` and the like; raises ValueError with the known ones for anything else."""
         match = re.fullmatch(r"([a-z-]+)(?::([1-9]\d{0,3}))?", text) if isinstance(text, str) else None
-        kind = match[1].replace("one-shot", "oneshot") if match else ""
+        kind = CALLED_ALSO.get(match[1], match[1]) if match else ""
         if match is None or kind not in KINDS or (kind == "oneshot" and match[2]):
             raise ValueError(f"a schedule is oneshot, iterative:N, linear:N or cubic:N, not {text!r}")
         return cls(kind, int(match[2] or ROUNDS[kind]))

@@ -9,6 +9,11 @@ from tombola.reports.tables import Table
 from tombola.runs.rows import Row
 from tombola.studies.single.metrics import CHECKS
 
+
+def _counted(flops: int | None) -> str:
+    return "not countable" if flops is None else f"{flops:,}"
+
+
 LINES: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("test accuracy", lambda row: f"{row['test_accuracy']:.2%}"),
     ("test macro F1", lambda row: f"{row['test_f1']:.4f}"),
@@ -16,7 +21,7 @@ LINES: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("weights kept", lambda row: f"{row['kept']:,} of {row['weights']:,}"),
     ("sparsity", lambda row: f"{row['sparsity']:.2%}"),
     ("parameters kept", lambda row: f"{row['parameters_kept']:,} of {row['parameters']:,}"),
-    ("FLOPs of kept weights", lambda row: f"{row['flops_effective']:,}"),
+    ("FLOPs of kept weights", lambda row: _counted(row["flops_effective"])),
     ("bytes, dense float32", lambda row: f"{row['bytes_dense']:,}"),
     ("bytes, bit mask + values", lambda row: f"{row['bytes_packed']:,}"),
 )

@@ -16,7 +16,7 @@ from tombola.runs.rows import Row
 from tombola.studies.single import child
 from tombola.studies.single.child import OnProgress
 from tombola.studies.single.compare import Watcher
-from tombola.studies.single.comparison import Comparison
+from tombola.studies.single.comparison import Comparison, percent
 from tombola.studies.single.comparison_report import NOTE, comparison_table, refusals
 from tombola.studies.single.comparison_report import lead as lead_of_comparison
 from tombola.studies.single.report import lead
@@ -109,7 +109,7 @@ def _said(row: Row) -> str:
     if row["kind"] == "stage":
         return f"parent {row['replicate']}"
     outcome = "refused" if row["refused"] else f"test {row['test_accuracy']:.2%}"
-    return f"{row['criterion']}, {row['structure']}, {row['budget']}, {row['sparsity']:.0%}: {outcome}"
+    return f"{row['criterion']}, {row['structure']}, {row['budget']}, {percent(row['sparsity'])}: {outcome}"
 
 
 def show_run(console: Console, run: Result | Comparison) -> None:

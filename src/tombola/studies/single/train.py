@@ -45,13 +45,14 @@ def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_pro
         normalisation=Normalisation(**asdict(data.normalisation)),
     )
     model = build(spec)
+    checkpoint = folder.root / "training.checkpoint.safetensors"
     trained = fit(
         model,
         data,
         config.training,
         Masks.full(model),
         derive_seed(config.seed, "order"),
-        checkpoint=folder.root / "training.checkpoint.safetensors",
+        checkpoint=checkpoint,
         checkpoint_seconds=config.checkpoint_seconds,
         on_evaluation=reporting("training", on_progress),
         evolution=config.evolution,
@@ -61,11 +62,13 @@ def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_pro
     rows = [stage_row("trained", model, masks, data), *layer_rows("trained", masks), *evaluation_rows([trained])]
     history = {
         "run": folder.root.name,
-        "data": data_record(config.data, config.seed),
+        "data": data_record(config.data, config.seed, data.checksum),
         "training": config.training.model_dump(mode="json"),
         "evolution": None if config.evolution is None else config.evolution.model_dump(mode="json"),
         "iterations": trained.early_stop.iteration,
     }
     checks = {"check_held": masks.removed_nonzeros(model) == 0} if config.evolution else {}
     sparse = masks if config.evolution else None
-    return write_result(folder, rows, checks, spec, model, sparse, history, f"{config.name}: trained")
+    result = write_result(folder, rows, checks, spec, model, sparse, history, f"{config.name}: trained")
+    checkpoint.unlink(missing_ok=True)
+    return result

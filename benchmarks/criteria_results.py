@@ -1,0 +1,42 @@
+"""Writes docs/results/criteria.md and its pictures from finished comparisons.
+
+    python benchmarks/criteria_results.py RUN [RUN ...] --images docs/images > docs/results/criteria.md
+
+The runs are those of configs/compare_lenet5.yaml and compare_vgg11.yaml; `make results-criteria` runs whatever of
+them is not finished and then this. Everything is computed from their rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tombola.reports.curves import png
+from tombola.runs.folder import RunFolder
+from tombola.studies.single.comparison import Comparison
+from tombola.studies.single.comparison_report import comparison_document, loss_chart, panels, picture_name
+from tombola.studies.single.runs import open_single
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("runs", type=Path, nargs="+", help="run folders of `tombola compare`")
+    arguments.add_argument("--images", type=Path, required=True, help="folder for the pictures")
+    options = arguments.parse_args()
+    print("# Which criterion loses least? Evidence\n")
+    print("Made by `make results-criteria`; each part ends with its machine, versions, data and config.\n")
+    for run in options.runs:
+        comparison = open_single(run)
+        if not isinstance(comparison, Comparison):
+            arguments.error(f"{run} is no run of `tombola compare`")
+        prefix = f"criteria-{comparison.config.name}-"
+        for structure, budget in panels(comparison):
+            chart = loss_chart(comparison, structure, budget)
+            if chart.series:
+                (options.images / f"{prefix}{picture_name(structure, budget)}.png").write_bytes(png(chart))
+        document = comparison_document(comparison, RunFolder(run).read_manifest(), f"../images/{prefix}")
+        print(document.replace("# ", "## ", 1))
+
+
+if __name__ == "__main__":
+    main()
