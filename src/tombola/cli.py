@@ -344,16 +344,18 @@ def list_(
     Example: `tombola list criteria`
     """
     with _errors(debug):
-        if what == "runs":
-            from tombola.reports.terminal import drawn
-            from tombola.studies.lottery.terminal import show_runs
-            from tombola.studies.single.runs import runs_table
+        from tombola.reports.terminal import drawn
 
-            show_runs(_console(), out)
-            if (table := runs_table(out)) is not None:
-                _console().print(drawn(table))
+        if what == "runs":
+            from tombola.studies.lottery.terminal import runs_table as lottery_runs
+            from tombola.studies.single.runs import runs_table as single_runs
+
+            tables = [table for table in (lottery_runs(out), single_runs(out)) if table is not None]
+            for table in tables:
+                _console().print(drawn(table, left=3))
+            if not tables:
+                typer.echo(f"no runs in {out}; start one with: tombola imp configs/imp_digits.yaml")
         else:
-            from tombola.reports.terminal import drawn
             from tombola.studies.single.listing import listing
 
             table = listing(what)

@@ -7,6 +7,7 @@ loses now. Which ones is not its business: the lowest scores go, ties by positio
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -171,7 +172,8 @@ def _units_to_remove(layers: Sequence[LayerUnits], sparsity: float | None, min_k
         raise PruningError(
             f"sparsity {sparsity:g} would remove {count} units, but only {room} can go while each layer keeps "
             f"min_keep={min_keep}{_and_protected(layers)}; the layers "
-            f"{', '.join(layer.name for layer in layers if not layer.protected)} would die"
+            f"{', '.join(layer.name for layer in layers if not layer.protected)} would die; ask for at most "
+            f"{math.floor(1e4 * (total - alive + room) / total) / 1e4:g}"
         )
     return count
 

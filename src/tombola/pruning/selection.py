@@ -17,6 +17,8 @@ PIECE = 1 << 17
 """Numbers looked at together: few enough for the cache, enough to forget the cost of a call."""
 DIGIT = 16
 """Bits of a number that one pass counts."""
+FEW = 1 << 13
+"""Up to so many numbers are ranked at once: a table of counts costs more than they do."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,9 @@ def lowest(scores: Tensor, count: int, among: Tensor | None = None) -> Tensor:
 def _kth_value(pools: Sequence[Pool], count: int) -> float:
     """The `count`-th lowest number of all pools, found digit by digit from the highest."""
     real = _widest(pools)
+    if sum(pool.scores.numel() for pool in pools) <= FEW:
+        few = torch.cat([piece.to(real).cpu() for pool in pools for piece in pool.pieces()])
+        return float(few.kthvalue(count).values)
     bits = torch.finfo(real).bits
     prefix, rank = 0, count
     for shift in range(bits - DIGIT, -1, -DIGIT):

@@ -226,9 +226,11 @@ for _structure in (Weight(), Neuron(), Filter(), Channel(), Block(), NofM()):
 
 
 def make_structure(structure: str | Structure) -> Structure:
-    """A structure from its name: a registered one, `block:RxC` or `N:M`; or the structure object itself."""
+    """A structure from its name: a registered one, `block` (4×4), `block:RxC` or `N:M`; or the structure itself."""
     if not isinstance(structure, str):
         return structure
+    if structure == "block":
+        return Block()
     if (block := re.fullmatch(r"block:([1-9]\d{0,3})x([1-9]\d{0,3})", structure)) is not None:
         return Block(int(block[1]), int(block[2]))
     if (pattern := re.fullmatch(r"([1-9]\d{0,3}):([1-9]\d{0,3})", structure)) is not None:

@@ -16,6 +16,7 @@ from tombola.pruning.criteria.criterion import (
     make_criterion,
     register,
 )
+from tombola.pruning.criteria.network import evaluation_mode, loss_gradients, masked_weights, mean_gradient
 
 __all__ = [
     "Criterion",
@@ -26,6 +27,10 @@ __all__ = [
     "ScoringContext",
     "checked_batches",
     "criteria",
+    "evaluation_mode",
+    "loss_gradients",
     "make_criterion",
+    "masked_weights",
+    "mean_gradient",
     "register",
 ]

@@ -126,8 +126,8 @@ def show_forecast(console: Console, plan: Forecast, config: LotteryConfig) -> No
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def show_runs(console: Console, out: Path) -> None:
-    """One line for every lottery run below `out`."""
+def runs_table(out: Path) -> Table | None:
+    """One line for every lottery run below `out`; None where there is none."""
     rows = []
     for manifest in sorted(out.glob("lottery-*/manifest.json")):
         try:
@@ -141,10 +141,7 @@ def show_runs(console: Console, out: Path) -> None:
         verdict = result.verdict if result else None
         density = f"{verdict.density:.1%}" if verdict and verdict.density is not None else ""
         rows.append((manifest.parent.name, state, verdict.outcome if verdict else "not finished", density))
-    if rows:
-        console.print(drawn(Table(("Run", "State", "Verdict", "At density"), rows), left=3))
-    else:
-        console.print(f"no lottery runs in {out}; start one with: tombola imp configs/imp_digits.yaml", markup=False)
+    return Table(("Run", "State", "Verdict", "At density"), rows) if rows else None
 
 
 def show_result(console: Console, result: Result) -> None:

@@ -16,6 +16,7 @@ from tombola.errors import PruningError
 from tombola.models.tensors import load_tensors_like, save_tensors
 from tombola.pruning import Masks, prune
 from tombola.pruning.observe import output_weights
+from tombola.pruning.prunable import weight_layouts
 from tombola.pruning.structures import Neuron, make_structure
 from tombola.runs.atomic import make_folder
 from tombola.runs.seeds import derive_seed
@@ -57,9 +58,12 @@ class Making:
     @functools.cached_property
     def spared(self) -> tuple[str, ...]:
         """The layer whose outputs are the model's own, where the structure would remove outputs."""
-        if not isinstance(make_structure(self.pruning.structure), Neuron):
+        structure = make_structure(self.pruning.structure)
+        if not isinstance(structure, Neuron):
             return ()
-        return tuple(output_weights(self.parent, self.data.train.inputs[:2]))
+        layouts = weight_layouts(self.parent)
+        names = output_weights(self.parent, self.data.train.inputs[:2])
+        return tuple(name for name in names if structure.fits(layouts[name]))
 
     @property
     def protected(self) -> tuple[str, ...]:

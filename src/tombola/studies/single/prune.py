@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tombola.errors import RunFolderError, TombolaError
 from tombola.models.tensors import content_sha256
-from tombola.runs.configs import identity_hash
+from tombola.runs.configs import identity_hash, load_config
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.rows import Row
 from tombola.studies.single.child import Child, Making, OnProgress, make_child, under_masks
@@ -31,6 +33,7 @@ def prune_parent(config: PruneConfig, out: Path | None, data_dir: Path | None, o
             "data": {"name": parent.data.name, "checksum": parent.data.checksum, **parent.data_record},
         }
         with writing(folder):
+            _refuse_other_config(folder, config)
             begin_or_continue(folder, config.study, config, facts)
             finished = read_result(folder)
             if finished is not None:
@@ -89,6 +92,29 @@ def _slug(model: str) -> str:
     """A parent's name as part of a folder's."""
     last = re.split(r"[/\\:.]", model.rstrip("/\\"))[-1] if not is_folder(model) else Path(model).resolve().name
     return re.sub(r"[^A-Za-z0-9_-]+", "-", last).strip("-")[:40] or "model"
+
+
+def _refuse_other_config(folder: RunFolder, config: PruneConfig) -> None:
+    """Names what differs from the child that was begun in this folder."""
+    if not (folder.manifest.exists() and folder.config.exists()):
+        return
+    if folder.read_manifest()["must_match"].get("study") != config.study:
+        raise RunFolderError(f"--out {folder.root}: holds a run of another kind; choose another folder")
+    begun = _flat(load_config(folder.config, PruneConfig).model_dump(mode="json"))
+    asked = _flat(config.model_dump(mode="json"))
+    for key in {**begun, **asked}:
+        if begun.get(key) != asked.get(key):
+            raise RunFolderError(
+                f"--out {folder.root}: begun with {key} {begun.get(key)}, now {asked.get(key)}; choose another folder"
+            )
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _forget_if_empty(folder: RunFolder) -> None:
