@@ -13,7 +13,6 @@ from torch.nn.utils import prune as torch_prune
 
 from tombola.errors import PruningError
 from tombola.pruning import Mask, Masks, PerLayerRates, prunable_parameters, prune
-from tombola.pruning.selection import apportion, lowest
 
 
 def net(*widths: int, seed: int = 0) -> nn.Sequential:
@@ -202,35 +201,6 @@ class TestUniform:
         earlier = Masks({"0.weight": prune(net(10, 10), 0.9)["0.weight"], "1.weight": Mask.full((10, 10))})
         masks = prune(model, 0.6, budget="uniform", masks=earlier)
         assert [mask.kept for mask in masks.values()] == [10, 70]
-
-
-@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, -1.0]), min_size=1, max_size=60), st.data())
-def test_lowest_is_a_stable_sort(values: list[float], data: st.DataObject) -> None:
-    count = data.draw(st.integers(0, len(values)))
-    scores = torch.tensor(values)
-    expected = torch.zeros(len(values), dtype=torch.bool)
-    expected[torch.sort(scores, stable=True).indices[:count]] = True
-    assert torch.equal(lowest(scores, count), expected)
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=6), st.data()
-)
-def test_apportion_is_exact_and_within_bounds(layers: list[tuple[int, int, int]], data: st.DataObject) -> None:
-    weights = [float(weight) for weight, _, _ in layers]
-    lower = [min(a, b) for _, a, b in layers]
-    upper = [max(a, b) for _, a, b in layers]
-    total = data.draw(st.integers(sum(lower), sum(upper)))
-    shares = apportion(total, weights, lower, upper)
-    assert sum(shares) == total
-    assert all(low <= share <= high for share, low, high in zip(shares, lower, upper, strict=True))
-
-
-def test_apportion_follows_the_weights() -> None:
-    assert apportion(10, [1, 1, 1], [0, 0, 0], [9, 9, 9]) == [4, 3, 3]
-    assert apportion(10, [3, 1, 1], [0, 0, 0], [4, 9, 9]) == [4, 3, 3]
-    with pytest.raises(ValueError, match="does not fit"):
-        apportion(5, [1, 1], [0, 0], [2, 2])
 
 
 def test_a_new_criterion_is_a_function() -> None:

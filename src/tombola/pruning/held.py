@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -26,23 +26,27 @@ def held(masks: Masks, model: nn.Module, optimizer: torch.optim.Optimizer) -> It
     if not any(id(parameter) in trained for parameter in parameters.values()):
         raise PruningError("the optimizer does not train this model: make it from model.parameters()")
 
+    in_force: dict[str, Tensor] = {}
+
     def reapply(*_: object) -> None:
-        _zero_removed(masks, parameters)
+        in_force.update({name: mask.keep for name, mask in masks.items()})
+        _zero_removed(in_force, parameters)
 
     reapply()
     hook = optimizer.register_step_post_hook(reapply)
     try:
         yield masks
-        if odd := masks.removed_nonzeros(model):
+        if odd := sum(int((parameters[n].detach()[~keep] != 0).sum()) for n, keep in in_force.items()):
             raise PruningError(
                 f"{odd} removed weight(s) are not 0: they were changed outside of the optimizer's steps, "
                 "for example by load_state_dict"
             )
+        reapply()  # masks updated after the last step
     finally:
         hook.remove()
 
 
 @torch.no_grad()
-def _zero_removed(masks: Masks, parameters: dict[str, nn.Parameter]) -> None:
-    pairs: list[tuple[Tensor, Tensor]] = [(parameters[name], masks[name].keep) for name in masks]
-    torch._foreach_mul_([weight for weight, _ in pairs], [keep for _, keep in pairs])
+def _zero_removed(keeps: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
+    weights: list[Tensor] = [parameters[name] for name in keeps]
+    torch._foreach_mul_(weights, list(keeps.values()))

@@ -10,7 +10,7 @@ from tombola.registry import suggest
 
 
 def protected_names(parameters: Iterable[str], protect: Sequence[str]) -> set[str]:
-    """The parameters that `protect` names: `output`, `output.weight`, or a pattern such as `stage_1.*`.
+    """The parameters that `protect` names: `output`, `output.weight`, all of `stage_1`, or a pattern such as `*conv*`.
 
     Raises PruningError for an entry that matches nothing.
     """
@@ -28,5 +28,5 @@ def protected_names(parameters: Iterable[str], protect: Sequence[str]) -> set[st
 
 
 def names(layer: str, parameter: str) -> bool:
-    """Whether `layer`, a name or pattern with or without `.weight`, means the parameter."""
-    return any(fnmatch.fnmatchcase(parameter, pattern) for pattern in (layer, f"{layer}.weight"))
+    """Whether `layer`, a name or pattern of a parameter or of a module that holds it, means the parameter."""
+    return any(fnmatch.fnmatchcase(parameter, pattern) for pattern in (layer, f"{layer}.*"))
