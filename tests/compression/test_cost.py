@@ -1,17 +1,20 @@
-"""FLOPs are counted: against hand counts, and without a trace left on the model."""
+"""FLOPs and bytes are counted: against hand counts, and without a trace left on the model."""
 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tombola.compression.cost import Flops, count_flops
+from tombola.compression.cost import Flops, Size, count_flops, count_size
 from tombola.models import ModelSpec, build
+from tombola.models.tensors import save_tensors
 from tombola.pruning import Mask, Masks, prunable_parameters
 
 LENET = build(ModelSpec(input_shape=(1, 28, 28), classes=10, seed=0))
@@ -94,3 +97,52 @@ def test_counting_leaves_the_model_as_it_was(training: bool) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.device.type == "cpu" for parameter in model.parameters())
     assert torch.equal(torch.get_rng_state(), random_state)
+
+
+class TestSize:
+    def test_of_a_dense_model(self) -> None:
+        size = count_size(LENET, Masks.full(LENET))
+        assert size == Size(266_610, 266_610, 4 * 266_610, 4 * 266_610)  # kept whole, a bit mask would only add to it
+
+    @given(density=st.floats(0, 1), seed=st.integers(0, 1_000))
+    @settings(deadline=None, max_examples=25)
+    def test_packed_is_a_bit_a_weight_and_the_kept_values(self, density: float, seed: int) -> None:
+        masks = _random_masks(LENET, density, seed)
+        size = count_size(LENET, masks)
+        assert size.kept == 410 + masks.kept
+        packed = [min(4 * mask.total, -(-mask.total // 8) + 4 * mask.kept) for mask in masks.values()]
+        assert size.packed_bytes == 4 * 410 + sum(packed) <= size.dense_bytes
+
+    def test_buffers_and_precision_count_as_they_are_stored(self) -> None:
+        model = SmallNet()
+        parameters = 216 + 8 + 8 + 8 + 144 + 1400 + 7
+        size = count_size(model, Masks.full(model))
+        assert size.parameters == parameters
+        assert size.dense_bytes == 4 * (parameters + 8 + 8) + 8  # running statistics, and how many batches they saw
+        half = count_size(SmallNet().half(), Masks.full(model))
+        assert half.dense_bytes == 2 * (parameters + 8 + 8) + 8
+
+    def test_what_is_not_stored_does_not_count(self) -> None:
+        model = nn.Linear(4, 3)
+        model.register_buffer("scratch", torch.ones(100), persistent=False)
+        assert count_size(model, Masks.full(model)).dense_bytes == 4 * 15
+
+    def test_a_tied_weight_counts_once(self) -> None:
+        model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+        model[2].weight = model[0].weight
+        masks = Masks({"0.weight": Mask(torch.eye(4, dtype=torch.bool))})
+        assert count_size(model, masks) == Size(24, 12, 96, 96 - 64 + 2 + 16)
+
+    def test_it_is_what_the_files_take(self, tmp_path: Path) -> None:
+        """Up to the headers of the files."""
+        model = build(ModelSpec(input_shape=(1, 28, 28), classes=10, seed=0))
+        masks = _random_masks(model, 0.1)
+        masks.apply_(model)
+        size = count_size(model, masks)
+        save_tensors(tmp_path / "dense", model.state_dict())
+        bits = {f"{n}.bits": torch.from_numpy(np.packbits(m.keep.numpy().reshape(-1))) for n, m in masks.items()}
+        values = {f"{n}.values": prunable_parameters(model)[n].detach()[m.keep] for n, m in masks.items()}
+        biases = {n: t for n, t in model.state_dict().items() if n not in masks}
+        save_tensors(tmp_path / "packed", bits | values | biases)
+        assert 0 < (tmp_path / "dense").stat().st_size - size.dense_bytes < 1_500
+        assert 0 < (tmp_path / "packed").stat().st_size - size.packed_bytes < 1_500

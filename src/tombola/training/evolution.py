@@ -14,11 +14,11 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from tombola.errors import ConfigError
+from tombola.errors import ConfigError, PruningError
 from tombola.pruning import Masks, budgets, criteria, prunable_parameters, prune, schedules
 from tombola.pruning.dynamic import cosine_fraction, regrow
-from tombola.pruning.prunable import weight_layouts
-from tombola.pruning.structures import NofM, make_structure
+from tombola.pruning.prunable import Layout, weight_layouts
+from tombola.pruning.structures import NofM, Structure, make_structure
 from tombola.runs.configs import Config
 from tombola.runs.seeds import derive_seed
 from tombola.training.step import Step
@@ -208,9 +208,18 @@ def _random_scores(parameters: dict[str, nn.Parameter], moment: Moment) -> dict[
     return {name: torch.rand(parameter.shape, generator=generator) for name, parameter in parameters.items()}
 
 
+def _has_units(unit: Structure, layout: Layout) -> bool:
+    """Whether a layer has such units; `prune` takes those that do not divide into them as protected, or refuses."""
+    try:
+        unit.check(layout)
+    except PruningError:
+        return False
+    return unit.fits(layout)
+
+
 def _unit_sparsity(model: nn.Module, masks: Masks, structure: str) -> float:
     """The share of a structure's units that `masks` remove, which is what the target sparsity counts."""
     unit, layouts = make_structure(structure), weight_layouts(model)
-    alive = [unit.alive(mask.keep, layouts[name]) for name, mask in masks.items() if unit.fits(layouts[name])]
+    alive = [unit.alive(mask.keep, layouts[name]) for name, mask in masks.items() if _has_units(unit, layouts[name])]
     units = sum(tensor.numel() for tensor in alive)
     return 1 - sum(int(tensor.sum()) for tensor in alive) / units if units else 0.0

@@ -152,7 +152,7 @@ def train_parent(spec: ParentSpec, emit: Emit) -> None:
             )
             model.load_state_dict(trained.early_stop_state)
             write_model_files(spec.path, model_spec, model)
-            row = _unit(spec.index) | stage_row("parent", model, masks, data)
+            row = stage_row("parent", model, masks, data) | _unit(spec.index)
             write_json(path, {"rows": [row | {"seconds": trained.seconds}]})
         checkpoint.unlink(missing_ok=True)
     emit(Finished(path))

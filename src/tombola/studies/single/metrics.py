@@ -10,9 +10,10 @@ from torch import nn
 
 from tombola.compression.cost import count_flops, count_size
 from tombola.data import DataSet
+from tombola.errors import PruningError
 from tombola.pruning import Masks
-from tombola.pruning.prunable import weight_layouts
-from tombola.pruning.structures import make_structure
+from tombola.pruning.prunable import Layout, weight_layouts
+from tombola.pruning.structures import Structure, make_structure
 from tombola.runs.rows import Row
 from tombola.studies.single.config import Pruning
 from tombola.training.metrics import evaluate
@@ -91,13 +92,23 @@ def unit_columns(model: nn.Module, masks: Masks, structure: str, spared: Collect
 def units_removed(model: nn.Module, masks: Masks, structure: str, spared: Collection[str] = ()) -> tuple[int, int]:
     """How many units of `structure` the masks remove, and how many there are in the layers that have them.
 
-    Layers named in `spared` are not counted.
+    Layers named in `spared` are not counted, nor are those that do not divide into such units: `prune` takes them
+    as protected, or refuses.
     """
     unit = make_structure(structure)
     layouts = {n: layout for n, layout in weight_layouts(model).items() if unit.fits(layout) and n not in spared}
+    layouts = {name: layout for name, layout in layouts.items() if _divides(unit, layout)}
     alive = [unit.alive(masks[name].keep, layout) for name, layout in layouts.items()]
     units = sum(tensor.numel() for tensor in alive)
     return units - sum(int(tensor.count_nonzero()) for tensor in alive), units
+
+
+def _divides(unit: Structure, layout: Layout) -> bool:
+    try:
+        unit.check(layout)
+    except PruningError:
+        return False
+    return True
 
 
 def check_child(

@@ -10,6 +10,7 @@ from typing import Any
 
 from tombola.errors import RunFolderError, TombolaError
 from tombola.models.tensors import content_sha256
+from tombola.runs.atomic import storage_errors
 from tombola.runs.configs import identity_hash, load_config
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.rows import Row
@@ -24,7 +25,8 @@ from tombola.training.threads import one_thread
 def prune_parent(config: PruneConfig, out: Path | None, data_dir: Path | None, on_progress: OnProgress) -> Result:
     """Prunes and fine-tunes, continues or shows a child in `out` (or a folder below runs/), its model folder."""
     folder = RunFolder(out) if out is not None else run_folder(Path("runs"), config.study, _slug(config.model), config)
-    _refuse_foreign(folder, config.model)
+    with storage_errors("look into", folder.root):
+        _refuse_foreign(folder, config.model)
     with one_thread():
         parent = open_parent(config, data_dir)
         facts = {
@@ -37,6 +39,7 @@ def prune_parent(config: PruneConfig, out: Path | None, data_dir: Path | None, o
             begin_or_continue(folder, config.study, config, facts)
             finished = read_result(folder)
             if finished is not None:
+                shutil.rmtree(folder.checkpoints, ignore_errors=True)  # a kill at the very end leaves them
                 return finished
             try:
                 return _prune(folder, config, parent, on_progress)
@@ -103,7 +106,7 @@ def _refuse_other_config(folder: RunFolder, config: PruneConfig) -> None:
     begun = _flat(load_config(folder.config, PruneConfig).model_dump(mode="json"))
     asked = _flat(config.model_dump(mode="json"))
     for key in {**begun, **asked}:
-        if begun.get(key) != asked.get(key):
+        if key != "checkpoint_seconds" and begun.get(key) != asked.get(key):
             raise RunFolderError(
                 f"--out {folder.root}: begun with {key} {begun.get(key)}, now {asked.get(key)}; choose another folder"
             )

@@ -13,7 +13,7 @@ from tombola.errors import RunFailure
 from tombola.models import FactorySpec, ModelSpec
 from tombola.models.folder import SPEC, write_model_files
 from tombola.pruning import Masks
-from tombola.runs.atomic import write_json, write_text
+from tombola.runs.atomic import storage_errors, write_json, write_text
 from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row, RowTable, read_rows, rows_of
 from tombola.studies.single.metrics import broken
@@ -42,8 +42,9 @@ class Result:
 
 def read_result(folder: RunFolder) -> Result | None:
     """The result of a finished run; None while it is not."""
-    if not (folder.manifest.exists() and (folder.root / SPEC).exists()):
-        return None
+    with storage_errors("look into", folder.root):
+        if not (folder.manifest.exists() and (folder.root / SPEC).exists()):
+            return None
     folder.read_manifest()
     return Result(folder.root, read_rows(folder.rows, UNIT))
 

@@ -28,6 +28,7 @@ def train(config: TrainConfig, out: Path, data_dir: Path | None, on_progress: On
     folder = run_folder(out, config.study, config.name, config)
     finished = read_result(folder)
     if finished is not None:
+        _checkpoint(folder).unlink(missing_ok=True)  # a kill at the very end leaves it
         return finished
     with writing(folder), one_thread():
         return _train(folder, config, data_dir, on_progress)
@@ -45,14 +46,13 @@ def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_pro
         normalisation=Normalisation(**asdict(data.normalisation)),
     )
     model = build(spec)
-    checkpoint = folder.root / "training.checkpoint.safetensors"
     trained = fit(
         model,
         data,
         config.training,
         Masks.full(model),
         derive_seed(config.seed, "order"),
-        checkpoint=checkpoint,
+        checkpoint=_checkpoint(folder),
         checkpoint_seconds=config.checkpoint_seconds,
         on_evaluation=reporting("training", on_progress),
         evolution=config.evolution,
@@ -70,5 +70,9 @@ def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_pro
     checks = {"check_held": masks.removed_nonzeros(model) == 0} if config.evolution else {}
     sparse = masks if config.evolution else None
     result = write_result(folder, rows, checks, spec, model, sparse, history, f"{config.name}: trained")
-    checkpoint.unlink(missing_ok=True)
+    _checkpoint(folder).unlink(missing_ok=True)
     return result
+
+
+def _checkpoint(folder: RunFolder) -> Path:
+    return folder.root / "training.checkpoint.safetensors"

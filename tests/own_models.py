@@ -1,0 +1,99 @@
+"""Models as somebody's own code makes them, for `package.module:function`: every one takes digits, 1×8×8 pixels."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import torch
+from torch import Tensor, nn
+
+
+def normalised_first() -> nn.Module:
+    """Its first layer has neither `in_features` nor `in_channels`."""
+    return nn.Sequential(
+        nn.BatchNorm2d(1), nn.Conv2d(1, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(54, 10)
+    )
+
+
+def dense() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+
+
+def lazy() -> nn.Module:
+    return nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
+
+
+def zero_head() -> nn.Module:
+    model = dense()
+    nn.init.zeros_(model[-1].weight)
+    return model
+
+
+class Tied(nn.Module):
+    """Two layers of one weight, and something on the way that only works with values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, 10)
+        self.second.weight = self.first.weight
+        self.scale = torch.ones(64)  # no buffer: it stays behind when the model moves to another device
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(inputs.flatten(1))) * self.scale
+        return self.head(torch.relu(self.second(hidden)))
+
+
+def tied() -> nn.Module:
+    return Tied()
+
+
+def of_nan() -> nn.Module:
+    return _with_one(float("nan"))
+
+
+def of_infinity() -> nn.Module:
+    return _with_one(float("inf"))
+
+
+def of_huge() -> nn.Module:
+    """Finite weights whose logits are not."""
+    model = dense()
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 1e30)
+    return model
+
+
+def without_weights() -> nn.Module:
+    return nn.Flatten()
+
+
+def of_two_classes() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+
+
+def of_other_inputs() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(100, 10))
+
+
+def no_module() -> int:
+    return 3
+
+
+def failing() -> NoReturn:
+    raise RuntimeError("no such\nmodel today")
+
+
+def leaving() -> NoReturn:
+    sys.exit(0)
+
+
+def with_argument(width: int) -> nn.Module:
+    return nn.Linear(64, width)
+
+
+def _with_one(value: float) -> nn.Module:
+    model = dense()
+    with torch.no_grad():
+        model[1].weight[3, 5] = value
+    return model

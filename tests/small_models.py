@@ -1,0 +1,78 @@
+"""Parents and children small enough to be made in a fraction of a second."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from click.testing import Result as CommandResult
+from typer.testing import CliRunner
+
+from tombola.models.tensors import content_sha256, load_tensors
+from tombola.runs.configs import validate
+from tombola.runs.rows import read_rows
+from tombola.studies.single.config import PruneConfig, TrainConfig
+from tombola.studies.single.prune import prune_parent
+from tombola.studies.single.result import Result
+from tombola.studies.single.train import train
+
+SMALL_PARENT: dict[str, Any] = {
+    "name": "small",
+    "data": {"name": "digits"},
+    "model": {"widths": [20, 12]},
+    "training": {"length": "60it", "evaluate_every": "20it", "learning_rate": "1e-2"},
+}
+"""1,640 weights, of which 1,280 are in `fc1`, 240 in `fc2` and 120 in `output`."""
+FINE_TUNING: dict[str, Any] = {"length": "12it", "evaluate_every": "4it", "learning_rate": "1e-3"}
+
+
+def quiet(progress: object) -> None:
+    """A follower that says nothing."""
+
+
+def make_parent(out: Path, **changes: Any) -> Result:
+    content = copy.deepcopy(SMALL_PARENT) | changes
+    return train(validate(content, TrainConfig, "parent"), out, None, quiet)
+
+
+def make_child(model: Path | str, out: Path, pruning: dict[str, Any], **changes: Any) -> Result:
+    content = {"model": str(model), "pruning": pruning, "fine_tuning": FINE_TUNING, **changes}
+    return prune_parent(validate(content, PruneConfig, "child"), out, None, quiet)
+
+
+def invoke(*arguments: object) -> CommandResult:
+    """Runs the command line in this process."""
+    from tombola.cli import app
+
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def one_line(result: CommandResult, *parts: str, code: int = 2) -> None:
+    """The promise of the command line: one line that names what is wrong, and no traceback."""
+    assert result.exit_code == code, result.output
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.output
+    for part in parts:
+        assert part in result.stderr, result.stderr
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by name."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def what_must_agree(folder: Path) -> dict[str, Any]:
+    """What two runs of one config have alike: rows without times, tensors, documents, the names of all files."""
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in read_rows(folder / "rows.jsonl")]
+    found: dict[str, Any] = {"rows": sorted(json.dumps(row, sort_keys=True) for row in rows)}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        found[name] = content_sha256(load_tensors(path)[0]) if path.suffix == ".safetensors" else ""
+    for name in ("spec.json", "metrics.json"):
+        if (folder / name).exists():
+            found[name] = (folder / name).read_text()
+    return found
