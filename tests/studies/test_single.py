@@ -31,7 +31,7 @@ from small_models import (
     what_must_agree,
 )
 from tombola.data import DataConfig, DataSet, load_data
-from tombola.errors import ConfigError, ModelError, RunFolderError
+from tombola.errors import ConfigError, ModelError, PruningError, RunFolderError
 from tombola.models import load_model
 from tombola.models.tensors import content_sha256, save_tensors
 from tombola.pruning import Masks, schedules
@@ -276,6 +276,16 @@ class TestStructures:
             assert set(groups.tolist()) == ({4} if name in protected else {2})
         checks = json.loads((outcome.folder / "metrics.json").read_text())["checks"]
         assert checks["check_exact"] is None
+
+    @pytest.mark.parametrize("schedule", ["oneshot", "iterative:2", "cubic:3"])
+    def test_blocks_where_the_output_does_not_divide(self, schedule: str, parent: Path, tmp_path: Path) -> None:
+        asked = {"sparsity": 0.75, "structure": "block:4x4", "schedule": schedule}
+        with pytest.raises(PruningError, match=r"output.weight: its 10×12 matrix does not divide into blocks of 4×4"):
+            make_child(parent, tmp_path / "child", asked)
+        outcome = make_child(parent, tmp_path / "child", asked | {"protect": ["output"]})
+        assert outcome.layers[-1]["kept"] == 120
+        assert (outcome.stages[-1]["units"], outcome.stages[-1]["units_kept"]) == (95, 95 - round(0.75 * 95))
+        assert sum(layer["kept"] for layer in outcome.layers[:2]) == 16 * (95 - round(0.75 * 95))
 
     def test_rates(self, parent: Path, tmp_path: Path) -> None:
         asked = {"budget": "rates:0.5,output=0.25", "schedule": "iterative:2"}
@@ -686,6 +696,22 @@ class TestKilledAndContinued:
         weights = {"weights.safetensors"}
         assert set(contents(trained.folder)) == names | weights
         assert set(contents(outcome.folder)) == names | weights | {"masks.safetensors"}
+
+    @pytest.mark.parametrize(
+        "evolution",
+        [
+            RIGL,
+            RIGL | {"method": "set"},
+            {"method": "gradual", "sparsity": 0.5, "structure": "block:4x4", "protect": ["output"]}
+            | {"every": "5it", "end": "30it"},
+        ],
+        ids=["rigl", "set", "gradual"],
+    )
+    def test_a_parent_that_becomes_sparse_checks_itself(self, evolution: dict[str, Any], tmp_path: Path) -> None:
+        trained = make_parent(tmp_path, evolution=evolution)
+        checks = json.loads((trained.folder / "metrics.json").read_text())["checks"]
+        assert checks == {"check_exact": True, "check_held": True}
+        assert trained.stages[0]["kept"] == masks_of(trained.folder).kept < 1640
 
     def test_a_sparse_parent_stays_sparse(self, tmp_path: Path) -> None:
         folder = make_parent(tmp_path, evolution=RIGL).folder

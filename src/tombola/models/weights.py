@@ -63,7 +63,7 @@ def _unpacked_size(path: Path) -> int:
     try:
         with zipfile.ZipFile(path) as archive:
             return sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+    except Exception:  # no zip, or a damaged one, which is met with several kinds of error
         return 0
 
 

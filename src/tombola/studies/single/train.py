@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from torch import nn
+
 from tombola.data import load_data
 from tombola.models import ModelSpec, build
 from tombola.models.spec import Normalisation
@@ -13,10 +15,11 @@ from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writin
 from tombola.runs.seeds import derive_seed
 from tombola.studies.single.child import OnProgress, reporting
 from tombola.studies.single.config import TrainConfig
-from tombola.studies.single.metrics import layer_rows, stage_row
+from tombola.studies.single.metrics import layer_rows, stage_row, units_removed
 from tombola.studies.single.parents import data_record
 from tombola.studies.single.result import Result, evaluation_rows, read_result, write_result
 from tombola.training import fit
+from tombola.training.evolution import Evolution
 from tombola.training.threads import one_thread
 
 
@@ -67,11 +70,19 @@ def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_pro
         "evolution": None if config.evolution is None else config.evolution.model_dump(mode="json"),
         "iterations": trained.early_stop.iteration,
     }
-    checks = {"check_held": masks.removed_nonzeros(model) == 0} if config.evolution else {}
+    checks = {} if config.evolution is None else _checks(model, masks, config.evolution)
     sparse = masks if config.evolution else None
     result = write_result(folder, rows, checks, spec, model, sparse, history, f"{config.name}: trained")
     _checkpoint(folder).unlink(missing_ok=True)
     return result
+
+
+def _checks(model: nn.Module, masks: Masks, evolution: Evolution) -> dict[str, bool]:
+    removed, units = units_removed(model, masks, getattr(evolution, "structure", "weight"))
+    return {
+        "check_exact": removed == round(evolution.sparsity * units),
+        "check_held": masks.removed_nonzeros(model) == 0,
+    }
 
 
 def _checkpoint(folder: RunFolder) -> Path:
