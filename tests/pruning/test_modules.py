@@ -16,6 +16,7 @@ from torch.nn.utils import prune as torch_prune
 
 from tombola.errors import PruningError
 from tombola.pruning import Masks, UnsupportedParameterWarning, criteria, prunable_parameters, prune, schedules
+from tombola.pruning.observe import output_weights
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -280,3 +281,26 @@ class TestRounds:
         kept = first["2.weight"].kept
         second["2.weight"].update(prune(model, 0.9)["2.weight"] & second["2.weight"])
         assert first["2.weight"].kept == kept
+
+
+class TestTheLayersOfTheOutputs:
+    """`output_weights`: what structures that remove whole outputs do well to spare."""
+
+    @pytest.mark.parametrize(
+        ("tail", "expected"),
+        [
+            ([nn.Flatten(), nn.Linear(4 * 36, 3)], ["3.weight"]),
+            ([nn.Flatten(), nn.Linear(4 * 36, 3), nn.LogSoftmax(1)], ["3.weight"]),
+            ([nn.Conv2d(4, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()], ["2.weight"]),
+            ([nn.Conv2d(4, 3, 6), nn.Flatten()], ["2.weight"]),
+            (
+                [nn.Flatten(), nn.Linear(4 * 36, 5), nn.Unflatten(1, (5, 1)), nn.MaxPool1d(1), nn.Flatten()],
+                ["3.weight"],
+            ),
+        ],
+    )
+    def test_is_found_behind_what_has_no_weights(self, tail: list[nn.Module], expected: list[str]) -> None:
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), *tail).train()
+        assert output_weights(model, torch.rand(2, 1, 8, 8)) == expected
+        assert all(module.training for module in model.modules())
+        assert not any(module._forward_hooks for module in model.modules())

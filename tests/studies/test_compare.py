@@ -217,6 +217,7 @@ def hand_rows(
     test: dict[str, tuple[float, ...]],
     validation: dict[str, tuple[float, ...]] | None = None,
     parents: tuple[float, ...] = PARENTS,
+    test_examples: int = 10**9,
 ) -> list[Row]:
     validation = test if validation is None else validation
     n = len(next(iter(test.values())))
@@ -236,6 +237,7 @@ def hand_rows(
                     "criterion": criterion,
                     "refused": None,
                     "test_accuracy": accuracy,
+                    "test_examples": test_examples,
                     "validation_accuracy": validation[criterion][i],
                     "pruned_test_accuracy": accuracy - 0.1,
                     "units": 100,
@@ -292,6 +294,16 @@ class TestAPureFunctionOfTheRows:
         place = place_of(hand_rows(test, parents=parents))
         assert place.rivals == []
         assert place.sentence.endswith("; every other way loses more.")
+
+    def test_agreement_by_rounding_is_no_certainty(self) -> None:
+        """Two replicates differ by one and the same example of a hundred: that much is chance."""
+        test = {"random": (0.90, 0.92), "magnitude": (0.91, 0.93), "fpgm": (0.5, 0.52)}
+        assert place_of(hand_rows(test, test_examples=10**9), replicates=2).rivals == []
+        place = place_of(hand_rows(test, test_examples=100), replicates=2)
+        assert "random" in place.rivals
+        assert place.best is not None
+        assert place.best.lost is not None
+        assert place.best.lost.half_width == pytest.approx(stats.t.ppf(0.975, 1) / math.sqrt(6) / math.sqrt(2))
 
     def test_chosen_on_validation_reported_on_test(self) -> None:
         validation = {"random": (0.99,) * 3, "magnitude": (0.5,) * 3, "fpgm": (0.6,) * 3}

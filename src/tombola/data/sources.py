@@ -75,6 +75,12 @@ def load_data(config: DataConfig, seed: int, data_dir: Path | None = None) -> Da
     return split(raw, seed, validation, config.test or math.ceil(count / 5), config.normalise, config.training)
 
 
+def split_record(config: DataConfig, seed: int, checksum: str) -> dict[str, object]:
+    """What a model's history says of its data: enough to know them again and to make the same split."""
+    chosen = config.model_dump(mode="json", exclude_defaults=True)
+    return {"config": chosen, "split_seed": seed, "checksum": checksum}
+
+
 def load_raw(config: DataConfig, data_dir: Path | None = None) -> RawData:
     """The data set before it is split; kept in memory, because the replicates of a process share it."""
     folder = config.folder or data_home(data_dir) / SHARED_FOLDERS.get(config.name, config.name)

@@ -33,9 +33,11 @@ def names_of_weights(model: nn.Module) -> dict[tuple[nn.Module, str], str]:
 
 
 def output_weights(model: nn.Module, inputs: Tensor) -> list[str]:
-    """The weights of the layers whose output the model gives as its own, reshaped at most: its classes, say.
+    """The weights of the layers whose outputs are the model's own: its classes, say.
 
-    Structures that remove whole outputs do well to spare these. `inputs` is a batch; the model is as before.
+    These are the layers whose very output the model gives, reshaped at most; where it gives none, as after a
+    log-softmax or a pool, the layer that ran last, if it has as many outputs. Structures that remove whole outputs
+    do well to spare these. `inputs` is a batch; the model is as before.
     """
     names = names_of_weights(model)
     given: list[tuple[str, Tensor]] = []
@@ -54,4 +56,7 @@ def output_weights(model: nn.Module, inputs: Tensor) -> list[str]:
             module.training = mode
     if not isinstance(result, Tensor):
         return []
-    return [name for name, output in given if output.data_ptr() == result.data_ptr()]
+    own = [name for name, output in given if output.data_ptr() == result.data_ptr()]
+    if not own and given and given[-1][1].dim() > 1 and given[-1][1].shape[1:2] == result.shape[1:2]:
+        own = [given[-1][0]]
+    return own

@@ -27,15 +27,18 @@ class Estimate:
         return None if self.high is None else self.high - self.mean
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and two-sided 95 % Student t interval; one value alone has no interval."""
+def estimate(values: Sequence[float], resolution: float = 0.0) -> Estimate:
+    """Mean and two-sided 95 % Student t interval; one value alone has no interval.
+
+    `resolution` is the step in which a difference can move, with the meaning that it has in `one_sided`.
+    """
     data = np.asarray(values, dtype=np.float64)
     if not len(data):
         raise ValueError("an estimate needs at least one value")
     mean = float(data.mean())
     if len(data) < 2:
         return Estimate(mean, None, None, None, len(data))
-    sd = float(data.std(ddof=1))
+    sd = max(float(data.std(ddof=1)), resolution / math.sqrt(6))
     half = t_quantile((1 + CONFIDENCE) / 2, len(data) - 1) * sd / math.sqrt(len(data))
     return Estimate(mean, mean - half, mean + half, sd, len(data))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tombola.data import split_record
 from tombola.errors import ConfigError, RunFolderError, StorageError
 from tombola.models import build, save_model
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.networks import restored_ticket
+from tombola.studies.lottery.networks import replicate_seed, restored_ticket
 from tombola.studies.lottery.plan import Round
 from tombola.studies.lottery.result import open_run
 from tombola.studies.lottery.rewind import Rewind, rewind
@@ -42,6 +43,7 @@ def extract(
         "replicate": replicate,
         "round": planned.index,
         "density": masks.density,
+        "data": split_record(opened.config.data, replicate_seed(opened.config, replicate), opened.data["checksum"]),
         "restart": str(chosen) if reinit is None else f"re-initialised with seed {reinit}",
     }
     save_model(out, spec, model, masks, history)

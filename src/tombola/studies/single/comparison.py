@@ -19,7 +19,8 @@ from tombola.studies.single.config import CompareConfig
 class Way:
     """One criterion in one place of the grid; the estimates are None where the way is refused.
 
-    `lost` is in points of test accuracy after fine-tuning, `lost_pruned` before it.
+    `lost` is in points of test accuracy after fine-tuning, `lost_pruned` before it; `resolution` is the step in
+    which they can move, 100 / test examples.
     """
 
     criterion: str
@@ -32,6 +33,7 @@ class Way:
     weights_kept: float | None
     flops_kept: float | None
     by_replicate: dict[int, float]
+    resolution: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -138,17 +140,19 @@ def _way(
         return estimate([value(row) for row in own]).mean
 
     test = lost("test_accuracy", "test_accuracy")
+    resolution = 100 / own[0]["test_examples"]
     return Way(
         criterion,
         None,
-        estimate([*test.values()]),
-        estimate([*lost("pruned_test_accuracy", "test_accuracy").values()]),
+        estimate([*test.values()], resolution),
+        estimate([*lost("pruned_test_accuracy", "test_accuracy").values()], resolution),
         estimate([*lost("validation_accuracy", "validation_accuracy").values()]),
         estimate([100 * row["test_accuracy"] for row in own]),
         mean(lambda row: row["units_kept"] / row["units"]),
         mean(lambda row: row["kept"] / row["weights"]),
         mean(lambda row: row["flops_effective"] / row["flops_dense"]),
         test,
+        resolution,
     )
 
 
@@ -159,4 +163,4 @@ def _validation_loss(way: Way) -> float:
 
 def _difference(way: Way, best: Way) -> Estimate:
     both = way.by_replicate.keys() & best.by_replicate.keys()
-    return estimate([way.by_replicate[index] - best.by_replicate[index] for index in sorted(both)])
+    return estimate([way.by_replicate[index] - best.by_replicate[index] for index in sorted(both)], best.resolution)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tombola.data import DataConfig, DataSet, load_data, normalised
+from tombola.data import DataConfig, DataSet, load_data, normalised, split_record
 from tombola.data.sources import load_raw
 from tombola.errors import ConfigError, ModelError
 from tombola.models import FactorySpec, ModelSpec, architectures, build, load_model, read_spec
@@ -46,12 +46,6 @@ class Parent:
     def record(self) -> dict[str, Any]:
         """What a child keeps of its parent."""
         return {"model": self.name, "sha256": self.sha256, "kept": self.masks.kept, "weights": self.masks.total}
-
-
-def data_record(config: DataConfig, split_seed: int, checksum: str) -> dict[str, Any]:
-    """What a model folder's history says of its data: enough to know them again and make the same split."""
-    chosen = config.model_dump(mode="json", exclude_defaults=True)
-    return {"config": chosen, "split_seed": split_seed, "checksum": checksum}
 
 
 def is_folder(model: str) -> bool:
@@ -89,10 +83,13 @@ def _from_zoo(config: PruneConfig, data_dir: Path | None) -> Parent:
         normalisation=Normalisation(**asdict(data.normalisation)),
     )
     model = build(spec)
-    if config.weights is not None:
+    name = config.model
+    if config.weights is None:
+        name += " (untrained)"
+    else:
         load_weights(model, config.weights)
-    record = data_record(chosen, config.seed, data.checksum)
-    return Parent(config.model, model, spec, Masks.full(model), data, record)
+    record = split_record(chosen, config.seed, data.checksum)
+    return Parent(name, model, spec, Masks.full(model), data, record)
 
 
 def _from_factory(config: PruneConfig, data_dir: Path | None) -> Parent:
@@ -108,7 +105,7 @@ def _from_factory(config: PruneConfig, data_dir: Path | None) -> Parent:
         classes=data.classes,
         normalisation=Normalisation(**asdict(data.normalisation)),
     )
-    record = data_record(chosen, config.seed, data.checksum)
+    record = split_record(chosen, config.seed, data.checksum)
     return Parent(config.model, model, spec, Masks.full(model), data, record)
 
 
@@ -127,7 +124,7 @@ def _from_folder(config: PruneConfig, data_dir: Path | None) -> Parent:
     data = normalised(raw, spec.normalisation)
     _check_fits(model, data, config.model)
     name = Path(config.model).resolve().name
-    record = data_record(chosen, split_seed, data.checksum)
+    record = split_record(chosen, split_seed, data.checksum)
     return Parent(name, model, spec, Masks.full(model) if masks is None else masks, data, record)
 
 

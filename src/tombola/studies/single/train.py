@@ -7,19 +7,20 @@ from pathlib import Path
 
 from torch import nn
 
-from tombola.data import load_data
+from tombola.data import DataSet, load_data, split_record
 from tombola.models import ModelSpec, build
 from tombola.models.spec import Normalisation
 from tombola.pruning import Masks
+from tombola.pruning.observe import output_weights
+from tombola.pruning.structures import Neuron, make_structure
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.seeds import derive_seed
 from tombola.studies.single.child import OnProgress, reporting
 from tombola.studies.single.config import TrainConfig
 from tombola.studies.single.metrics import layer_rows, stage_row, units_removed
-from tombola.studies.single.parents import data_record
 from tombola.studies.single.result import Result, evaluation_rows, read_result, write_result
 from tombola.training import fit
-from tombola.training.evolution import Evolution
+from tombola.training.evolution import Evolution, Gradual
 from tombola.training.threads import one_thread
 
 
@@ -58,14 +59,14 @@ def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_pro
         checkpoint=_checkpoint(folder),
         checkpoint_seconds=config.checkpoint_seconds,
         on_evaluation=reporting("training", on_progress),
-        evolution=config.evolution,
+        evolution=_sparing_classes(config.evolution, model, data),
     )
     model.load_state_dict(trained.early_stop_state)
     masks = trained.masks
     rows = [stage_row("trained", model, masks, data), *layer_rows("trained", masks), *evaluation_rows([trained])]
     history = {
         "run": folder.root.name,
-        "data": data_record(config.data, config.seed, data.checksum),
+        "data": split_record(config.data, config.seed, data.checksum),
         "training": config.training.model_dump(mode="json"),
         "evolution": None if config.evolution is None else config.evolution.model_dump(mode="json"),
         "iterations": trained.early_stop.iteration,
@@ -75,6 +76,14 @@ def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_pro
     result = write_result(folder, rows, checks, spec, model, sparse, history, f"{config.name}: trained")
     _checkpoint(folder).unlink(missing_ok=True)
     return result
+
+
+def _sparing_classes(evolution: Evolution | None, model: nn.Module, data: DataSet) -> Evolution | None:
+    """Where whole outputs go, the layer whose outputs are the classes is protected."""
+    if not isinstance(evolution, Gradual) or not isinstance(make_structure(evolution.structure), Neuron):
+        return evolution
+    outputs = output_weights(model, data.train.inputs[:2])
+    return evolution.model_copy(update={"protect": (*evolution.protect, *outputs)})
 
 
 def _checks(model: nn.Module, masks: Masks, evolution: Evolution) -> dict[str, bool]:
