@@ -5,15 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tombola.data import load_data
 from tombola.errors import PruningError, RunFailure
-from tombola.models import ModelSpec, build, load_model
+from tombola.models import build, load_model
 from tombola.models.folder import write_model_files
-from tombola.models.spec import Normalisation
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks
 from tombola.runs.atomic import make_folder, read_json, write_bytes, write_json
@@ -26,6 +25,7 @@ from tombola.studies.single.comparison import Comparison, summarise
 from tombola.studies.single.comparison_report import comparison_files
 from tombola.studies.single.config import CompareConfig, Pruning
 from tombola.studies.single.metrics import broken, check_child, stage_row, unit_columns
+from tombola.studies.single.parents import zoo_spec
 from tombola.training import fit
 from tombola.training.threads import one_thread
 
@@ -132,13 +132,7 @@ def train_parent(spec: ParentSpec, emit: Emit) -> None:
     with one_thread():
         if not path.exists():
             data = load_data(config.data, spec.seed, spec.data_dir)
-            model_spec = ModelSpec(
-                **config.model.model_dump(),
-                input_shape=data.input_shape,
-                classes=data.classes,
-                seed=derive_seed(spec.seed, "init"),
-                normalisation=Normalisation(**asdict(data.normalisation)),
-            )
+            model_spec = zoo_spec(config.model, data, derive_seed(spec.seed, "init"))
             model = build(model_spec)
             masks = Masks.full(model)
             trained = fit(

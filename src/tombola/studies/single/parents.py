@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tombola.data import DataConfig, DataSet, load_data, normalised, split_record
 from tombola.data.sources import load_raw
 from tombola.errors import ConfigError, ModelError
-from tombola.models import FactorySpec, ModelSpec, architectures, build, load_model, read_spec
+from tombola.models import FactorySpec, ModelConfig, ModelSpec, architectures, build, load_model, read_spec
 from tombola.models.factory import is_factory_name, make_with
 from tombola.models.spec import Normalisation
 from tombola.models.tensors import content_sha256
@@ -72,16 +72,21 @@ def open_parent(config: PruneConfig, data_dir: Path | None) -> Parent:
     )
 
 
+def zoo_spec(model: ModelConfig, data: DataSet, seed: int) -> ModelSpec:
+    """A model of the zoo for these data, its initial weights from `seed`."""
+    return ModelSpec(
+        **model.model_dump(),
+        input_shape=data.input_shape,
+        classes=data.classes,
+        seed=seed,
+        normalisation=Normalisation(**asdict(data.normalisation)),
+    )
+
+
 def _from_zoo(config: PruneConfig, data_dir: Path | None) -> Parent:
     chosen = _chosen_data(config)
     data = load_data(chosen, config.seed, data_dir)
-    spec = ModelSpec(
-        architecture=config.model,
-        input_shape=data.input_shape,
-        classes=data.classes,
-        seed=config.seed,
-        normalisation=Normalisation(**asdict(data.normalisation)),
-    )
+    spec = zoo_spec(ModelConfig(architecture=config.model), data, config.seed)
     model = build(spec)
     name = config.model
     if config.weights is None:

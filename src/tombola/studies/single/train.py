@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 from torch import nn
 
 from tombola.data import DataSet, load_data, split_record
-from tombola.models import ModelSpec, build
-from tombola.models.spec import Normalisation
+from tombola.models import build
 from tombola.pruning import Masks
 from tombola.pruning.observe import output_weights
 from tombola.pruning.structures import Neuron, make_structure
@@ -18,6 +16,7 @@ from tombola.runs.seeds import derive_seed
 from tombola.studies.single.child import OnProgress, reporting
 from tombola.studies.single.config import TrainConfig
 from tombola.studies.single.metrics import layer_rows, stage_row, units_removed
+from tombola.studies.single.parents import zoo_spec
 from tombola.studies.single.result import Result, evaluation_rows, read_result, write_result
 from tombola.training import fit
 from tombola.training.evolution import Evolution, Gradual
@@ -42,13 +41,7 @@ def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_pro
     data = load_data(config.data, config.seed, data_dir)
     facts = {"data": {"name": data.name, "checksum": data.checksum}, "seed": config.seed}
     begin_or_continue(folder, config.study, config, facts)
-    spec = ModelSpec(
-        **config.model.model_dump(),
-        input_shape=data.input_shape,
-        classes=data.classes,
-        seed=derive_seed(config.seed, "init"),
-        normalisation=Normalisation(**asdict(data.normalisation)),
-    )
+    spec = zoo_spec(config.model, data, derive_seed(config.seed, "init"))
     model = build(spec)
     trained = fit(
         model,
