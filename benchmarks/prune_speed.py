@@ -97,7 +97,7 @@ def page(found: dict[str, list[dict[str, Any]]]) -> str:
         rows.append((name, f"{seconds:.2f}", f"{seconds / sort:.3f}", f"{memory:.2f}", exact))
     kept_to = all(float(row[2]) <= LIMIT_TIME and float(row[3]) <= LIMIT_MEMORY and row[4] == "yes" for row in rows[1:])
     weights = found["prune"][0]["weights"]
-    table = Table(("What", "Seconds (median)", "× sort", "Memory on top, × weights", "Exact"), rows)
+    table = Table(("What", "Seconds (median)", "× sort", "Memory on top, × weights", "Count exact"), rows)
     return "\n\n".join(
         [
             "# The speed of prune()",

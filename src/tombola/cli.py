@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -377,6 +378,8 @@ def _errors(debug: bool) -> Iterator[None]:
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    showing = warnings.showwarning
+    warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
     try:
         yield
     except KeyboardInterrupt:
@@ -394,6 +397,7 @@ def _errors(debug: bool) -> Iterator[None]:
         typer.echo(f"internal error: {type(error).__name__}: {error}; please report it with --debug", err=True)
         raise typer.Exit(1) from None
     finally:
+        warnings.showwarning = showing
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -408,7 +412,7 @@ def _console() -> Console:
     from rich.console import Console
 
     console = Console()
-    return console if console.is_terminal else Console(width=140)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=140)
 
 
 def _cores() -> int:

@@ -2,6 +2,12 @@
 
 Each combination is run, or refused by name. What is refused, and why, is written down below (`NO_SCORES`,
 `UNDIVIDED`, `NO_PLAN`): a new refusal fails here.
+
+What is covered where. Here every network × structure × criterion is really scored in two rounds under the budget
+`global`; all budgets × schedules then run on the scores of the dense network, frozen, to count exactly and cheaply.
+`test_contract_rounds.py`: every criterion × budget really scored in both of two rounds, the second under the masks of
+the first, and SynFlow in all of its 100 rounds (here it has 5). `tests/training/test_evolution.py`: masks that change
+while a network learns, gradual pruning by every criterion for weights and filters, SET and RigL.
 """
 
 from __future__ import annotations

@@ -171,7 +171,9 @@ class TestWeightsAlone:
             outputs = [weight[2 * g : 2 * g + 2, o].flatten() for g in range(2) for o in range(3)]
         else:
             outputs = [row.flatten() for row in weight]
-        distances = torch.stack([sum((one - other).norm() for other in outputs) for one in outputs])
+        size = len(outputs) // convolution.groups  # outputs of another group read other inputs
+        groups = [outputs[start : start + size] for start in range(0, len(outputs), size)]
+        distances = torch.stack([sum((one - other).norm() for other in group) for group in groups for one in group])
         masks = prune(nn.Sequential(convolution), 1 / 3, "fpgm", "filter")
         alive = make_structure("filter").alive(masks["0.weight"].keep, weight_layouts(convolution)["weight"])
         assert set((~alive).nonzero().flatten().tolist()) == set(distances.topk(2, largest=False).indices.tolist())

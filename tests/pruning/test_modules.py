@@ -112,7 +112,7 @@ class TestWhatIsAWeight:
     def test_a_head_that_is_tied_to_an_embedding_is_an_embedding_and_named(self) -> None:
         model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 4), nn.Linear(4, 7, bias=False))
         model[2].weight = model[0].weight
-        with pytest.warns(UnsupportedParameterWarning, match=r": 0\.weight; protect"):
+        with pytest.warns(UnsupportedParameterWarning, match=r": 0\.weight; they are"):
             assert list(prune(model, 0.5)) == ["1.weight"]
         data = [(torch.randint(7, (3,)), torch.randint(7, (3,)))]
         with warnings.catch_warnings():
@@ -181,7 +181,7 @@ class TestUnsupported:
 
 
 def test_many_unsupported_parameters_are_counted() -> None:
-    with pytest.warns(UnsupportedParameterWarning, match=r"1\.weight_hh_l0, .* and 3 more; protect"):
+    with pytest.warns(UnsupportedParameterWarning, match=r"1\.weight_hh_l0, .* and 3 more; they are"):
         prune(nn.Sequential(nn.Linear(4, 4), nn.LSTM(4, 3, num_layers=4)), 0.5)
 
 

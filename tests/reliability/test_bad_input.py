@@ -238,7 +238,7 @@ def test_stored_nan_weights_are_not_pruned(run: Path, config: Path, invoke: Any)
 def test_a_diverging_training(optimizer: str, config: Path, tmp_path: Path, invoke: Any) -> None:
     settings = ("--set", "training.learning_rate=1e30", "--set", f"training.optimizer={optimizer}")
     result = invoke("imp", config, "--out", tmp_path / "out", "--workers", 1, *settings)
-    one_line(result, "replicate 0", "diverged", "training.learning_rate")
+    one_line(result, "replicate 0", "diverged", "lower the learning rate")
     assert not list(tmp_path.rglob("dense.json"))
 
 

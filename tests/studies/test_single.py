@@ -275,7 +275,7 @@ class TestStructures:
             groups = mask.keep.reshape(-1, 4).sum(1)
             assert set(groups.tolist()) == ({4} if name in protected else {2})
         checks = json.loads((outcome.folder / "metrics.json").read_text())["checks"]
-        assert checks["check_exact"] is None
+        assert checks["check_exact"] is True
 
     @pytest.mark.parametrize("schedule", ["oneshot", "iterative:2", "cubic:3"])
     def test_blocks_where_the_output_does_not_divide(self, schedule: str, parent: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from tombola.data import DataConfig, DataSet, load_data
 from tombola.errors import ConfigError, PruningError, StorageError, TrainingError
 from tombola.models import ModelSpec, build
 from tombola.models.tensors import content_sha256
-from tombola.pruning import Masks, prune, schedules
+from tombola.pruning import Masks, criteria, prune, schedules
 from tombola.pruning.dynamic import cosine_fraction
 from tombola.training import Recipe, fit
+from tombola.training import evolution as evolution_module
 from tombola.training.evolution import Dynamic, Evolution, Gradual
 from tombola.training.fit import Evaluation, Trained, Training
 
@@ -245,6 +247,73 @@ class TestGradual:
         assert sum(rows) == 50 - round(0.5 * 60)  # the protected layer's 10 neurons count, too
         assert masks["output.weight"].density == 1
 
+    @pytest.mark.parametrize("structure", ["weight", "filter"])
+    @pytest.mark.parametrize("criterion", criteria)
+    def test_every_criterion_prunes_while_the_network_learns(
+        self, criterion: str, structure: str, digits: DataSet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Or is refused by name; each update chooses by the scores of the network as it is then."""
+        seen: list[tuple[Masks, Masks]] = []
+
+        def watched(model: nn.Module, sparsity: float, *pieces: Any, **options: Any) -> Masks:
+            found = prune(model, sparsity, *pieces, **options)
+            seen.append((found, prune(copy.deepcopy(model), sparsity, *pieces, **options)))
+            return found
+
+        monkeypatch.setattr(evolution_module, "prune", watched)
+        options = {"criterion": criterion, "structure": structure, "score_batches": 2, "schedule": "linear"}
+        evolution = gradual(sparsity=0.5, begin="0it", end="6it", every="3it", **options)
+        model = conv_network()
+        short = {"length": "8it", "evaluate_every": "8it", "batch_size": 20}
+        if structure == "weight" and criteria.get(criterion).outputs_only:
+            with pytest.raises(PruningError, match=f"the criterion '{criterion}' scores whole outputs"):
+                training_of(model, digits, evolution, **short)
+            return
+        training = training_of(model, digits, evolution, **short)
+        seen.clear()
+        sparsities = []
+        while training.iteration < training.total:
+            before = training.masks
+            training.advance()
+            assert training.masks <= before
+            assert training.masks.removed_nonzeros(model) == 0
+            units = training.masks["0.weight"].keep.flatten(1).any(1)
+            sparsities.append(1 - float(units.double().mean()) if structure == "filter" else training.masks.sparsity)
+        expected = [0, 0, 0.25, 0.25, 0.25, 0.5, 0.5, 0.5]
+        total = training.masks.total if structure == "weight" else 4
+        assert [round(s * total) for s in sparsities] == [round(s * total) for s in expected]
+        assert len(seen) == 2
+        assert all(found[name] == alike[name] for found, alike in seen for name in found)
+        assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+    def test_criteria_that_look_at_data_are_given_other_examples_at_every_update(
+        self, digits: DataSet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The same ones for the same seed and iteration, so that a killed training continues to the bit."""
+
+        def given() -> list[Tensor]:
+            seen: list[Tensor] = []
+
+            def listening(*pieces: Any, **options: Any) -> Masks:
+                data = options.get("batches", pieces[-1])
+                seen.append(torch.cat([inputs for inputs, _ in data]))
+                return prune(*pieces, **options)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(evolution_module, "prune", listening)
+                training = training_of(network(), digits, gradual(criterion="snip", score_batches=2), length="50it")
+                while training.iteration < training.total:
+                    training.advance()
+            return seen
+
+        seen = given()
+        assert len(seen) >= 9
+        updates = seen[-9:]
+        for one, other in itertools.combinations(updates, 2):
+            assert not torch.equal(one, other)
+            assert not torch.equal(one[0], other[0])
+        assert all(torch.equal(a, b) for a, b in zip(seen, given(), strict=True))
+
     @pytest.mark.parametrize(
         ("changes", "error", "message"),
         [
@@ -348,7 +417,7 @@ def test_a_checkpoint_of_another_evolution_is_refused(digits: DataSet, tmp_path:
 
 
 def test_divergence_between_evaluations_is_one_clear_line(digits: DataSet) -> None:
-    with pytest.raises(TrainingError, match=r"not finite after \d+ iterations: training diverged, lower training\."):
+    with pytest.raises(TrainingError, match=r"not finite after \d+ iterations: training diverged, lower the"):
         train(network(), digits, dynamic(every="40it"), optimizer="sgd", learning_rate=1e9, evaluate_every="60it")
 
 

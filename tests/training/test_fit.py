@@ -175,7 +175,7 @@ class TestFit:
 
     def test_divergence_is_one_clear_line(self, digits: DataSet) -> None:
         model = network()
-        with pytest.raises(TrainingError, match=r"diverged, lower training\.learning_rate"):
+        with pytest.raises(TrainingError, match=r"diverged, lower the learning rate"):
             fit(model, digits, recipe(optimizer="sgd", learning_rate=1e6), Masks.full(model), 0)
 
     def test_half_precision_is_refused_by_name(self, digits: DataSet) -> None:

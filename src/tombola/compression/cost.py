@@ -8,13 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from tombola.pruning import Masks, prunable_parameters
+from tombola.pruning.modes import evaluation_mode
+from tombola.pruning.observe import names_of_weights, observed
+from tombola.pruning.prunable import ATTENTION_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -32,21 +36,42 @@ def count_flops(model: nn.Module, input_shape: Sequence[int], masks: Masks) -> F
     """
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
-    modes = {module: module.training for module in model.modules()}  # a part may be frozen in eval mode
-    model.eval()
     counter = FlopCounterMode(display=False)
-    try:
-        with torch.no_grad(), counter:
-            functional_call(model, on_meta, torch.empty(1, *input_shape, device="meta"))
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    attention = _AttentionSavings(model, masks)
+    with evaluation_mode(model), observed(attention.modules, attention), torch.no_grad(), counter:
+        functional_call(model, on_meta, torch.empty(1, *input_shape, device="meta"))
     total = counter.get_total_flops()
     by_module = {name.partition(".")[2]: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     saved = sum(
         by_module.get(module, 0) * masks[parameter].sparsity for module, parameter in _weight_of_module(model).items()
     )
-    return Flops(total, round(total - saved))
+    return Flops(total, round(total - saved - attention.saved))
+
+
+class _AttentionSavings:
+    """FLOPs that removed weights of attention's projections save: 2 for each at every position.
+
+    The counter sees an attention layer as a whole, whose products of queries and keys no mask makes fewer.
+    """
+
+    def __init__(self, model: nn.Module, masks: Masks) -> None:
+        self.modules = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
+        self.names = names_of_weights(model)
+        self.masks = masks
+        self.saved = 0
+
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
+        given = dict(zip(("query", "key", "value"), arguments, strict=False)) | keywords
+        positions = [given[role].numel() // given[role].shape[-1] for role in ("query", "key", "value")]
+        if (module, "in_proj_weight") in self.names:
+            removed = [int((~part).sum()) for part in self._keep(module, "in_proj_weight").chunk(3)]
+        else:
+            removed = [int((~self._keep(module, name)).sum()) for name in ATTENTION_WEIGHTS[1:]]
+        after = int((~self._keep(module.get_submodule("out_proj"), "weight")).sum())
+        self.saved += 2 * sum(map(math.prod, zip(positions, removed, strict=True))) + 2 * positions[0] * after
+
+    def _keep(self, module: nn.Module, attribute: str) -> Tensor:
+        return self.masks[self.names[module, attribute]].keep
 
 
 @dataclass(frozen=True)

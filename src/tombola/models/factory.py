@@ -29,6 +29,7 @@ class FactorySpec(Config):
     factory: str = Field(pattern=f"^{PATTERN}$")
     input_shape: tuple[PositiveInt, ...] = Field(min_length=1)
     classes: int = Field(ge=2)
+    seed: int = Field(0, ge=0, description="of the random numbers that the function draws")
     dtype: str = Field("float32", pattern="^float32$")
     normalisation: Normalisation = Normalisation()
     versions: dict[str, str] = Field(default_factory=lambda: model_versions())

@@ -91,7 +91,7 @@ def _blank(folder: Path, spec: Spec, factory: str | Factory | None) -> nn.Module
             f"{folder}: this model is made by code of its owner, {spec.factory}; if you trust that code name it: "
             f"load_model(folder, factory={spec.factory!r}), or --factory {spec.factory}"
         )
-    return make_with(factory)
+    return make_with(factory, spec.seed)
 
 
 def read_spec(folder: Path | str) -> tuple[Spec, dict[str, Any]]:

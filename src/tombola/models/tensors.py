@@ -23,7 +23,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
     """Writes `tensors` and a JSON-able `facts` to `path`, all or nothing."""
     own = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     said = json.dumps(facts or {}, allow_nan=False)
-    metadata = {"sha256": _checksum(own, said), "facts": said}
+    # One key: the order of several is not the same every time, and equal tensors should make equal files.
+    metadata = {"tombola": json.dumps({"sha256": _checksum(own, said), "facts": said}, sort_keys=True)}
     write_bytes(path, safetensors.torch.save(own, metadata))
 
 
@@ -73,4 +74,6 @@ def _checksum(tensors: Mapping[str, Tensor], facts: str) -> str:
 
 def _metadata(content: bytes) -> dict[str, str]:
     length = int.from_bytes(content[:8], "little")
-    return json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    own = json.loads(content[8 : 8 + length]).get("__metadata__", {}).get("tombola", "{}")
+    found: dict[str, str] = json.loads(own)
+    return found

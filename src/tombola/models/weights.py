@@ -54,7 +54,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "torch.save(model.state_dict(), path)"
         ) from None
     except Exception as error:  # torch meets damage with more than ten kinds of error
-        raise ModelError(f"{path}: damaged or cut short ({' '.join(str(error).split())[:200]})") from None
+        raise ModelError(f"{path}: damaged or cut short ({_first_line(error)})") from None
     return _state_dict(content, path)
 
 
@@ -84,3 +84,7 @@ def _some(words: str, names: list[str]) -> str:
     if not names:
         return ""
     return f"{words} {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -58,13 +58,13 @@ class Mask:
     def apply(self, tensor: Tensor) -> Tensor:
         """A copy of `tensor` whose removed entries are exactly 0, even where they were infinite or NaN."""
         self._check(tensor)
-        return tensor.masked_fill(~self.keep, 0)
+        return tensor.masked_fill(~self.keep.to(tensor.device), 0)
 
     def apply_(self, tensor: Tensor) -> Tensor:
         """Sets the removed entries of `tensor` to exactly 0 in place and returns it."""
         self._check(tensor)
         with torch.no_grad():
-            return tensor.masked_fill_(~self.keep, 0)
+            return tensor.masked_fill_(~self.keep.to(tensor.device), 0)
 
     def update(self, new: Mask) -> None:
         """Takes over `new`, which may only remove more; PruningError when it would bring an entry back."""
@@ -168,7 +168,13 @@ class Masks(Mapping[str, Mask]):
     def removed_nonzeros(self, model: nn.Module) -> int:
         """How many removed weights of `model` are not 0; 0 when the masks hold. NaN counts as not 0."""
         parameters = self.parameters_of(model)
-        return sum(int((p.detach()[~self[n].keep] != 0).sum()) for n, p in parameters.items())
+        return sum(int((p.detach()[~self[n].keep.to(p.device)] != 0).sum()) for n, p in parameters.items())
+
+    def to(self, devices: Mapping[str, torch.device]) -> Masks:
+        """These masks with each one on its parameter's device: themselves, where they are there already."""
+        if all(self[name].keep.device == device for name, device in devices.items()):
+            return self
+        return Masks({name: Mask(self[name].keep.to(device)) for name, device in devices.items()})
 
     def held(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> contextlib.AbstractContextManager[Masks]:
         """Holds these masks in a training loop: `with masks.held(model, optimizer): ...` (see `held.held`)."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tombola.pruning.modes import evaluation_mode
 from tombola.pruning.prunable import prunable_parameters, weights_of_modules
 
 Observer = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
@@ -46,14 +47,8 @@ def output_weights(model: nn.Module, inputs: Tensor) -> list[str]:
         if isinstance(output, Tensor) and (module, "weight") in names:
             given.append((names[module, "weight"], output))
 
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with observed({module for module, _ in names}, observe), torch.no_grad():
-            result = model(inputs)
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    with evaluation_mode(model), observed({module for module, _ in names}, observe), torch.no_grad():
+        result = model(inputs)
     if not isinstance(result, Tensor):
         return []
     own = [name for name, output in given if output.data_ptr() == result.data_ptr()]

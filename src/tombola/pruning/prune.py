@@ -19,6 +19,7 @@ from tombola.pruning.budgets import Budget, LayerUnits, make_budget
 from tombola.pruning.criteria import (
     Criterion,
     Loss,
+    Needs,
     ScoreFunction,
     Scores,
     ScoringContext,
@@ -32,6 +33,7 @@ from tombola.pruning.prunable import Layout, prunable_parameters, unsupported_pa
 from tombola.pruning.schedules import geometric
 from tombola.pruning.selection import lowest
 from tombola.pruning.structures import Neuron, Structure, Weight, make_structure
+from tombola.pruning.units import count_units, share_removed
 
 
 class UnsupportedParameterWarning(UserWarning):
@@ -68,11 +70,12 @@ def prune(
     for NaN or infinite weights, NaN scores, a model without prunable weights and masks of another model. Warns
     (UnsupportedParameterWarning) with the names of matrices that it cannot prune, unless they are protected.
     """
-    _check_arguments(sparsity, min_keep)
+    _check_arguments(model, sparsity, min_keep, masks, loss, seed)
     parameters = prunable_parameters(model)
     _refuse_broken(parameters)
     masks = Masks.full(model) if masks is None else masks
     masks.parameters_of(model)  # refuses masks of another model
+    masks = masks.to({name: parameter.device for name, parameter in parameters.items()})
     unsupported = unsupported_parameters(model)
     protected = protected_names([*parameters, *unsupported], protect)
     _name_unsupported([name for name in unsupported if name not in protected])
@@ -85,8 +88,9 @@ def prune(
         context=ScoringContext(seed, checked_batches(batches), loss),
         min_keep=min_keep,
     )
-    for target in pruning.targets(sparsity, masks):
-        masks = pruning.once(target, masks)
+    with torch.random.fork_rng(devices=[]):  # a DataLoader draws from the caller's random numbers
+        for target in pruning.targets(sparsity, masks):
+            masks = pruning.once(target, masks)
     return masks
 
 
@@ -127,7 +131,7 @@ class _Pruning:
 
     def _has_units(self, name: str, layout: Layout) -> bool:
         """Whether the layer has such units; PruningError naming it when it should but does not divide into them."""
-        if not self.structure.fits(layout):
+        if not (layout.shape.numel() and self.structure.fits(layout)):
             return False
         try:
             self.structure.check(layout)
@@ -148,7 +152,7 @@ class _Pruning:
             return [None]
         if sparsity is None or self.criterion.rounds == 1:
             return [sparsity]
-        start = self._share_removed(masks)
+        start = share_removed(count_units(self.model, masks, self.structure))
         return [sparsity] if sparsity <= start else list(geometric(sparsity, self.criterion.rounds, start))
 
     def once(self, sparsity: float | None, masks: Masks) -> Masks:
@@ -171,7 +175,7 @@ class _Pruning:
             names=frozenset(scored),
             sum_over_units=lambda name, tensor: self.structure.sum_over_units(tensor, self.layouts[name]),
         )
-        scores = self.criterion(self.model, context)
+        scores = self._scores(context)
         return [
             LayerUnits(
                 name,
@@ -182,6 +186,15 @@ class _Pruning:
             )
             for name, layout in self.layouts.items()
         ]
+
+    def _scores(self, context: ScoringContext) -> Scores:
+        scores = self.criterion(self.model, context)
+        if self.criterion.needs is not Needs.WEIGHTS and not any(bool(score.any()) for score in scores.values()):
+            raise PruningError(
+                f"the criterion {self.criterion.name!r} scores every weight 0: the loss does not depend on the weights "
+                "(the cross-entropy of a single output is always 0: pass your own loss=), or nothing flows"
+            )
+        return scores
 
     def _pooled(self, name: str, scores: Scores, mask: Mask) -> Tensor:
         layout, score = self.layouts[name], scores.get(name)
@@ -220,12 +233,16 @@ class _Pruning:
         keep = self.structure.spread(units, self.layouts[layer.name])
         return Mask(keep) if isinstance(self.structure, Weight) else Mask(keep & mask.keep)
 
-    def _share_removed(self, masks: Masks) -> float:
-        alive = [self.structure.alive(masks[name].keep, layout) for name, layout in self.layouts.items()]
-        return 1 - sum(int(units.count_nonzero()) for units in alive) / sum(units.numel() for units in alive)
 
-
-def _check_arguments(sparsity: float | None, min_keep: int) -> None:
+def _check_arguments(model: Any, sparsity: Any, min_keep: Any, masks: Any, loss: Any, seed: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise PruningError(f"prune takes a torch.nn.Module, not {_kind(model)}")
+    if not (masks is None or isinstance(masks, Masks)):
+        raise PruningError(f"`masks` are Masks, such as prune gives, not {_kind(masks)}")
+    if not callable(loss):
+        raise PruningError(f"`loss` is a function of what the model gives and the targets, not {_kind(loss)}")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise PruningError(f"`seed` is a whole number, not {seed!r}")
     if sparsity is not None:
         number = isinstance(sparsity, int | float) and not isinstance(sparsity, bool)
         if not number or not 0 <= sparsity < 1:
@@ -234,11 +251,18 @@ def _check_arguments(sparsity: float | None, min_keep: int) -> None:
         raise PruningError(f"min_keep is a number of units per layer, not {min_keep!r}")
 
 
+def _kind(thing: object) -> str:
+    return f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
+
+
 def _refuse_broken(parameters: Mapping[str, nn.Parameter]) -> None:
     for name, parameter in parameters.items():
         if not parameter.numel():
             continue
-        extremes = torch.aminmax(parameter.detach())  # NaN wins both; no copy of the weights is made
+        try:
+            extremes = torch.aminmax(parameter.detach())  # NaN wins both; no copy of the weights is made
+        except (NotImplementedError, RuntimeError):
+            raise PruningError(f"{name} is {parameter.dtype}: only real floating-point weights can be pruned") from None
         if not (math.isfinite(float(extremes.min)) and math.isfinite(float(extremes.max))):
             raise PruningError(f"{name} holds NaN or infinite weights: the model is broken, train it again")
 
@@ -247,7 +271,8 @@ def _name_unsupported(names: Sequence[str]) -> None:
     if names:
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         warnings.warn(
-            f"left as they are, because they are no Linear or convolution weights: {shown}; protect them to say so",
+            f"left as they are: {shown}; they are no plain weights of Linear or convolution layers (but recurrent, "
+            "bare, shared with an embedding, under a parametrisation or torch's own pruning); protect them to say so",
             UnsupportedParameterWarning,
             stacklevel=3,
         )

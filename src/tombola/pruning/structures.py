@@ -227,8 +227,10 @@ for _structure in (Weight(), Neuron(), Filter(), Channel(), Block(), NofM()):
 
 def make_structure(structure: str | Structure) -> Structure:
     """A structure from its name: a registered one, `block` (4×4), `block:RxC` or `N:M`; or the structure itself."""
-    if not isinstance(structure, str):
+    if isinstance(structure, Structure):
         return structure
+    if not isinstance(structure, str):
+        raise ConfigError(f"a structure is a name or a Structure, not a {type(structure).__name__}")
     if structure == "block":
         return Block()
     if (block := re.fullmatch(r"block:([1-9]\d{0,3})x([1-9]\d{0,3})", structure)) is not None:

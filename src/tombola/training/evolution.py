@@ -14,11 +14,11 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from tombola.errors import ConfigError, PruningError
+from tombola.errors import ConfigError
 from tombola.pruning import Masks, budgets, criteria, prunable_parameters, prune, schedules
 from tombola.pruning.dynamic import cosine_fraction, regrow
-from tombola.pruning.prunable import Layout, weight_layouts
-from tombola.pruning.structures import NofM, Structure, make_structure
+from tombola.pruning.structures import NofM, make_structure
+from tombola.pruning.units import count_units, share_removed
 from tombola.runs.configs import Config
 from tombola.runs.seeds import derive_seed
 from tombola.training.step import Step
@@ -109,7 +109,7 @@ class Gradual(_Evolution):
                 f"evolution: the last update is due after iteration {last}, but the training goes from "
                 f"{moment.iteration} to {total}; change begin, end or every"
             )
-        start = _unit_sparsity(moment.model, moment.masks, self.structure)
+        start = share_removed(count_units(moment.model, moment.masks, make_structure(self.structure)))
         if start > self.sparsity:
             raise ConfigError(
                 f"evolution: sparsity {self.sparsity:g} is below the {start:g} of the masks that training begins with"
@@ -206,20 +206,3 @@ def _gradient_sizes(parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
 def _random_scores(parameters: dict[str, nn.Parameter], moment: Moment) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(derive_seed(moment.seed, "grow", moment.iteration))
     return {name: torch.rand(parameter.shape, generator=generator) for name, parameter in parameters.items()}
-
-
-def _has_units(unit: Structure, layout: Layout) -> bool:
-    """Whether a layer has such units; `prune` takes those that do not divide into them as protected, or refuses."""
-    try:
-        unit.check(layout)
-    except PruningError:
-        return False
-    return unit.fits(layout)
-
-
-def _unit_sparsity(model: nn.Module, masks: Masks, structure: str) -> float:
-    """The share of a structure's units that `masks` remove, which is what the target sparsity counts."""
-    unit, layouts = make_structure(structure), weight_layouts(model)
-    alive = [unit.alive(mask.keep, layouts[name]) for name, mask in masks.items() if _has_units(unit, layouts[name])]
-    units = sum(tensor.numel() for tensor in alive)
-    return 1 - sum(int(tensor.sum()) for tensor in alive) / units if units else 0.0

@@ -216,7 +216,7 @@ class Training:
     def _diverged(self, symptom: str) -> TrainingError:
         return TrainingError(
             f"{symptom} after {self.iteration} iterations: training diverged, "
-            f"lower training.learning_rate (now {self.recipe.learning_rate:g})"
+            f"lower the learning rate (now {self.recipe.learning_rate:g})"
         )
 
     def save(self, path: Path, seconds: float) -> None:

@@ -16,7 +16,8 @@ from tombola.pruning.criteria.criterion import (
     make_criterion,
     register,
 )
-from tombola.pruning.criteria.network import evaluation_mode, loss_gradients, masked_weights, mean_gradient
+from tombola.pruning.criteria.network import loss_gradients, masked_weights, mean_gradient
+from tombola.pruning.modes import evaluation_mode
 
 __all__ = [
     "Criterion",

@@ -12,7 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.errors import PruningError
 from tombola.pruning.criteria.criterion import Needs, Scores, ScoringContext, register
-from tombola.pruning.criteria.network import at_least_float32, evaluation_mode, masked_weights, run
+from tombola.pruning.criteria.network import at_least_float32, masked_weights, run
+from tombola.pruning.modes import evaluation_mode
 from tombola.pruning.observe import names_of_weights, observed
 from tombola.pruning.prunable import ATTENTION_WEIGHTS, weight_layouts
 
@@ -110,6 +111,10 @@ Found = Iterator[tuple[nn.Module, str, Tensor]]
 def _of_layer(module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Found:
     """A layer is linear in its weight, so the derivative of its summed outputs for an entry is the sum of the inputs
     that the entry multiplies. With x² as input this is the sum asked for, in every kind of convolution."""
+    if isinstance(module, nn.Linear):  # the same number for all outputs: no need to ask for a derivative
+        inputs = arguments[0] if arguments else keywords["input"]
+        yield module, "weight", _sum_of_squares(inputs).expand_as(module.weight).clone()
+        return
     tensors = {name: torch.zeros_like(at_least_float32(p.detach())) for name, p in module.named_parameters()}
     weight = tensors["weight"].requires_grad_()
     arguments = tuple(_squared(value) for value in arguments)

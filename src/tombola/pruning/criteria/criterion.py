@@ -124,6 +124,8 @@ def make_criterion(criterion: str | Criterion | ScoreFunction) -> Criterion:
         return criterion
     if isinstance(criterion, str):
         return criteria.get(criterion)
+    if not callable(criterion):
+        raise PruningError(f"a criterion is a name or a function of (model, context), not a {type(criterion).__name__}")
     return Criterion(getattr(criterion, "__name__", "custom"), criterion, Needs.WEIGHTS)
 
 

@@ -14,7 +14,7 @@ from tombola.pruning.criteria.criterion import Needs, Scores, ScoringContext, re
 from tombola.pruning.criteria.network import (
     Weights,
     at_least_float32,
-    evaluation_mode,
+    buffer_copies,
     gradients,
     inputs_and_targets,
     loss_gradients,
@@ -23,6 +23,7 @@ from tombola.pruning.criteria.network import (
     mean_loss,
     mean_of,
 )
+from tombola.pruning.modes import evaluation_mode
 
 MOVEMENT_RATE = 1e-2
 """Learning rate of the plain SGD steps along which movement is gathered."""
@@ -63,10 +64,10 @@ def fisher(model: nn.Module, context: ScoringContext) -> Scores:
 
 @register("snip", Needs.GRADIENTS)
 def snip(model: nn.Module, context: ScoringContext) -> Scores:
-    """|w·g| over its sum in the network: connection sensitivity, made for untrained networks. Lee et al. 2019
-    (arXiv 1810.02340)."""
-    weights = masked_weights(model, context)
-    with evaluation_mode(model):
+    """|w·g| over its sum in the network: connection sensitivity, made for untrained networks, whose batch norms go by
+    the batch. Lee et al. 2019 (arXiv 1810.02340)."""
+    weights = {**buffer_copies(model), **masked_weights(model, context)}
+    with evaluation_mode(model, batch_statistics=True):
         mean = mean_gradient(model, weights, context)
     sensitivity = {name: _product(weights[name], g).abs() for name, g in mean.items()}
     total = float(sum(score.sum(dtype=torch.float64) for score in sensitivity.values()))
@@ -75,11 +76,11 @@ def snip(model: nn.Module, context: ScoringContext) -> Scores:
 
 @register("grasp", Needs.GRADIENTS)
 def grasp(model: nn.Module, context: ScoringContext) -> Scores:
-    """w·(H g): what keeping a weight does for the norm of the gradient, made for untrained networks. Wang et al. 2020
-    (arXiv 2002.07376), without a temperature."""
-    weights = masked_weights(model, context)
+    """w·(H g): what keeping a weight does for the norm of the gradient, made for untrained networks, whose batch norms
+    go by the batch. Wang et al. 2020 (arXiv 2002.07376), without a temperature."""
+    weights = {**buffer_copies(model), **masked_weights(model, context)}
     # Attention's fused kernels have no second derivative; the plain ones do.
-    with evaluation_mode(model), sdpa_kernel(SDPBackend.MATH):
+    with evaluation_mode(model, batch_statistics=True), sdpa_kernel(SDPBackend.MATH):
         direction = mean_gradient(model, weights, context)
         products = (_hessian_product(model, weights, batch, direction, context) for batch in context.batches or ())
         mean = mean_of(products)
@@ -113,7 +114,8 @@ def _product(weight: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _squared_changes(found: Weights, weights: Weights, context: ScoringContext) -> Scores:
-    return {name: context.sum_over_units(name, _product(weights[name], g)).square() for name, g in found.items()}
+    """In float64: squares of small numbers would all be 0 in float32, and units go by position."""
+    return {n: context.sum_over_units(n, _product(weights[n], g)).double().square() for n, g in found.items()}
 
 
 def _hessian_product(
@@ -129,11 +131,24 @@ def _hessian_product(
 
 def _examples(batch: Any) -> Iterator[Any]:
     """The examples of a batch as batches of one."""
-    if isinstance(batch, Mapping):
-        count = next(len(value) for value in batch.values() if isinstance(value, Tensor) and value.dim())
-        for index in range(count):
-            yield {k: v[index : index + 1] if isinstance(v, Tensor) and v.dim() else v for k, v in batch.items()}
-        return
-    inputs, targets = inputs_and_targets(batch)
-    for index in range(len(inputs)):
-        yield inputs[index : index + 1], targets[index : index + 1]
+    if not isinstance(batch, Mapping):
+        inputs_and_targets(batch)  # refuses what is no pair
+    for index in range(_count(batch)):
+        yield _example(batch, index)
+
+
+def _count(part: Any) -> int:
+    """How many examples the first tensor within has."""
+    if isinstance(part, Tensor):
+        return len(part) if part.dim() else 0
+    parts = part.values() if isinstance(part, Mapping) else part if isinstance(part, (tuple, list)) else ()
+    return next((count for count in map(_count, parts) if count), 0)
+
+
+def _example(part: Any, index: int) -> Any:
+    """The same structure with one example of every tensor; what has no examples stays as it is."""
+    if isinstance(part, Tensor):
+        return part[index : index + 1] if part.dim() else part
+    if isinstance(part, Mapping):
+        return {key: _example(value, index) for key, value in part.items()}
+    return tuple(_example(value, index) for value in part) if isinstance(part, (tuple, list)) else part

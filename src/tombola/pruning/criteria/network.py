@@ -6,7 +6,6 @@ their masks, so that scoring changes neither parameters, gradients, statistics n
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,17 +30,9 @@ def masked_weights(model: nn.Module, context: ScoringContext) -> Weights:
     return {name: weight.requires_grad_(name in scored) for name, weight in masked.items()}
 
 
-@contextlib.contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode and gradients on; every module's own mode comes back afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
+def buffer_copies(model: nn.Module) -> Weights:
+    """Copies of the buffers, for a run that writes to them."""
+    return {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
 
 
 def inputs_of(batch: Any) -> Any:
@@ -59,21 +50,32 @@ def inputs_and_targets(batch: Any) -> tuple[Any, Any]:
 def run(model: nn.Module, tensors: Mapping[str, Tensor], batch: Any) -> Any:
     """The model's output on a batch, with `tensors` in place of the parameters and buffers of these names."""
     device = next(iter(tensors.values())).device
-    if isinstance(batch, Mapping):
-        return functional_call(model, dict(tensors), (), {key: _to(value, device) for key, value in batch.items()})
-    return functional_call(model, dict(tensors), (_to(inputs_of(batch), device),))
+    inputs = _to(batch if isinstance(batch, Mapping) else inputs_of(batch), device)
+    try:
+        if isinstance(batch, Mapping):
+            return functional_call(model, dict(tensors), (), dict(inputs))
+        return functional_call(model, dict(tensors), inputs if isinstance(inputs, tuple) else (inputs,))
+    except (RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise PruningError(f"the model does not take this batch: {_first_line(error)}") from error
 
 
 def mean_loss(model: nn.Module, weights: Weights, batch: Any, context: ScoringContext) -> Tensor:
     """The mean loss of a batch; PruningError when the batch brings none or it is not a finite number."""
     output = run(model, weights, batch)
     if isinstance(batch, Mapping):
-        loss = getattr(output, "loss", None)
+        loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
         if loss is None:
             raise PruningError("a batch of keywords needs a model that answers with a `loss`: add labels to the batch")
     else:
         _, targets = inputs_and_targets(batch)
-        loss = context.loss(output, _to(targets, next(iter(weights.values())).device))
+        try:
+            loss = context.loss(output, _to(targets, next(iter(weights.values())).device))
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise PruningError(
+                f"the loss cannot be computed from what the model gives and the targets: {_first_line(error)}"
+            ) from error
     if not (isinstance(loss, Tensor) and loss.dim() == 0 and bool(torch.isfinite(loss))):
         raise PruningError(f"the loss of a batch must be one finite number, not {_shown(loss)}")
     return loss
@@ -128,4 +130,13 @@ def _shown(loss: Any) -> str:
 
 
 def _to(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
+    """Tensors on the device, also those within a mapping or tuple."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: _to(part, device) for key, part in value.items()}
+    return tuple(_to(part, device) for part in value) if isinstance(value, (tuple, list)) else value
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from tombola.errors import PruningError
 from tombola.pruning.criteria.criterion import Needs, Scores, ScoringContext, register
-from tombola.pruning.criteria.network import Weights, evaluation_mode, gradients, masked_weights, run
+from tombola.pruning.criteria.network import Weights, gradients, masked_weights, run
+from tombola.pruning.modes import evaluation_mode
 
 ROUNDS = 100
 """The paper's number of rounds; in one round SynFlow, like others, can cut a layer off."""
@@ -64,6 +65,11 @@ def _flow(output: Any) -> Tensor:
     flow = output.sum()
     if not bool(torch.isfinite(flow)):
         raise PruningError("synflow: the products along the paths overflow float64; the weights are too large")
+    if not float(flow.detach()) > 0:
+        raise PruningError(
+            "synflow does not go with this network: no path carries anything from input to output (a layer or a "
+            "batch-norm scale is all zeros, or a layer norm makes its inputs add up to 0)"
+        )
     return flow
 
 

@@ -26,7 +26,7 @@ def random(model: nn.Module, context: ScoringContext) -> Scores:
     generator = torch.Generator().manual_seed(context.seed)
     numbers = {name: torch.rand(p.shape, generator=generator) for name, p in context.scored(model).items()}
     return {
-        name: context.sum_over_units(name, numbers[name].to(p.device)).frac()
+        name: context.sum_over_units(name, numbers[name].to(p.device).double()).frac()
         for name, p in context.scored(model).items()
     }
 
@@ -55,15 +55,18 @@ def geometric_median(model: nn.Module, context: ScoringContext) -> Scores:
     """An output's summed distance to the layer's other outputs: near their geometric median, others can stand in for
     it. He et al. 2019 (arXiv 1811.00250).
 
-    Removed outputs stand in for nothing: only distances to outputs that are left count.
+    Removed outputs stand in for nothing: only distances to outputs that are left count. Those of another group of a
+    grouped convolution read other inputs, and do not count either.
     """
     scores = {}
     layouts = weight_layouts(model)
     for name, weight in _weights(model, context).items():
-        rows = _outputs(layouts[name], weight)
-        others = rows if context.masks is None else rows[_outputs(layouts[name], context.masks[name].keep).any(1)]
-        distances = torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
-        by_output = distances.view(layouts[name].groups, layouts[name].outputs, 1, 1)
+        outputs = _outputs(layouts[name], weight)
+        distances = torch.cdist(outputs, outputs, compute_mode="donot_use_mm_for_euclid_dist")
+        if context.masks is not None:
+            left = _outputs(layouts[name], context.masks[name].keep).any(2)
+            distances = distances * left.unsqueeze(1)
+        by_output = distances.sum(2).view(layouts[name].groups, layouts[name].outputs, 1, 1)
         scores[name] = layouts[name].original(by_output.expand_as(layouts[name].canonical(weight)))
     return scores
 
@@ -75,8 +78,8 @@ def _weights(model: nn.Module, context: ScoringContext) -> Scores:
 
 
 def _outputs(layout: Layout, tensor: Tensor) -> Tensor:
-    """`tensor` of the weight's shape, one row per output."""
-    return layout.canonical(tensor).flatten(0, 1).flatten(1)
+    """`tensor` of the weight's shape as (groups, outputs, weights of an output)."""
+    return layout.canonical(tensor).flatten(2)
 
 
 def _lamp(weight: Tensor) -> Tensor:

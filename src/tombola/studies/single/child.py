@@ -1,4 +1,7 @@
-"""How a child is made: its parent is copied, pruned and fine-tuned, round by round; each finished round is on disk."""
+"""How a child is made: its parent is copied, pruned and fine-tuned, round by round.
+
+Masks of every round and the state of a fine-tuning in progress are on disk for a making that was killed.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,12 @@ from torch import nn
 from tombola.data import DataSet
 from tombola.errors import PruningError
 from tombola.models.tensors import load_tensors_like, save_tensors
-from tombola.pruning import Masks, prune
+from tombola.pruning import Masks, criteria, prune
+from tombola.pruning.criteria import Needs
 from tombola.pruning.observe import output_weights
 from tombola.pruning.prunable import weight_layouts
 from tombola.pruning.structures import Neuron, make_structure
+from tombola.pruning.units import count_units, share_of_all
 from tombola.runs.atomic import make_folder
 from tombola.runs.seeds import derive_seed
 from tombola.studies.single.config import Pruning
@@ -70,13 +75,9 @@ class Making:
         return self.pruning.protect + self.spared
 
     def share_of_all(self, sparsity: float) -> float:
-        """`sparsity` of the units that count, as a share of all units, which is what `prune` goes by.
-
-        The share is of whole units, so that rounding it again gives the same number.
-        """
-        _, counted = units_removed(self.parent, self.masks, self.pruning.structure, self.spared)
-        _, units = units_removed(self.parent, self.masks, self.pruning.structure)
-        return round(sparsity * counted) / units if units else sparsity
+        """`sparsity` of the units that count, as the share of all units that `prune` goes by."""
+        counts = count_units(self.parent, self.masks, make_structure(self.pruning.structure))
+        return share_of_all(sparsity, counts, self.spared)
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ def _pruned(
 ) -> Masks:
     pruning = making.pruning
     seed = derive_seed(making.seed, "criterion", number)
-    batches = draw_batches(making.data.train, making.batch_size, pruning.score_batches, seed)
+    count = 1 if criteria.get(pruning.criterion).needs is Needs.EXAMPLE else pruning.score_batches
+    batches = draw_batches(making.data.train, making.batch_size, count, seed)
     return prune(
         model,
         None if target is None else making.share_of_all(target),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,7 @@ from tombola.training import fit
 from tombola.training.threads import one_thread
 
 UNIT = ("replicate", "structure", "budget", "sparsity", "criterion")
+Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -79,38 +82,52 @@ class Watcher:
 
 
 def compare(config: CompareConfig, out: Path, workers: int, data_dir: Path | None, watcher: Watcher) -> Comparison:
-    """Runs, continues or shows the comparison of `config` in its folder below `out`."""
+    """Runs, continues or shows the comparison of `config` in its folder below `out`.
+
+    A larger number of replicates extends a finished comparison; asked for fewer, it shows all that it has.
+    """
     folder = run_folder(out, config.study, config.name, config)
     with writing(folder):
+        table = RowTable(folder.rows, UNIT)
+        config = config.model_copy(update={"replicates": max(config.replicates, whole_replicates(config, table.rows))})
         data = load_data(config.data, config.seed, data_dir)
         facts = {"data": {"name": data.name, "checksum": data.checksum}, "seed": config.seed}
         begin_or_continue(folder, config.study, config, facts)
-        table = _run(folder, config, workers, data_dir, watcher)
+        _run(table, folder, config, workers, data_dir, watcher)
         comparison = summarise(folder.root, config, table.rows)
         for name, content in comparison_files(comparison, folder.read_manifest()).items():
             write_bytes(folder.root / name, content)
     return comparison
 
 
-def _run(folder: RunFolder, config: CompareConfig, workers: int, data_dir: Path | None, watcher: Watcher) -> RowTable:
-    table = RowTable(folder.rows, UNIT)
+def whole_replicates(config: CompareConfig, rows: Sequence[Row]) -> int:
+    """How many replicates, from the first on, have all their rows."""
+    found = Counter(row["replicate"] for row in rows)
+    return next(index for index in itertools.count() if found[index] < 1 + len(config.ways()))
+
+
+def _run(
+    table: RowTable, folder: RunFolder, config: CompareConfig, workers: int, data_dir: Path | None, watcher: Watcher
+) -> None:
     parents = [ParentSpec(config, index, folder.checkpoints, data_dir) for index in range(config.replicates)]
     ways = [WaySpec(parent, number, way) for parent in parents for number, way in enumerate(config.ways())]
-    known = {tuple(row[column] for column in UNIT) for row in table.rows}
-    left_parents = [parent for parent in parents if (parent.index, None, None, None, None) not in known]
-    left_ways = [way for way in ways if _key(way) not in known]
+    known = {_key_of(row) for row in table.rows}
     watcher.begin(len(parents) + len(ways), len(known))
+    # Units end in any order and are written in one: replicate by replicate, so that equal runs make equal tables.
+    left = deque(key for parent in parents for key in (_key(parent), *map(_key, ways)) if key[0] == parent.index)
+    finished: dict[Key, list[Row]] = {}
 
     def listen(event: Any) -> None:
         rows = read_json(event.path)["rows"]
-        table.append_unit(rows)
-        _refuse_broken(rows, table.path)
+        _refuse_broken(rows, event.path)
+        finished[_key_of(rows[0])] = rows
+        while left and (left[0] in known or left[0] in finished):
+            table.append_unit(finished.pop(left.popleft(), []))
         watcher.unit(rows[0])
 
     _refuse_broken(table.rows, table.path)  # what was broken once stays so
-    run_cells(train_parent, left_parents, workers, listen)
-    run_cells(make_way, left_ways, workers, listen)
-    return table
+    run_cells(train_parent, [parent for parent in parents if _key(parent) not in known], workers, listen)
+    run_cells(make_way, [way for way in ways if _key(way) not in known], workers, listen)
 
 
 def _refuse_broken(rows: Sequence[Row], path: Path) -> None:
@@ -119,9 +136,16 @@ def _refuse_broken(rows: Sequence[Row], path: Path) -> None:
             raise RunFailure(f"a promise was broken: {'; '.join(failures)} (not so); see {path}")
 
 
-def _key(way: WaySpec) -> tuple[Any, ...]:
-    pruning = way.pruning
-    return (way.parent.index, pruning.structure, pruning.budget, pruning.sparsity, pruning.criterion)
+def _key(unit: ParentSpec | WaySpec) -> Key:
+    """The unit columns of a parent or child."""
+    if isinstance(unit, ParentSpec):
+        return (unit.index, None, None, None, None)
+    pruning = unit.pruning
+    return (unit.parent.index, pruning.structure, pruning.budget, pruning.sparsity, pruning.criterion)
+
+
+def _key_of(row: Row) -> Key:
+    return tuple(row[column] for column in UNIT)
 
 
 def train_parent(spec: ParentSpec, emit: Emit) -> None:

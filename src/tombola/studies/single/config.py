@@ -156,6 +156,10 @@ class CompareConfig(_Continued):
             raise ValueError("the budget `rates` takes no sparsity and cannot be compared over `sparsities`")
         return self
 
+    def identity(self) -> dict[str, Any]:
+        """Without what changes no row: the number of replicates, which may grow, and how often they are saved."""
+        return {k: v for k, v in super().identity().items() if k not in ("replicates", "checkpoint_seconds")}
+
     def ways(self) -> list[Pruning]:
         """The grid's points, in order; a way that the toolbox refuses becomes a row that says so."""
         shared = {"protect": self.protect, "min_keep": self.min_keep, "score_batches": self.score_batches}

@@ -10,10 +10,10 @@ from torch import nn
 
 from tombola.compression.cost import count_flops, count_size
 from tombola.data import DataSet
-from tombola.errors import PruningError
 from tombola.pruning import Masks
-from tombola.pruning.prunable import Layout, weight_layouts
-from tombola.pruning.structures import Structure, make_structure
+from tombola.pruning.protect import names, protected_names
+from tombola.pruning.structures import make_structure
+from tombola.pruning.units import count_units, layers_with_units
 from tombola.runs.rows import Row
 from tombola.studies.single.config import Pruning
 from tombola.training.metrics import evaluate
@@ -90,40 +90,32 @@ def unit_columns(model: nn.Module, masks: Masks, structure: str, spared: Collect
 
 
 def units_removed(model: nn.Module, masks: Masks, structure: str, spared: Collection[str] = ()) -> tuple[int, int]:
-    """How many units of `structure` the masks remove, and how many there are in the layers that have them.
-
-    Layers named in `spared` are not counted, nor are those that do not divide into such units: `prune` takes them
-    as protected, or refuses.
-    """
-    unit = make_structure(structure)
-    layouts = {n: layout for n, layout in weight_layouts(model).items() if unit.fits(layout) and n not in spared}
-    layouts = {name: layout for name, layout in layouts.items() if _divides(unit, layout)}
-    alive = [unit.alive(masks[name].keep, layout) for name, layout in layouts.items()]
-    units = sum(tensor.numel() for tensor in alive)
-    return units - sum(int(tensor.count_nonzero()) for tensor in alive), units
-
-
-def _divides(unit: Structure, layout: Layout) -> bool:
-    try:
-        unit.check(layout)
-    except PruningError:
-        return False
-    return True
+    """How many units of `structure` the masks remove, and how many there are; layers named in `spared` apart."""
+    counts = [c for name, c in count_units(model, masks, make_structure(structure)).items() if name not in spared]
+    return sum(count.removed for count in counts), sum(count.total for count in counts)
 
 
 def check_child(
     model: nn.Module, masks: Masks, parent: Masks, pruning: Pruning, spared: Collection[str], parent_unchanged: bool
 ) -> dict[str, bool | None]:
     """The promises of a pruning, each kept or not; None where it makes no sense."""
-    removed, units = units_removed(model, masks, pruning.structure, spared)
-    # n:m gives every layer that it takes its sparsity; protected ones are not among these.
-    sparsity = pruning.sparsity if make_structure(pruning.structure).sparsity is None else None
     return {
-        "check_exact": None if sparsity is None else removed == round(sparsity * units),
+        "check_exact": _is_exact(model, masks, pruning, spared),
         "check_held": masks.removed_nonzeros(model) == 0,
         "check_nested": masks <= parent,
         "check_parent": parent_unchanged,
     }
+
+
+def _is_exact(model: nn.Module, masks: Masks, pruning: Pruning, spared: Collection[str]) -> bool | None:
+    """Whether as many units are gone as asked; None for per-layer rates, which ask for no number in all."""
+    structure = make_structure(pruning.structure)
+    if structure.sparsity is not None:  # n:m gives every layer that it takes its sparsity
+        taken = layers_with_units(model, structure)
+        protected = protected_names(taken, [p for p in pruning.protect if any(names(p, name) for name in taken)])
+        return all(structure.removals(masks[n].keep, taken[n]) == 0 for n in taken if n not in protected)
+    removed, units = units_removed(model, masks, pruning.structure, spared)
+    return None if pruning.sparsity is None else removed == round(pruning.sparsity * units)
 
 
 def broken(checks: Mapping[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ from tombola.models.spec import Normalisation
 from tombola.models.tensors import content_sha256
 from tombola.models.weights import load_weights
 from tombola.pruning import Masks
+from tombola.pruning.modes import evaluation_mode
 from tombola.registry import suggest
 from tombola.runs.configs import validate
 from tombola.studies.single.config import PruneConfig
@@ -101,11 +102,15 @@ def _from_factory(config: PruneConfig, data_dir: Path | None) -> Parent:
     chosen = _chosen_data(config)
     data = load_data(chosen, config.seed, data_dir)
     model = make_with(config.model, config.seed)
+    odd = next((p.dtype for p in model.parameters() if p.is_floating_point() and p.dtype != torch.float32), None)
+    if odd is not None:
+        raise ModelError(f"{config.model}() makes a model of {odd}, but training is in float32: return model.float()")
     _check_fits(model, data, config.model)
     if config.weights is not None:
         load_weights(model, config.weights)
     spec = FactorySpec(
         factory=config.model,
+        seed=config.seed,
         input_shape=data.input_shape,
         classes=data.classes,
         normalisation=Normalisation(**asdict(data.normalisation)),
@@ -167,18 +172,13 @@ def _chosen_data(config: PruneConfig) -> DataConfig:
 
 def _check_fits(model: nn.Module, data: DataSet, name: str) -> None:
     """Two examples go through, and a logit for every class comes out."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
     try:
-        with torch.no_grad():
+        with evaluation_mode(model), torch.no_grad():
             output = model(data.train.inputs[:2])
     except Exception as error:
         raise ModelError(
             f"{name}: does not take inputs of shape {data.input_shape}: {' '.join(str(error).split())[:200]}"
         ) from None
-    finally:
-        for module, mode in training.items():
-            module.training = mode
     if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[1] < data.classes:
         shown = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ModelError(f"{name}: gives {shown} for two examples, not logits of {data.classes} classes")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tombola.errors import RunFolderError, TombolaError
+from tombola.errors import RunFolderError, TombolaError, TrainingError
 from tombola.models.tensors import content_sha256
 from tombola.runs.atomic import storage_errors
 from tombola.runs.configs import identity_hash, load_config
@@ -43,7 +43,9 @@ def prune_parent(config: PruneConfig, out: Path | None, data_dir: Path | None, o
                 return finished
             try:
                 return _prune(folder, config, parent, on_progress)
-            except TombolaError:
+            except TombolaError as error:
+                if isinstance(error, TrainingError):  # of a diverged training nothing is worth going on from
+                    shutil.rmtree(folder.checkpoints, ignore_errors=True)
                 _forget_if_empty(folder)
                 raise
 

@@ -11,6 +11,7 @@ from tombola.models import build
 from tombola.pruning import Masks
 from tombola.pruning.observe import output_weights
 from tombola.pruning.structures import Neuron, make_structure
+from tombola.pruning.units import count_units, share_of_all
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.seeds import derive_seed
 from tombola.studies.single.child import OnProgress, reporting
@@ -43,6 +44,7 @@ def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_pro
     begin_or_continue(folder, config.study, config, facts)
     spec = zoo_spec(config.model, data, derive_seed(config.seed, "init"))
     model = build(spec)
+    spared = _classes(config.evolution, model, data)
     trained = fit(
         model,
         data,
@@ -52,7 +54,7 @@ def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_pro
         checkpoint=_checkpoint(folder),
         checkpoint_seconds=config.checkpoint_seconds,
         on_evaluation=reporting("training", on_progress),
-        evolution=_sparing_classes(config.evolution, model, data),
+        evolution=_sparing(config.evolution, model, spared),
     )
     model.load_state_dict(trained.early_stop_state)
     masks = trained.masks
@@ -64,23 +66,31 @@ def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_pro
         "evolution": None if config.evolution is None else config.evolution.model_dump(mode="json"),
         "iterations": trained.early_stop.iteration,
     }
-    checks = {} if config.evolution is None else _checks(model, masks, config.evolution)
+    checks = {} if config.evolution is None else _checks(model, masks, config.evolution, spared)
     sparse = masks if config.evolution else None
     result = write_result(folder, rows, checks, spec, model, sparse, history, f"{config.name}: trained")
     _checkpoint(folder).unlink(missing_ok=True)
     return result
 
 
-def _sparing_classes(evolution: Evolution | None, model: nn.Module, data: DataSet) -> Evolution | None:
-    """Where whole outputs go, the layer whose outputs are the classes is protected."""
+def _classes(evolution: Evolution | None, model: nn.Module, data: DataSet) -> tuple[str, ...]:
+    """The layer whose outputs are the classes, where whole outputs go."""
     if not isinstance(evolution, Gradual) or not isinstance(make_structure(evolution.structure), Neuron):
+        return ()
+    return tuple(output_weights(model, data.train.inputs[:2]))
+
+
+def _sparing(evolution: Evolution | None, model: nn.Module, spared: tuple[str, ...]) -> Evolution | None:
+    """The evolution without the classes: they are no units of which a share goes."""
+    if not isinstance(evolution, Gradual) or not spared:
         return evolution
-    outputs = output_weights(model, data.train.inputs[:2])
-    return evolution.model_copy(update={"protect": (*evolution.protect, *outputs)})
+    counts = count_units(model, Masks.full(model), make_structure(evolution.structure))
+    sparsity = share_of_all(evolution.sparsity, counts, spared)
+    return evolution.model_copy(update={"protect": (*evolution.protect, *spared), "sparsity": sparsity})
 
 
-def _checks(model: nn.Module, masks: Masks, evolution: Evolution) -> dict[str, bool]:
-    removed, units = units_removed(model, masks, getattr(evolution, "structure", "weight"))
+def _checks(model: nn.Module, masks: Masks, evolution: Evolution, spared: tuple[str, ...]) -> dict[str, bool]:
+    removed, units = units_removed(model, masks, getattr(evolution, "structure", "weight"), spared)
     return {
         "check_exact": removed == round(evolution.sparsity * units),
         "check_held": masks.removed_nonzeros(model) == 0,
