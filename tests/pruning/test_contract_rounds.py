@@ -1,4 +1,4 @@
-"""The contract, really scored: every criterion under every budget in two rounds, the second under the masks of the first.
+"""The contract, really scored: every criterion under every budget, in two rounds, the second under the first's masks.
 
 `test_contract.py` runs schedules and budgets on frozen scores; its docstring says what is covered where.
 """
