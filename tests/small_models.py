@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 from click.testing import Result as CommandResult
 from typer.testing import CliRunner
 
+from tombola.models import load_model
 from tombola.models.tensors import content_sha256, load_tensors
+from tombola.pruning import Masks
 from tombola.runs.configs import validate
 from tombola.runs.rows import read_rows
 from tombola.studies.single.config import PruneConfig, TrainConfig
@@ -25,6 +29,10 @@ SMALL_PARENT: dict[str, Any] = {
     "training": {"length": "60it", "evaluate_every": "20it", "learning_rate": "1e-2"},
 }
 """1,640 weights, of which 1,280 are in `fc1`, 240 in `fc2` and 120 in `output`."""
+CONVOLUTIONAL: dict[str, Any] = {
+    "name": "convolutional",
+    "model": {"architecture": "conv2", "widths": [4, 4, 16, 12]},
+}
 FINE_TUNING: dict[str, Any] = {"length": "12it", "evaluate_every": "4it", "learning_rate": "1e-3"}
 
 
@@ -40,6 +48,27 @@ def make_parent(out: Path, **changes: Any) -> Result:
 def make_child(model: Path | str, out: Path, pruning: dict[str, Any], **changes: Any) -> Result:
     content = {"model": str(model), "pruning": pruning, "fine_tuning": FINE_TUNING, **changes}
     return prune_parent(validate(content, PruneConfig, "child"), out, None, quiet)
+
+
+def masks_of(folder: Path, factory: Any = None) -> Masks:
+    masks = load_model(folder, factory)[2]
+    assert masks is not None
+    return masks
+
+
+def die_at_write(at: int, before: bool) -> None:
+    """From now on this process, a fork of the tests', kills itself at its `at`-th write, before or after it."""
+    real, seen = os.fsync, [0]
+
+    def fsync(descriptor: int) -> None:
+        seen[0] += 1
+        if before and seen[0] == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(descriptor)
+        if seen[0] == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.fsync = fsync
 
 
 def invoke(*arguments: object) -> CommandResult:

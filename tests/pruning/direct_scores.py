@@ -45,6 +45,12 @@ def assert_scores(found: Scores, expected: Scores, **tolerance: float) -> None:
         torch.testing.assert_close(scores, expected[name], check_dtype=False, **tolerance)
 
 
+def assert_one_line(error: BaseException) -> None:
+    """The promise of every error: one line for a person."""
+    assert str(error).strip()
+    assert "\n" not in str(error)
+
+
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in prunable_parameters(model).items()}
 

@@ -110,6 +110,22 @@ class TestGradientCriteria:
                     parameter -= MOVEMENT_RATE * step[name]
         assert_scores(score("movement", model, data), expected)
 
+    def test_movement_stays_within_the_pruned_network(self) -> None:
+        """Its steps move kept weights alone; a removed one that moved would change the next gradients."""
+        model, data, walking = mlp(), batches(), mlp()
+        masks = prune(mlp(), 0.5, "random", seed=3)
+        masks.apply_(walking)
+        expected = {name: torch.zeros_like(w) for name, w in weights_of(model).items()}
+        for batch in data:
+            step = gradients_of(walking, *batch)
+            for name, parameter in prunable_parameters(walking).items():
+                expected[name] -= parameter.detach() * step[name]
+                with torch.no_grad():
+                    parameter -= MOVEMENT_RATE * step[name]
+            masks.apply_(walking)
+        found = score("movement", model, data, masks=masks)
+        assert_scores({n: masks[n].apply(s) for n, s in found.items()}, expected)
+
     def test_equal_weights_go_by_their_gradients(self) -> None:
         model = nn.Sequential(nn.Linear(2, 2, bias=False))
         nn.init.ones_(model[0].weight)
@@ -121,6 +137,52 @@ class TestGradientCriteria:
         rows = wanted.T  # inputs are the identity, so output[i, j] is the weight [j, i]
         masks = prune(model, 0.5, "gradient", batches=[(torch.eye(2), rows)], loss=loss)
         assert masks["0.weight"].keep.tolist() == [[False, True], [False, True]]
+
+
+class TestUntrained:
+    """SNIP and GraSP are of networks at their start, whose stored statistics say nothing: they go by the batch."""
+
+    def net(self) -> nn.Sequential:
+        torch.manual_seed(0)
+        layers = [nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 3), nn.BatchNorm1d(3)]
+        return nn.Sequential(*layers).double()
+
+    def gradients(self, data: Batches) -> tuple[dict[str, nn.Parameter], tuple[Tensor, ...]]:
+        """The weights and the gradients of the mean loss, in training mode but for the dropout."""
+        model = self.net().train()
+        model[3].eval()
+        weights = prunable_parameters(model)
+        losses = [functional.cross_entropy(model(inputs), targets) for inputs, targets in data]
+        return weights, torch.autograd.grad(torch.stack(losses).mean(), list(weights.values()), create_graph=True)
+
+    def test_snip(self) -> None:
+        data = batches(size=8)
+        weights, found = self.gradients(data)
+        sensitivity = {n: (w * g).abs().detach() for (n, w), g in zip(weights.items(), found, strict=True)}
+        total = torch.stack([s.sum() for s in sensitivity.values()]).sum()
+        assert_scores(score("snip", self.net(), data), {name: s / total for name, s in sensitivity.items()})
+
+    def test_grasp(self) -> None:
+        data = batches(size=8)
+        weights, found = self.gradients(data)
+        inner = torch.stack([(g * g.detach()).sum() for g in found]).sum()
+        products = torch.autograd.grad(inner, list(weights.values()))
+        expected = {n: w.detach() * hg for (n, w), hg in zip(weights.items(), products, strict=True)}
+        assert_scores(score("grasp", self.net(), data), expected)
+
+    @pytest.mark.parametrize("name", ["snip", "grasp"])
+    @pytest.mark.parametrize("training", [True, False])
+    def test_the_stored_statistics_are_neither_asked_nor_changed(self, name: str, training: bool) -> None:
+        data = batches(size=8)
+        model, odd = self.net().train(training), self.net().train(training)
+        odd[1].running_mean.fill_(3.0)
+        odd[1].running_var.fill_(50.0)
+        expected = {key: tensor.clone() for key, tensor in odd.state_dict().items()}
+        assert_scores(score(name, odd, data), score(name, model, data))
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in odd.state_dict().items())
+        assert [module.training for module in odd] == [training] * 6
+        # A criterion of trained networks does ask them.
+        assert not torch.allclose(*(score("taylor", m, data)["0.weight"] for m in (odd, model)), rtol=1e-2)
 
 
 def _with_gradients(model: nn.Module, data: Batches) -> Iterator[tuple[tuple[str, Tensor], Tensor]]:
@@ -165,6 +227,7 @@ class TestWeightsAlone:
 
     @pytest.mark.parametrize("make", [lambda: nn.Conv2d(2, 6, 3), lambda: nn.ConvTranspose2d(4, 6, 2, groups=2)])
     def test_fpgm_is_the_summed_distance_to_the_other_outputs(self, make: Callable[[], Any]) -> None:
+        torch.manual_seed(0)
         convolution = make()
         weight = convolution.weight.detach()
         if isinstance(convolution, nn.ConvTranspose2d):
@@ -177,6 +240,14 @@ class TestWeightsAlone:
         masks = prune(nn.Sequential(convolution), 1 / 3, "fpgm", "filter")
         alive = make_structure("filter").alive(masks["0.weight"].keep, weight_layouts(convolution)["weight"])
         assert set((~alive).nonzero().flatten().tolist()) == set(distances.topk(2, largest=False).indices.tolist())
+
+    def test_fpgm_of_grouped_convolutions_measures_within_a_group(self) -> None:
+        """The first group's outputs lie among those of the second, which read other inputs: no stand-ins."""
+        convolution = nn.Conv2d(2, 6, 1, groups=2, bias=False)
+        with torch.no_grad():
+            convolution.weight.copy_(torch.tensor([1.0, 1.1, 5.0, 1.0, 20.0, 60.0]).view(6, 1, 1, 1))
+        found = score("fpgm", nn.Sequential(convolution))["0.weight"].flatten()
+        assert found.tolist() == pytest.approx([4.1, 4.0, 7.9, 78, 59, 99], rel=1e-5)
 
     def test_fpgm_takes_no_account_of_outputs_that_are_gone(self) -> None:
         """Two alike outputs far from 0 can stand in for each other; one near 0 cannot, once 0 is no output."""

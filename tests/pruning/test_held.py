@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 from torch.optim import LBFGS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
@@ -124,6 +125,85 @@ def test_masks_updated_inside_hold_from_the_next_step_on() -> None:
         step(model, optimizer)
         assert masks.removed_nonzeros(model) == 0
     assert masks.total - masks.kept == round(0.6 * masks.total)
+
+
+LINE_SEARCHES: dict[str, Callable[[Any], Optimizer]] = {
+    "LBFGS": lambda p: LBFGS(p, 0.5, max_iter=20),
+    "LBFGS, strong_wolfe": lambda p: LBFGS(p, max_iter=20, line_search_fn="strong_wolfe"),
+}
+
+
+def lowest_loss(make: Callable[[Any], Optimizer], steps: int) -> float:
+    """The loss that a pruned network reaches with an optimizer, its masks held."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3)).double()
+    inputs = torch.randn(120, 6, dtype=torch.float64)
+    targets = (inputs[:, :3] * inputs[:, 3:]).argmax(1)
+    masks = prune(model, 0.6)
+    optimizer = make(model.parameters())
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        penalty = torch.stack([p.square().sum() for p in model.parameters()]).sum()
+        loss = functional.cross_entropy(model(inputs), targets) + 1e-3 * penalty
+        loss.backward()
+        return loss
+
+    with masks.held(model, optimizer):
+        for _ in range(steps):
+            optimizer.step(closure)
+            assert masks.removed_nonzeros(model) == 0
+        return float(closure().detach())
+
+
+@pytest.mark.parametrize("kind", LINE_SEARCHES)
+def test_optimizers_that_step_more_than_once_learn_as_well_as_others(kind: str) -> None:
+    """Removed weights are 0 within a step, too, or a line search would follow a network that does not exist."""
+    others = [
+        lowest_loss(lambda p: SGD(p, 0.1, momentum=0.9), 200),
+        lowest_loss(lambda p: AdamW(p, 1e-2, weight_decay=0), 200),
+    ]
+    assert lowest_loss(LINE_SEARCHES[kind], 10) < min(others) + 0.01
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_gradients_that_are_no_numbers_leave_removed_weights_0(kind: str, value: float) -> None:
+    """As the root of a weight has at 0: what is removed has no gradient, and the others learn on."""
+    model = net()
+    masks = prune(model, 0.5)
+    optimizer = OPTIMIZERS[kind](model.parameters())
+    generator = torch.Generator().manual_seed(1)
+    inputs, targets = torch.randn(8, 1, 5, 5, generator=generator), torch.randint(4, (8,), generator=generator)
+
+    class Endless(torch.autograd.Function):
+        """The weight as it is; its gradient is endless where it is removed."""
+
+        @staticmethod
+        def forward(context: Any, weight: Tensor, keep: Tensor) -> Tensor:
+            context.save_for_backward(keep)
+            return weight.clone()
+
+        @staticmethod
+        def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+            (keep,) = context.saved_tensors
+            return gradient.masked_fill(~keep, value), None
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        weights = {n: Endless.apply(p, masks[n].keep) for n, p in prunable_parameters(model).items()}
+        loss = functional.cross_entropy(functional_call(model, weights, inputs), targets)
+        loss.backward()
+        return loss
+
+    before = snapshot(model)
+    with masks.held(model, optimizer):
+        for _ in range(3):
+            optimizer.step(closure)
+            assert masks.removed_nonzeros(model) == 0
+    for name, parameter in prunable_parameters(model).items():
+        assert bool(parameter.isfinite().all())
+        assert (parameter[masks[name].keep] != before[name][masks[name].keep]).any()
 
 
 def test_masks_of_another_model_are_refused() -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import warnings
+from typing import Any
 
 import pytest
 import torch
+from direct_scores import assert_one_line
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 from torch.nn.utils import prune as torch_prune
 
-from tombola.errors import PruningError
-from tombola.pruning import Mask, Masks, PerLayerRates, prunable_parameters, prune
+from tombola.errors import ConfigError, PruningError
+from tombola.pruning import Mask, Masks, PerLayerRates, criteria, prunable_parameters, prune
+from tombola.pruning.prunable import weight_layouts
+from tombola.pruning.structures import make_structure
 
 
 def net(*widths: int, seed: int = 0) -> nn.Sequential:
@@ -188,6 +194,109 @@ class TestRefusals:
     def test_scores_of_a_broken_criterion(self, scores: dict) -> None:
         with pytest.raises(PruningError, match=r"0\.weight: the criterion gave"):
             prune(net(4, 4), 0.5, criterion=lambda model, context: scores)
+
+
+class TestWhatIsNoneOfThePieces:
+    """Every argument of a wrong type is a line that speaks of it, not a traceback from within."""
+
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ({"model": nn.Linear}, "Module"),
+            ({"model": lambda x: x}, "Module"),
+            ({"model": None}, "Module"),
+            ({"masks": {}}, "masks"),
+            ({"masks": {"0.weight": torch.ones(4, 4, dtype=torch.bool)}}, "masks"),
+            ({"criterion": None}, "criterion"),
+            ({"criterion": 3}, "criterion"),
+            ({"structure": None}, "structure"),
+            ({"structure": 4}, "structure"),
+            ({"structure": nn.Linear}, "structure"),
+            ({"budget": None}, "budget"),
+            ({"budget": 0.5}, "budget"),
+            ({"loss": "mse"}, "loss"),
+            ({"loss": None}, "loss"),
+            ({"seed": "x"}, "seed"),
+            ({"seed": 0.5}, "seed"),
+            ({"protect": None}, "protect"),
+            ({"protect": [3]}, "protect"),
+            ({"min_keep": "1"}, "min_keep"),
+            ({"min_keep": -1}, "min_keep"),
+        ],
+        ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    )
+    def test_is_named(self, changes: dict[str, Any], says: str) -> None:
+        options: dict[str, Any] = {"model": net(4, 4), "sparsity": 0.5, **changes}
+        with pytest.raises((PruningError, ConfigError), match=says) as caught:
+            prune(**options)
+        assert_one_line(caught.value)
+
+    @pytest.mark.parametrize("name", [name for name in criteria if name != "bn-scale"])  # no batch norm here
+    def test_a_layer_without_inputs_is_left_as_it_is(self, name: str) -> None:
+        model = with_empty()
+        data = [(torch.randn(8, 4), torch.randint(5, (8,))) for _ in range(2)]
+        structure = "neuron" if criteria.get(name).outputs_only else "weight"
+        masks = prune(model, 1 / 3, name, structure, batches=data)
+        assert masks["empty.weight"].shape == (5, 0)
+        assert masks["empty.weight"].sparsity == 0
+        if structure == "weight":
+            assert masks.total - masks.kept == round(masks.total / 3)
+
+    @pytest.mark.parametrize("budget", ["uniform", "erk", PerLayerRates(0.25)])
+    def test_a_layer_without_inputs_in_every_budget(self, budget: Any) -> None:
+        sparsity = None if isinstance(budget, PerLayerRates) else 0.25
+        assert prune(with_empty(), sparsity, budget=budget).kept == 30
+
+    def test_a_model_of_nothing_but_such_a_layer_is_refused(self) -> None:
+        with pytest.raises(PruningError) as caught:
+            prune(with_empty().empty, 0.5)
+        assert_one_line(caught.value)
+
+    @pytest.mark.parametrize("kind", [nn.Linear, nn.Conv1d])
+    def test_complex_weights_are_refused_by_name(self, kind: Any) -> None:
+        sizes = (4, 4) if kind is nn.Linear else (4, 4, 1)
+        model = nn.Sequential(nn.Linear(4, 4), kind(*sizes, dtype=torch.complex64))
+        with pytest.raises(PruningError, match=r"1\.weight.*complex64") as caught:
+            prune(model, 0.5)
+        assert_one_line(caught.value)
+
+
+class WithEmpty(nn.Module):
+    """A layer of no inputs beside two of some, as a network has whose features were all taken away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 5, bias=False), nn.Linear(5, 4, bias=False)
+        self.empty = nn.Linear(0, 5)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return functional.pad(self.last(functional.relu(self.first(inputs))), (0, 1)) + self.empty(inputs[:, :0])
+
+
+def with_empty() -> WithEmpty:
+    torch.manual_seed(0)
+    with warnings.catch_warnings(action="ignore"):  # torch says that there is nothing to initialise
+        return WithEmpty()
+
+
+class TestUnitsAfterWeights:
+    """What single weights lost within a filter that stays does not come back with it."""
+
+    @pytest.mark.parametrize("structure", ["filter", "channel", "neuron", "block:2x2"])
+    def test_no_single_weight_returns(self, structure: str) -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Conv2d(4, 6, 3), nn.Flatten(), nn.Linear(24, 6))
+        earlier = prune(model, 0.5, "random", seed=1)
+        masks = prune(model, 0.5, structure=structure, masks=earlier)
+        assert masks <= earlier
+        assert masks.kept < earlier.kept
+        units = make_structure(structure)
+        for name, layout in weight_layouts(model).items():
+            if units.fits(layout):
+                alive = units.spread(units.alive(masks[name].keep, layout), layout)
+                assert torch.equal(masks[name].keep, alive & earlier[name].keep)
+            else:
+                assert masks[name] == earlier[name]
 
 
 class TestUniform:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from direct_scores import assert_scores, batches, mlp, score
+from direct_scores import assert_one_line, assert_scores, batches, mlp, score
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -108,6 +108,112 @@ class TestBatches:
         with pytest.raises(PruningError, match="add labels to the batch"):
             prune(WithLoss(mlp()), 0.5, "snip", batches=[{"inputs": data[0][0]}])
 
+    @pytest.mark.parametrize("name", [*GRADIENTS, "wanda"])
+    def test_a_batch_of_keywords_may_be_answered_with_a_plain_mapping(self, name: str) -> None:
+        keywords = [{"inputs": x, "labels": y} for x, y in batches()]
+        expected = score(name, WithLoss(mlp()), keywords)
+        assert_scores(score(name, WithLoss(mlp(), plain=True), keywords), expected)
+        if name != "wanda":
+            with pytest.raises(PruningError, match="add labels to the batch"):
+                prune(WithLoss(mlp(), plain=True), 0.5, name, batches=[{"inputs": batches()[0][0]}])
+
+    @pytest.mark.parametrize("kind", ["keywords", "tuple", "list"])
+    def test_fisher_takes_batches_of_several_inputs_apart(self, kind: str) -> None:
+        """Each example alone, whatever holds its parts: the same as batches of one."""
+        whole: list[Any] = []
+        single: list[Any] = []
+        for x, y in batches():
+            z = x.flip(0) / 2
+            whole.append(of_kind(kind, x, z, y))
+            single += [of_kind(kind, x[i : i + 1], z[i : i + 1], y[i : i + 1]) for i in range(len(x))]
+        assert len(single) == 12
+        found = score("fisher", TwoInputs(), whole)
+        assert_scores(found, score("fisher", TwoInputs(), single))
+        assert_scores(found, {name: s / 2 for name, s in score("taylor", TwoInputs(), single).items()})
+
+    @pytest.mark.parametrize("name", GRADIENTS)
+    def test_scores_that_are_all_0_are_no_scores(self, name: str) -> None:
+        """The cross-entropy of a single output is 0, whatever it is: weights would go by position alone."""
+        data = [(x, torch.zeros(4, dtype=torch.long)) for x, _ in batches()]
+        with pytest.raises(PruningError, match="loss=") as caught:
+            prune(mlp(4, 5, 1), 0.5, name, batches=data)
+        assert name in str(caught.value)
+        assert_one_line(caught.value)
+        wanted = [(x, torch.linspace(0, 1, 4).double().unsqueeze(1)) for x, _ in batches()]
+        assert prune(mlp(4, 5, 1), 0.52, name, batches=wanted, loss=functional.mse_loss).kept == 12
+
+    @pytest.mark.parametrize("name", GRADIENTS)
+    @pytest.mark.parametrize("bad", ["wrong width", "other dtype", "a label too high", "labels of another size"])
+    def test_what_torch_would_say_is_one_line(self, name: str, bad: str) -> None:
+        x, y = batches(1)[0]
+        batch = {
+            "wrong width": (torch.randn(4, 7, dtype=torch.float64), y),
+            "other dtype": (x.float(), y),
+            "a label too high": (x, y + 3),
+            "labels of another size": (x, y[:2]),
+        }[bad]
+        with pytest.raises(PruningError) as caught:
+            prune(mlp(), 0.5, name, batches=[batch])
+        assert_one_line(caught.value)
+
+    @pytest.mark.parametrize("name", [n for n in WITH_DATA if n not in GRADIENTS])
+    def test_inputs_of_another_width_are_one_line(self, name: str) -> None:
+        structure = "neuron" if criteria.get(name).outputs_only else "weight"
+        with pytest.raises(PruningError, match="does not take this batch") as caught:
+            prune(mlp().float(), 0.5, name, structure, batches=[torch.randn(4, 7)])
+        assert_one_line(caught.value)
+
+    @pytest.mark.parametrize("name", [*GRADIENTS, "wanda"])
+    def test_float64_batches_of_a_float32_network_are_one_line(self, name: str) -> None:
+        with pytest.raises(PruningError, match="does not take this batch") as caught:
+            prune(mlp().float(), 0.5, name, batches=batches())
+        assert_one_line(caught.value)
+
+    @pytest.mark.parametrize("name", WITH_DATA)
+    def test_a_shuffling_loader_leaves_the_callers_chance_alone(self, name: str) -> None:
+        model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU()).double()
+        x, y = (torch.cat(part) for part in zip(*batches(), strict=True))
+        loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=4, shuffle=True)
+        structure = "neuron" if criteria.get(name).outputs_only else "weight"
+        for given in (loader, iter(loader)):
+            before = torch.get_rng_state()
+            prune(model, 1 / 3, name, structure, batches=given)
+            assert torch.equal(torch.get_rng_state(), before)
+
+    @pytest.mark.parametrize("name", ["gradient", "taylor", "fisher", "snip"])
+    @pytest.mark.parametrize("factor", [1e-20, 1e-25])
+    def test_tiny_gradients_rank_as_others_do(self, name: str, factor: float) -> None:
+        """In float32 their squares are 0, and weights would go by position."""
+        model, data = mlp(4, 6, 3).float(), [(x.float(), y) for x, y in batches()]
+
+        def tiny(outputs: Tensor, targets: Tensor) -> Tensor:
+            return factor * functional.cross_entropy(outputs, targets)
+
+        for structure in ("weight", "neuron"):
+            expected = prune(model, 1 / 3, name, structure, batches=data)
+            found = prune(model, 1 / 3, name, structure, batches=data, loss=tiny)
+            assert all(found[key] == expected[key] for key in expected)
+
+
+def of_kind(kind: str, x: Tensor, z: Tensor, y: Tensor) -> Any:
+    """A batch of two inputs and targets."""
+    if kind == "keywords":
+        return {"x": x, "z": z, "labels": y}
+    return ([x, z] if kind == "list" else (x, z)), y
+
+
+class TwoInputs(nn.Module):
+    """A model of two inputs; with labels it answers with its loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two = nn.Linear(4, 3).double(), nn.Linear(4, 3).double()
+
+    def forward(self, x: Tensor, z: Tensor, labels: Tensor | None = None) -> Any:
+        outputs = torch.tanh(self.one(x)) * self.two(z)
+        return outputs if labels is None else {"loss": functional.cross_entropy(outputs, labels)}
+
 
 class Unused(nn.Module):
     def __init__(self) -> None:
@@ -119,15 +225,18 @@ class Unused(nn.Module):
 
 
 class WithLoss(nn.Module):
-    """As transformers' models: keywords in, an object with a loss out."""
+    """As transformers' models: keywords in, an object with a loss out; or a plain mapping."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, plain: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.plain = plain
 
     def forward(self, inputs: Tensor, labels: Tensor | None = None) -> Any:
         outputs = self.model(inputs)
         loss = None if labels is None else functional.cross_entropy(outputs, labels)
+        if self.plain:
+            return {"logits": outputs} if loss is None else {"logits": outputs, "loss": loss}
         return type("Answer", (), {"loss": loss})
 
 

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from direct_scores import assert_scores, score
+from direct_scores import assert_one_line, assert_scores, score
 from torch import nn
 
 from tombola.errors import PruningError
@@ -72,6 +72,28 @@ class TestSynFlow:
         assert paths(masks) > 0
         assert paths(prune(model, 0.99, "magnitude")) == 0
         assert paths(prune(model, 0.99, "snip", batches=data)) == 0
+
+    def test_a_negative_batch_norm_scale_counts_by_its_magnitude(self) -> None:
+        def net(sign: float) -> nn.Module:
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
+            with torch.no_grad():
+                model[1].weight.copy_(torch.tensor([sign * 0.5, 1.5, sign * 2.0, 0.7]))
+            return model
+
+        data = [torch.randn(2, 1, 4, 4)]
+        found = score("synflow", net(-1), data)
+        assert_scores(found, score("synflow", net(1), data))
+        assert all(bool((scores > 0).all()) for scores in found.values())
+
+    @pytest.mark.parametrize("dead", ["head", "scale"])
+    def test_a_network_through_which_nothing_flows_is_refused(self, dead: str) -> None:
+        """A head that starts from 0, or a batch norm: every score would be 0, and weights would go by position."""
+        model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+        nn.init.zeros_(model[3 if dead == "head" else 1].weight)
+        with pytest.raises(PruningError, match=r"synflow.*all zeros") as caught:
+            prune(model, 0.5, "synflow", batches=[torch.ones(2, 4)])
+        assert_one_line(caught.value)
 
     def test_networks_in_which_paths_do_not_multiply_are_refused(self) -> None:
         for odd in (nn.Sigmoid(), nn.LayerNorm(4), nn.GELU(), nn.Softmax(1)):

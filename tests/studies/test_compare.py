@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from small_models import FINE_TUNING, SMALL_PARENT, contents, invoke, one_line, what_must_agree
+from small_models import FINE_TUNING, SMALL_PARENT, contents, die_at_write, invoke, one_line, what_must_agree
 from tombola.errors import RunFailure
 from tombola.models import load_model
 from tombola.runs.configs import validate
@@ -190,17 +189,7 @@ class TestKilled:
 def _one_life(out: Path, report: int, at: int, before: bool) -> None:
     """Runs the comparison in this process, which kills itself at its `at`-th write; tells how much was there."""
     try:
-        real, seen = os.fsync, [0]
-
-        def fsync(descriptor: int) -> None:
-            seen[0] += 1
-            if before and seen[0] == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            real(descriptor)
-            if seen[0] == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        os.fsync = fsync
+        die_at_write(at, before)
         watch = Watcher(lambda units, done: os.write(report, f"{done}\n".encode()) and None, lambda row: None)
         compare(config(), out, 1, None, watch)
     finally:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import own_models
-from small_models import FINE_TUNING, contents, make_child, make_parent
+from small_models import FINE_TUNING, contents, make_child, make_parent, masks_of
 from tombola.data import DataConfig, DataSet, Examples, load_data
 from tombola.errors import ConfigError, ModelError, PruningError, TombolaError
 from tombola.models import load_model
@@ -31,20 +31,7 @@ from tombola.studies.single.config import PruneConfig
 from tombola.studies.single.result import Result
 from tombola.studies.single.tables import LINES, stages_table
 
-CONVOLUTIONAL = {"name": "convolutional", "model": {"architecture": "conv2", "widths": [4, 4, 16, 12]}}
 SPARSITIES = (0.1, 0.3, 0.9, 0.98, 0.999)
-
-
-@pytest.fixture(scope="module")
-def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return make_parent(tmp_path_factory.mktemp("parents")).folder
-
-
-@pytest.fixture(scope="module")
-def convolutional(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return make_parent(tmp_path_factory.mktemp("parents"), **CONVOLUTIONAL).folder
 
 
 @pytest.fixture
@@ -58,12 +45,6 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(prune_module, "make_child", remembering)
     return made
-
-
-def masks_of(folder: Path) -> Masks:
-    masks = load_model(folder)[2]
-    assert masks is not None
-    return masks
 
 
 def storages(model: nn.Module) -> set[int]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import json
 import os
 import re
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from small_models import (
     FINE_TUNING,
     SMALL_PARENT,
     contents,
+    die_at_write,
     invoke,
     make_child,
     make_parent,
+    masks_of,
     one_line,
     what_must_agree,
 )
@@ -34,31 +36,18 @@ from tombola.data import DataConfig, DataSet, load_data
 from tombola.errors import ConfigError, ModelError, PruningError, RunFolderError
 from tombola.models import load_model
 from tombola.models.tensors import content_sha256, save_tensors
-from tombola.pruning import Masks, schedules
+from tombola.pruning import Masks, prune, schedules
 from tombola.runs.configs import identity_hash, validate
 from tombola.runs.rows import read_rows, rows_of
-from tombola.studies.single.config import CompareConfig, PruneConfig, TrainConfig
+from tombola.studies.single.config import CompareConfig, PruneConfig, Pruning, TrainConfig
 from tombola.studies.single.listing import LISTINGS, listing
-from tombola.studies.single.metrics import units_removed
+from tombola.studies.single.metrics import broken, check_child, units_removed
 from tombola.studies.single.parents import Parent, open_parent
 from tombola.studies.single.schedule import PruneSchedule
 
-CONVOLUTIONAL = {"name": "convolutional", "model": {"architecture": "conv2", "widths": [4, 4, 16, 12]}}
 RIGL = {"method": "rigl", "sparsity": 0.8, "every": "5it"}
 DIGITS = {"data": {"name": "digits"}}
 FAST = ("--finetune", "12it", "--lr", "1e-3")
-
-
-@pytest.fixture(scope="module")
-def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return make_parent(tmp_path_factory.mktemp("parents")).folder
-
-
-@pytest.fixture(scope="module")
-def convolutional(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return make_parent(tmp_path_factory.mktemp("parents"), **CONVOLUTIONAL).folder
 
 
 @pytest.fixture
@@ -66,12 +55,6 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "parent.yaml"
     path.write_text(yaml.safe_dump({"study": "train", **SMALL_PARENT}))
     return path
-
-
-def masks_of(folder: Path, factory: Any = None) -> Masks:
-    masks = load_model(folder, factory)[2]
-    assert masks is not None
-    return masks
 
 
 def opened(model: Path | str, **changes: Any) -> Parent:
@@ -587,6 +570,22 @@ class TestShownAgain:
             assert len(names) == 1
 
 
+class TestWhatAPruningPromises:
+    def test_a_weight_that_comes_back_is_seen(self) -> None:
+        """Also where the counts agree: another weight went in its place."""
+        model = nn.Sequential(nn.Linear(4, 4))
+        parent = prune(model, 0.5, "random", seed=1)
+        child = prune(model, 0.75, "random", masks=parent, seed=2)
+        stranger = prune(model, 0.75, "random", seed=3)
+        pruning = Pruning(sparsity=0.75, criterion="random")
+        for masks, nested in ((child, True), (stranger, False)):
+            pruned = copy.deepcopy(model)
+            masks.apply_(pruned)
+            checks = check_child(pruned, masks, parent, pruning, (), True)
+            assert checks == {"check_exact": True, "check_held": True, "check_nested": nested, "check_parent": True}
+            assert broken(checks) == ([] if nested else ["nothing that the parent lacked came back"])
+
+
 class TestForPrograms:
     def test_metrics_and_rows(self, parent: Path, tmp_path: Path) -> None:
         make_child(parent, tmp_path / "child", {"sparsity": 0.6, "structure": "neuron", "schedule": "iterative:2"})
@@ -633,17 +632,7 @@ def dies(command: Command, out: Path, at: int, before: bool) -> bool:
     process = os.fork()
     if process == 0:
         with contextlib.suppress(BaseException):
-            real, seen = os.fsync, [0]
-
-            def fsync(descriptor: int) -> None:
-                seen[0] += 1
-                if before and seen[0] == at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                real(descriptor)
-                if seen[0] == at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            os.fsync = fsync
+            die_at_write(at, before)
             command(out)
         os._exit(0)
     _, status = os.waitpid(process, 0)

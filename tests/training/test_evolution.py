@@ -252,7 +252,7 @@ class TestGradual:
     def test_every_criterion_prunes_while_the_network_learns(
         self, criterion: str, structure: str, digits: DataSet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Or is refused by name; each update chooses by the scores of the network as it is then."""
+        """Or is refused by name. Exact, nested and held all the way, and chosen twice the same."""
         seen: list[tuple[Masks, Masks]] = []
 
         def watched(model: nn.Module, sparsity: float, *pieces: Any, **options: Any) -> Masks:

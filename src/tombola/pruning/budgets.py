@@ -186,6 +186,8 @@ def _and_protected(layers: Sequence[LayerUnits]) -> str:
 def make_budget(budget: str | Budget) -> Budget:
     """A budget from its name: a registered one or `rates:0.2,output=0.1`; or the budget object itself."""
     if not isinstance(budget, str):
+        if not callable(budget):
+            raise PruningError(f"a budget is a name or a Budget, not {budget!r}")
         return budget
     name, colon, rates = budget.partition(":")
     if name == "rates":

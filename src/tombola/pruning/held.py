@@ -40,7 +40,7 @@ def held(masks: Masks, model: nn.Module, optimizer: torch.optim.Optimizer) -> It
 
     reapply()
     hooks: list[Any] = [
-        parameter.register_hook(lambda gradient, name=name: gradient * masks[name].keep)
+        parameter.register_hook(lambda gradient, name=name: masks[name].apply(gradient))
         for name, parameter in parameters.items()
         if parameter.requires_grad
     ]

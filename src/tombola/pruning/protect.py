@@ -16,6 +16,8 @@ def protected_names(parameters: Iterable[str], protect: Sequence[str]) -> set[st
     """
     if isinstance(protect, str):
         raise PruningError(f"`protect` is a list of names and patterns: write protect=[{protect!r}]")
+    if not isinstance(protect, Iterable) or not all(isinstance(pattern, str) for pattern in protect):
+        raise PruningError(f"`protect` is a list of names and patterns, not {protect!r}")
     known = list(parameters)
     found: set[str] = set()
     for pattern in protect:

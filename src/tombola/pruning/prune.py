@@ -79,16 +79,16 @@ def prune(
     unsupported = unsupported_parameters(model)
     protected = protected_names([*parameters, *unsupported], protect)
     _name_unsupported([name for name in unsupported if name not in protected])
-    pruning = _Pruning(
-        model=model,
-        criterion=make_criterion(criterion),
-        structure=make_structure(structure),
-        budget=budget,
-        protected=protected,
-        context=ScoringContext(seed, checked_batches(batches), loss),
-        min_keep=min_keep,
-    )
     with torch.random.fork_rng(devices=[]):  # a DataLoader draws from the caller's random numbers
+        pruning = _Pruning(
+            model=model,
+            criterion=make_criterion(criterion),
+            structure=make_structure(structure),
+            budget=budget,
+            protected=protected,
+            context=ScoringContext(seed, checked_batches(batches), loss),
+            min_keep=min_keep,
+        )
         for target in pruning.targets(sparsity, masks):
             masks = pruning.once(target, masks)
     return masks
