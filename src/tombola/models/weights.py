@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,7 +48,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if max(path.stat().st_size, _unpacked_size(path)) > SIZE_LIMIT:
             raise ModelError(f"{path}: larger than the {SIZE_LIMIT >> 30} GiB expected at most")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's guesses at what is wrong; the error says it
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ModelError(
             f"{path}: damaged, or holds Python objects beside weights, which are not loaded; save it again with "
