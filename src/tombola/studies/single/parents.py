@@ -175,7 +175,7 @@ def _check_fits(model: nn.Module, data: DataSet, name: str) -> None:
     try:
         with evaluation_mode(model), torch.no_grad():
             output = model(data.train.inputs[:2])
-    except Exception as error:
+    except Exception as error:  # somebody's own forward pass may raise anything
         raise ModelError(
             f"{name}: does not take inputs of shape {data.input_shape}: {' '.join(str(error).split())[:200]}"
         ) from None
