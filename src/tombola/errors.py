@@ -38,6 +38,10 @@ class RunFolderError(TombolaError):
     """A run folder that is in use, belongs to another version, or is damaged."""
 
 
+class KernelError(TombolaError):
+    """A machine that sparse kernels do not run on, or a matrix that they cannot hold."""
+
+
 class TrainingError(TombolaError):
     """Training that cannot go on, such as a loss that is no longer a number."""
 

@@ -1,0 +1,76 @@
+"""Steps of programs, by what they do: products of a layer, changes of layout.
+
+A layer's values come as one array per block of its pattern (`packing.values_of`); whoever trains them owns them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tombola.kernels.layouts import FROM_PANEL, TO_PANEL
+from tombola.kernels.packing import Block, Floats, Pattern
+from tombola.kernels.products import PANEL_PRODUCT, Epilogue
+from tombola.kernels.program import Argument, Place, Step, Where
+from tombola.kernels.vectors import COLUMNS_TIMES_VECTOR, ROWS_TIMES_VECTOR
+
+NOTHING = Where(Place.NOWHERE)
+
+
+def to_panel(count: int, features: int, x: Where, y: Where, width: int) -> Step:
+    """Examples (count, features) to a panel (features, width), its further examples 0."""
+    return Step(TO_PANEL, (count, features, x, y, width))
+
+
+def from_panel(count: int, features: int, x: Where, width: int, y: Where) -> Step:
+    """A panel (features, width) to examples (count, features)."""
+    return Step(FROM_PANEL, (count, features, x, width, y))
+
+
+def panel_products(
+    pattern: Pattern,
+    values: Sequence[Floats],
+    bias: Floats,
+    x: Where,
+    y: Where,
+    width: int,
+    epilogue: Epilogue = Epilogue.NONE,
+    gate: Where = NOTHING,
+) -> list[Step]:
+    """y = W x + bias on panels of `width` examples, block after block of the columns; the epilogue after the last."""
+    last = len(pattern.blocks) - 1
+    steps = []
+    for number, (block, own) in enumerate(zip(pattern.blocks, values, strict=True)):
+        finish = epilogue if number == last else Epilogue.NONE
+        inputs = Where(x.place, x.offset + block.first * width)
+        rest: tuple[Argument, ...] = (width, width, int(number == 0), int(finish), gate)
+        steps.append(Step(PANEL_PRODUCT, (*_matrix(pattern, block, own, bias), inputs, y, *rest)))
+    return steps
+
+
+def rows_times_vector(
+    pattern: Pattern, values: Sequence[Floats], bias: Floats, x: Where, y: Where, relu: bool
+) -> list[Step]:
+    """y = W x + bias for one example, row by row, and max(·, 0) of it where `relu`."""
+    last = len(pattern.blocks) - 1
+    steps = []
+    for number, (block, own) in enumerate(zip(pattern.blocks, values, strict=True)):
+        inputs = Where(x.place, x.offset + block.first)
+        rest = (inputs, y, int(number == 0), int(relu and number == last))
+        steps.append(Step(ROWS_TIMES_VECTOR, (*_matrix(pattern, block, own, bias), *rest)))
+    return steps
+
+
+def columns_times_vector(
+    transposed: Pattern, values: Sequence[Floats], bias: Floats, x: Where, y: Where, relu: bool, live: Where
+) -> list[Step]:
+    """The same from the pattern of W': inputs that are 0 cost nothing. `live` has room for a number per input."""
+    steps = []
+    for block, own in zip(transposed.blocks, values, strict=True):  # each has outputs of its own
+        outputs = Where(y.place, y.offset + block.first)
+        matrix: tuple[Argument, ...] = (transposed.shape[0], block.width, block.starts, block.columns, own)
+        steps.append(Step(COLUMNS_TIMES_VECTOR, (*matrix, bias[block.first :], x, outputs, int(relu), live)))
+    return steps
+
+
+def _matrix(pattern: Pattern, block: Block, values: Floats, bias: Floats) -> tuple[Argument, ...]:
+    return (pattern.shape[0], block.starts, block.columns, values, bias)
