@@ -108,16 +108,16 @@ class TestDynamic:
         training = training_of(model, digits, dynamic(method), **options)
         for _ in range(7):
             training.advance()
-        old, values = training.masks, training.flat.values.clone()
-        before = {name: tensor.clone() for name, tensor in training.optimizer.state.items()}
+        old, values = training.masks, training.engine.flat.values.clone()
+        before = {name: tensor.clone() for name, tensor in training.engine.state.items()}
         training.advance()
         grown = flat(model, {name: mask.keep & ~old[name].keep for name, mask in training.masks.items()})
         dropped = flat(model, {name: old[name].keep & ~mask.keep for name, mask in training.masks.items()})
         assert grown.sum() == dropped.sum() > 0
-        assert not training.flat.values[grown | dropped].any()
+        assert not training.engine.flat.values[grown | dropped].any()
         # The update is instead of a step: what is neither grown nor dropped stays to the bit.
-        assert torch.equal(training.flat.values[~dropped], values[~dropped])
-        for name, tensor in training.optimizer.state.items():
+        assert torch.equal(training.engine.flat.values[~dropped], values[~dropped])
+        for name, tensor in training.engine.state.items():
             if tensor.dim():
                 assert before[name][grown].any()  # or this test shows nothing
                 assert not tensor[grown].any()
@@ -125,7 +125,7 @@ class TestDynamic:
             else:
                 assert torch.equal(tensor, before[name])
         training.advance()
-        assert training.flat.values[grown].any()
+        assert training.engine.flat.values[grown].any()
 
     def test_a_rigl_update_is_that_of_the_paper(self, digits: DataSet) -> None:
         """Algorithm 1 with autograd and sorting: drop the smallest |w|, grow the largest dense gradients."""
@@ -159,7 +159,7 @@ class TestDynamic:
         for _ in range(7):
             set_.advance()
             rigl.advance()
-        assert torch.equal(set_.flat.values, rigl.flat.values)
+        assert torch.equal(set_.engine.flat.values, rigl.engine.flat.values)
         for training in (set_, rigl):
             training.advance()
         assert any(set_.masks[name] != rigl.masks[name] for name in set_.masks)

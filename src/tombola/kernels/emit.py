@@ -82,6 +82,14 @@ class Emitter:
         element = FLOAT if isinstance(kind, ir.VectorType) else kind
         self.builder.store(value, self.builder.gep(base, [index], source_etype=element), align=align)
 
+    def prefetch(self, base: ir.Value, index: ir.Value) -> None:
+        """Asks for the line of the float base[index] to be brought into the second cache; touches nothing."""
+        name = "llvm.prefetch.p0"
+        kind = ir.FunctionType(VOID, [POINTER, INT32, INT32, INT32])
+        function = self.module.globals.get(name) or ir.Function(self.module, kind, name)
+        read, second_cache, data = (ir.Constant(INT32, number) for number in (0, 2, 1))
+        self.builder.call(function, [self.at(base, index), read, second_cache, data])
+
     def number(self, base: ir.Value, index: ir.Value, kind: ir.Type = INT32) -> ir.Value:
         """The integer base[index] as 64 bits; those of 16 bits have no sign."""
         loaded = self.load(base, index, kind, align=kind.width // 8)
@@ -96,8 +104,13 @@ class Emitter:
     def broadcast(self, number: ir.Value) -> ir.Value:
         """A float in every lane."""
         one = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), number, ir.Constant(INT32, 0))
-        zeros = ir.Constant(ir.VectorType(INT32, self.lanes), [0] * self.lanes)
-        return self.builder.shuffle_vector(one, one, zeros)
+        return self.shuffled(one, one, [0] * self.lanes)
+
+    def broadcast_integer(self, number: ir.Value) -> ir.Value:
+        """A 32-bit integer in every lane."""
+        kind = ir.VectorType(INT32, self.lanes)
+        one = self.builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(INT32, 0))
+        return self.shuffled(one, one, [0] * self.lanes)
 
     def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """a · b + c, rounded once."""
@@ -108,8 +121,8 @@ class Emitter:
         return self.builder.call(self.builder.inttoptr(address, kind.as_pointer()), arguments)
 
     def maximum(self, a: ir.Value, b: ir.Value) -> ir.Value:
-        """The larger one; b where a is NaN."""
-        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
+        """The larger one; a where one of them is NaN, so that max(a, 0) does not hide that a is."""
+        return self.builder.select(self.builder.fcmp_ordered(">", b, a), b, a)
 
     def zeros(self) -> ir.Value:
         return self.constant(0.0)
@@ -124,6 +137,10 @@ class Emitter:
 
     def square_root(self, a: ir.Value) -> ir.Value:
         return self.builder.call(self._intrinsic("sqrt", a.type, 1), [a])
+
+    def rounded(self, a: ir.Value) -> ir.Value:
+        """The nearest whole number, as a float."""
+        return self.builder.call(self._intrinsic("rint", a.type, 1), [a])
 
     def sum_of_lanes(self, a: ir.Value) -> ir.Value:
         """The sum of a vector's lanes, in the order that is fastest."""

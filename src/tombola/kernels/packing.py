@@ -77,3 +77,16 @@ def _block(keep: NDArray[np.bool_], first: int, width: int) -> Block:
 def values_of(matrix: Floats, block: Block) -> Floats:
     """A block's values, from the matrix of which it has the pattern."""
     return np.ascontiguousarray(matrix.reshape(-1)[block.places], dtype=np.float32)
+
+
+NEAREST_CACHE = 50_000
+"""Bytes of a panel that are read over and over, row after row, before the next: about what stays near the core."""
+WORTHWHILE = 20
+"""Nonzeros of a row and block below which going through the rows once more costs more than nearness brings."""
+
+
+def block_columns(columns: int, density: float, width: int) -> int:
+    """How many columns at a time a matrix of this density is best read, for panels of `width` examples."""
+    near = max(NEAREST_CACHE / (4 * width), WORTHWHILE / max(density, WORTHWHILE / MOST_COLUMNS))
+    blocks = -(-columns // min(MOST_COLUMNS, int(near)))
+    return -(-columns // blocks)

@@ -35,9 +35,9 @@ class Place(IntEnum):
 
 @dataclass(frozen=True)
 class Where:
-    """`offset` floats from the beginning of a place."""
+    """`offset` floats from the beginning of a place, or of an array, which the program keeps alive."""
 
-    place: Place
+    place: Place | NDArray[np.float32]
     offset: int = 0
 
 
@@ -75,7 +75,9 @@ class Program:
 def _field(argument: Argument) -> int:
     """An argument as `compiler._emit_entry` reads it."""
     if isinstance(argument, Where):
-        return (4 * argument.offset << 2) | argument.place
+        if isinstance(argument.place, Place):
+            return (4 * argument.offset << 2) | argument.place
+        return _field(argument.place) + (4 * argument.offset << 2)
     if isinstance(argument, np.ndarray):
         if not argument.flags.c_contiguous:
             raise KernelError("an array of a program has to be contiguous")

@@ -13,6 +13,8 @@ from tombola.kernels.compiler import Kernel
 from tombola.kernels.emit import INT16, INT64, POINTER, Emitter, i64
 
 TILES = 4
+REST = 4
+"""Nonzeros that are reduced together where a row has no whole vector of them left."""
 
 
 def emit_sampled_product(module: ir.Module, name: str, lanes: int) -> None:
@@ -33,7 +35,7 @@ def emit_sampled_product(module: ir.Module, name: str, lanes: int) -> None:
 
 def _rows_of_chunk(emit: Emitter, chunk: ir.Value, tiles: int) -> None:
     """What the `tiles · lanes` examples from `chunk` on add to every gradient."""
-    rows, starts, _, delta, _, gradients, sums, stride, _ = emit.function.args
+    rows, starts, _, delta, _, _, sums, stride, _ = emit.function.args
     builder, lanes = emit.builder, emit.lanes
     fresh = builder.icmp_signed("==", chunk, i64(0))
     with emit.loop(i64(0), rows) as row:
@@ -44,14 +46,23 @@ def _rows_of_chunk(emit: Emitter, chunk: ir.Value, tiles: int) -> None:
             total = builder.fadd(total, vector)
         _accumulate(emit, emit.sum_of_lanes(total), sums, row.index, fresh)
         begin, end = emit.range_of(starts, row.index)
-        whole = builder.add(begin, builder.and_(builder.sub(end, begin), i64(-lanes)))
-        with emit.loop(begin, whole, step=lanes) as group:
-            partial = [_product(emit, builder.add(group.index, i64(j)), own, chunk) for j in range(lanes)]
-            _accumulate(emit, sums_of_vectors(emit, partial), gradients, group.index, fresh)
-        with emit.loop(whole, end) as single:
-            _accumulate(
-                emit, emit.sum_of_lanes(_product(emit, single.index, own, chunk)), gradients, single.index, fresh
-            )
+        for group in (lanes, REST, 1):
+            begin = _groups(emit, begin, end, own, chunk, group)
+
+
+def _groups(
+    emit: Emitter, begin: ir.Value, end: ir.Value, own: list[ir.Value], chunk: ir.Value, group: int
+) -> ir.Value:
+    """The gradients from `begin` on, as many whole groups as fit before `end`; returns where they end."""
+    gradients = emit.function.args[5]
+    builder = emit.builder
+    whole = builder.add(begin, builder.and_(builder.sub(end, begin), i64(-group)))
+    fresh = builder.icmp_signed("==", chunk, i64(0))
+    with emit.loop(begin, whole, step=group) as first:
+        partial = [_product(emit, builder.add(first.index, i64(j)), own, chunk) for j in range(group)]
+        sums = emit.sum_of_lanes(partial[0]) if group == 1 else sums_of_vectors(emit, partial)
+        _accumulate(emit, sums, gradients, first.index, fresh)
+    return whole
 
 
 def _product(emit: Emitter, nonzero: ir.Value, own: list[ir.Value], chunk: ir.Value) -> ir.Value:
@@ -73,10 +84,11 @@ def _accumulate(emit: Emitter, amount: ir.Value, base: ir.Value, index: ir.Value
 
 
 def sums_of_vectors(emit: Emitter, vectors: list[ir.Value]) -> ir.Value:
-    """A vector whose lane j is the sum of the lanes of vectors[j].
+    """A vector whose lane j is the sum of the lanes of vectors[j]; their number is a power of 2, at most `lanes`.
 
     At every distance 1, 2, 4, ... two vectors become one: lanes whose number has the distance's bit come from the
-    second, and each lane takes in the one at that distance.
+    second, and each lane takes in the one at that distance. Fewer vectors than lanes leave sums in several parts, which
+    are folded.
     """
     lanes, distance = emit.lanes, 1
     while len(vectors) > 1:
@@ -86,7 +98,12 @@ def sums_of_vectors(emit: Emitter, vectors: list[ir.Value]) -> ir.Value:
             crossed = [(j ^ distance) + lanes if j & distance else j ^ distance for j in range(lanes)]
             halved.append(emit.builder.fadd(emit.shuffled(a, b, kept), emit.shuffled(a, b, crossed)))
         vectors, distance = halved, 2 * distance
-    return vectors[0]
+    total, left = vectors[0], lanes
+    while left > distance:
+        left //= 2
+        low, high = range(left), range(left, 2 * left)
+        total = emit.builder.fadd(emit.shuffled(total, total, low), emit.shuffled(total, total, high))
+    return total
 
 
 SAMPLED_PRODUCT = Kernel("sampled_product", emit_sampled_product)

@@ -37,15 +37,11 @@ class Batches:
         self._order = torch.empty(0, dtype=torch.int64)
         self._inputs = torch.empty(self.size, *examples.inputs.shape[1:])
         self._targets = torch.empty(self.size, dtype=torch.int64)
+        self._in_order = torch.arange(self.size)
 
     def at(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of `iteration`, in memory that the next call reuses."""
-        epoch, number = divmod(iteration, self.per_epoch)
-        if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
-            self._order = torch.randperm(len(self.examples), generator=generator)
-            self._epoch = epoch
-        positions = self._order[number * self.size : (number + 1) * self.size]
+        positions = self._positions(iteration)
         count = len(positions)
         inputs = torch.index_select(self.examples.inputs, 0, positions, out=self._inputs[:count])
         targets = torch.index_select(self.examples.targets, 0, positions, out=self._targets[:count])
@@ -53,6 +49,27 @@ class Batches:
             chance = torch.Generator().manual_seed(derive_seed(self.seed, "augment", iteration))
             inputs = augment(inputs, self.augmentation, chance)
         return inputs, targets
+
+    def located(self, iteration: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the batch is: inputs, positions (n,) among them, and targets. All three are contiguous.
+
+        Without augmentation `size` further positions follow in memory, mostly those of the next batch.
+        """
+        if self.augmentation:
+            inputs, targets = self.at(iteration)
+            return inputs.contiguous(), self._in_order[: len(inputs)], targets
+        return self.examples.inputs, self._positions(iteration), self.examples.targets
+
+    def _positions(self, iteration: int) -> Tensor:
+        """Of the batch's examples among all."""
+        epoch, number = divmod(iteration, self.per_epoch)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
+            order = torch.randperm(len(self.examples), generator=generator)
+            self._order = torch.cat([order, order[: self.size]])
+            self._epoch = epoch
+        first = number * self.size
+        return self._order[first : min(first + self.size, len(self.examples))]
 
 
 def draw_batches(examples: Examples, size: int, count: int, seed: int) -> list[tuple[Tensor, Tensor]]:

@@ -19,12 +19,8 @@ from tombola.pruning import Masks
 from tombola.runs.seeds import derive_seed
 from tombola.training.batches import Batches, draw_batches
 from tombola.training.checkpoint import load_checkpoint, save_checkpoint
+from tombola.training.engine import DenseEngine, make_engine
 from tombola.training.evolution import Evolution, Moment, Plan
-from tombola.training.flat import FlatParameters
-from tombola.training.gradients import gradients_of
-from tombola.training.held import Held
-from tombola.training.metrics import evaluate
-from tombola.training.optimizers import OPTIMIZERS
 from tombola.training.recipe import Recipe
 
 
@@ -43,7 +39,7 @@ class Trained:
 
     `early_stop` is the evaluation of minimum validation loss (the first, if several), the early-stop
     iteration of Frankle & Carbin 2019; `early_stop_state` is the model's state there. `masks` are those in force
-    at the end. Where masks evolve, an early stop is looked for among the evaluations after their last change
+    at the end; `engine` is how the steps were computed, `dense` or `sparse`. Where masks evolve, an early stop is looked for among the evaluations after their last change
     only: before it the network is denser than asked for, or has another topology. So `masks` are those of
     `early_stop_state`, too. `iteration` is the one reached, `trained` how many were run (fewer, when training
     began at a later step).
@@ -56,6 +52,7 @@ class Trained:
     iteration: int
     trained: int
     seconds: float
+    engine: str
 
 
 OnEvaluation = Callable[[Evaluation, int], None]
@@ -95,15 +92,13 @@ def fit(
     if checkpoint is not None:
         run.load(checkpoint)
     wanted = dict(capture or {})
-    if run.iteration in wanted:
-        save_tensors(wanted[run.iteration], model.state_dict())
+    run.capture(wanted)
     saved = time.perf_counter()
     model.train()
     # Patience waits until every wanted state is captured.
     while run.iteration < run.total and not (run.out_of_patience and run.iteration >= max(wanted, default=0)):
         run.advance()
-        if run.iteration in wanted:
-            save_tensors(wanted[run.iteration], model.state_dict())
+        run.capture(wanted)
         if run.iteration % run.every == 0 or run.iteration == run.total:
             evaluation = run.evaluate()
             if on_evaluation is not None:
@@ -112,10 +107,14 @@ def fit(
             if checkpoint is not None and due and run.iteration < run.total:
                 run.save(checkpoint, run.seconds + time.perf_counter() - began)
                 saved = time.perf_counter()
+    run.engine.write_back()
     if recipe.patience is not None:
         model.load_state_dict(run.best_state)
     seconds = run.seconds + time.perf_counter() - began
-    return Trained(run.evaluations, run.best, run.best_state, run.masks, run.iteration, run.iteration - first, seconds)
+    trained = run.iteration - first
+    return Trained(
+        run.evaluations, run.best, run.best_state, run.masks, run.iteration, trained, seconds, run.engine.name
+    )
 
 
 @dataclass
@@ -136,7 +135,6 @@ class Training:
     def __post_init__(self) -> None:
         self.iteration = self.first
         self.fingerprint = self._fingerprint()
-        self.flat = FlatParameters(self.model)
         self.batches = Batches(self.data.train, self.recipe.batch_size, self.seed, self.recipe.augmentation)
         self.per_epoch = self.batches.per_epoch
         self.total = self.recipe.length.iterations(self.per_epoch)
@@ -146,10 +144,8 @@ class Training:
             self.updates = self.evolution.plan(self._moment(), self.per_epoch, self.total)
             self.masks = self.evolution.start(self._moment())
         self.settled = max(self.updates, default=-1) + 1
-        self.held = Held(self.flat, self.masks)
-        self.reapply_masks = self.held.reapply
-        self.gradients = gradients_of(self.model, self.flat, self.batches.size)
-        self.optimizer = OPTIMIZERS[self.recipe.optimizer](self.flat.values, self.flat.gradients, self.recipe)
+        evolving = self.evolution is not None
+        self.engine = make_engine(self.model, self.batches, self.recipe, self.masks, evolving=evolving)
 
     @property
     def candidates(self) -> list[Evaluation]:
@@ -169,7 +165,7 @@ class Training:
 
     def advance(self) -> None:
         """One iteration: gradients, update, masks."""
-        self.gradients(*self.batches.at(self.iteration))
+        self.engine.gradients(self.iteration)
         amount = self.updates.get(self.iteration)
         if amount is None:
             self._step()
@@ -177,22 +173,30 @@ class Training:
             self._evolve(amount)
         self.iteration += 1
 
+    def capture(self, wanted: Mapping[int, Path]) -> None:
+        """Writes the state reached to the path that `wanted` has for the iteration, if any."""
+        if self.iteration in wanted:
+            self.engine.write_back()
+            save_tensors(wanted[self.iteration], self.model.state_dict())
+
     def _step(self) -> None:
-        self.optimizer.step(self.recipe.rate_at(self.iteration, self.per_epoch))
-        self.reapply_masks()
+        self.engine.update(self.recipe.rate_at(self.iteration, self.per_epoch))
 
     def _evolve(self, amount: float) -> None:
         """An iteration at which the masks change: after the optimizer step, or in its place."""
         assert self.evolution is not None
+        assert isinstance(self.engine, DenseEngine)
         if not self.evolution.replaces_step:
             self._step()
-        if not bool(torch.isfinite(self.flat.values).all() and torch.isfinite(self.flat.gradients).all()):
+        flat = self.engine.flat
+        if not bool(torch.isfinite(flat.values).all() and torch.isfinite(flat.gradients).all()):
             raise self._diverged("weights or gradients are not finite")
         self._replace_masks(self.evolution.next_masks(self._moment(), amount))
 
     def _replace_masks(self, masks: Masks) -> None:
+        assert isinstance(self.engine, DenseEngine)
         self.masks = masks
-        self.held.replace(masks, self.optimizer.state.values())
+        self.engine.held.replace(masks, self.engine.state.values())
 
     def _moment(self) -> Moment:
         return Moment(self.model, self.masks, self.iteration, self.seed, self._scoring_batches)
@@ -204,12 +208,13 @@ class Training:
 
     def evaluate(self) -> Evaluation:
         """Looks at the validation set and keeps the state if its loss is the lowest so far."""
-        scores = evaluate(self.model, self.data.validation)
+        scores = self.engine.evaluate(self.data.validation)
         if not math.isfinite(scores.loss):
             raise self._diverged(f"the validation loss is {scores.loss}")
         evaluation = Evaluation(self.iteration, scores.loss, scores.accuracy)
         self.evaluations.append(evaluation)
         if self.iteration >= self.settled and self.best is evaluation:
+            self.engine.write_back()
             self.best_state = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
         return evaluation
 
@@ -220,11 +225,12 @@ class Training:
         )
 
     def save(self, path: Path, seconds: float) -> None:
+        self.engine.write_back()
         tensors = {
             "rng": torch.get_rng_state(),
             **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
             **{f"best.{name}": tensor for name, tensor in self.best_state.items()},
-            **{f"optimizer.{name}": tensor for name, tensor in self.optimizer.state.items()},
+            **{f"optimizer.{name}": tensor for name, tensor in self.engine.state.items()},
         }
         if self.evolution is not None:
             tensors |= {f"masks.{name}": mask.keep for name, mask in self.masks.items()}
@@ -243,9 +249,9 @@ class Training:
             found_masks = _part(tensors, "masks.")
             self._replace_masks(Masks.from_tensors({name: found_masks[name] for name in self.masks}))
         self.model.load_state_dict(_part(tensors, "model."))  # copies into the flat vector
+        self.engine.read()
         self.best_state = _part(tensors, "best.")
-        for name, tensor in _part(tensors, "optimizer.").items():
-            self.optimizer.state[name].copy_(tensor)
+        self.engine.load_state(_part(tensors, "optimizer."))
         torch.set_rng_state(tensors["rng"])
 
     def _fingerprint(self) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tombola.errors import TrainingError
 from tombola.pruning import Masks
 
 
@@ -18,9 +17,6 @@ class FlatParameters:
 
     def __init__(self, model: nn.Module) -> None:
         self.parameters = dict(model.named_parameters())
-        odd = [n for n, p in self.parameters.items() if p.dtype != torch.float32 or p.device.type != "cpu"]
-        if odd:
-            raise TrainingError(f"{odd[0]}: training needs float32 parameters on the CPU")
         sizes = [p.numel() for p in self.parameters.values()]
         self.values = torch.cat([p.detach().reshape(-1) for p in self.parameters.values()])
         self.gradients = torch.zeros_like(self.values)

@@ -35,10 +35,13 @@ def evaluate(model: nn.Module, examples: Examples) -> Scores:
             loss += float(functional.cross_entropy(logits, targets, reduction="sum"))
             predictions.append(logits.argmax(1))
     model.train(was_training)
-    predicted = torch.cat(predictions)
-    correct = int((predicted == examples.targets).sum())
-    count = len(examples)
-    return Scores(loss / count, correct / count, macro_f1(predicted, examples.targets), count)
+    return scores_of(loss, torch.cat(predictions), examples.targets)
+
+
+def scores_of(loss: float, predicted: Tensor, targets: Tensor) -> Scores:
+    """The scores of predicted classes (n,); `loss` is summed over the examples."""
+    count = len(targets)
+    return Scores(loss / count, int((predicted == targets).sum()) / count, macro_f1(predicted, targets), count)
 
 
 def macro_f1(predicted: Tensor, targets: Tensor) -> float:

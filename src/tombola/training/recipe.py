@@ -27,6 +27,9 @@ class Recipe(Config):
     warmup: Step = Field(Step(), description="linear rise of the rate from 0 over this length")
     milestones: tuple[Step, ...] = Field((), description="step: where the rate is multiplied by `gamma`")
     gamma: float = Field(0.1, gt=0, le=1)
+    engine: Literal["auto", "dense", "sparse"] = Field(
+        "auto", description="how steps are computed: sparse kernels where they are faster, never, or always"
+    )
     augmentation: tuple[Augmentation, ...] = Field((), description="flip (left to right), crop (shift by up to 4)")
 
     @model_validator(mode="after")

@@ -1,0 +1,127 @@
+"""Engines: how one iteration of training is computed. Two compute the same mathematics, the faster one is taken.
+
+The dense engine multiplies whole matrices and puts removed weights back to 0; the sparse engine knows kept weights
+only. They agree up to rounding, and each continues its own trainings to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tombola.data import Examples
+from tombola.errors import KernelError, TrainingError
+from tombola.kernels.target import host
+from tombola.pruning import Masks
+from tombola.training.batches import Batches
+from tombola.training.flat import FlatParameters
+from tombola.training.gradients import gradients_of, linear_chain
+from tombola.training.held import Held
+from tombola.training.metrics import Scores, evaluate
+from tombola.training.optimizers import OPTIMIZERS
+from tombola.training.recipe import Recipe
+from tombola.training.sparse.crossover import sparse_layers
+from tombola.training.sparse.engine import SparseEngine
+
+EngineName = Literal["dense", "sparse"]
+
+
+class Engine(Protocol):
+    """One training's way to compute. `state` is what a checkpoint must keep beside the model's weights."""
+
+    name: EngineName
+
+    def gradients(self, iteration: int) -> None:
+        """Computes the gradients of an iteration's batch."""
+
+    def update(self, rate: float) -> None:
+        """An optimizer step with learning rate `rate`; removed weights are 0 after it."""
+
+    def evaluate(self, examples: Examples) -> Scores:
+        """The scores of the network as it is."""
+
+    def write_back(self) -> None:
+        """Makes the model's parameters those reached so far."""
+
+    def read(self) -> None:
+        """Goes on from the model's parameters, which somebody has changed."""
+
+    @property
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from a stored `state`."""
+
+
+class DenseEngine:
+    """Whole matrices, any network, masks that may change. The model's parameters are always those reached so far."""
+
+    name: EngineName = "dense"
+
+    def __init__(self, model: nn.Module, batches: Batches, recipe: Recipe, masks: Masks) -> None:
+        self.model = model
+        self.batches = batches
+        self.flat = FlatParameters(model)
+        self.held = Held(self.flat, masks)
+        self._gradients = gradients_of(model, self.flat, batches.size)
+        self.optimizer = OPTIMIZERS[recipe.optimizer](self.flat.values, self.flat.gradients, recipe)
+
+    def gradients(self, iteration: int) -> None:
+        self._gradients(*self.batches.at(iteration))
+
+    def update(self, rate: float) -> None:
+        self.optimizer.step(rate)
+        self.held.reapply()
+
+    def evaluate(self, examples: Examples) -> Scores:
+        return evaluate(self.model, examples)
+
+    def write_back(self) -> None:
+        """The parameters are views of the vector that training changes: nothing to do."""
+
+    def read(self) -> None:
+        """Nothing to do, either."""
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return self.optimizer.state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        for name, tensor in state.items():
+            self.optimizer.state[name].copy_(tensor)
+
+
+def make_engine(model: nn.Module, batches: Batches, recipe: Recipe, masks: Masks, *, evolving: bool = False) -> Engine:
+    """The engine that the recipe asks for; with `auto` the faster one for these masks.
+
+    Raises TrainingError where `sparse` is asked for and cannot be had, and for parameters that no engine trains.
+    """
+    odd = [n for n, p in model.named_parameters() if p.dtype != torch.float32 or p.device.type != "cpu"]
+    if odd:
+        raise TrainingError(f"{odd[0]}: training needs float32 parameters on the CPU")
+    obstacle = _obstacle(model, evolving)
+    if recipe.engine == "sparse" and obstacle:
+        raise TrainingError(f"the engine sparse {obstacle}; set the engine to auto or dense")
+    layers = linear_chain(model)
+    if recipe.engine == "dense" or obstacle or layers is None:
+        return DenseEngine(model, batches, recipe, masks)
+    sparse = sparse_layers(model, layers, masks, everything=recipe.engine == "sparse")
+    if not any(sparse):
+        return DenseEngine(model, batches, recipe, masks)
+    return SparseEngine(model, layers, sparse, batches, recipe, masks)
+
+
+def _obstacle(model: nn.Module, evolving: bool) -> str | None:
+    """Why there can be no sparse engine, if so."""
+    if evolving:
+        return "cannot follow masks that change while a network learns"
+    if linear_chain(model) is None:
+        return "needs a chain of Linear and ReLU layers"
+    try:
+        host()
+    except KernelError as error:
+        return f"does not run here: {error}"
+    return None

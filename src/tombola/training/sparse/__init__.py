@@ -1,0 +1,1 @@
+"""Exact sparse training steps for chains of Linear and ReLU layers: only kept weights are computed and updated."""

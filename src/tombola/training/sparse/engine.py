@@ -1,0 +1,153 @@
+"""The sparse engine: one iteration of a chain of Linear and ReLU layers, on kept weights alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tombola.data import Examples
+from tombola.kernels.layouts import GATHER_PANEL, PREFETCH_ROWS
+from tombola.kernels.losses import CROSS_ENTROPY_GRADIENT
+from tombola.kernels.program import Place, Step, Where
+from tombola.kernels.steps import from_panel, to_panel
+from tombola.kernels.target import host
+from tombola.pruning import Masks
+from tombola.training.batches import Batches
+from tombola.training.metrics import Scores, scores_of
+from tombola.training.recipe import Recipe
+from tombola.training.sparse.layers import DenseLayer, Layer, SparseLayer
+from tombola.training.sparse.live import Live
+from tombola.training.sparse.operations import Operation, Sequence
+from tombola.training.sparse.updates import make_update
+
+EVALUATED = 64
+"""Examples of an evaluation at a time."""
+
+INPUTS, POSITIONS, TARGETS = (Where(place) for place in (Place.INPUT, Place.OUTPUT, Place.WORKSPACE))
+"""What the three addresses of a training step are: of examples, of positions among them, and of targets."""
+
+
+class SparseEngine:
+    """Trains the kept weights of `layers`, those that `sparse` says on sparse kernels, the others on dense ones.
+
+    The model's own parameters lag behind until `write_back`. A layer without a mask keeps all its weights.
+    """
+
+    name: Literal["dense", "sparse"] = "sparse"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: list[nn.Linear],
+        sparse: list[bool],
+        batches: Batches,
+        recipe: Recipe,
+        masks: Masks,
+    ) -> None:
+        self.batches = batches
+        width = _width(batches.size)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self.layers: list[Layer] = []
+        for linear, on_kernels in zip(layers, sparse, strict=True):
+            name, relu = names[id(linear.weight)], linear is not layers[-1]
+            keep = masks[name].keep if name in masks else torch.ones_like(linear.weight, dtype=torch.bool)
+            self.layers.append(SparseLayer(linear, keep, relu, width) if on_kernels else DenseLayer(linear, keep, relu))
+        self.live = Live(sum(layer.count + layer.linear.out_features for layer in self.layers))
+        for layer in self.layers:
+            layer.attach(self.live)
+        self.read()
+        self.write_back()  # removed weights are 0 from now on
+        self._update = make_update(self.live, recipe)
+        self._steps: dict[int, Sequence] = {}
+        self._evaluations: dict[int, Sequence] = {}
+
+    def gradients(self, iteration: int) -> None:
+        inputs, positions, targets = self.batches.located(iteration)
+        count = len(positions)
+        if count not in self._steps:
+            self._steps[count] = self._step(count)
+        self._steps[count](inputs.data_ptr(), positions.data_ptr(), targets.data_ptr())
+
+    def update(self, rate: float) -> None:
+        self._update(rate)
+
+    def read(self) -> None:
+        for layer in self.layers:
+            layer.read()
+
+    def write_back(self) -> None:
+        for layer in self.layers:
+            layer.write_back()
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return self._update.state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        self._update.load_state(state)
+
+    def evaluate(self, examples: Examples) -> Scores:
+        logits = torch.empty(len(examples), self.layers[-1].linear.out_features)
+        inputs = examples.inputs.reshape(len(examples), -1).contiguous()
+        for first in range(0, len(examples), EVALUATED):
+            count = min(EVALUATED, len(examples) - first)
+            if count not in self._evaluations:
+                self._evaluations[count] = self._evaluation(count)
+            self._evaluations[count](inputs[first:].data_ptr(), logits[first:].data_ptr(), 0)
+        loss = float(functional.cross_entropy(logits, examples.targets, reduction="sum"))
+        return scores_of(loss, logits.argmax(1), examples.targets)
+
+    def _step(self, count: int) -> Sequence:
+        """All gradients of a batch of `count` examples."""
+        panels = self._panels(_width(count))
+        deltas = [torch.zeros_like(panel) for panel in panels]
+        features, width = panels[0].shape
+        first = Step(GATHER_PANEL, (POSITIONS, count, features, INPUTS, Where(panels[0].numpy()), width))
+        operations: list[Operation] = [first, *self._forward(panels)]
+        logits, delta = Where(panels[-1].numpy()), Where(deltas[-1].numpy())
+        classes = panels[-1].shape[0]
+        operations.append(Step(CROSS_ENTROPY_GRADIENT, (POSITIONS, TARGETS, count, classes, logits, delta, width)))
+        for number in range(len(self.layers) - 1, -1, -1):
+            layer, own, below = self.layers[number], deltas[number + 1], panels[number]
+            operations += layer.backward(own, below)
+            if number:
+                operations += layer.below(own, below, deltas[number])
+        return Sequence(operations if self.batches.augmentation else _prefetching(operations, count, features))
+
+    def _evaluation(self, count: int) -> Sequence:
+        """The logits of `count` examples at INPUT, to OUTPUT."""
+        panels = self._panels(_width(count))
+        (features, width), classes = panels[0].shape, panels[-1].shape[0]
+        begin = to_panel(count, features, Where(Place.INPUT), Where(panels[0].numpy()), width)
+        end = from_panel(count, classes, Where(panels[-1].numpy()), width, Where(Place.OUTPUT))
+        return Sequence([begin, *self._forward(panels), end])
+
+    def _forward(self, panels: list[Tensor]) -> list[Operation]:
+        steps = zip(self.layers, panels[:-1], panels[1:], strict=True)
+        return [operation for layer, x, y in steps for operation in layer.forward(x, y)]
+
+    def _panels(self, width: int) -> list[Tensor]:
+        """The activations: the inputs', then those after every layer."""
+        features = [self.layers[0].linear.in_features, *(layer.linear.out_features for layer in self.layers)]
+        return [torch.zeros(count, width) for count in features]
+
+
+def _prefetching(operations: list[Operation], count: int, features: int) -> list[Operation]:
+    """The operations, and after each of them some rows of the next batch are asked for."""
+    share = -(-count // len(operations))
+    result: list[Operation] = []
+    for number, operation in enumerate(operations):
+        first = number * share
+        rows = max(0, min(share, count - first))
+        result += [operation, Step(PREFETCH_ROWS, (POSITIONS, count + first, rows, features, INPUTS))]
+    return result
+
+
+def _width(count: int) -> int:
+    """Of a panel that holds `count` examples."""
+    lanes = host().lanes
+    return -(-count // lanes) * lanes

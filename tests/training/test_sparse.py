@@ -1,0 +1,301 @@
+"""Sparse steps: the dense engine's mathematics on kept weights alone."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tombola.data import DataConfig, DataSet, Examples, load_data
+from tombola.errors import KernelError, TrainingError
+from tombola.models import ModelSpec, build
+from tombola.models.tensors import content_sha256
+from tombola.pruning import Mask, Masks, prune
+from tombola.training import Recipe, fit
+from tombola.training import engine as engines
+from tombola.training.batches import Batches
+from tombola.training.engine import make_engine
+from tombola.training.evolution import Gradual
+from tombola.training.fit import Evaluation, Training
+from tombola.training.gradients import linear_chain
+from tombola.training.metrics import evaluate
+from tombola.training.optimizers import OPTIMIZERS
+from tombola.training.sparse.crossover import CROSSOVER
+from tombola.training.sparse.engine import SparseEngine
+from tombola.training.sparse.live import Live
+from tombola.training.sparse.updates import make_update
+
+OPTIMIZER_RECIPES = [
+    {"optimizer": "sgd", "learning_rate": 0.1},
+    {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4},
+    {"optimizer": "adam", "weight_decay": 1e-3},
+    {"optimizer": "adamw", "weight_decay": 1e-2},
+]
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataSet:
+    return load_data(DataConfig(name="digits", validation=250), 0)
+
+
+def lenet(data: DataSet) -> nn.Module:
+    shape = data.input_shape
+    return build(ModelSpec(input_shape=shape, classes=10, seed=7, initialisation="glorot-normal"))
+
+
+def recipe(**changes: object) -> Recipe:
+    return Recipe(**{"length": "60it", "evaluate_every": "10it", "learning_rate": 1.2e-3, **changes})
+
+
+def chain(widths: list[int], seed: int) -> nn.Sequential:
+    torch.manual_seed(seed)
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def random_masks(model: nn.Module, densities: list[float]) -> Masks:
+    """Of the given densities; some layers may keep nothing, some rows certainly do."""
+    weights = {name: p for name, p in model.named_parameters() if p.dim() == 2}
+    drawn = zip(weights.items(), densities, strict=True)
+    return Masks({name: Mask(torch.rand_like(weight) < density) for (name, weight), density in drawn})
+
+
+def sparse_engine(
+    model: nn.Module, masks: Masks, examples: Examples, on_kernels: list[bool], **recipe_: object
+) -> SparseEngine:
+    chosen = recipe(**recipe_)
+    batches = Batches(examples, chosen.batch_size, 3, chosen.augmentation)
+    layers = linear_chain(model)
+    assert layers is not None
+    return SparseEngine(model, layers, on_kernels, batches, chosen, masks)
+
+
+def exact_gradients(model: nn.Module, masks: Masks, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """By autograd in float64, of the masked network; 0 at removed weights."""
+    parameters = {name: p.detach().double().requires_grad_() for name, p in model.named_parameters()}
+    held = {n: p * masks[n].keep if n in masks else p for n, p in parameters.items()}
+    functional.cross_entropy(torch.func.functional_call(model.double(), held, inputs.double()), targets).backward()
+    model.float()
+    return {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
+
+
+def engine_gradients(engine: SparseEngine) -> dict[str, Tensor]:
+    """What the engine computed, laid out like the module's weights."""
+    found = {}
+    for number, layer in enumerate(engine.layers):
+        dense = torch.zeros(layer.linear.weight.numel())
+        dense[layer._places()] = layer.weight_gradients
+        found[f"{2 * number}.weight"] = dense.view_as(layer.linear.weight)
+        found[f"{2 * number}.bias"] = layer.bias_gradients
+    return found
+
+
+class TestGradients:
+    @settings(max_examples=40, deadline=None)
+    @given(
+        batch=st.sampled_from([1, 3, 16, 60, 64, 100, 128]),
+        widths=st.lists(st.integers(1, 70), min_size=2, max_size=4),
+        density=st.sampled_from([0.0, 0.03, 0.2, 0.7, 1.0]),
+        choice=st.integers(0, 15),
+        seed=st.integers(0, 99),
+    )
+    def test_equal_float64_at_every_step(
+        self, batch: int, widths: list[int], density: float, choice: int, seed: int
+    ) -> None:
+        """Any shapes, batches that end in a smaller one, sparse and dense layers in any mixture."""
+        model = chain([*widths, 4], seed)
+        count = len(widths)
+        masks = random_masks(model, [density] * count)
+        inputs = torch.randn(150, widths[0]) * (torch.rand(150, widths[0]) < 0.5)
+        examples = Examples(inputs, torch.randint(0, 4, (150,)))
+        on_kernels = [bool(choice >> number & 1) for number in range(count)]
+        engine = sparse_engine(model, masks, examples, on_kernels, batch_size=batch, learning_rate=0.05)
+        batches = Batches(examples, batch, 3)
+        for iteration in range(min(4, batches.per_epoch + 1)):
+            engine.write_back()
+            exact = exact_gradients(model, masks, *batches.at(iteration))
+            engine.gradients(iteration)
+            for name, found in engine_gradients(engine).items():
+                torch.testing.assert_close(found.double(), exact[name], rtol=2e-5, atol=1e-6)
+            engine.update(0.05)
+
+    def test_of_lenet_on_digits_over_a_training(self, digits: DataSet) -> None:
+        model = lenet(digits)
+        masks = prune(model, 0.9)
+        training = Training(model, digits, recipe(engine="sparse"), masks, seed=3)
+        assert isinstance(training.engine, SparseEngine)
+        batches = Batches(digits.train, 60, 3)
+        for iteration in range(25):  # 22 and a smaller one are an epoch
+            training.engine.write_back()
+            exact = exact_gradients(model, masks, *batches.at(iteration))
+            training.engine.gradients(iteration)
+            for layer in training.engine.layers:
+                name = next(n for n, p in model.named_parameters() if p is layer.linear.weight)
+                kept = exact[name].reshape(-1)[layer._places()]
+                torch.testing.assert_close(layer.weight_gradients.double(), kept, rtol=1e-4, atol=1e-7)
+            training.engine.update(1.2e-3)
+
+    def test_of_augmented_batches(self) -> None:
+        model = nn.Sequential(nn.Flatten(), *chain([64, 20, 10], 1))
+        images = torch.rand(90, 1, 8, 8)
+        examples = Examples(images, torch.randint(0, 10, (90,)))
+        masks = random_masks(model, [0.3, 0.3])
+        engine = sparse_engine(model, masks, examples, [True, True], batch_size=40, augmentation=("flip", "crop"))
+        batches = Batches(examples, 40, 3, ("flip", "crop"))
+        for iteration in range(3):
+            engine.gradients(iteration)
+            exact = exact_gradients(model, masks, *batches.at(iteration))
+            torch.testing.assert_close(engine.layers[1].bias_gradients.double(), exact["3.bias"], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("options", OPTIMIZER_RECIPES)
+@pytest.mark.parametrize("density", [0.2, 0.05])
+def test_losses_are_those_of_the_dense_engine(options: dict, density: float, digits: DataSet) -> None:
+    """Within 1e-6 over a hundred steps."""
+    trainings = []
+    for engine in ("dense", "sparse"):
+        model = lenet(digits)
+        trainings.append(Training(model, digits, recipe(engine=engine, **options), prune(model, 1 - density), seed=5))
+    for _ in range(100):
+        losses = []
+        for training in trainings:
+            training.advance()
+            losses.append(training.engine.evaluate(digits.validation).loss)
+        assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert losses[0] < 2.28  # it learns
+
+
+def test_losses_on_mnist(data_home_with_mnist: Path) -> None:
+    data = load_data(DataConfig(name="mnist"), 0, data_home_with_mnist)
+    trainings = []
+    for engine in ("dense", "sparse"):
+        model = lenet(data)
+        trainings.append(Training(model, data, recipe(engine=engine), prune(model, 0.9), seed=5))
+    for step in range(100):
+        for training in trainings:
+            training.advance()
+        if step % 10 == 9:
+            dense, sparse = (training.engine.evaluate(data.validation).loss for training in trainings)
+            assert dense == pytest.approx(sparse, abs=1e-6)
+    assert dense < 1
+
+
+@pytest.mark.parametrize("options", OPTIMIZER_RECIPES)
+def test_updates_are_those_of_the_dense_engine(options: dict) -> None:
+    torch.manual_seed(0)
+    live, chosen = Live(500), recipe(**options)
+    live.values.copy_(torch.randn(live.count))
+    values, gradients = live.values.clone(), torch.zeros(live.count)
+    peer, mine = OPTIMIZERS[chosen.optimizer](values, gradients, chosen), make_update(live, chosen)
+    for step in range(50):
+        gradients.copy_(torch.randn(live.count) * 10.0 ** (step % 5 - 4))
+        live.gradients.copy_(gradients)
+        peer.step(1e-2)
+        mine(1e-2)
+        torch.testing.assert_close(live.values, values, rtol=1e-5, atol=2e-6)
+
+
+def kill_at(iteration: int):
+    def stop(evaluation: Evaluation, total: int) -> None:
+        if evaluation.iteration == iteration:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+@pytest.mark.parametrize("options", OPTIMIZER_RECIPES)
+def test_a_killed_sparse_training_ends_bit_identically(options: dict, digits: DataSet, tmp_path: Path) -> None:
+    chosen = recipe(engine="sparse", **options)
+
+    def train(**more: object) -> tuple[str, list[Evaluation], str]:
+        model = lenet(digits)
+        masks = prune(model, 0.9)
+        trained = fit(model, digits, chosen, masks, 5, **more)  # type: ignore[arg-type]
+        assert masks.removed_nonzeros(model) == 0
+        return content_sha256(model.state_dict()), trained.evaluations, content_sha256(trained.early_stop_state)
+
+    whole = train()
+    path = tmp_path / "checkpoint.safetensors"
+    for iteration in (20, 50):
+        with pytest.raises(KeyboardInterrupt):
+            train(checkpoint=path, checkpoint_seconds=0, on_evaluation=kill_at(iteration))
+    seen: list[int] = []
+    assert train(checkpoint=path, on_evaluation=lambda e, _: seen.append(e.iteration)) == whole
+    assert seen == [50, 60]
+
+
+def test_captured_states_are_those_reached(digits: DataSet, tmp_path: Path) -> None:
+    from tombola.models.tensors import load_tensors
+
+    def train(length: str, **more: object) -> nn.Module:
+        model = lenet(digits)
+        fit(model, digits, recipe(engine="sparse", length=length), prune(model, 0.9), 5, **more)  # type: ignore[arg-type]
+        return model
+
+    path = tmp_path / "state.safetensors"
+    train("60it", capture={30: path})
+    stored = load_tensors(path)
+    for name, tensor in train("30it").state_dict().items():
+        assert torch.equal(stored[name], tensor)
+
+
+class TestChoice:
+    def test_auto_trains_sparse_layers_on_kernels_and_others_not(self, digits: DataSet) -> None:
+        model = lenet(digits)
+        masks = random_masks(model, [0.1, CROSSOVER + 0.2, 0.1])
+        engine = make_engine(model, Batches(digits.train, 60, 0), recipe(), masks)
+        assert isinstance(engine, SparseEngine)
+        assert [type(layer).__name__ for layer in engine.layers] == ["SparseLayer", "DenseLayer", "SparseLayer"]
+
+    def test_auto_leaves_dense_networks_and_other_shapes_alone(self, digits: DataSet) -> None:
+        model = lenet(digits)
+        batches = Batches(digits.train, 60, 0)
+        assert make_engine(model, batches, recipe(), Masks.full(model)).name == "dense"
+        other = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.Tanh(), nn.Linear(30, 10))
+        assert make_engine(other, batches, recipe(), prune(other, 0.9)).name == "dense"
+
+    def test_sparse_is_refused_where_it_cannot_be(self, digits: DataSet) -> None:
+        other = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.Tanh(), nn.Linear(30, 10))
+        with pytest.raises(TrainingError, match=r"needs a chain of Linear and ReLU layers; set the engine to auto"):
+            fit(other, digits, recipe(engine="sparse"), prune(other, 0.9), 0)
+        model = lenet(digits)
+        gradual = Gradual(sparsity=0.9, end="20it", every="5it")
+        with pytest.raises(TrainingError, match="masks that change"):
+            fit(model, digits, recipe(engine="sparse"), Masks.full(model), 0, evolution=gradual)
+
+    def test_without_kernels_auto_is_dense(self, digits: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+        def nowhere() -> None:
+            raise KernelError("no vectors here")
+
+        monkeypatch.setattr(engines, "host", nowhere)
+        model = lenet(digits)
+        assert fit(model, digits, recipe(), prune(model, 0.9), 0).engine == "dense"
+        with pytest.raises(TrainingError, match="no vectors here"):
+            fit(model, digits, recipe(engine="sparse"), prune(model, 0.9), 0)
+
+
+def test_evaluation_is_the_models_own(digits: DataSet) -> None:
+    model = lenet(digits)
+    training = Training(model, digits, recipe(), prune(model, 0.9), seed=3)
+    for _ in range(20):
+        training.advance()
+    mine = training.engine.evaluate(digits.test)
+    training.engine.write_back()
+    theirs = evaluate(model, digits.test)
+    assert (mine.accuracy, mine.f1, mine.examples) == (theirs.accuracy, theirs.f1, theirs.examples)
+    assert mine.loss == pytest.approx(theirs.loss, abs=1e-6)
+
+
+def test_divergence_is_seen(digits: DataSet) -> None:
+    """A ReLU must not turn what is not a number into 0."""
+    model = lenet(digits)
+    with pytest.raises(TrainingError, match="diverged, lower the learning rate"):
+        fit(model, digits, recipe(engine="sparse", optimizer="sgd", learning_rate=1e20), prune(model, 0.9), 0)
