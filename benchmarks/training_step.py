@@ -5,7 +5,8 @@
 Three ways take turns in short blocks within one run, so that a noisy machine disturbs all alike; the figures
 are medians over blocks, of milliseconds per step:
 
-* tombola: gather the batch, gradients, optimizer, masks, as `tombola imp` trains;
+* tombola: gather the batch, gradients, optimizer, masks: the dense step of `tombola imp` (`sparse_training.py` has the
+  sparse one);
 * plain: a DataLoader over tensors, torch.nn.utils.prune, autograd and torch.optim with its defaults;
 * floor: the step's eight matrix products alone, on the same shapes, in preallocated memory.
 
@@ -75,7 +76,12 @@ def main() -> None:
 def measured(case: Case, data: DataSet, options: argparse.Namespace) -> list[str]:
     """One row of the table: all three ways of one case, interleaved."""
     recipe = Recipe(
-        optimizer=case.optimizer, batch_size=case.batch, learning_rate=1e-3, length="1000000it", evaluate_every="1ep"
+        optimizer=case.optimizer,
+        batch_size=case.batch,
+        learning_rate=1e-3,
+        length="1000000it",
+        evaluate_every="1ep",
+        engine="dense",
     )
     spec = ModelSpec(input_shape=(1, 28, 28), classes=10, seed=0)
     masks = prune(build(spec), 1 - options.density)

@@ -40,6 +40,12 @@ RewindMode = Annotated[
     str | None, typer.Option(help="One of the run's modes of rewinding, e.g. step:500it; default its first.")
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes of one thread each; default one per core.")]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, dense or sparse: kernels for kept weights where faster, never, always. Default: the config's."
+    ),
+]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder of `tombola imp`.")]
 
 
@@ -57,6 +63,7 @@ def imp(
     replicates: Annotated[
         int | None, typer.Option(help="Number of replicates; a larger one extends a finished run.")
     ] = None,
+    engine: Engine = None,
     workers: Workers = None,
     data_dir: DataDir = None,
     dry_run: Annotated[
@@ -78,7 +85,7 @@ def imp(
         from tombola.studies.lottery.study import run_study
         from tombola.studies.lottery.terminal import show_result, watching
 
-        overrides = [*(set_ or []), *([f"replicates={replicates}"] if replicates is not None else [])]
+        overrides = [*(set_ or []), *_override("replicates", replicates), *_override("training.engine", engine)]
         study = load_config(config, LotteryConfig, overrides)
         console = _console()
         if dry_run:
@@ -101,6 +108,11 @@ def imp(
             typer.echo(
                 f"Asked for {study.replicates} replicates; the run has {result.config.replicates}, all are shown."
             )
+
+
+def _override(key: str, value: object) -> list[str]:
+    """An option as `--set` would have it; nothing where it was not given."""
+    return [] if value is None else [f"{key}={value}"]
 
 
 @app.command()
@@ -206,6 +218,7 @@ def train(
     config: Annotated[Path, typer.Argument(help="A YAML config, such as configs/train_lenet5.yaml.")],
     set_: SetOption = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the run folders.")] = Path("runs"),
+    engine: Engine = None,
     data_dir: DataDir = None,
     debug: Debug = False,
 ) -> None:
@@ -223,7 +236,7 @@ def train(
         from tombola.studies.single.train import train as train_parent
 
         console = _console()
-        wanted = load_config(config, TrainConfig, set_ or [])
+        wanted = load_config(config, TrainConfig, [*(set_ or []), *_override("training.engine", engine)])
         with following(console) as follower:
             result = train_parent(wanted, out, data_dir, follower)
         show(console, result)

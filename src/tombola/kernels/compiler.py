@@ -33,10 +33,14 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A kernel in memory: to call from Python with its arguments, and the address at which a program enters it."""
+    """A kernel in memory: to call from Python with its arguments, and the address at which a program enters it.
+
+    `pointers` says of each argument whether it is an address.
+    """
 
     call: Callable[..., None]
     entry: int
+    pointers: tuple[bool, ...]
 
 
 class _Compiler:
@@ -58,7 +62,8 @@ class _Compiler:
             tracker = library.link(self.jit, kernel.name)
             self.trackers.append(tracker)
             call = ctypes.CFUNCTYPE(None, *map(_ctype, function.args))(tracker[kernel.name])
-            self.kernels[kernel] = Compiled(call, tracker[entry])
+            pointers = tuple(argument.type == POINTER for argument in function.args)
+            self.kernels[kernel] = Compiled(call, tracker[entry], pointers)
         return self.kernels[kernel]
 
 

@@ -67,7 +67,9 @@ def _to_panel(emit: Emitter, sizes: Sequence[ir.Value], x: ir.Value, y: ir.Value
 
 
 def emit_from_panel(module: ir.Module, name: str, lanes: int) -> None:
-    """name(count, features, x, width, y): y[e·features + f] = x[f·width + e] for e < count <= width."""
+    """name(count, features, x, width, y): y[e·features + f] = x[f·width + e] for e < count.
+
+    `width` is a multiple of `lanes` that holds `count` examples."""
     emit = Emitter.begin(module, name, [INT64, INT64, POINTER, INT64, POINTER], lanes)
     count, features, x, width, y = emit.function.args
     builder = emit.builder

@@ -75,7 +75,7 @@ def _block(keep: NDArray[np.bool_], first: int, width: int) -> Block:
 
 
 def values_of(matrix: Floats, block: Block) -> Floats:
-    """A block's values, from the matrix of which it has the pattern."""
+    """A block's values, from the matrix (or its entries, row by row) of which it has the pattern."""
     return np.ascontiguousarray(matrix.reshape(-1)[block.places], dtype=np.float32)
 
 

@@ -18,7 +18,7 @@ TILES = 4
 
 
 class Epilogue(IntEnum):
-    """What happens to a sum before it is stored: nothing, max(·, 0), or 0 where the gate is not above 0."""
+    """What happens to a sum before it is stored: nothing, max(·, 0), or 0 where the gate is 0 or below."""
 
     NONE = 0
     RELU = 1
@@ -96,7 +96,7 @@ def _store(emit: Emitter, total: ir.Value, at: ir.Value) -> None:
     with builder.if_then(builder.icmp_signed("==", epilogue, i64(Epilogue.RELU))):
         emit.store(emit.maximum(total, emit.zeros()), y, at)
     with builder.if_then(builder.icmp_signed("==", epilogue, i64(Epilogue.GATE))):
-        open_ = builder.fcmp_ordered(">", emit.load(gate, at, emit.vector), emit.zeros())
+        open_ = builder.fcmp_unordered(">", emit.load(gate, at, emit.vector), emit.zeros())
         emit.store(builder.select(open_, total, emit.zeros()), y, at)
 
 

@@ -20,6 +20,7 @@ from tombola.kernels.compiler import Kernel, compiled
 from tombola.kernels.emit import INT64, POINTER, VOID, Emitter, i64
 from tombola.kernels.target import Target
 
+READABLE = (np.float32, np.int32, np.int64, np.uint16)
 FIELDS = 16
 """64-bit numbers of a step: the kernel's entry and its arguments."""
 
@@ -61,7 +62,10 @@ class Program:
         self.workspace = workspace
         self._table = np.zeros((len(steps), FIELDS), dtype=np.int64)
         for row, step in zip(self._table, self.steps, strict=True):
-            row[0] = compiled(step.kernel, target).entry
+            kernel = compiled(step.kernel, target)
+            if [not isinstance(argument, int) for argument in step.arguments] != list(kernel.pointers):
+                raise KernelError(f"{step.kernel.name} does not take these {len(step.arguments)} arguments")
+            row[0] = kernel.entry
             row[1 : 1 + len(step.arguments)] = [_field(argument) for argument in step.arguments]
         self._address = self._table.ctypes.data
         self._count = len(self.steps)
@@ -79,8 +83,10 @@ def _field(argument: Argument) -> int:
             return (4 * argument.offset << 2) | argument.place
         return _field(argument.place) + (4 * argument.offset << 2)
     if isinstance(argument, np.ndarray):
-        if not argument.flags.c_contiguous:
-            raise KernelError("an array of a program has to be contiguous")
+        if not argument.flags.c_contiguous or argument.dtype not in READABLE:
+            raise KernelError(
+                f"an array of a program has to be contiguous and of numbers that kernels read, not {argument.dtype}"
+            )
         return (argument.ctypes.data << 2) | Place.NOWHERE
     return (int(argument) << 2) | Place.NOWHERE
 

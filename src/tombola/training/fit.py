@@ -39,10 +39,10 @@ class Trained:
 
     `early_stop` is the evaluation of minimum validation loss (the first, if several), the early-stop
     iteration of Frankle & Carbin 2019; `early_stop_state` is the model's state there. `masks` are those in force
-    at the end; `engine` is how the steps were computed, `dense` or `sparse`. Where masks evolve, an early stop is looked for among the evaluations after their last change
-    only: before it the network is denser than asked for, or has another topology. So `masks` are those of
-    `early_stop_state`, too. `iteration` is the one reached, `trained` how many were run (fewer, when training
-    began at a later step).
+    at the end; `engine` is how the steps were computed, `dense` or `sparse`. Where masks evolve, an early stop is
+    looked for among the evaluations after their last change only: before it the network is denser than asked for,
+    or has another topology. So `masks` are those of `early_stop_state`, too. `iteration` is the one reached,
+    `trained` how many were run (fewer, when training began at a later step).
     """
 
     evaluations: list[Evaluation]

@@ -1,0 +1,162 @@
+"""The sparse training step of LeNet-300-100 against our own dense step, and where each layer's crossover is.
+
+    python benchmarks/sparse_training.py [--blocks 25] [--quick]
+
+Both engines train the same network on the same batches in one run, taking turns in short blocks on one thread; figures
+are medians over blocks, with quartiles. Data are random, a fifth of the pixels not 0, and of the shape of MNIST; the
+time does not depend on the values. The dense step is that of `benchmarks/training_step.py`.
+
+The second table takes the layers one by one: forward, gradient of weights and, but for the first layer, gradient of
+inputs, on sparse kernels and by torch's dense products on the same panels. `training/sparse/crossover.py` has its
+conclusion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from tombola.data import DataSet, Examples
+from tombola.models import ModelSpec, build
+from tombola.pruning import prune
+from tombola.reports.tables import Table
+from tombola.runs.folder import machine
+from tombola.training import Recipe
+from tombola.training.fit import Training
+from tombola.training.sparse.crossover import CROSSOVER
+from tombola.training.sparse.layers import DenseLayer, Layer, SparseLayer
+from tombola.training.sparse.live import Live
+from tombola.training.sparse.operations import Sequence
+from training_step import STEPS_PER_BLOCK, interleaved
+
+DENSITIES = (0.8, 0.64, 0.5, 0.35, 0.2, 0.1, 0.05, 0.02, 0.01)
+LAYER_DENSITIES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+SHAPES = ((784, 300), (300, 100), (100, 10))
+WIDTH = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    """An optimizer, a batch, and by density the least wanted speed-up."""
+
+    optimizer: Literal["adam", "sgd"]
+    batch: int
+    momentum: float
+    wanted: Mapping[float, float]
+
+    @property
+    def title(self) -> str:
+        return f"B={self.batch} {'SGD with momentum' if self.momentum else self.optimizer.capitalize()}"
+
+
+CASES = (
+    Case("adam", 64, 0.0, {0.2: 3.5, 0.1: 7.0, 0.05: 13.0}),
+    Case("sgd", 64, 0.9, {}),
+    Case("adam", 128, 0.0, {}),
+)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--blocks", type=int, default=25, help="interleaved blocks per engine (at least 15)")
+    arguments.add_argument("--quick", action="store_true", help="one case, two densities, few blocks: a trial")
+    options = arguments.parse_args()
+    blocks, cases, densities = options.blocks, CASES, DENSITIES
+    if options.quick:
+        blocks, cases, densities = 2, CASES[:1], (0.2, 0.05)
+    torch.set_num_threads(1)
+    data = mnist_shaped(2_000 if options.quick else 55_000)
+    print("## Training: the step\n")
+    print(
+        "Made by `benchmarks/sparse_training.py`: LeNet-300-100, the sparse step against our own dense step in one "
+        f"run. Microseconds, median and quartiles of {blocks} blocks of {STEPS_PER_BLOCK} steps; one thread.\n"
+    )
+    rows = [step_row(case, density, data, blocks) for case in cases for density in densities]
+    print(Table(("Case", "Density", "Dense", "Sparse", "Dense / sparse", "Wanted"), rows).to_markdown())
+    print("\n### Where a layer's crossover is\n")
+    print(
+        f"Batches of {WIDTH}: the products of one layer alone, dense over sparse (above 1 the sparse kernels are "
+        f"faster). `auto` trains a layer on them at densities up to {CROSSOVER:g}.\n"
+    )
+    layers = [layer_row(shape, blocks, densities if options.quick else LAYER_DENSITIES) for shape in SHAPES]
+    shown = tuple(f"{density:g}" for density in (densities if options.quick else LAYER_DENSITIES))
+    print(Table(("Layer", *shown), layers).to_markdown())
+    print(f"\n{machine()['cpu']}, torch {torch.__version__}.")
+
+
+def mnist_shaped(count: int) -> DataSet:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(count, 1, 28, 28, generator=generator)
+    inputs *= torch.rand(count, 1, 28, 28, generator=generator) < 0.2
+    examples = Examples(inputs, torch.randint(0, 10, (count,), generator=generator))
+    few = examples.at(torch.arange(10))
+    return DataSet("random", examples, few, few, 10, "random")
+
+
+def step_row(case: Case, density: float, data: DataSet, blocks: int) -> list[str]:
+    """Both engines at one density."""
+    times = interleaved(
+        {engine: training(case, density, data, engine).advance for engine in ("dense", "sparse")}, blocks
+    )
+    ratio = statistics.median(times["dense"]) / statistics.median(times["sparse"])
+    wanted = case.wanted.get(density)
+    against = "" if wanted is None else f"at least {wanted:g}"
+    return [case.title, f"{density:g}", shown(times["dense"]), shown(times["sparse"]), f"{ratio:.2f} ×", against]
+
+
+def training(case: Case, density: float, data: DataSet, engine: str) -> Training:
+    recipe = Recipe(
+        optimizer=case.optimizer,
+        momentum=case.momentum,
+        batch_size=case.batch,
+        learning_rate=1e-3,
+        length="1000000it",
+        evaluate_every="1ep",
+        engine=engine,
+    )
+    model = build(ModelSpec(input_shape=(1, 28, 28), classes=10, seed=0, initialisation="glorot-normal"))
+    return Training(model, data, recipe, prune(model, 1 - density), seed=0)
+
+
+def layer_row(shape: tuple[int, int], blocks: int, densities: tuple[float, ...]) -> list[str]:
+    """Dense over sparse for one layer at every density."""
+    ratios = []
+    for density in densities:
+        keep = torch.rand(shape[1], shape[0], generator=torch.Generator().manual_seed(0)) < density
+        linear = nn.Linear(*shape)
+        ways = {
+            "sparse": layer_step(SparseLayer(linear, keep, True, WIDTH)),
+            "dense": layer_step(DenseLayer(linear, keep, True)),
+        }
+        times = interleaved(ways, blocks)
+        ratios.append(f"{statistics.median(times['dense']) / statistics.median(times['sparse']):.2f}")
+    return [f"{shape[0]} → {shape[1]}", *ratios]
+
+
+def layer_step(layer: Layer) -> Callable[[], None]:
+    """All products of a layer in a step."""
+    live = Live(layer.count + layer.linear.out_features)
+    layer.attach(live)
+    layer.read()
+    x, delta_below = (torch.rand(layer.linear.in_features, WIDTH) for _ in range(2))
+    y, delta = (torch.rand(layer.linear.out_features, WIDTH) for _ in range(2))
+    operations = [*layer.forward(x, y), *layer.backward(delta, x)]
+    if layer.linear.in_features != SHAPES[0][0]:
+        operations += layer.below(delta, x, delta_below)
+    sequence = Sequence(operations)
+    return lambda: sequence(0, 0, 0)
+
+
+def shown(times: list[float]) -> str:
+    low, middle, high = (1e6 * value for value in statistics.quantiles(times, n=4))
+    return f"{middle:.0f} ({low:.0f}-{high:.0f})"
+
+
+if __name__ == "__main__":
+    main()
