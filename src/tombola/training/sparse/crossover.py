@@ -6,7 +6,7 @@ from torch import nn
 
 from tombola.pruning import Masks
 
-CROSSOVER = 0.7
+CROSSOVER = 0.85
 """Density up to which a layer's sparse step was measured faster than its dense one (`benchmarks/sparse_training.py`).
 
 A number and not a measurement at the beginning of each training, because a measurement would differ from one start to
