@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Small networks are slower on two threads than on one; replicates run as processes instead.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test results-digits results-mnist results-lottery results-criteria benchmark benchmark-prune guide-pictures clean
+.PHONY: help demo test results-digits results-mnist results-lottery results-criteria results-speed benchmark benchmark-prune guide-pictures clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -56,6 +56,12 @@ results-criteria: $(VENV)/.stamp-core  ## rerun the comparisons behind docs/resu
 	$(PY) benchmarks/criteria_results.py runs/compare-lenet5-fashion-* runs/compare-vgg11-cifar10-* \
 	  --images docs/images > docs/results/criteria.md
 
+results-speed: $(VENV)/.stamp-bench  ## find masks, then time sparse inference against dense engines (about 35 minutes)
+	mkdir -p docs/results
+	for network in lenet_300_100 head ffn vgg_head; do $(TOMBOLA) imp configs/speed_$$network.yaml --workers 1; done
+	$(PY) benchmarks/sparse_inference.py runs/lottery-speed-* --json runs/sparse-inference.json > runs/sparse-inference.md
+	(echo "# Speed"; echo; cat runs/sparse-inference.md) > docs/results/speed.md
+
 benchmark-prune: $(VENV)/.stamp-core  ## prune() on 100 million weights against one sort of as many
 	mkdir -p docs/results
 	$(PY) benchmarks/prune_speed.py > docs/results/prune-speed.md
@@ -85,3 +91,6 @@ $(VENV)/.stamp-core: pyproject.toml constraints.txt
 
 $(VENV)/.stamp-test: pyproject.toml constraints.txt
 	$(call install,.[test])
+
+$(VENV)/.stamp-bench: pyproject.toml constraints.txt
+	$(call install,.[bench])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import lottery_results
+import speed_report
 import training_step
 from lottery_results import Finding, agreement
+from speed_report import Measured, Timing
 from tombola.reports.intervals import estimate
 
 PAPER = Finding("x", 1, 0.5, "points", False, lottery_results.better_than_reinit)
@@ -52,3 +56,69 @@ def test_blocks_take_turns_and_the_first_is_not_counted() -> None:
     steps = training_step.STEPS_PER_BLOCK
     assert order == (["a"] * steps + ["b"] * steps) * 4
     assert [len(values) for values in times.values()] == [3, 3]
+
+
+def timing(way: str, seconds: float, **known: object) -> Timing:
+    return Timing(way, **{"error": 1e-7, "seconds": [0.9 * seconds, seconds, 1.1 * seconds], **known})
+
+
+def measured(*sparse: Timing) -> Measured:
+    """A case where bf16 is the fastest and a float32 engine that is wrong the next: neither counts."""
+    engines = [
+        timing("torch eager", 4e-6),
+        timing("exact", 3e-6),
+        timing("wrong", 2e-6, error=1e-3),
+        timing("bf16", 1e-6, error=1e-3, fp32=False),
+        Timing("absent", failed="RuntimeError: no compiler"),
+    ]
+    return Measured("Network", 64, 0.5, {0.9: 5.5}, engines, list(sparse))
+
+
+def test_speed_is_compared_with_the_fastest_engine_that_gives_float32_outputs() -> None:
+    found = timing("ours", 5e-7, sparsity=0.9001, mask="found")
+    slower = timing("ours too", 5e-6, sparsity=0.9001, mask="random")
+    result = measured(found, slower)
+    page = speed_report.document([result], "a machine")
+    assert result.best is not None
+    assert result.best.way == "exact"
+    assert "6.00 (6.00-6.00) | at least 5.5: reached | 8.00 | 2.00 |" in page
+    assert "absent | did not run: RuntimeError: no compiler" in page
+    assert "Of 1 wanted speed-ups 1 were reached." in page
+    assert "sparsity 90.0% (wanted at least 0.95: **NOT kept**)" in page  # that of the random mask
+
+
+def test_a_wrong_or_failed_sparse_network_reaches_nothing() -> None:
+    wrong = timing("ours", 5e-7, sparsity=0.9, mask="found", error=1e-3)
+    failed = Timing("ours", sparsity=0.9, mask="found", failed="KernelError: no")
+    for result in (measured(wrong), measured(failed)):
+        page = speed_report.document([result], "a machine")
+        assert "Of 1 wanted speed-ups 0 were reached." in page
+    assert "Outputs differ" in speed_report.document([measured(wrong)], "a machine")
+
+
+@pytest.mark.parametrize(
+    ("curve", "said"),
+    [
+        ([], "no comparison"),
+        ([(0.0, 1.0), (0.5, 2.0)], "faster than the best dense engine at every sparsity measured, from 0% on"),
+        ([(0.0, 0.5), (0.99, 0.9)], "the best dense engine wins at 99%, the highest sparsity measured"),
+        ([(0.5, 1.1), (0.6, 0.5), (0.8, 1.5)], "up to 60%, ours from 80% on; the crossover is at about 70%"),
+        ([(0.0, 0.5), (0.8, 1.5)], "the best dense engine wins up to 0%, ours from 80% on"),
+    ],
+)
+def test_crossover_is_the_last_one_and_not_guessed_over_a_wide_gap(curve: list[tuple[float, float]], said: str) -> None:
+    assert speed_report.crossover(curve).endswith(said)
+
+
+def test_sparse_inference_measures_and_checks_a_tiny_network(tmp_path: Path) -> None:
+    pytest.importorskip("tombola.compression.runtime")
+    program = Path(speed_report.__file__).with_name("sparse_inference.py")
+    command = [sys.executable, str(program), "--quick", "--seconds", "0.1", "--json", str(tmp_path / "speed.json")]
+    page = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    results = json.loads((tmp_path / "speed.json").read_text())
+    assert [result["batch"] for result in results] == [8, 1]
+    for result in results:
+        timings = result["dense"] + result["sparse"]
+        assert len(timings) == 4
+        assert all(t["failed"] is None and t["error"] <= 1e-5 and len(t["seconds"]) >= 15 for t in timings)
+    assert "### Chain 64-32-16-10, batch 8" in page

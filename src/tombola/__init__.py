@@ -12,7 +12,10 @@ _EXPORTS = {
     "PerLayerRates": "tombola.pruning",
     "prune": "tombola.pruning",
     "load_model": "tombola.models",
+    "load_sparse": "tombola.compression.sparse_files",
     "save_model": "tombola.models",
+    "save_sparse": "tombola.compression.sparse_files",
+    "sparsify": "tombola.compression.runtime",
     "TombolaError": "tombola.errors",
 }
 

@@ -43,7 +43,7 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Processes of one threa
 Engine = Annotated[
     str | None,
     typer.Option(
-        help="auto, dense or sparse: kernels for kept weights where faster, never, always. Default: the config's."
+        help="auto, dense or sparse: compute kept weights alone where that is faster, never, always. Default auto."
     ),
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder of `tombola imp`.")]
@@ -265,6 +265,7 @@ def prune(
     lr: Annotated[float, typer.Option(help="Learning rate of the fine-tuning.")] = 1e-4,
     optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "adam",
     batch_size: Annotated[int, typer.Option(min=1, help="Of fine-tuning and scoring.")] = 64,
+    engine: Engine = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights of a zoo or factory model: .safetensors, or .pt read as weights only.")
     ] = None,
@@ -291,6 +292,7 @@ def prune(
 
         chosen = None if data is None else parse_value(data, "--data")
         length = {"length": finetune, "evaluate_every": "1ep", "optimizer": optimizer, "learning_rate": lr}
+        length |= {} if engine is None else {"engine": engine}
         content = {
             "model": model,
             "weights": weights,

@@ -7,6 +7,7 @@ may run it at once.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -67,13 +68,12 @@ class Program:
                 raise KernelError(f"{step.kernel.name} does not take these {len(step.arguments)} arguments")
             row[0] = kernel.entry
             row[1 : 1 + len(step.arguments)] = [_field(argument) for argument in step.arguments]
-        self._address = self._table.ctypes.data
-        self._count = len(self.steps)
-        self._run = compiled(RUN_STEPS, target).call
+        run = compiled(RUN_STEPS, target).call
+        self._run = functools.partial(run, self._table.ctypes.data, len(self.steps))
 
     def __call__(self, x: int, y: int, workspace: int) -> None:
         """Runs all steps; the arguments are addresses of float32 numbers."""
-        self._run(self._address, self._count, x, y, workspace)
+        self._run(x, y, workspace)
 
 
 def _field(argument: Argument) -> int:

@@ -1,0 +1,203 @@
+"""Sparse inference against the best dense engine, on one thread, on masks that `tombola imp` found on MNIST.
+
+    python benchmarks/sparse_inference.py runs/lottery-speed-* [--seconds 20] [--json speed.json] > speed.md
+    python benchmarks/sparse_inference.py --quick
+
+`make results-speed` makes the runs (configs/speed_*.yaml) and the page. For each network and batch size all engines
+take turns in short blocks within one run, so that a noisy machine disturbs all alike:
+
+* dense, float32: torch eager, torch.compile, ONNX Runtime, OpenVINO; the fastest is what ours is compared with;
+* dense, bfloat16: OpenVINO and torch eager, shown beside, since they do not give float32's outputs;
+* ours: `sparsify` with the mask that was found, and with a random one that keeps as many weights in each layer.
+
+The dense engines run the ticket nearest to 90 %: what they take does not depend on how many weights are 0. Every
+output is compared with torch's in float32 on the same weights. --quick measures only torch eager and ours, on a tiny
+network with random masks, and needs no runs and no other engines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dense_engines import EAGER, ENGINES, Call, Engine, job_of, module_calls, require_packages, versions
+from speed_cases import CASES, QUICK, Case, Source, Variant, from_run, quick_source, variants
+from speed_report import Measured, Timing, document
+from tombola.compression.runtime import sparsify
+from tombola.errors import TombolaError
+from tombola.kernels.target import host
+from tombola.runs.folder import machine
+
+TYPICAL = 0.9
+"""The sparsity of the ticket that the dense engines run."""
+BLOCK = 2e-3
+"""Seconds of a block."""
+LEAST_BLOCKS = 15
+UNDISTURBED = 0.9
+"""A block's computing time over its time, below which it was disturbed."""
+
+
+class Turns:
+    """The ways of one case: each is prepared, checked and kept until all take turns."""
+
+    def __init__(self) -> None:
+        self.timings: dict[str, Timing] = {}
+        self.calls: dict[str, Callable[[], object]] = {}
+
+    def add(self, timing: Timing, prepare: Callable[[], list[Call]], expected: Sequence[Tensor]) -> None:
+        """Keeps a way, with its largest error; one that fails is kept with the reason."""
+        try:
+            with torch.inference_mode():
+                calls = prepare()
+                error = largest_error([call.result() for call in calls], expected)
+        except Exception as failure:
+            reason = " ".join(str(failure).split())[:160]
+            self.timings[timing.way] = replace(timing, failed=f"{type(failure).__name__}: {reason}")
+            return
+        self.timings[timing.way] = replace(timing, error=error)
+        turn = itertools.cycle([call.run for call in calls])
+        self.calls[timing.way] = lambda: next(turn)()
+
+    def take(self, seconds: float) -> list[Timing]:
+        """Every way's timing, the failed ones too, in the order in which they were added."""
+        with torch.inference_mode():
+            times = warm_turns(self.calls, seconds)
+        return [replace(timing, seconds=times.get(way, [])) for way, timing in self.timings.items()]
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("runs", type=Path, nargs="*", help="run folders of `tombola imp configs/speed_*.yaml`")
+    arguments.add_argument("--batches", type=int, nargs="+", default=[64, 1], help="batch sizes (default: 64 1)")
+    arguments.add_argument("--seconds", type=float, default=20, help="how long the ways of a case take turns")
+    arguments.add_argument("--json", type=Path, help="write every measured block to this file")
+    arguments.add_argument("--quick", action="store_true", help="a tiny network, torch eager and ours only")
+    options = arguments.parse_args()
+    torch.set_num_threads(1)
+    if options.quick:
+        results = [measured(QUICK, quick_source(), batch, [EAGER], min(options.seconds, 0.3)) for batch in (8, 1)]
+    elif options.runs:
+        require_packages()
+        try:
+            results = measured_runs(options.runs, options.batches, options.seconds)
+        except TombolaError as error:
+            raise SystemExit(str(error)) from None
+    else:
+        arguments.error("name the run folders of configs/speed_*.yaml, or give --quick; see --help")
+    if options.json:
+        options.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
+    print(document(results, machine_line()))
+
+
+def measured_runs(roots: Sequence[Path], batches: Sequence[int], seconds: float) -> list[Measured]:
+    """All cases whose run is among `roots`, in the order of CASES; a run that no case knows is refused."""
+    sources = dict(from_run(root) for root in roots)
+    if len(sources) < len(roots):
+        raise SystemExit("two of the runs have the same name; give the one that is to be measured")
+    known = [case.run for case in CASES]
+    if odd := sorted(set(sources) - set(known)):
+        raise SystemExit(f"no case is measured on a run named {odd[0]}; known: {', '.join(known)}")
+    results = []
+    for case, batch in itertools.product([case for case in CASES if case.run in sources], batches):
+        print(f"{case.title}, batch {batch} ...", file=sys.stderr, flush=True)
+        results.append(measured(case, sources[case.run], batch, ENGINES, seconds))
+    return results
+
+
+def measured(case: Case, source: Source, batch: int, engines: Sequence[Engine], seconds: float) -> Measured:
+    """Prepares every way of a case at one batch size, checks its outputs, and lets all take turns."""
+    sparse, typical = Turns(), None
+    for variant in variants(case, source, batch):
+        timing = Timing(f"ours, {variant.sparsity:.2%}, {variant.mask}", sparsity=variant.sparsity, mask=variant.mask)
+        sparse.add(timing, partial(sparse_calls, variant), outputs(variant))
+        typical = variant if typical is None else min(typical, variant, key=distance)
+    with job_of(typical.part, typical.batches) as job:
+        dense, expected = Turns(), outputs(typical)
+        for engine in engines:
+            dense.add(Timing(engine.name, fp32=engine.fp32), partial(engine.prepare, job), expected)
+        together = Turns()
+        for turns in (dense, sparse):
+            together.timings |= turns.timings
+            together.calls |= turns.calls
+        timings = together.take(seconds)
+    zeros = float(torch.cat(typical.batches).eq(0).double().mean())
+    wanted = dict(case.wanted.get(batch, {}))
+    shown = len(dense.timings)
+    return Measured(case.title, batch, zeros, wanted, timings[:shown], timings[shown:])
+
+
+def warm_turns(ways: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
+    """Seconds per call of each way, block by block, in turn, every block with warm caches.
+
+    The other ways' weights fill the caches between two blocks of one way. Timed cold, dense weights would pay for
+    being read again and sparse ones hardly: that would flatter us up to threefold at batch 1. So the first call of a
+    block is not timed, and blocks are long beside it.
+    """
+    calls = {way: calls_per_block(call) for way, call in ways.items()}
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until or min(map(len, times.values()), default=LEAST_BLOCKS) < LEAST_BLOCKS:
+        for way, call in ways.items():
+            call()
+            times[way].append(block(call, calls[way]) / calls[way])
+    return times
+
+
+def block(call: Callable[[], object], count: int) -> float:
+    """Seconds of `count` calls; measured again, twice at most, when another process had the core meanwhile."""
+    for _ in range(3):
+        began, computed = time.perf_counter(), time.process_time()
+        for _ in range(count):
+            call()
+        took, computed = time.perf_counter() - began, time.process_time() - computed
+        if computed > UNDISTURBED * took:
+            break
+    return took
+
+
+def calls_per_block(call: Callable[[], object]) -> int:
+    """As many calls as take `BLOCK` seconds, one at least; the fastest of three tells how long one takes."""
+    return max(1, round(BLOCK / min(block(call, 1) for _ in range(3))))
+
+
+def sparse_calls(variant: Variant) -> list[Call]:
+    first = variant.batches[0]
+    return module_calls(sparsify(variant.part, variant.masks, first, batch_sizes=(len(first),)), variant.batches)
+
+
+def distance(variant: Variant) -> tuple[float, bool]:
+    """How far a ticket is from the typical one; of two masks of one sparsity the found one is nearer."""
+    return round(abs(variant.sparsity - TYPICAL), 3), variant.mask == "random"
+
+
+@torch.inference_mode()
+def outputs(variant: Variant) -> list[Tensor]:
+    """What torch makes of the variant's batches in float32."""
+    return [variant.part(batch) for batch in variant.batches]
+
+
+def largest_error(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest difference, relative to the largest output; an output that is not a number gives infinity."""
+    difference = max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True))
+    relative = difference / max(float(b.abs().max()) for b in expected)
+    return relative if relative == relative else float("inf")
+
+
+def machine_line() -> str:
+    target = host()
+    packages = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return f"{machine()['cpu']}, {target.cpu}, {target.lanes} float32 lanes; {packages}"
+
+
+if __name__ == "__main__":
+    main()

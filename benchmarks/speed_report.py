@@ -1,0 +1,198 @@
+"""What was measured of sparse inference, and the page that is written from it. Nothing here measures."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tombola.reports.tables import Table
+
+TOLERANCE = 1e-5
+"""Largest error of a float32 engine, relative to the largest output."""
+LEAST_OF_DENSE = 0.95
+"""The least that ours may reach of our own dense path, at every sparsity."""
+OWN_DENSE = "torch eager"
+INTERPOLATED_GAP = 0.25
+"""Between sparsities further apart than this no crossover is interpolated."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One way's seconds per call, block by block, and its largest error, relative to the largest output.
+
+    `failed` says why there are none. `sparsity` and `mask` (found, random, none) are those of a sparse network.
+    """
+
+    way: str
+    fp32: bool = True
+    sparsity: float | None = None
+    mask: str | None = None
+    error: float | None = None
+    failed: str | None = None
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def exact(self) -> bool:
+        return self.error is not None and self.error <= TOLERANCE
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A case at one batch size: what every way took in the same run. `zeros` is the share of zero inputs."""
+
+    title: str
+    batch: int
+    zeros: float
+    wanted: dict[float, float]
+    dense: list[Timing]
+    sparse: list[Timing]
+
+    @property
+    def best(self) -> Timing | None:
+        """The fastest dense engine of those that gave torch's float32 outputs."""
+        return fastest([timing for timing in self.dense if timing.fp32 and timing.exact])
+
+    @property
+    def best_bf16(self) -> Timing | None:
+        return fastest([timing for timing in self.dense if not timing.fp32])
+
+    @property
+    def own_dense(self) -> Timing:
+        return next(timing for timing in self.dense if timing.way == OWN_DENSE)
+
+    def wanted_at(self, timing: Timing) -> float | None:
+        """The speed-up that is wanted of the found mask of this sparsity."""
+        near = [wanted for sparsity, wanted in self.wanted.items() if abs(sparsity - (timing.sparsity or 0)) < 0.003]
+        return near[0] if near and timing.mask == "found" else None
+
+    def curve(self) -> list[tuple[float, float]]:
+        """Sparsity and speed-up over the best engine, ascending; of two masks the found one."""
+        best = self.best
+        points: dict[float, float] = {}
+        for timing in sorted(self.sparse, key=lambda t: t.mask != "random"):
+            if best and timing.seconds:
+                points[round(timing.sparsity or 0, 3)] = best.median / timing.median
+        return sorted(points.items())
+
+
+def fastest(timings: Sequence[Timing]) -> Timing | None:
+    return min((timing for timing in timings if timing.seconds), key=lambda timing: timing.median, default=None)
+
+
+def document(results: Sequence[Measured], machine: str) -> str:
+    """The page: what came out, then every number."""
+    parts = [
+        "## Sparse inference",
+        "One thread. All engines of a table took turns in short blocks within one run; microseconds per call are "
+        "medians over the blocks, with quartiles. A block begins with warm caches, and is measured again when another "
+        "process had the core meanwhile. Speed-up is the best dense float32 engine's median over ours, with the "
+        "quartiles of the blocks' ratios. Errors are the largest, relative to the largest output of torch in float32; "
+        f"a float32 engine above {TOLERANCE:g} does not count. Masks were found by `tombola imp` on MNIST, or drawn at "
+        "random with as many weights in each layer. Inputs are MNIST test images, or what the trained layers before "
+        "the measured part make of them; at batch 1 it is another image each call.",
+        *outcome(results),
+    ]
+    for result in results:
+        parts += [f"### {result.title}, batch {result.batch}", f"{result.zeros:.0%} of the inputs are 0."]
+        parts += [dense_table(result).to_markdown(), sparse_table(result).to_markdown()]
+    return "\n\n".join([*parts, f"Made by `make results-speed`. {machine}."])
+
+
+def outcome(results: Sequence[Measured]) -> list[str]:
+    """The wanted ratios counted, the least of our dense path, and where dense engines win."""
+    wanted = [(result, t, w) for result in results for t in result.sparse if (w := result.wanted_at(t)) is not None]
+    reached = sum(bool(r.best and t.seconds and t.exact and r.best.median / t.median >= w) for r, t, w in wanted)
+    lines = [f"Of {len(wanted)} wanted speed-ups {reached} were reached."] if wanted else []
+    kept = [
+        (r.own_dense.median / t.median, r, t) for r in results for t in r.sparse if t.seconds and r.own_dense.seconds
+    ]
+    if kept:
+        ratio, result, timing = min(kept, key=lambda item: item[0])
+        lines.append(
+            f"Against our own dense path ({OWN_DENSE}) the least ratio is {ratio:.2f}, of {result.title} at batch "
+            f"{result.batch} and sparsity {timing.sparsity:.1%} (wanted at least {LEAST_OF_DENSE}: "
+            f"**{'kept' if ratio >= LEAST_OF_DENSE else 'NOT kept'}**)."
+        )
+    wrong = [f"{t.way} ({r.title}, batch {r.batch})" for r in results for t in r.sparse if t.seconds and not t.exact]
+    if wrong:
+        lines.append(f"**Outputs differ by more than {TOLERANCE:g}: {', '.join(wrong)}.**")
+    lines.append("\n".join(f"* {r.title}, batch {r.batch}: {crossover(r.curve())}." for r in results))
+    return lines
+
+
+def crossover(curve: Sequence[tuple[float, float]]) -> str:
+    """From which sparsity on ours is faster than the best dense engine; `curve` as `Measured.curve` gives it."""
+    slower = [index for index, (_, ratio) in enumerate(curve) if ratio < 1]
+    if not curve:
+        return "no comparison"
+    if not slower:
+        return f"faster than the best dense engine at every sparsity measured, from {curve[0][0]:.0%} on"
+    if slower[-1] == len(curve) - 1:
+        return f"the best dense engine wins at {curve[-1][0]:.0%}, the highest sparsity measured"
+    (low, below), (high, above) = curve[slower[-1]], curve[slower[-1] + 1]
+    said = f"the best dense engine wins up to {low:.0%}, ours from {high:.0%} on"
+    if high - low > INTERPOLATED_GAP:
+        return said
+    return f"{said}; the crossover is at about {low + (1 - below) / (above - below) * (high - low):.0%}"
+
+
+def dense_table(result: Measured) -> Table:
+    best = result.best
+    rows = []
+    for timing in result.dense:
+        name = f"**{timing.way}**" if timing is best else timing.way
+        counted = ("best" if timing is best else "yes") if timing.fp32 and timing.exact else "no"
+        if timing.failed:
+            rows.append((name, f"did not run: {timing.failed}", "", "no"))
+        else:
+            rows.append((name, spread(timing), f"{timing.error:.1e}", counted))
+    return Table(("Dense engine", "µs per call", "Largest error", "Counts as float32"), rows)
+
+
+def sparse_table(result: Measured) -> Table:
+    columns = ("Sparsity", "Mask", "µs per call", "Speed-up", "Wanted", "Against own dense", "Best bf16 / ours")
+    ordered = sorted(result.sparse, key=lambda t: (round(t.sparsity or 0, 3), t.mask == "random"))
+    return Table((*columns, "Largest error"), [sparse_row(result, timing) for timing in ordered])
+
+
+def sparse_row(result: Measured, timing: Timing) -> list[str]:
+    place = [f"{timing.sparsity:.1%}", timing.mask or ""]
+    if timing.failed:
+        return [*place, f"did not run: {timing.failed}", "", "", "", "", ""]
+    wanted, best = result.wanted_at(timing), result.best
+    said = ""
+    if wanted is not None:
+        reached = best is not None and best.median / timing.median >= wanted
+        said = f"at least {wanted:g}: {'reached' if reached else '**NOT reached**'}"
+    own = result.own_dense.median / timing.median
+    bf16 = f"{result.best_bf16.median / timing.median:.2f}" if result.best_bf16 else ""
+    return [
+        *place,
+        spread(timing),
+        ratio(best, timing) if best else "",
+        said,
+        f"{own:.2f}" + ("" if own >= LEAST_OF_DENSE else f" **(below {LEAST_OF_DENSE})**"),
+        bf16,
+        f"{timing.error:.1e}" + ("" if timing.exact else " **(too large)**"),
+    ]
+
+
+def spread(timing: Timing) -> str:
+    """`12.3 (12.1-12.9)` microseconds."""
+    low, _, high = statistics.quantiles(timing.seconds, n=4)
+    return f"{microseconds(timing.median)} ({microseconds(low)}-{microseconds(high)})"
+
+
+def ratio(slow: Timing, fast: Timing) -> str:
+    """The ratio of medians, and the quartiles of the ratios block by block, which the same disturbances meet."""
+    low, _, high = statistics.quantiles([a / b for a, b in zip(slow.seconds, fast.seconds, strict=True)], n=4)
+    return f"{slow.median / fast.median:.2f} ({low:.2f}-{high:.2f})"
+
+
+def microseconds(seconds: float) -> str:
+    return f"{1e6 * seconds:,.0f}" if seconds >= 1e-4 else f"{1e6 * seconds:.1f}"

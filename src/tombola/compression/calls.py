@@ -1,0 +1,94 @@
+"""Calls of a compiled chain: workspaces, several panels one after the other or side by side.
+
+Kernels hold no state and give the interpreter's lock back, and a workspace belongs to one call at a time: any number
+of threads may call at once.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import torch
+
+from tombola.compression.plans import PANEL, Arrays, Compiled, DenseProduct, Form, Plan, compile_rows
+
+Call = Callable[[int, int], None]
+"""Called with the addresses of the input's rows and the output's."""
+WORTH_A_THREAD = 1e-4
+"""Seconds of work from which handing it to a thread, tens of microseconds, is worth it."""
+
+
+class Part:
+    """A compiled chain with workspaces that calls take and give back."""
+
+    def __init__(self, compiled: Compiled) -> None:
+        self.segments = compiled.segments
+        self._size = compiled.workspace
+        self._free: list[int] = []
+        self._alive: list[torch.Tensor] = []
+
+    def __call__(self, x: int, y: int) -> None:
+        try:
+            workspace = self._free.pop()
+        except IndexError:  # as many are made as calls ever ran at once
+            numbers = torch.empty(self._size, dtype=torch.float32, device="cpu")
+            self._alive.append(numbers)
+            workspace = numbers.data_ptr()
+        for segment in self.segments:
+            segment(x, y, workspace)
+        self._free.append(workspace)
+
+
+class Panels:
+    """Rows 64 by 64 and the last ones by themselves, on as many threads as torch may use."""
+
+    def __init__(self, arrays: Arrays, plan: Plan, rows: int, whole: Part) -> None:
+        self._whole, self._count, rest = whole, rows // PANEL, rows % PANEL
+        self._last = Part(compile_rows(arrays, plan, rest)) if rest else None
+        self._x, self._y = (4 * PANEL * features for features in (arrays.layers[0].inputs, arrays.layers[-1].outputs))
+        seconds = plan.seconds or 0.0
+        torch_inside = any(isinstance(segment, DenseProduct) for segment in whole.segments)
+        self._spread = not torch_inside and seconds / plan.rows * PANEL * self._count > WORTH_A_THREAD
+
+    def __call__(self, x: int, y: int) -> None:
+        threads = min(torch.get_num_threads(), self._count) if self._spread else 1
+        if threads == 1:
+            self._some(0, self._count, x, y)
+        else:
+            ends = [self._count * number // threads for number in range(threads + 1)]
+            pool = _pool(threads - 1)
+            others = [pool.submit(self._some, begin, end, x, y) for begin, end in pairwise(ends[1:])]
+            self._some(0, ends[1], x, y)
+            for other in others:
+                other.result()
+        if self._last is not None:
+            self._last(x + self._count * self._x, y + self._count * self._y)
+
+    def _some(self, begin: int, end: int, x: int, y: int) -> None:
+        for number in range(begin, end):
+            self._whole(x + number * self._x, y + number * self._y)
+
+
+def call_of(arrays: Arrays, plan: Plan, rows: int, whole: Part | None = None) -> Call:
+    """The chain for `rows` rows, by panels or by vectors; `whole` is the part for a full panel where there is one."""
+    if plan.form == Form.VECTORS or rows < PANEL:
+        return Part(compile_rows(arrays, plan, rows))
+    whole = whole or Part(compile_rows(arrays, plan, PANEL))
+    return whole if rows == PANEL else Panels(arrays, plan, rows, whole)
+
+
+_lock = threading.Lock()
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Helping threads of this process; a fork has none of its parent's."""
+    key = os.getpid(), threads
+    with _lock:
+        if key not in _pools:
+            _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="tombola-panels")
+        return _pools[key]

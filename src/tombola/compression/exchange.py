@@ -1,0 +1,53 @@
+"""A copy of a model with chains in place of their modules; the weights these replace are not copied."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from tombola.compression.chains import NOTHING
+
+
+def exchanged(model: nn.Module, chains: Mapping[tuple[str, ...], nn.Module]) -> nn.Module:
+    """A copy of `model` in which each chain stands where the first of its sites was, and nothing at the others.
+
+    Where nothing but one chain is left, that chain itself.
+    """
+    memo: dict[int, object] = {}  # what `deepcopy` believes to have copied already
+    for sites, chain in chains.items():
+        for site in sites:
+            module = model.get_submodule(site)
+            if type(module) is nn.Linear:
+                memo[id(module)] = chain if len(sites) == 1 else nn.Identity()
+    network = copy.deepcopy(model, memo)
+    for sites, chain in chains.items():
+        if len(sites) > 1:
+            _set(network, sites[0], chain)
+            for site in sites[1:]:
+                _set(network, site, nn.Identity())
+    _leave_fast_path(network)
+    return _only(network, list(chains.values())) or network
+
+
+def _set(network: nn.Module, site: str, module: nn.Module) -> None:
+    parent, _, own = site.rpartition(".")
+    network.get_submodule(parent)._modules[own] = module
+
+
+def _leave_fast_path(network: nn.Module) -> None:
+    """Torch's fused transformer layer reads the weights of its Linear modules without calling them."""
+    for module in network.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
+
+
+def _only(network: nn.Module, chains: Sequence[nn.Module]) -> nn.Module | None:
+    """The one chain that does everything the network does, if there is one."""
+    if len(chains) != 1 or isinstance(network, type(chains[0])):
+        return None
+    others = [module for module in network.modules() if module is not chains[0]]
+    return chains[0] if all(type(module) in (nn.Sequential, *NOTHING) for module in others) else None

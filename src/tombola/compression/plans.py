@@ -1,0 +1,253 @@
+"""Plans: which kernel each layer of a chain takes for a number of rows, and the machine code's steps that follow.
+
+Which choice is best is measured in `tuning`. A plan's packed arrays do not depend on the number of rows, so that a
+plan for 64 rows serves 50 or 256 as well: rows are taken 64 at a time, a *panel*.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tombola.compression.layers import Layer
+from tombola.kernels.packing import MOST_COLUMNS, Floats, Pattern, pack, values_of
+from tombola.kernels.products import Epilogue
+from tombola.kernels.program import Place, Program, Step, Where
+from tombola.kernels.steps import columns_times_vector, from_panel, panel_products, rows_times_vector, to_panel
+from tombola.kernels.target import host
+
+PANEL = 64
+"""Rows that go through a chain together."""
+ALIGNMENT = 16
+"""Floats: where a layer's numbers begin in a workspace."""
+
+
+class Form(StrEnum):
+    """How a chain runs: row by row, panel by panel, or as torch does it."""
+
+    VECTORS = "vectors"
+    PANELS = "panels"
+    TORCH = "torch"
+
+
+class Kernel(StrEnum):
+    """What a layer runs on. ROWS and COLUMNS take one vector, COLUMNS skipping its zeros; PANEL takes a panel."""
+
+    ROWS = "rows"
+    COLUMNS = "columns"
+    PANEL = "panel"
+    DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A layer's kernel. `seconds`: measured for all rows of the plan, or None.
+
+    `block`: how many inputs (of COLUMNS: outputs) it goes through at a time, so that they stay in a fast cache.
+    """
+
+    kernel: Kernel
+    block: int = MOST_COLUMNS
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        whole = self.kernel == Kernel.DENSE or self.block == MOST_COLUMNS
+        return str(self.kernel) if whole else f"{self.kernel} by {self.block}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """For `rows` rows. `batch` is the model's batch that brings them. `seconds` and `dense` are the measured times of
+    the whole chain as planned and on torch, None where nothing was measured."""
+
+    batch: int
+    rows: int
+    form: Form
+    choices: tuple[Choice, ...]
+    seconds: float | None = None
+    dense: float | None = None
+
+
+class Arrays:
+    """A chain's layers as kernels read them, packed when first asked for. Any thread may ask."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = tuple(layers)
+        self._lock = threading.Lock()
+        self._packed: dict[tuple[int, Kernel, int], tuple[Pattern, list[Floats]]] = {}
+        self._dense: dict[int, Tensor] = {}
+        self._on_torch: list[tuple[Tensor, Tensor, bool]] = []
+
+    def packed(self, number: int, choice: Choice) -> tuple[Pattern, list[Floats]]:
+        """The pattern and the values of a layer's blocks; those of its transpose for COLUMNS."""
+        key = _key(number, choice)
+        with self._lock:
+            if key not in self._packed:
+                keep, matrix = self.layers[number].keep(), self._matrix(number).numpy()
+                if choice.kernel == Kernel.COLUMNS:
+                    keep, matrix = np.ascontiguousarray(keep.T), np.ascontiguousarray(matrix.T)
+                pattern = pack(keep, min(choice.block, MOST_COLUMNS))
+                values = [values_of(matrix, block) for block in pattern.blocks]
+                self._packed[key] = _without_places(pattern), values
+            return self._packed[key]
+
+    def keep_only(self, plans: Sequence[Plan]) -> None:
+        """Forgets what these plans do not need."""
+        choices = {(number, choice) for plan in plans for number, choice in enumerate(plan.choices)}
+        keys = {_key(number, choice) for number, choice in choices}
+        with self._lock:
+            self._on_torch = []
+            self._packed = {key: arrays for key, arrays in self._packed.items() if key in keys}
+            self._dense = {
+                number: matrix for number, matrix in self._dense.items() if (number, Kernel.DENSE, 0) in keys
+            }
+
+    def dense(self, number: int) -> Tensor:
+        """The matrix (outputs, inputs) of a layer, removed weights 0."""
+        with self._lock:
+            return self._matrix(number)
+
+    def _matrix(self, number: int) -> Tensor:
+        if number not in self._dense:
+            self._dense[number] = torch.from_numpy(self.layers[number].matrix())
+        return self._dense[number]
+
+    def on_torch(self, rows: Tensor) -> Tensor:
+        """The whole chain on torch, rows (..., inputs)."""
+        if not self._on_torch:
+            biases = [torch.from_numpy(layer.bias) for layer in self.layers]
+            self._on_torch = [(self.dense(n), biases[n], layer.relu) for n, layer in enumerate(self.layers)]
+        for matrix, bias, relu in self._on_torch:
+            rows = functional.linear(rows, matrix, bias)
+            if relu:
+                rows.relu_()
+        return rows
+
+
+def _key(number: int, choice: Choice) -> tuple[int, Kernel, int]:
+    return number, choice.kernel, 0 if choice.kernel == Kernel.DENSE else choice.block
+
+
+def _without_places(pattern: Pattern) -> Pattern:
+    """Where nonzeros are in the dense matrix matters no more once their values are taken from it."""
+    nowhere = np.empty(0, dtype=np.int64)
+    return replace(pattern, blocks=tuple(replace(block, places=nowhere) for block in pattern.blocks))
+
+
+class DenseProduct:
+    """A layer on torch between the steps of programs; its numbers lie at places of the call, as theirs do.
+
+    Panels lie feature by feature, a vector is a panel of one example.
+    """
+
+    def __init__(self, layer: Layer, matrix: Tensor, x: Where, y: Where, width: int) -> None:
+        self.matrix, self.relu, self.width = matrix, layer.relu, width
+        self.bias = torch.from_numpy(layer.bias)[:, None]
+        self.x, self.y = x, y
+
+    def __call__(self, x: int, y: int, workspace: int) -> None:
+        places = (x, y, workspace)
+        outputs, inputs = self.matrix.shape
+        result = _tensor_at(places, self.y, outputs, self.width)
+        torch.addmm(self.bias, self.matrix, _tensor_at(places, self.x, inputs, self.width), out=result)
+        if self.relu:
+            result.relu_()
+
+
+def _tensor_at(places: Sequence[int], where: Where, features: int, width: int) -> Tensor:
+    count = features * width
+    numbers = (ctypes.c_float * count).from_address(places[int(where.place)] + 4 * where.offset)
+    return torch.frombuffer(numbers, dtype=torch.float32, count=count).view(features, width)
+
+
+Segment = Callable[[int, int, int], None]
+"""A program or a DenseProduct: called with the addresses of input, output and workspace."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A chain for one number of rows: its parts in order, and the floats that a call needs beside input and output."""
+
+    segments: tuple[Segment, ...]
+    workspace: int
+
+
+def compile_rows(arrays: Arrays, plan: Plan, rows: int) -> Compiled:
+    """The plan for `rows` rows: at most PANEL of them where it goes by panels. Not for plans on torch."""
+    if plan.form == Form.VECTORS:
+        return _vectors(arrays, plan.choices, rows)
+    width = width_of(rows)
+    layers = arrays.layers
+    places, workspace = _workspace([layers[0].inputs, *(layer.outputs for layer in layers)], width)
+    steps: list[Step | DenseProduct] = [to_panel(rows, layers[0].inputs, Where(Place.INPUT), places[0], width)]
+    for number, choice in enumerate(plan.choices):
+        steps += layer_steps(arrays, number, choice, places[number], places[number + 1], width)
+    steps.append(from_panel(rows, layers[-1].outputs, places[-1], width, Where(Place.OUTPUT)))
+    return Compiled(segments_of(steps, workspace), workspace)
+
+
+def width_of(rows: int) -> int:
+    """The width of a panel that holds `rows` rows: whole vectors."""
+    lanes = host().lanes
+    return -(-rows // lanes) * lanes
+
+
+def layer_steps(
+    arrays: Arrays, number: int, choice: Choice, x: Where, y: Where, width: int, live: Where | None = None
+) -> list[Step | DenseProduct]:
+    """What one layer does; `width` is 1 for the kernels of one vector, `live` room for COLUMNS."""
+    layer = arrays.layers[number]
+    if choice.kernel == Kernel.DENSE:
+        return [DenseProduct(layer, arrays.dense(number), x, y, width)]
+    pattern, values = arrays.packed(number, choice)
+    if choice.kernel == Kernel.PANEL:
+        epilogue = Epilogue.RELU if layer.relu else Epilogue.NONE
+        return [*panel_products(pattern, values, layer.bias, x, y, width, epilogue)]
+    if choice.kernel == Kernel.ROWS:
+        return [*rows_times_vector(pattern, values, layer.bias, x, y, layer.relu)]
+    assert live is not None
+    return [*columns_times_vector(pattern, values, layer.bias, x, y, layer.relu, live)]
+
+
+def _vectors(arrays: Arrays, choices: Sequence[Choice], rows: int) -> Compiled:
+    """Every row by itself, from the input to the output."""
+    layers = arrays.layers
+    places, size = _workspace([layer.outputs for layer in layers[:-1]], 1)
+    live = Where(Place.WORKSPACE, size)
+    steps: list[Step | DenseProduct] = []
+    for row in range(rows):
+        begin = Where(Place.INPUT, row * layers[0].inputs)
+        path = [begin, *places, Where(Place.OUTPUT, row * layers[-1].outputs)]
+        for number, choice in enumerate(choices):
+            steps += layer_steps(arrays, number, choice, path[number], path[number + 1], 1, live)
+    workspace = size + max(layer.inputs for layer in layers)
+    return Compiled(segments_of(steps, workspace), workspace)
+
+
+def _workspace(features: Sequence[int], width: int) -> tuple[list[Where], int]:
+    """Two places that take turns, and their size together: a layer reads one and writes the other."""
+    even, odd = (-(-width * max(features[turn::2], default=0) // ALIGNMENT) * ALIGNMENT for turn in (0, 1))
+    return [Where(Place.WORKSPACE, even * (number % 2)) for number in range(len(features))], even + odd
+
+
+def segments_of(steps: Sequence[Step | DenseProduct], workspace: int) -> tuple[Segment, ...]:
+    """Neighbouring steps of machine code become one program."""
+    segments: list[Segment] = []
+    together: list[Step] = []
+    for step in steps:
+        if isinstance(step, Step):
+            together.append(step)
+            continue
+        if together:
+            segments.append(Program(together, workspace))
+        segments.append(step)
+        together = []
+    return (*segments, *([Program(together, workspace)] if together else []))

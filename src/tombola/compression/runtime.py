@@ -1,0 +1,162 @@
+"""A model on sparse kernels: `sparsify` gives a copy whose fully connected layers run at the cost of what is kept.
+
+How layers are found is `chains`, what they run on `plans` and `tuning`, the modules that stand for them
+`sparse_modules`, files are `sparse_files`.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tombola.compression.chains import Chain, Found, find_chains
+from tombola.compression.exchange import exchanged
+from tombola.compression.plans import Arrays, Plan
+from tombola.compression.sparse_modules import SparseChain, SparseModel
+from tombola.compression.tuning import tune
+from tombola.errors import ModelError, PruningError
+from tombola.pruning import Masks, prunable_parameters
+from tombola.training.threads import one_thread
+
+TOLERANCE = 1e-5
+"""The largest difference to the model's own outputs, relative to the largest of these where that is above 1."""
+
+
+def sparsify(
+    model: nn.Module, masks: Masks, example_input: Tensor, batch_sizes: Sequence[int] = (1, 64)
+) -> SparseModel:
+    """A copy of `model`, removed weights 0, in which runs of Linear, ReLU, BatchNorm1d and Flatten are sparse kernels.
+
+    It computes what `model` computes in evaluation mode under `masks`, to 1e-5, which is checked here. `masks` may
+    leave layers out: they keep all their weights. Kernels are chosen by measuring `example_input` (a batch, best of
+    real data: zeros among inputs cost nothing) in every batch size; others are served by the nearest one's choice.
+    What cannot be taken over is left to torch and named in `unsupported`.
+
+    Raises PruningError for masks of another model, ModelError for models that cannot run on the CPU or whose
+    outputs would differ, KernelError where kernels do not run on this machine.
+    """
+    _check_request(model, example_input, batch_sizes)
+    keeps = _keeps(model, masks)
+    reference = _masked_copy(model, keeps)
+    try:
+        found = find_chains(reference, keeps, example_input)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise ModelError(f"the model does not run on example_input: {_one_line(error)}") from None
+    _warn_of_unused(reference, keeps, found)
+    chains = {}
+    for chain, rows in zip(found.chains, found.examples, strict=True):
+        chains[chain.sites] = _tuned(chain, rows, len(example_input), batch_sizes)
+    sparse = SparseModel(exchanged(reference, chains), found.unsupported)
+    for batch in [example_input, *_random_batches(example_input, batch_sizes)]:
+        _check_equal(reference, sparse, batch)
+    return sparse
+
+
+def _check_request(model: nn.Module, example_input: Tensor, batch_sizes: Sequence[int]) -> None:
+    if not batch_sizes or any(not isinstance(size, int) or size < 1 for size in batch_sizes):
+        raise ModelError(f"batch_sizes are whole numbers of at least 1, such as (1, 64), not {batch_sizes!r}")
+    if not isinstance(example_input, Tensor) or example_input.dim() < 1 or not len(example_input):
+        raise ModelError("example_input is a batch of at least one input of the model, a tensor (n, ...)")
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.device.type != "cpu" or isinstance(tensor, nn.parameter.UninitializedParameter):
+            raise ModelError(
+                f"{name} is not on the CPU, or has no values yet: sparse kernels need the whole model there"
+            )
+
+
+def _keeps(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
+    """The masks by parameter name; PruningError for those of another model. Layers may be missing."""
+    parameters = prunable_parameters(model)
+    for name, mask in masks.items():
+        if name not in parameters:
+            raise PruningError(f"the masks do not belong to this model: it has no weight {name}")
+        if mask.shape != parameters[name].shape:
+            raise PruningError(
+                f"{name}: a mask of shape {tuple(mask.shape)} does not fit {tuple(parameters[name].shape)}"
+            )
+    return {name: mask.keep.cpu() for name, mask in masks.items()}
+
+
+def _masked_copy(model: nn.Module, keeps: Mapping[str, Tensor]) -> nn.Module:
+    try:
+        reference = copy.deepcopy(model).eval().requires_grad_(False)
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(f"the model cannot be copied: {_one_line(error)}") from None
+    parameters = dict(reference.named_parameters())
+    for name, keep in keeps.items():
+        parameters[name].masked_fill_(~keep, 0)
+    return reference
+
+
+def _tuned(chain: Chain, example: Tensor, examples: int, batch_sizes: Sequence[int]) -> SparseChain:
+    """The chain with a plan for the rows that each batch size brings."""
+    arrays = Arrays(chain.layers)
+    plans: dict[int, Plan] = {}
+    with one_thread():
+        for batch in sorted(set(batch_sizes)):
+            rows = max(1, round(batch * len(example) / examples))
+            if rows not in plans:
+                plans[rows] = tune(arrays, example, batch, rows)
+    arrays.keep_only(list(plans.values()))
+    return SparseChain(chain, list(plans.values()), arrays)
+
+
+def _warn_of_unused(model: nn.Module, keeps: Mapping[str, Tensor], found: Found) -> None:
+    """Sparsity that brings nothing is said aloud."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    used = {names[id(model.get_submodule(layer.name).weight)] for chain in found.chains for layer in chain.layers}
+    unused = [name for name, keep in keeps.items() if name not in used and not bool(keep.all())]
+    if unused:
+        warnings.warn(
+            f"pruned, but left to torch, where zeros bring no speed: {', '.join(unused)}; see `unsupported`",
+            stacklevel=3,
+        )
+
+
+def _random_batches(example: Tensor, batch_sizes: Sequence[int]) -> Iterator[Tensor]:
+    """Numbers without zeros; where inputs are whole numbers, such as words, those of the example in another order."""
+    generator = torch.Generator().manual_seed(0)
+    for size in sorted(set(batch_sizes)):
+        if example.dtype == torch.float32:
+            yield torch.randn(size, *example.shape[1:], generator=generator, dtype=torch.float32)
+        else:
+            yield example[torch.randint(len(example), (size,), generator=generator)]
+
+
+def _check_equal(reference: nn.Module, sparse: nn.Module, batch: Tensor) -> None:
+    """Raises ModelError unless both give the same. Batches that the model itself refuses are not looked at."""
+    with torch.no_grad():
+        try:
+            expected = list(_tensors(reference(batch)))
+        except (RuntimeError, ValueError, IndexError):
+            return
+        try:
+            given = list(_tensors(sparse(batch)))
+        except (AttributeError, RuntimeError, TypeError) as error:
+            raise ModelError(f"the model does not run without its Linear layers: {_one_line(error)}") from None
+    for own, other in zip(expected, given, strict=True):
+        allowed = TOLERANCE * max(1.0, own.abs().nan_to_num(0, 0).max().item() if own.numel() else 1.0)
+        if own.shape != other.shape or not torch.allclose(own, other, rtol=0, atol=allowed, equal_nan=True):
+            apart = (own - other).abs().max().item() if own.shape == other.shape else f"{own.shape} and {other.shape}"
+            raise ModelError(
+                f"the sparse model's outputs would differ from the model's by {apart} on a batch of {len(batch)}, "
+                f"more than {allowed:.1e}: does it use a Linear layer in another way than to call it?"
+            )
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """The floating-point tensors of what a model returns."""
+    if isinstance(output, Tensor) and output.is_floating_point():
+        yield output
+    elif isinstance(output, (tuple, list, Mapping)):
+        for part in output.values() if isinstance(output, Mapping) else output:
+            yield from _tensors(part)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

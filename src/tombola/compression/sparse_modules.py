@@ -1,0 +1,211 @@
+"""The modules that `sparsify` puts in place of fully connected layers, and around the whole model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tombola.compression.calls import Part, call_of
+from tombola.compression.chains import Chain
+from tombola.compression.plans import PANEL, Arrays, Form, Plan, compile_rows
+from tombola.compression.tuning import untuned
+from tombola.errors import KernelError, ModelError
+
+SHAPES_KEPT = 64
+"""Input shapes for which a chain stays ready."""
+
+
+class SparseChain(nn.Module):
+    """Fully connected layers as one call of machine code. Takes what they took; its outputs have no gradients.
+
+    float32 tensors on the CPU in any layout, (..., features), or (n, ...) where the layers began with a Flatten.
+    A NaN in an input reaches every output to which a kept weight leads; what is removed is not computed.
+    """
+
+    def __init__(self, chain: Chain, plans: Sequence[Plan], arrays: Arrays | None = None) -> None:
+        super().__init__()
+        self._engine = _Engine(chain, plans, arrays or Arrays(chain.layers))
+
+    @property
+    def chain(self) -> Chain:
+        return self._engine.chain
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        return tuple(self._engine.plans.values())
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Tensor:
+        """As any module's, but for what costs as long as a small layer: half a microsecond."""
+        if self._forward_hooks or self._forward_pre_hooks:
+            return super().__call__(*arguments, **keywords)
+        return self.forward(*arguments, **keywords)
+
+    def forward(self, input: Tensor) -> Tensor:
+        engine = self._engine
+        try:
+            run, like = engine.ready[input.shape]
+        except KeyError:
+            run, like = engine.prepare(input)
+        if input.dtype is not torch.float32 or not input.is_cpu or input.requires_grad:
+            engine.check(input)
+        if not input.is_contiguous():
+            input = input.contiguous()
+        if run is None:
+            return engine.on_torch(input)
+        output = torch.empty_like(like)
+        run(input.data_ptr(), output.data_ptr())
+        return output
+
+    def train(self, mode: bool = True) -> SparseChain:
+        if mode:
+            raise ModelError("a sparse model does not learn: train the model it was made of and call sparsify again")
+        return super().train(False)
+
+    def extra_repr(self) -> str:
+        layers = self.chain.layers
+        widths = "-".join(str(width) for width in (layers[0].inputs, *(layer.outputs for layer in layers)))
+        kept = sum(len(layer.values) for layer in layers)
+        total = sum(layer.inputs * layer.outputs for layer in layers)
+        return f"{widths}, {kept} of {total} weights kept"
+
+
+Ready = tuple[Callable[[int, int], None] | None, Tensor]
+"""What runs (None: torch), and a tensor like the output, of which nothing is read: faster than to make one by shape."""
+
+
+class _Engine:
+    """What a chain needs to run; never changes but for what it keeps ready, so copies of a module share it."""
+
+    def __init__(self, chain: Chain, plans: Sequence[Plan], arrays: Arrays) -> None:
+        self.chain, self.arrays = chain, arrays
+        self.plans = {plan.rows: plan for plan in plans}
+        self.ready: dict[torch.Size, Ready] = {}
+        self._wholes: dict[int, Part] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Engine:
+        return self
+
+    def check(self, input: Tensor) -> None:
+        """Raises KernelError for a tensor that the kernels cannot read, or of which they would lose the gradient."""
+        name = self.chain.layers[0].name
+        if input.dtype is not torch.float32 or not input.is_cpu:
+            raise KernelError(
+                f"{name}: sparse kernels take torch.float32 on the CPU, not {input.dtype} on {input.device}; "
+                "convert it: input.to('cpu', torch.float32)"
+            )
+        if input.requires_grad and torch.is_grad_enabled():
+            raise KernelError(
+                f"{name}: sparse kernels give no gradients; call under torch.no_grad(), or detach the input"
+            )
+
+    def prepare(self, input: Tensor) -> Ready:
+        """Everything for inputs of this shape."""
+        self.check(input)
+        rows, shape = self._shapes(input.shape)
+        found = self._run(rows), torch.empty(shape, dtype=torch.float32, device="cpu")
+        if len(self.ready) >= SHAPES_KEPT:
+            self.ready.clear()
+        self.ready[input.shape] = found
+        return found
+
+    def on_torch(self, input: Tensor) -> Tensor:
+        return self.arrays.on_torch(input.flatten(1) if self.chain.flatten else input)
+
+    def _shapes(self, shape: torch.Size) -> tuple[int, tuple[int, ...]]:
+        """How many rows an input of this shape has, and the shape of the output."""
+        chain = self.chain
+        features, before = (math.prod(shape[1:]), shape[:1]) if chain.flatten else (math.prod(shape[-1:]), shape[:-1])
+        least, most = (2 if chain.flatten else 1), (2 if chain.flat_only else len(shape))
+        if features != chain.inputs or not least <= len(shape) <= most:
+            wanted = f"(n, ...) of {chain.inputs}" if chain.flatten else f"(..., {chain.inputs})"
+            raise KernelError(
+                f"{chain.layers[0].name}: takes inputs {wanted} features{' and two axes' if chain.flat_only else ''}, "
+                f"not {tuple(shape)}"
+            )
+        return math.prod(before), (*before, chain.outputs)
+
+    def _run(self, rows: int) -> Callable[[int, int], None] | None:
+        if not rows:
+            return _nothing
+        plan = self.plan_for(rows)
+        if plan.form == Form.TORCH:
+            return None
+        if plan.form == Form.VECTORS or rows < PANEL:
+            return call_of(self.arrays, plan, rows)
+        if plan.rows not in self._wholes:
+            self._wholes[plan.rows] = Part(compile_rows(self.arrays, plan, PANEL))
+        return call_of(self.arrays, plan, rows, self._wholes[plan.rows])
+
+    def plan_for(self, rows: int) -> Plan:
+        """The plan measured for so many rows, or else that for panels which is nearest by ratio."""
+        if rows in self.plans:
+            return self.plans[rows]
+        others = [plan for plan in self.plans.values() if plan.form != Form.VECTORS and plan.rows > 1]
+        return min(others, key=lambda plan: abs(math.log(plan.rows / rows)), default=untuned(self.chain.layers))
+
+
+def _nothing(x: int, y: int) -> None:
+    """No rows, no work."""
+
+
+class SparseModel(nn.Module):
+    """A copy of a model with chains in place of its fully connected layers.
+
+    `unsupported` names what was left to torch. It is always in evaluation mode and has no gradients.
+    """
+
+    def __init__(self, network: nn.Module, unsupported: Sequence[str]) -> None:
+        super().__init__()
+        self.network = network
+        self.unsupported = list(unsupported)
+        self._run = network.forward if isinstance(network, SparseChain) else network.__call__
+        self.requires_grad_(False)
+        self.eval()
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        if self._forward_hooks or self._forward_pre_hooks:
+            return super().__call__(*arguments, **keywords)
+        return self._run(*arguments, **keywords)
+
+    def forward(self, *arguments: Any, **keywords: Any) -> Any:
+        return self._run(*arguments, **keywords)
+
+    def train(self, mode: bool = True) -> SparseModel:
+        if mode:
+            raise ModelError("a sparse model does not learn: train the model it was made of and call sparsify again")
+        return super().train(False)
+
+    @property
+    def chains(self) -> list[SparseChain]:
+        return [module for module in self.network.modules() if isinstance(module, SparseChain)]
+
+    def describe(self) -> str:
+        """A table: for each layer and batch size the kernel and its time, for each chain its time and torch's."""
+        lines = [line for chain in self.chains for line in _lines(chain)]
+        left = [f"left to torch: {name}" for name in self.unsupported]
+        return "\n".join([*lines, *left])
+
+    __str__ = describe
+
+
+def _lines(chain: SparseChain) -> Iterator[str]:
+    layers = chain.chain.layers
+    names = [f"{layer.name or 'model'} {layer.inputs}→{layer.outputs}" for layer in layers]
+    width = max(map(len, [*names, "all on torch"]))
+    plans = chain.plans
+    yield "  ".join(["layer".ljust(width), "  kept", *(f"{f'batch {plan.batch}':>24}" for plan in plans)])
+    for number, (name, layer) in enumerate(zip(names, layers, strict=True)):
+        cells = [_cell(str(plan.choices[number]), plan.choices[number].seconds, plan.form) for plan in plans]
+        yield "  ".join([name.ljust(width), f"{layer.density:6.1%}", *cells])
+    for title, times in (("all", [plan.seconds for plan in plans]), ("all on torch", [plan.dense for plan in plans])):
+        yield "  ".join([title.ljust(width), " " * 6, *(_cell("", seconds) for seconds in times)])
+
+
+def _cell(kernel: str, seconds: float | None, form: Form | None = None) -> str:
+    if form == Form.TORCH:
+        return f"{'torch':>24}"
+    return f"{kernel} {'' if seconds is None else f'{1e6 * seconds:.1f} µs'}".rjust(24)
