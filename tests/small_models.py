@@ -101,7 +101,11 @@ def what_must_agree(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         found[name] = content_sha256(load_tensors(path)[0]) if path.suffix == ".safetensors" else ""
-    for name in ("spec.json", "metrics.json"):
-        if (folder / name).exists():
-            found[name] = (folder / name).read_text()
+    if (folder / "spec.json").exists():
+        found["spec.json"] = (folder / "spec.json").read_text()
+    if (folder / "metrics.json").exists():
+        metrics = json.loads((folder / "metrics.json").read_text())
+        for row in metrics.get("latency", []):
+            del row["seconds"]
+        found["metrics.json"] = metrics
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,8 +27,9 @@ from tombola.studies.lottery.rewind import Rewind, is_rewound
 from tombola.studies.lottery.stored import TRAINED, ReplicateFiles, stored_masks
 from tombola.studies.lottery.study import run_study
 from tombola.training import Recipe, Step, fit
+from tombola.training.engine import DenseEngine
 from tombola.training.fit import Training
-from tombola.training.optimizers import Adam
+from tombola.training.sparse.engine import SparseEngine
 from tombola.training.statistics import reestimate_statistics
 
 MODES = ("init", "step:15it", "lr", "finetune")
@@ -161,15 +163,20 @@ class TestKeepingWeights:
     def test_lr_begins_at_iteration_0_with_the_first_rate(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """Seen where it is used: the rates that the optimizer is given, round by round."""
+        """Seen where it is used: the rates that each engine's optimizer is given, round by round."""
         rates: list[float] = []
-        original = Adam.step
 
-        def watched(self: Adam, rate: float) -> None:
-            rates.append(rate)
-            original(self, rate)
+        def watch(engine: type[DenseEngine] | type[SparseEngine]) -> None:
+            original = engine.update
 
-        monkeypatch.setattr(Adam, "step", watched)
+            def watched(self: Any, rate: float) -> None:
+                rates.append(rate)
+                original(self, rate)
+
+            monkeypatch.setattr(engine, "update", watched)
+
+        watch(DenseEngine)
+        watch(SparseEngine)
         stepped = {**SMALL_STUDY["training"], "schedule": "step", "milestones": ["20it"]}
         run_study(config(rewind="lr", controls=[], training=stepped), tmp_path)
         one_training = [1e-2] * 20 + [1e-3] * 20

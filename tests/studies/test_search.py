@@ -23,6 +23,7 @@ from tombola.studies.lottery.stored import MASKS, ReplicateFiles
 from tombola.studies.lottery.study import run_study
 from tombola.studies.lottery.tables import cost_table, early_bird_line
 from tombola.training import Recipe, fit
+from tombola.training.fit import Training
 
 
 def config(**changes: object) -> LotteryConfig:
@@ -148,5 +149,31 @@ def test_a_forecast_counts_and_writes_nothing(tmp_path: Path, monkeypatch: pytes
     assert plan.trainings == 3 * (1 + 2 * 3 * 3)
     assert plan.rounds[0].density == 1
     assert plan.iterations == 40
-    assert plan.seconds == pytest.approx(2 * 19 * plan.training_seconds)  # two waves of three replicates
+    assert (
+        plan.seconds
+        == pytest.approx(  # two waves of three replicates; two modes of three networks a round
+            2 * (plan.training_seconds + 6 * sum(plan.round_seconds[1:]))
+        )
+    )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_forecast_takes_each_rounds_own_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds that train densely cost what the dense network does; the others by their density."""
+    probed: list[tuple[str, float]] = []
+
+    def seconds(training: Training, sample: float) -> float:
+        probed.append((training.engine.name, training.masks.density))
+        return 10.0 if training.engine.name == "dense" else 8 * training.masks.density
+
+    monkeypatch.setattr("tombola.studies.lottery.forecast._seconds", seconds)
+    rounds = {"densities": [0.95, 0.9, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05], "budget": "uniform"}
+    plan = forecast(config(pruning=rounds, controls=[]), workers=1)
+    assert plan.round_seconds == pytest.approx([10, 10, 10, 4, 3.2, 2.4, 1.6, 0.8, 0.4], rel=0.02)
+    assert plan.seconds == pytest.approx(sum(plan.round_seconds))
+    assert [engine for engine, _ in probed] == ["dense"] + ["sparse"] * 4
+    assert [row[3] for row in plan.table().rows][:3] == ["10"] * 3
+    probed.clear()
+    dense = forecast(config(training={**SMALL_STUDY["training"], "engine": "dense"}), workers=1)
+    assert dense.round_seconds == [10.0] * 4
+    assert len(probed) == 1

@@ -594,7 +594,7 @@ class TestForPrograms:
         assert metrics["checks"] == dict.fromkeys(("check_exact", "check_held", "check_nested", "check_parent"), True)
         lines = (tmp_path / "child" / "rows.jsonl").read_text().splitlines()
         rows = [json.loads(line, parse_constant=pytest.fail) for line in lines]
-        assert {row["kind"] for row in rows} == {"stage", "layer", "evaluation"}
+        assert {row["kind"] for row in rows} == {"stage", "layer", "evaluation", "latency"}
         assert rows_of(rows, kind="stage") == metrics["stages"]
         for stage in metrics["stages"]:
             assert 0 <= stage["test_accuracy"] <= 1

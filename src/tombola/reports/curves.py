@@ -36,7 +36,8 @@ class Series:
 class Chart:
     """What a figure shows: series over x, perhaps with a horizontal baseline.
 
-    `within` is the range that values can have at all; an interval may reach beyond, its band does not.
+    `within` is the range that values can have at all; an interval may reach beyond, its band does not. With `factors`
+    values are positive ratios, on a logarithmic axis.
     """
 
     x_title: str
@@ -45,6 +46,7 @@ class Chart:
     baseline: tuple[str, float] | None = None
     over_density: bool = False
     within: tuple[float, float] | None = None
+    factors: bool = False
 
     def band(self, series: Series) -> tuple[list[float], list[float], list[float]] | None:
         """The series' band, clipped to what its values can be."""
@@ -97,7 +99,15 @@ def plotly_figure(chart: Chart, size: tuple[int, int] = nature.DOUBLE_COLUMN) ->
         )
     if chart.over_density:
         figure.update_xaxes(nature.density_axis([x for s in chart.series for x in s.x]))
+    if chart.factors:
+        figure.update_yaxes(nature.factor_axis(_heights(chart)))
     return figure
+
+
+def _heights(chart: Chart) -> list[float]:
+    """Every value of a chart, its baseline's included."""
+    values = [estimate.mean for series in chart.series for estimate in series.y]
+    return values if chart.baseline is None else [*values, chart.baseline[1]]
 
 
 def png(chart: Chart) -> bytes:
@@ -130,6 +140,11 @@ def png(chart: Chart) -> bytes:
         axes.set_xscale("log")
         axes.invert_xaxis()
         axes.set_xticks(settings["tickvals"], settings["ticktext"])
+        axes.minorticks_off()
+    if chart.factors:
+        settings = nature.factor_axis(_heights(chart))
+        axes.set_yscale("log")
+        axes.set_yticks(settings["tickvals"], settings["ticktext"])
         axes.minorticks_off()
     axes.set_xlabel(chart.x_title, fontsize=7)
     axes.set_ylabel(chart.y_title, fontsize=7)

@@ -6,6 +6,7 @@ a palette that colour-blind readers can tell apart, and a symbol and a dash of i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +89,22 @@ def density_axis(densities: list[float]) -> dict[str, Any]:
         "autorange": "reversed",
         "tickvals": ticks,
         "ticktext": [f"{tick:g}" for tick in ticks],
+    }
+
+
+def factor_axis(values: list[float]) -> dict[str, Any]:
+    """Settings of a logarithmic axis of positive ratios, with ticks at 1, 2, 5 and their tenfolds."""
+    low, high = min(values) / 1.2, max(values) * 1.2
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    if len(shown) < 2:  # a short range: the nearest ones around it
+        shown = [max(t for t in ticks if t <= low), *shown, min(t for t in ticks if t >= high)]
+    return {
+        "type": "log",
+        "range": [math.log10(min(low, *shown)), math.log10(max(high, *shown))],
+        "tickvals": shown,
+        "ticktext": [f"{tick:g}" for tick in shown],
     }
 
 

@@ -46,7 +46,15 @@ class Table:
 
 
 def _latex(cell: str) -> str:
-    for plain, escaped in (("%", r"\%"), ("_", r"\_"), ("&", r"\&"), ("±", r"$\pm$"), ("−", "$-$")):
+    for plain, escaped in (
+        ("%", r"\%"),
+        ("_", r"\_"),
+        ("&", r"\&"),
+        ("±", r"$\pm$"),
+        ("−", "$-$"),
+        ("×", r"$\times$"),
+        ("µ", r"$\mu$"),
+    ):
         cell = cell.replace(plain, escaped)
     return cell
 

@@ -8,14 +8,16 @@ from pathlib import Path
 
 from tombola.compression.ticket import write_ticket
 from tombola.reports import curves
+from tombola.reports.intervals import Estimate
 from tombola.reports.page import Section, figure_html, page
 from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
+from tombola.runs.rows import Row
 from tombola.studies.lottery.charts import COST_CAPTION, accuracy_chart, cost_chart, modes_chart
-from tombola.studies.lottery.metrics import Summary, summaries_of_mode
+from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_mode
 from tombola.studies.lottery.networks import restored_ticket
-from tombola.studies.lottery.report import accuracy_caption, summary_markdown
+from tombola.studies.lottery.report import accuracy_caption, speed_body, summary_markdown
 from tombola.studies.lottery.result import Result
-from tombola.studies.lottery.tables import results_table
+from tombola.studies.lottery.tables import results_table, round_speeds
 
 SUMMARY = "sparsity_vs_accuracy.json"
 NAMES = (
@@ -45,7 +47,7 @@ def write_results(result: Result) -> None:
     title = f"{result.config.name}: accuracy against weights remaining"
     write_text(results / "sparsity_curve.html", page(title, result.verdict.sentence, [Section("Curve", curve)]))
     write_bytes(results / "sparsity_curve.png", curves.png(chart))
-    _write_sparsity_vs_time(results, title, summaries)
+    _write_sparsity_vs_time(results, title, summaries, rows_of_mode(result.rows, result.config.rewind[0]))
     if len(result.config.rewind) > 1:
         write_bytes(results / "modes.png", curves.png(modes_chart(result.summaries, result.config.rewind)))
     write_text(results / "summary.md", summary_markdown(result))
@@ -66,22 +68,31 @@ def write_results(result: Result) -> None:
     )
 
 
-def _write_sparsity_vs_time(results: Path, title: str, summaries: Sequence[Summary]) -> None:
-    """Density against FLOPs and measured time of the tickets."""
+def _write_sparsity_vs_time(results: Path, title: str, summaries: Sequence[Summary], rows: Sequence[Row]) -> None:
+    """Density against measured latency of the tickets, FLOPs, and measured time of their training."""
     figure = figure_html(curves.plotly_figure(cost_chart(summaries)), COST_CAPTION)
-    lead = "What a ticket costs, against the share of its weights that are kept."
-    write_text(results / "sparsity_vs_time.html", page(title, lead, [Section("Sparsity against time", figure)]))
+    lead = "How fast a ticket is and what it costs, against the share of its weights that are kept."
+    sections = [Section("Speed", speed_body(summaries, rows)), Section("Cost", figure)]
+    write_text(results / "sparsity_vs_time.html", page(title, lead, sections))
+    dense = summaries[0].seconds_per_iteration
     points = [
         {
             "density": s.density,
             "flops_effective": s.flops_effective.mean,
             "flops_dense": s.flops_dense,
-            "seconds_per_iteration": s.seconds.mean / s.iterations_trained.mean,
+            "seconds_per_iteration": s.seconds_per_iteration and s.seconds_per_iteration.mean,
+            "share_of_dense_iteration": _share(s.seconds_per_iteration, dense),
+            "training_engine": s.engine,
+            "latency": [speed.entry for speed in round_speeds(rows, s.round)],
         }
         for s in summaries
         if s.branch in ("dense", "ticket")
     ]
     write_json(results / "sparsity_vs_time.json", points)
+
+
+def _share(part: Estimate | None, whole: Estimate | None) -> float | None:
+    return part.mean / whole.mean if part and whole and whole.mean else None
 
 
 def _write_ticket(result: Result) -> None:

@@ -19,7 +19,7 @@ from tombola.studies.lottery.metrics import summaries_of_mode
 from tombola.studies.lottery.report import report_page
 from tombola.studies.lottery.result import Result, open_run
 from tombola.studies.lottery.stability import stored_stabilities
-from tombola.studies.lottery.tables import TABLE_NOTE, results_table
+from tombola.studies.lottery.tables import COST_NOTE, TABLE_NOTE, results_table
 
 
 def report_run(root: Path) -> Path:
@@ -50,7 +50,7 @@ def compare_runs(roots: Sequence[Path], out: Path) -> Path:
         Section(
             "Results",
             table.to_html()
-            + f"<p class='caption'>{TABLE_NOTE}</p>"
+            + f"<p class='caption'>{TABLE_NOTE} {COST_NOTE}</p>"
             + copyable("As CSV", table.to_csv())
             + copyable("As LaTeX", table.to_latex()),
         ),

@@ -5,85 +5,138 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
-import torch
+import numpy as np
+from torch import nn
 
 from tombola.data import DataSet, load_data
 from tombola.models import build
-from tombola.pruning import Masks
+from tombola.pruning import Masks, prune
 from tombola.reports.tables import Table
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import model_spec, replicate_seed
-from tombola.studies.lottery.plan import Round
+from tombola.studies.lottery.plan import Round, rates_of
 from tombola.studies.lottery.result import check_steps, plan_of, units_per_replicate
 from tombola.training.fit import Training
-from tombola.training.metrics import evaluate
+from tombola.training.threads import one_thread
 
 SAMPLE_SECONDS = 2.0
+PROBES = 4
+"""Densities at which steps of the sparse engine are timed; the cost between them is interpolated."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """The plan of a study and its cost, from a few timed iterations of the dense network on this machine.
+    """The plan of a study and its cost, from a few timed iterations on this machine.
 
     `seconds` is the whole study's with `workers` processes; `iterations` is that of one dense training.
+    `round_seconds` is what one training of each round takes, the dense network's first.
     """
 
     rounds: list[Round]
     trainings: int
     iterations: int
-    training_seconds: float
+    round_seconds: list[float]
     seconds: float
     workers: int
 
+    @property
+    def training_seconds(self) -> float:
+        """Of one dense training."""
+        return self.round_seconds[0]
+
     def table(self) -> Table:
-        rows = [(str(r.index), f"{r.density:.2%}", f"{r.kept:,}") for r in self.rounds]
-        return Table(("Round", "Density", "Weights"), rows)
+        rows = [
+            (str(r.index), f"{r.density:.2%}", f"{r.kept:,}", f"{seconds:.3g}")
+            for r, seconds in zip(self.rounds, self.round_seconds, strict=True)
+        ]
+        return Table(("Round", "Density", "Weights", "Seconds a training"), rows)
 
 
 def forecast(config: LotteryConfig, workers: int, data_dir: Path | None = None) -> Forecast:
-    """Plans the study and times a dense training's iterations for about two seconds. Writes nothing."""
+    """Plans the study and times iterations of a training for a few seconds. Writes nothing.
+
+    Rounds that train on sparse kernels are timed as such, with masks of their density from the initial weights.
+    """
     data = load_data(config.data, replicate_seed(config, 0), data_dir)
     rounds = plan_of(config, data.input_shape, data.classes)
     check_steps(config, len(data.train))
-    trainings = units_per_replicate(config, rounds) * config.replicates
-    training, seconds = _dense_training(config, data)
+    units = units_per_replicate(config, rounds)
+    with one_thread():
+        iterations, seconds = _round_seconds(config, rounds, data)
+    in_a_round = (units - 1) // (len(rounds) - 1)
+    waves = -(-config.replicates // workers)  # of the busiest worker: replicates are not split
     return Forecast(
         rounds,
-        trainings,
-        training.total - training.first,
+        units * config.replicates,
+        iterations,
         seconds,
-        _makespan(trainings, config.replicates, workers) * seconds,
+        waves * (seconds[0] + in_a_round * sum(seconds[1:])),
         min(workers, config.replicates),
     )
 
 
-def _dense_training(config: LotteryConfig, data: DataSet) -> tuple[Training, float]:
-    """The dense training of replicate 0, begun, and the seconds that all of it would take."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        model = build(model_spec(config, 0, data.input_shape, data.classes))
-        training = Training(model, data, config.training, Masks.full(model), seed=0)
-        training.advance()  # the first is slower
-        began, done = time.perf_counter(), 0
-        while done < 5 or time.perf_counter() - began < SAMPLE_SECONDS:
-            training.advance()
-            done += 1
-        step = (time.perf_counter() - began) / done
-        began = time.perf_counter()
-        evaluate(model, data.validation)
-        look = time.perf_counter() - began
-    finally:
-        torch.set_num_threads(threads)
-    looks = training.total / training.every + len(data.train) / len(data.validation) + 4
-    return training, training.total * step + looks * look
+def _round_seconds(config: LotteryConfig, rounds: Sequence[Round], data: DataSet) -> tuple[int, list[float]]:
+    """Iterations of the dense training, and the seconds that one training of every round would take."""
+    model = build(model_spec(config, 0, data.input_shape, data.classes))
+    dense = _begun(config, data, Masks.full(model))
+    seconds = [_seconds(dense, SAMPLE_SECONDS)] * len(rounds)
+    if _begun(config, data, prune(model, 1 - rounds[-1].density)).engine.name == "dense":
+        return dense.total - dense.first, seconds
+    masks = _masks(config, rounds, model)
+    # From the sparsest backwards: once dense steps are faster, they are so for every denser round.
+    others = range(len(rounds) - 1, 0, -1)
+    cheaper = list(takewhile(lambda i: _begun(config, data, masks[i]).engine.name == "sparse", others))
+    if cheaper:
+        chosen = list(dict.fromkeys(cheaper[round(i * (len(cheaper) - 1) / (PROBES - 1))] for i in range(PROBES)))
+        timed = [_seconds(_begun(config, data, masks[i]), SAMPLE_SECONDS / PROBES) for i in chosen]
+        between = np.interp([rounds[i].density for i in cheaper], [rounds[i].density for i in chosen], timed)
+        for i, estimated in zip(cheaper, between, strict=True):
+            seconds[i] = float(estimated)
+    return dense.total - dense.first, seconds
 
 
-def _makespan(trainings: int, replicates: int, workers: int) -> int:
-    """Trainings that the busiest worker does: replicates are not split."""
-    return -(-replicates // workers) * (trainings // replicates)
+def _masks(config: LotteryConfig, rounds: Sequence[Round], model: nn.Module) -> list[Masks]:
+    """Masks as the rounds will have them, but found in the initial weights."""
+    pruning, found = config.pruning, [Masks.full(model)]
+    budget = rates_of(pruning) if pruning.budget == "rates" else pruning.budget
+    for planned in rounds[1:]:
+        found.append(
+            prune(
+                model,
+                planned.sparsity,
+                criterion=pruning.criterion,
+                budget=budget,
+                masks=found[-1],
+                min_keep=pruning.min_keep,
+            )
+        )
+    return found
+
+
+def _begun(config: LotteryConfig, data: DataSet, masks: Masks) -> Training:
+    """A training of replicate 0 under masks, begun."""
+    model = build(model_spec(config, 0, data.input_shape, data.classes))
+    masks.apply_(model)
+    return Training(model, data, config.training, masks, seed=0)
+
+
+def _seconds(training: Training, sample: float) -> float:
+    """The seconds of a whole training, from iterations timed for `sample` seconds and one look at validation."""
+    training.advance()  # the first is slower
+    began, done = time.perf_counter(), 0
+    while done < 5 or time.perf_counter() - began < sample:
+        training.advance()
+        done += 1
+    step = (time.perf_counter() - began) / done
+    training.engine.evaluate(training.data.validation)  # and so is this
+    began = time.perf_counter()
+    training.engine.evaluate(training.data.validation)
+    look = time.perf_counter() - began
+    looks = training.total / training.every + len(training.data.train) / len(training.data.validation) + 4
+    return training.total * step + looks * look
 
 
 def lines(plan: Forecast, config: LotteryConfig) -> Sequence[str]:
@@ -92,9 +145,9 @@ def lines(plan: Forecast, config: LotteryConfig) -> Sequence[str]:
         f"{plan.trainings} trainings: {config.replicates} replicates of {plan.trainings // config.replicates}, "
         f"{plan.iterations:,} iterations each at most; rewind to {', '.join(config.rewind)}; controls "
         f"{', '.join(config.controls) or 'none'}",
-        f"one dense training takes about {plan.training_seconds:.0f} s on one thread of this machine; the study about "
-        f"{_duration(plan.seconds)} with {plan.workers} worker(s), {plan.trainings // config.replicates} dense "
-        "trainings a replicate at most",
+        f"a training takes about {plan.training_seconds:.3g} s dense and {plan.round_seconds[-1]:.3g} s in the last "
+        f"round, on one thread of this machine; the study about {_duration(plan.seconds)} with {plan.workers} "
+        "worker(s) at most",
     ]
 
 

@@ -91,6 +91,7 @@ def training_rows(
         **checks,
         "weights_sha256": content_sha256(weights),
         "masks_sha256": content_sha256(masks.to_tensors()),
+        "engine": trained.engine,
         "seconds": round(trained.seconds, 3),
     }
     details = _layer_rows(unit, masks)
@@ -159,7 +160,11 @@ def paired_difference(ticket: Sequence[Row], other: Sequence[Row], part: str, co
 
 @dataclass(frozen=True)
 class Summary:
-    """One branch of one round over its replicates. Accuracies and F1 in percent; `rewind` is None for dense."""
+    """One branch of one round over its replicates. Accuracies and F1 in percent; `rewind` is None for dense.
+
+    `seconds_per_iteration` is that of training, evaluations included; None where another mode's training was taken
+    over. `engine` is what trained it, `dense` or `sparse`.
+    """
 
     rewind: str | None
     branch: str
@@ -176,6 +181,8 @@ class Summary:
     flops_dense: int
     flops_effective: Estimate
     seconds: Estimate
+    seconds_per_iteration: Estimate | None
+    engine: str
 
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:
@@ -213,4 +220,11 @@ def _summary(group: list[Row], mode: str | None, round_index: int, branch: str) 
         flops_dense=group[0]["flops_dense"],
         flops_effective=over("flops_effective"),
         seconds=over("seconds"),
+        seconds_per_iteration=_per_iteration(group),
+        engine=" and ".join(sorted({row.get("engine", "dense") for row in group})),  # before engines all were dense
     )
+
+
+def _per_iteration(group: Sequence[Row]) -> Estimate | None:
+    costs = [row["seconds"] / row["iterations_trained"] for row in group if row["iterations_trained"]]
+    return estimate(costs) if costs else None

@@ -14,7 +14,14 @@ from tombola.runs.folder import RunFolder
 from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.rewind import Rewind, rewind
-from tombola.studies.lottery.stored import STATISTICS, ReplicateFiles, load_stored, stored_masks, stored_start
+from tombola.studies.lottery.stored import (
+    STATISTICS,
+    TRAINED,
+    ReplicateFiles,
+    load_stored,
+    stored_masks,
+    stored_start,
+)
 
 
 def replicate_seed(config: LotteryConfig, index: int) -> int:
@@ -42,11 +49,24 @@ def restored_ticket(folder: RunFolder, mode: Rewind, replicate: int, index: int)
     Raises StorageError where they are not stored (yet).
     """
     files = ReplicateFiles.of(folder.checkpoints, replicate)
-    spec = validate(read_json(files.spec), ModelSpec, str(files.spec))
-    network = build(spec)
-    masks = stored_masks(files, mode, index, Masks.full(network))
+    network, spec, masks = _built(files, mode, index)
     rewind(network, stored_start(files, mode, index, network.state_dict()), masks)
     statistics = files.round(mode, index) / STATISTICS
     if statistics.exists():  # of batch norm, estimated again for the ticket
         network.load_state_dict(load_stored(statistics, dict(network.named_buffers())), strict=False)
     return network, spec, masks
+
+
+def trained_network(folder: RunFolder, mode: Rewind, replicate: int, index: int) -> tuple[nn.Module, Masks]:
+    """The dense network (round 0) or a ticket at the end of its training, and its masks."""
+    files = ReplicateFiles.of(folder.checkpoints, replicate)
+    network, _, masks = _built(files, mode, index)
+    network.load_state_dict(load_stored(files.round(mode, index) / TRAINED, network.state_dict()))
+    return network, masks
+
+
+def _built(files: ReplicateFiles, mode: Rewind, index: int) -> tuple[nn.Module, ModelSpec, Masks]:
+    """A replicate's network as its spec makes it, and the masks of one of its rounds."""
+    spec = validate(read_json(files.spec), ModelSpec, str(files.spec))
+    network = build(spec)
+    return network, spec, stored_masks(files, mode, index, Masks.full(network))

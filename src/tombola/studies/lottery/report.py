@@ -16,6 +16,7 @@ from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.stability import StabilityResult, stability_caption, stability_chart
 from tombola.studies.lottery.tables import (
+    COST_NOTE,
     TABLE_NOTE,
     check_lines,
     cost_line,
@@ -24,6 +25,8 @@ from tombola.studies.lottery.tables import (
     early_stop_note,
     power_line,
     results_table,
+    rounds_table,
+    speed_notes,
 )
 
 MOST_HISTOGRAMS = 4
@@ -51,6 +54,7 @@ def report_page(result: Result, stabilities: Sequence[StabilityResult] = ()) -> 
         ),
         _table_section(result.summaries),
         Section("Sparsity against time, and what the search cost", _cost_body(result, summaries, rows, n)),
+        Section("Speed", speed_body(summaries, rows)),
         Section("Where the weights go", _layers_body(rows, n)),
         *_picture_sections(rows, summaries),
         *_overlap_sections(rows),
@@ -84,13 +88,18 @@ def summary_markdown(result: Result) -> str:
     several = len(verdicts) > 1
     judged = [f"**{f'Rewound to {m}: ' if several else ''}{v.sentence}** {power_line(v)}" for m, v in verdicts.items()]
     bird = early_bird_line(result.rows)
+    tickets, rows = summaries_of_mode(result.summaries, config.rewind[0]), rows_of_mode(result.rows, config.rewind[0])
     return "\n\n".join(
         [
             f"# {config.name}: {config.model.architecture} on {config.data.name}",
             *judged,
             results_table(result.summaries).to_markdown(),
-            f"{TABLE_NOTE} n = {result.verdict.replicates} replicates, Student t.",
-            "What each round cost, in trainings of the dense network:",
+            f"{TABLE_NOTE} {COST_NOTE} n = {result.verdict.replicates} replicates, Student t.",
+            "## Speed",
+            rounds_table(tickets, rows).to_markdown(),
+            " ".join([COST_NOTE, *speed_notes(tickets, rows)]),
+            "## Cost",
+            f"What each round cost, in trainings of the dense network. {cost_line(result.rows)}.",
             cost_table(result.summaries).to_markdown(),
             *([bird] if bird else []),
             early_stop_note(result.rows),
@@ -123,7 +132,7 @@ def _accuracy_section(result: Result, rows: Sequence[Row], summaries: Sequence[S
 def _table_section(summaries: Sequence[Summary]) -> Section:
     table = results_table(summaries)
     copies = copyable("As CSV", table.to_csv()) + copyable("As LaTeX", table.to_latex())
-    return Section("Results", table.to_html() + f"<p class='caption'>{TABLE_NOTE}</p>" + copies)
+    return Section("Results", table.to_html() + f"<p class='caption'>{TABLE_NOTE} {COST_NOTE}</p>" + copies)
 
 
 def _cost_body(result: Result, summaries: Sequence[Summary], rows: Sequence[Row], n: str) -> str:
@@ -133,7 +142,18 @@ def _cost_body(result: Result, summaries: Sequence[Summary], rows: Sequence[Row]
     )
     note = "<p class='caption'>Mean per replicate, in trainings of the dense network (all modes of rewinding).</p>"
     bird = early_bird_line(rows)
+    note += f"<p>{cost_line(result.rows)}.</p>"
     return figure + cost_table(result.summaries).to_html() + note + (f"<p>{bird}</p>" if bird else "")
+
+
+def speed_body(summaries: Sequence[Summary], rows: Sequence[Row]) -> str:
+    """What a ticket's training cost and how fast it is, as a figure where speed was measured, and a table."""
+    notes = speed_notes(summaries, rows)
+    chart = charts.speed_chart(summaries, rows)
+    figure = "" if chart is None else _figure(chart, " ".join(notes))
+    notes = [COST_NOTE, *([] if figure else notes)]
+    table = rounds_table(summaries, rows).to_html()
+    return f"{figure}{table}<p class='caption'>{html.escape(' '.join(notes))}</p>"
 
 
 def _layers_body(rows: Sequence[Row], n: str) -> str:

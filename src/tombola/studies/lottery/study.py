@@ -14,6 +14,7 @@ from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writin
 from tombola.runs.rows import Row, RowTable, read_rows
 from tombola.studies.lottery.artefacts import NAMES, SUMMARY, write_results
 from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.latency import latency_units, rounds_to_measure
 from tombola.studies.lottery.metrics import UNIT, failed_checks
 from tombola.studies.lottery.overlap import overlap_units
 from tombola.studies.lottery.replicate import Finished, Progress, ReplicateSpec, run_replicate
@@ -37,12 +38,14 @@ COPY_LIMIT = 16 << 30
 class Watcher:
     """Functions that are told what happens: what is about to run, each finished unit, and where trainings are.
 
-    `begin(units, finished)` counts trainings; `unit(row)` gets the training row of each unit that ends.
+    `begin(units, finished)` counts trainings; `unit(row)` gets the training row of each unit that ends;
+    `measuring(done, total)` counts the networks whose latency is measured at the end.
     """
 
     begin: Callable[[int, int], None]
     unit: Callable[[Row], None]
     progress: Callable[[Progress], None]
+    measuring: Callable[[int, int], None] = lambda done, total: None
 
 
 def run_study(
@@ -95,11 +98,21 @@ def _run(
     asked = set(range(config.replicates))
     for unit in overlap_units(make_result(folder, config, data, table.rows, asked)):
         table.append_unit(unit)
+    _measure(make_result(folder, config, data, table.rows, asked), table, data_dir, watcher)
     result = make_result(folder, config, data, table.rows, asked)
     write_text(folder.report, report_page(result, stored_stabilities(folder.root)))
     # The summary is the last file of the results and says that all is written: see _read_finished.
     write_results(result)
     return result
+
+
+def _measure(result: Result, table: RowTable, data_dir: Path | None, watcher: Watcher | None) -> None:
+    """Latency of the tickets, where the table does not have it; here, when no training disturbs it any more."""
+    rounds = rounds_to_measure(result)
+    for done, unit in enumerate(latency_units(result, rounds, data_dir), start=1):
+        table.append_unit(unit)
+        if watcher is not None:
+            watcher.measuring(done, len(rounds))
 
 
 def _listener(table: RowTable, watcher: Watcher | None) -> Callable[[Any], None]:

@@ -8,22 +8,29 @@ from tombola.reports.tables import Table, plus_minus
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery.metrics import CHECKS, Summary, failed_checks
 from tombola.studies.lottery.verdict import POWER_DIFFERENCE, Verdict
+from tombola.studies.speed import FORMAT, Speed, microseconds, remarks, speeds_of, times
 
 TABLE_NOTE = (
     "Test accuracy and macro-F1 in percent at the end of training, ± half of the 95 % confidence interval; the "
     "iteration of minimum validation loss (early stop) and the test accuracy there; weights kept; effective "
     "FLOPs of one example, in thousands."
 )
+COST_NOTE = (
+    "Milliseconds of training per iteration (evaluations included), mean over replicates, beside those of the dense "
+    "network; the engine that trained it. The first training on sparse kernels in a process also compiles them, which "
+    "shows in short runs."
+)
 
 
-def results_table(summaries: Sequence[Summary]) -> Table:
-    """Density, accuracy ± CI, F1, early stop, kept weights and FLOPs, for ticket and controls.
+def results_table(summaries: Sequence[Summary], costs: bool = True) -> Table:
+    """Density, accuracy ± CI, F1, early stop, kept weights and FLOPs, for ticket and controls; what training cost.
 
-    `TABLE_NOTE` says what the columns are; the titles are short so that the table fits a terminal. With
-    several modes of rewinding a ticket's name says its mode.
+    `TABLE_NOTE` and `COST_NOTE` say what the columns are; the titles are short, and without `costs` the table fits a
+    terminal. With several modes of rewinding a ticket's name says its mode.
     """
     several = len({s.rewind for s in summaries} - {None}) > 1
-    columns = ("Density", "Network", "Test accuracy", "F1", "Early stop", "Accuracy there", "Weights", "kFLOPs")
+    columns = ["Density", "Network", "Test accuracy", "F1", "Early stop", "Accuracy there", "Weights", "kFLOPs"]
+    columns += COST_COLUMNS if costs else ()
     rows = [
         (
             f"{s.density:.1%}",
@@ -34,10 +41,64 @@ def results_table(summaries: Sequence[Summary]) -> Table:
             plus_minus(s.early_stop_test_accuracy),
             f"{round(s.kept.mean):,}",
             f"{s.flops_effective.mean / 1000:,.1f}",
+            *(_cost_cells(s, summaries[0]) if costs else ()),
         )
         for s in summaries
     ]
     return Table(columns, rows)
+
+
+COST_COLUMNS = ("ms/it", "Of dense", "Engine")
+
+
+def _cost_cells(summary: Summary, dense: Summary) -> tuple[str, str, str]:
+    """What an iteration of a training cost, and its share of the dense network's; dashes where nothing was trained."""
+    mine, whole = summary.seconds_per_iteration, dense.seconds_per_iteration
+    if mine is None:
+        return "–", "–", "–"
+    share = "–" if whole is None or not whole.mean else f"{mine.mean / whole.mean:.2f} ×"
+    return f"{1000 * mine.mean:.3g}", share, summary.engine
+
+
+def rounds_table(summaries: Sequence[Summary], rows: Sequence[Row]) -> Table:
+    """Beside every density: what its ticket's training cost, and its measured speed in every batch size; one mode."""
+    tickets = [s for s in summaries if s.branch in ("dense", "ticket")]
+    speeds = {s.round: round_speeds(rows, s.round) for s in tickets}
+    columns: list[str] = ["Density", *COST_COLUMNS]
+    for speed in speeds[tickets[0].round]:
+        columns += [f"{speed.batch}: dense µs", "ticket µs", "×"]
+    body = []
+    for s in tickets:
+        cells = [(microseconds(v.dense), microseconds(v.sparse), times(v.ratio)) for v in speeds[s.round]]
+        body.append((f"{s.density:.1%}", *_cost_cells(s, tickets[0]), *(part for cell in cells for part in cell)))
+    return Table(columns, body)
+
+
+def round_speeds(rows: Sequence[Row], index: int) -> list[Speed]:
+    """The measured speed of a round's ticket (round 0: the dense network), one for every batch size."""
+    return speeds_of(rows_of(rows, kind="latency", round=index))
+
+
+def speed_notes(summaries: Sequence[Summary], rows: Sequence[Row]) -> list[str]:
+    """What the speeds are of, where dense is faster, and what could not be measured."""
+    tickets = [s for s in summaries if s.branch in ("dense", "ticket")]
+    speeds = [(s.density, speed) for s in tickets for speed in round_speeds(rows, s.round)]
+    measured = [(density, speed) for density, speed in speeds if speed.ratio is not None]
+    said = remarks(speed for _, speed in speeds)
+    if not measured:
+        return said
+    batches = list(dict.fromkeys(speed.batch for _, speed in measured))
+    slower = {b: [f"{d:.1%}" for d, v in measured if v.batch == b and v.ratio and v.ratio < 1] for b in batches}
+    wins = "; ".join(
+        f"at batch {batch} with {', '.join(densities)}" for batch, densities in slower.items() if densities
+    )
+    return [
+        f"Median µs per call at batch {' and '.join(map(str, batches))}, of replicate 0's trained networks on test "
+        f"images: {FORMAT}, on the machine of the run. Against torch alone: other dense engines may be faster.",
+        f"Dense is faster {wins} of the weights." if wins else "Dense is faster nowhere here.",
+        "What a network gains with all its weights is overhead saved, not sparsity.",
+        *said,
+    ]
 
 
 def cost_table(summaries: Sequence[Summary]) -> Table:
@@ -98,9 +159,15 @@ def check_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def cost_line(rows: Sequence[Row]) -> str:
+    """The seconds of the whole search, and of the controls beside it."""
     trainings = rows_of(rows, kind="training")
-    seconds = sum(row["seconds"] for row in trainings)
-    return f"{len(trainings)} trainings, {seconds:,.0f} seconds of training on one thread each"
+    search = [row for row in trainings if row["branch"] in ("dense", "ticket")]
+    spent, whole = (sum(row["seconds"] for row in part) for part in (search, trainings))
+    sparse = sum(row.get("engine", "dense") == "sparse" for row in trainings)
+    return (
+        f"{len(trainings)} trainings ({sparse} on sparse kernels), {whole:,.0f} seconds of training on one thread "
+        f"each; {spent:,.0f} of them for the search, the dense network and its tickets"
+    )
 
 
 def power_line(verdict: Verdict) -> str:

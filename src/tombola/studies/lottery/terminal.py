@@ -19,9 +19,22 @@ from tombola.runs.rows import Row
 from tombola.studies.lottery import replicate
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.forecast import Forecast, lines
+from tombola.studies.lottery.metrics import rows_of_mode, summaries_of_mode
 from tombola.studies.lottery.result import Result, open_run
 from tombola.studies.lottery.study import Watcher
-from tombola.studies.lottery.tables import TABLE_NOTE, check_lines, cost_line, power_line, results_table
+from tombola.studies.lottery.tables import (
+    COST_NOTE,
+    TABLE_NOTE,
+    check_lines,
+    cost_line,
+    power_line,
+    results_table,
+    rounds_table,
+    speed_notes,
+)
+
+FIRST_LINE_SECONDS = 2.0
+"""Measuring that takes no longer than this says nothing of itself."""
 
 
 @contextmanager
@@ -43,8 +56,10 @@ class _BarWatcher:
         self.replicates: dict[int, TaskID] = {}
         self.trainings: dict[int, tuple[int, str]] = {}
 
+        self.latencies: TaskID | None = None
+
     def watcher(self) -> Watcher:
-        return Watcher(self.begin, self.unit, self.progress)
+        return Watcher(self.begin, self.unit, self.progress, self.measuring)
 
     def begin(self, units: int, finished: int) -> None:
         self.whole = self.bars.add_task("all trainings", total=units, completed=finished)
@@ -52,6 +67,11 @@ class _BarWatcher:
     def unit(self, row: Row) -> None:
         if self.whole is not None:
             self.bars.advance(self.whole)
+
+    def measuring(self, done: int, total: int) -> None:
+        if self.latencies is None:
+            self.latencies = self.bars.add_task("measuring latency", total=total)
+        self.bars.update(self.latencies, completed=done)
 
     def progress(self, event: replicate.Progress) -> None:
         if event.replicate not in self.replicates:
@@ -74,9 +94,10 @@ class _LineWatcher:
         self.console = console
         self.began = self.printed = time.monotonic()
         self.units = self.finished = self.earlier = 0
+        self.measured: float | None = None
 
     def watcher(self) -> Watcher:
-        return Watcher(self.begin, self.unit, lambda event: None)
+        return Watcher(self.begin, self.unit, lambda event: None, self.measuring)
 
     def begin(self, units: int, finished: int) -> None:
         self.units, self.finished, self.earlier = units, finished, finished
@@ -95,6 +116,15 @@ class _LineWatcher:
             f"round {row['round']}, {row['density']:.1%} {row['branch']}: "
             f"validation {row['validation_accuracy']:.2%}"
         )
+
+    def measuring(self, done: int, total: int) -> None:
+        """The first time after a few seconds, then now and then."""
+        now = time.monotonic()
+        if self.measured is None:
+            self.measured, self.printed = now, now - LINE_SECONDS + FIRST_LINE_SECONDS
+        if now - self.printed >= LINE_SECONDS and done < total:
+            self.printed = now
+            self._print(f"latency of {done} of {total} networks measured")
 
     def _print(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True)
@@ -146,8 +176,12 @@ def runs_table(out: Path) -> Table | None:
 
 def show_result(console: Console, result: Result) -> None:
     """The table, the checks, the verdict in one sentence and where the report lies."""
-    console.print(drawn(results_table(result.summaries), bold=("dense", "ticket")))
+    console.print(drawn(results_table(result.summaries, costs=False), bold=("dense", "ticket")))
     console.print(TABLE_NOTE + "\n", highlight=False)
+    first = result.config.rewind[0]
+    tickets, rows = summaries_of_mode(result.summaries, first), rows_of_mode(result.rows, first)
+    console.print(drawn(rounds_table(tickets, rows), left=1))
+    console.print(" ".join([COST_NOTE, *speed_notes(tickets, rows)]) + "\n", highlight=False, markup=False)
     for line in [*check_lines(result.rows), power_line(result.verdict), cost_line(result.rows)]:
         console.print(line, highlight=False, soft_wrap=True)
     for mode, verdict in result.verdicts.items():

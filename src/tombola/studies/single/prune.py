@@ -8,18 +8,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from tombola.compression.measured import measure_latency
 from tombola.errors import RunFolderError, TombolaError, TrainingError
 from tombola.models.tensors import content_sha256
+from tombola.pruning import Masks
 from tombola.runs.atomic import storage_errors
 from tombola.runs.configs import identity_hash, load_config
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.rows import Row
-from tombola.studies.single.child import Child, Making, OnProgress, make_child, under_masks
+from tombola.studies.single.child import Child, Making, OnProgress, Progress, make_child, under_masks
 from tombola.studies.single.config import PruneConfig
 from tombola.studies.single.metrics import check_child, layer_rows, stage_row, unit_columns
 from tombola.studies.single.parents import Parent, is_folder, open_parent
 from tombola.studies.single.result import Result, evaluation_rows, read_result, write_result
 from tombola.training.threads import one_thread
+
+IMAGES = 64
+"""Test images that latency is measured on."""
 
 
 def prune_parent(config: PruneConfig, out: Path | None, data_dir: Path | None, on_progress: OnProgress) -> Result:
@@ -64,7 +71,13 @@ def _prune(folder: RunFolder, config: PruneConfig, parent: Parent, on_progress: 
         config.checkpoint_seconds,
     )
     child = make_child(making, on_progress)
-    rows = [*_stages(parent, child, config), *layer_rows("child", child.masks), *evaluation_rows(child.trainings)]
+    models = _models(parent, child, config)
+    rows = [
+        *_stages(models, parent, child, config),
+        *layer_rows("child", child.masks),
+        *evaluation_rows(child.trainings),
+        *_latencies(models, parent, on_progress),
+    ]
     unchanged = content_sha256(parent.model.state_dict()) == sha256
     checks = check_child(child.model, child.masks, parent.masks, config.pruning, child.spared, unchanged)
     history = {
@@ -81,16 +94,34 @@ def _prune(folder: RunFolder, config: PruneConfig, parent: Parent, on_progress: 
     return result
 
 
-def _stages(parent: Parent, child: Child, config: PruneConfig) -> list[Row]:
-    """The test set is looked at here and nowhere else: the parent, it under the final masks, the fine-tuned child."""
+Stages = list[tuple[str, nn.Module, Masks]]
+
+
+def _models(parent: Parent, child: Child, config: PruneConfig) -> Stages:
+    """The parent, it under the final masks, the fine-tuned child."""
     models = [("before", parent.model, parent.masks), ("pruned", under_masks(parent.model, child.masks), child.masks)]
     if config.fine_tuning is not None:
         models.append(("fine-tuned", child.model, child.masks))
+    return models
+
+
+def _stages(models: Stages, parent: Parent, child: Child, config: PruneConfig) -> list[Row]:
+    """The labels of the test set are looked at here and nowhere else."""
     structure = config.pruning.structure
     return [
         stage_row(stage, model, masks, parent.data) | unit_columns(model, masks, structure, child.spared)
         for stage, model, masks in models
     ]
+
+
+def _latencies(models: Stages, parent: Parent, on_progress: OnProgress) -> list[Row]:
+    """How fast each stage is, on test images."""
+    rows: list[Row] = []
+    for done, (stage, model, masks) in enumerate(models):
+        on_progress(Progress("measuring latency", done, len(models)))
+        for latency in measure_latency(model, masks, parent.data.test.inputs[:IMAGES]):
+            rows += [{"kind": "latency", "stage": stage, **row} for row in latency.rows()]
+    return rows
 
 
 def _slug(model: str) -> str:

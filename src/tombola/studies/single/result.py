@@ -36,6 +36,10 @@ class Result:
         return rows_of(self.rows, kind="stage")
 
     @property
+    def latencies(self) -> list[Row]:
+        return rows_of(self.rows, kind="latency")
+
+    @property
     def layers(self) -> list[Row]:
         return rows_of(self.rows, kind="layer")
 
@@ -78,8 +82,11 @@ def write_result(
     table = RowTable(folder.rows, UNIT)
     for kind in dict.fromkeys(row["kind"] for row in rows):
         table.append_unit(rows_of(rows, kind=kind))
-    stages = rows_of(rows, kind="stage")
-    write_json(folder.root / METRICS, {"stages": stages, "checks": dict(checks)})
+    # From the table: of a run that was killed here, it may hold times that were measured then.
+    metrics: dict[str, Any] = {"stages": rows_of(table.rows, kind="stage"), "checks": dict(checks)}
+    if latencies := rows_of(table.rows, kind="latency"):
+        metrics["latency"] = latencies
+    write_json(folder.root / METRICS, metrics)
     if failures := broken(checks):
         raise RunFailure(f"a promise was broken: {'; '.join(failures)} (not so); see {folder.root / METRICS}")
     write_text(folder.report, child_page(title, table.rows, checks, history))

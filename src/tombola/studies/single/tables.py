@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tombola.compression.measured import DENSE, SPARSE
 from tombola.reports.tables import Table
-from tombola.runs.rows import Row
+from tombola.runs.rows import Row, rows_of
 from tombola.studies.single.metrics import CHECKS
+from tombola.studies.speed import Speed, microseconds, remarks, speeds_of, times
 
 
 def _counted(flops: int | None) -> str:
@@ -29,16 +31,42 @@ STAGES_NOTE = (
     "FLOPs are of one example's forward pass, a multiply-add being two; those of kept weights are what a sparse engine "
     "would do. Zeros in a dense file make nothing smaller or faster."
 )
+LATENCY_NOTE = (
+    f"Latency is the median time of a call, measured on this machine on test images: float32, one thread; {DENSE} and "
+    f"{SPARSE} taking turns. Below 1 × torch is faster; other dense engines may be faster than it."
+)
 
 
-def stages_table(stages: Sequence[Row]) -> Table:
-    """One column per stage: before, pruned, fine-tuned; or the trained parent alone."""
+def stages_table(stages: Sequence[Row], latencies: Sequence[Row] = ()) -> Table:
+    """One column per stage: before, pruned, fine-tuned; or the trained parent alone, whose latency nobody asked for."""
     lines = [*LINES]
     structure = stages[0].get("structure", "weight")
     if structure != "weight":
         lines.insert(3, (f"units kept ({structure})", lambda row: f"{row['units_kept']:,} of {row['units']:,}"))
     rows = [(title, *(write(stage) for stage in stages)) for title, write in lines]
+    if len(stages) > 1:
+        speeds = [speeds_of(rows_of(latencies, stage=stage["stage"])) for stage in stages]
+        for same_batch in zip(*speeds, strict=True):
+            batch = same_batch[0].batch
+            rows.append((f"latency, batch {batch}, torch", *(_dense_cell(speed) for speed in same_batch)))
+            rows.append((f"latency, batch {batch}, sparse kernels", *(_sparse_cell(speed) for speed in same_batch)))
     return Table(("", *(stage["stage"] for stage in stages)), rows)
+
+
+def _dense_cell(speed: Speed) -> str:
+    return "not measured" if speed.dense is None else f"{microseconds(speed.dense)} µs"
+
+
+def _sparse_cell(speed: Speed) -> str:
+    return "not measured" if speed.sparse is None else f"{microseconds(speed.sparse)} µs ({times(speed.ratio)})"
+
+
+def stages_note(stages: Sequence[Row], latencies: Sequence[Row]) -> str:
+    """What the numbers of a stages table are."""
+    if len(stages) == 1:
+        return STAGES_NOTE
+    said = remarks(speed for stage in stages for speed in speeds_of(rows_of(latencies, stage=stage["stage"])))
+    return " ".join([STAGES_NOTE, *([LATENCY_NOTE] if latencies else []), *said])
 
 
 def layers_table(layers: Sequence[Row]) -> Table:

@@ -21,7 +21,7 @@ from tombola.studies.single.comparison_report import NOTE, comparison_table, ref
 from tombola.studies.single.comparison_report import lead as lead_of_comparison
 from tombola.studies.single.report import lead
 from tombola.studies.single.result import METRICS, Result
-from tombola.studies.single.tables import STAGES_NOTE, check_line, layers_table, stages_table
+from tombola.studies.single.tables import check_line, layers_table, stages_note, stages_table
 
 
 @contextmanager
@@ -132,9 +132,9 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
 
 def show(console: Console, result: Result) -> None:
     """The tables, the checks, the outcome in one sentence and where the model lies."""
-    console.print(drawn(stages_table(result.stages), left=1))
+    console.print(drawn(stages_table(result.stages, result.latencies), left=1))
     console.print(drawn(layers_table(result.layers)))
-    console.print(STAGES_NOTE, highlight=False)
+    console.print(stages_note(result.stages, result.latencies), highlight=False, markup=False)
     if line := check_line(read_json(result.folder / METRICS)["checks"]):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(f"\n[bold]{escape(lead(result.stages))}[/bold]", highlight=False, soft_wrap=True)

@@ -1,0 +1,126 @@
+"""The latency of a network: as torch runs it against the same network on sparse kernels, taking turns on one thread.
+
+What is measured is a whole call on real inputs. Nothing is claimed that was not run: where sparse kernels cannot be
+had there is a reason instead of a number.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tombola.compression.latency import interleaved
+from tombola.compression.runtime import sparsify
+from tombola.pruning import Masks
+from tombola.pruning.modes import evaluation_mode
+from tombola.training.threads import one_thread
+
+BATCH_SIZES = (1, 64)
+SECONDS = 0.3
+"""How long a batch size is measured, both ways together."""
+LEAST_BLOCKS = 3
+"""However long a call takes: large convolutions take seconds."""
+DENSE, SPARSE = "torch eager", "sparse kernels"
+
+Quartiles = tuple[float, float, float]
+"""Lower quartile, median and upper quartile of seconds per call."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """A network's time per call in one batch size, float32 on one thread: `dense` by torch, `sparse` by sparse kernels.
+
+    A time that could not be measured is None, and `reason` says why. `on_torch` names the layers that sparse kernels
+    left to torch.
+    """
+
+    batch: int
+    dense: Quartiles | None
+    sparse: Quartiles | None
+    reason: str | None
+    on_torch: tuple[str, ...] = ()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """As rows of a tidy table, always two; all that depends on the clock is in the column `seconds`."""
+        shared = {"batch": self.batch, "dtype": "float32", "threads": 1}
+        dense_reason = self.reason if self.dense is None else None
+        return [
+            {**shared, "engine": DENSE, "on_torch": [], "reason": dense_reason, "seconds": _listed(self.dense)},
+            {
+                **shared,
+                "engine": SPARSE,
+                "on_torch": list(self.on_torch),
+                "reason": self.reason,
+                "seconds": _listed(self.sparse),
+            },
+        ]
+
+
+def measure_latency(
+    model: nn.Module, masks: Masks, inputs: Tensor, batch_sizes: Sequence[int] = BATCH_SIZES
+) -> list[Latency]:
+    """Measures `model`, which holds `masks`, in every batch size on the examples of `inputs`, one after the other.
+
+    Takes about `SECONDS` for each batch size, and as long again to choose the kernels. Never raises for what cannot
+    be measured: work that is done already must not be lost for want of a number.
+    """
+    with one_thread(), evaluation_mode(model), torch.no_grad():
+        sparse, reason = _sparsified(model, masks, inputs, batch_sizes)
+        return [_measured(model, sparse, reason, _batches(inputs, size)) for size in batch_sizes]
+
+
+def _sparsified(
+    model: nn.Module, masks: Masks, inputs: Tensor, batch_sizes: Sequence[int]
+) -> tuple[nn.Module | None, str | None]:
+    """The model on sparse kernels, or why there is none. What it leaves to torch is named in the rows: no warning."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return sparsify(model, masks, inputs, batch_sizes), None
+    except Exception as error:  # no such kernels on this machine; or somebody's own model, which may raise anything
+        return None, _one_line(error)
+
+
+def _measured(model: nn.Module, sparse: nn.Module | None, reason: str | None, batches: Sequence[Tensor]) -> Latency:
+    ways = {DENSE: _in_turn(model, batches)}
+    if sparse is not None:
+        ways[SPARSE] = _in_turn(sparse, batches)
+    size = len(batches[0])
+    try:
+        times = interleaved(ways, SECONDS, LEAST_BLOCKS)
+    except Exception as error:  # a model may refuse a batch of this size
+        return Latency(size, None, None, _one_line(error))
+    quartiles = {way: _quartiles(blocks) for way, blocks in times.items()}
+    left = tuple(getattr(sparse, "unsupported", ()))
+    return Latency(size, quartiles[DENSE], quartiles.get(SPARSE), reason, left)
+
+
+def _batches(inputs: Tensor, size: int) -> list[Tensor]:
+    """Batches of exactly `size`, from as many examples as there are, or from some of them again."""
+    count = max(1, len(inputs) // size)
+    return list(inputs[torch.arange(count * size) % len(inputs)].split(size))
+
+
+def _in_turn(model: nn.Module, batches: Sequence[Tensor]) -> Callable[[], object]:
+    turns = itertools.cycle(batches)
+    return lambda: model(next(turns))
+
+
+def _quartiles(blocks: Sequence[float]) -> Quartiles:
+    low, median, high = statistics.quantiles(blocks, n=4, method="inclusive")
+    return low, median, high
+
+
+def _listed(quartiles: Quartiles | None) -> list[float] | None:
+    return None if quartiles is None else list(quartiles)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,49 @@
+"""How fast a run's tickets are: replicate 0's trained networks, measured once at the end of a study.
+
+By the parent process, alone, on test images. A network that the table has already is not measured again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from tombola.compression.measured import BATCH_SIZES, measure_latency
+from tombola.data import load_data
+from tombola.runs.rows import Row, rows_of
+from tombola.studies.lottery.networks import replicate_seed, trained_network
+from tombola.studies.lottery.result import Result
+
+REPLICATE = 0
+IMAGES = 64
+ROWS = 2 * len(BATCH_SIZES)
+"""Of a whole unit: dense and on sparse kernels, in every batch size."""
+
+
+def rounds_to_measure(result: Result) -> list[int]:
+    """The rounds of the first mode of rewinding, the dense network's 0 among them, that have no latency yet."""
+    rounds = sorted({row["round"] for row in result.rows if row["branch"] in ("dense", "ticket")})
+    latencies = rows_of(result.rows, kind="latency")
+    return [index for index in rounds if len(rows_of(latencies, round=index)) < ROWS]
+
+
+def latency_units(result: Result, rounds: list[int], data_dir: Path | None) -> Iterator[list[Row]]:
+    """One unit of rows for each of the rounds, measured when it is asked for."""
+    if not rounds:
+        return
+    images = load_data(result.config.data, replicate_seed(result.config, REPLICATE), data_dir).test.inputs[:IMAGES]
+    for index in rounds:
+        yield _unit(result, index, images)
+
+
+def _unit(result: Result, index: int, images: Tensor) -> list[Row]:
+    mode = result.config.rewinds[0]
+    network, masks = trained_network(result.folder, mode, REPLICATE, index)
+    key = {"replicate": REPLICATE, "rewind": str(mode) if index else None, "round": index, "branch": "latency"}
+    return [
+        {"kind": "latency", **key, "density": masks.density, **row}
+        for latency in measure_latency(network, masks, images)
+        for row in latency.rows()
+    ]
