@@ -11,7 +11,7 @@ from small_matrices import BATCHES, Matrix, assert_sums, matrices, padded, sum_t
 
 from tombola.kernels.compiler import compiled
 from tombola.kernels.packing import MOST_COLUMNS, pack, values_of
-from tombola.kernels.products import PANEL_PRODUCT, Epilogue
+from tombola.kernels.products import Epilogue, panel_product
 from tombola.kernels.target import Target
 
 
@@ -60,9 +60,9 @@ def test_equals_float64(
         values = fences.given(values_of(weights, block))
         where = [address(array) for array in (block.starts, block.columns, values, constant)]
         where += [address(x, block.first * stride), address(y)]
-        calls.append((rows, *where, stride, width, int(fresh and number == 0), int(finish), gate))
-    kernel = compiled(PANEL_PRODUCT, target)
-    for arguments in calls:
+        kernel = compiled(panel_product(fresh and number == 0, finish), target)
+        calls.append((kernel, (rows, *where, stride, width, gate)))
+    for kernel, arguments in calls:
         kernel.call(*arguments)
     fences.check()
 
@@ -89,7 +89,7 @@ def test_the_first_layer_of_lenet(target: Target, block: int) -> None:
     for own in pack(keep, block).blocks:
         values = values_of(weights, own)
         arrays = [address(a) for a in (own.starts, own.columns, values, bias, x[own.first :], y)]
-        compiled(PANEL_PRODUCT, target).call(300, *arrays, 64, 64, int(own.first == 0), Epilogue.NONE, 0)
+        compiled(panel_product(own.first == 0, Epilogue.NONE), target).call(300, *arrays, 64, 64, 0)
     magnitudes = np.abs(bias)[:, None] + np.abs(weights).astype(np.float64) @ np.abs(x)
     assert_sums(y, bias[:, None] + weights.astype(np.float64) @ x, magnitudes, sum_terms(keep)[:, None])
 
@@ -103,7 +103,7 @@ def test_the_last_of_the_most_columns(target: Target) -> None:
     x[0], x[32768], x[-1] = 1, 10, 100
     values, bias, y = np.ones(3, np.float32), np.zeros(1, np.float32), np.full((1, width), np.nan, np.float32)
     arrays = [address(a) for a in (block.starts, block.columns, values, bias, x, y)]
-    compiled(PANEL_PRODUCT, target).call(1, *arrays, width, width, 1, Epilogue.NONE, 0)
+    compiled(panel_product(True, Epilogue.NONE), target).call(1, *arrays, width, width, 0)
     assert (y == 111).all()
 
 
@@ -114,7 +114,7 @@ def test_a_number_that_is_none_is_not_hidden(target: Target, width: int) -> None
     values, bias = np.array([np.nan, np.inf, -np.inf], np.float32), np.zeros(3, np.float32)
     x, y = np.ones((1, width), np.float32), np.zeros((3, width), np.float32)
     arrays = [address(a) for a in (block.starts, block.columns, values, bias, x, y)]
-    compiled(PANEL_PRODUCT, target).call(3, *arrays, width, width, 1, Epilogue.RELU, 0)
+    compiled(panel_product(True, Epilogue.RELU), target).call(3, *arrays, width, width, 0)
     assert np.isnan(y[0]).all()
     assert (y[1] == np.inf).all()
     assert (y[2] == 0).all()
@@ -128,5 +128,5 @@ def test_a_closed_gate_lets_nothing_through(target: Target) -> None:
     gate = np.resize(np.array([1e-45, 1.0, 0.0, -0.0, -1.0], np.float32), (1, width))
     y = np.zeros((1, width), np.float32)
     arrays = [address(a) for a in (block.starts, block.columns, values, bias, x, y)]
-    compiled(PANEL_PRODUCT, target).call(1, *arrays, width, width, 1, Epilogue.GATE, address(gate))
+    compiled(panel_product(True, Epilogue.GATE), target).call(1, *arrays, width, width, address(gate))
     assert np.array_equal(y, np.where(gate > 0, np.inf, 0))

@@ -21,10 +21,11 @@ from tombola.kernels.compiler import Kernel, compiled
 from tombola.kernels.emit import INT32, INT64, POINTER, Emitter, i64
 from tombola.kernels.layouts import TO_PANEL
 from tombola.kernels.packing import pack, values_of
-from tombola.kernels.products import PANEL_PRODUCT, Epilogue
-from tombola.kernels.program import Place, Program, Step, Where
+from tombola.kernels.products import Epilogue, panel_product
+from tombola.kernels.program import STACK, Place, Program, Step, Where
 from tombola.kernels.steps import columns_times_vector, from_panel, panel_products, rows_times_vector, to_panel
 from tombola.kernels.target import Target
+from tombola.kernels.vectors import columns_scratch
 
 INPUT, OUTPUT, WORKSPACE = Where(Place.INPUT), Where(Place.OUTPUT), Where(Place.WORKSPACE)
 SIZES = (50, 30, 20, 10)
@@ -94,14 +95,14 @@ def by_rows(network: list[Layer], target: Target) -> Program:
 
 def by_columns(network: list[Layer], target: Target) -> Program:
     places = [INPUT, WORKSPACE, Where(Place.WORKSPACE, max(SIZES)), OUTPUT]
-    live = Where(Place.WORKSPACE, 2 * max(SIZES))
+    scratch = Where(Place.WORKSPACE, 2 * max(SIZES))
     steps = []
     for number, layer in enumerate(network):
         transposed = pack(layer.keep.T.copy(), 16)
         values = [values_of(layer.weights.T, own) for own in transposed.blocks]
         relu, between = layer is not network[-1], places[number : number + 2]
-        steps += columns_times_vector(transposed, values, layer.bias, *between, relu, live)
-    return Program(steps, 3 * max(SIZES), target)
+        steps += columns_times_vector(transposed, values, layer.bias, *between, relu, scratch)
+    return Program(steps, 2 * max(SIZES) + columns_scratch(max(SIZES), max(SIZES)), target)
 
 
 def outputs(program: Program, x: np.ndarray) -> np.ndarray:
@@ -157,6 +158,33 @@ def test_arrays_live_as_long_as_their_program(network: list[Layer], target: Targ
     others = [np.full(size, np.nan, np.float32) for size in range(1, 400)]  # takes whatever was given back
     assert np.array_equal(outputs(program, x), expected)
     assert len(others) == 399
+
+
+def test_a_call_of_a_program_keeps_it(network: list[Layer], target: Target) -> None:
+    """Also when only the call is left, which needs no workspace."""
+    x, y = digits(1), np.zeros((1, SIZES[-1]), np.float32)
+    program = by_columns(network, target)
+    expected, call = outputs(program, x), program.run_alone
+    assert call is not None
+    del program
+    network.clear()
+    gc.collect()
+    others = [np.full(size, np.nan, np.float32) for size in range(1, 400)]  # takes whatever was given back
+    call(address(x), address(y))
+    assert np.array_equal(y, expected)
+    assert len(others) == 399
+
+
+def test_a_large_workspace_is_not_on_the_stack(target: Target) -> None:
+    assert Program([], STACK, target).run_alone is not None
+    assert Program([], STACK + 1, target).run_alone is None
+
+
+def test_a_step_takes_its_kernels_arguments(target: Target) -> None:
+    with pytest.raises(KernelError, match="to_panel does not take these 4 arguments"):
+        Program([Step(TO_PANEL, (4, 4, WORKSPACE, OUTPUT))], target=target)
+    with pytest.raises(KernelError, match="float64"):
+        Program([Step(TO_PANEL, (4, 4, np.zeros(16), OUTPUT, target.lanes))], target=target)
 
 
 def test_an_array_with_gaps_is_refused(target: Target) -> None:
@@ -237,7 +265,10 @@ def test_other_threads_run_while_a_kernel_does(target: Target, as_program: bool)
 
 def test_threads_compile_at_once(target: Target) -> None:
     """A kernel that nobody has compiled yet; all get the same one, and it works."""
-    kernels = [replace(kernel, name=f"{kernel.name}_{uuid4().hex}") for kernel in (PANEL_PRODUCT, TO_PANEL)]
+    kernels = [
+        replace(kernel, name=f"{kernel.name}_{uuid4().hex}")
+        for kernel in (panel_product(True, Epilogue.NONE), TO_PANEL)
+    ]
     together = threading.Barrier(8)
 
     def work(number: int) -> object:

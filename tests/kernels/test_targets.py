@@ -10,16 +10,18 @@ import pytest
 from tombola.errors import KernelError
 from tombola.kernels.compiler import Kernel, assembly
 from tombola.kernels.layouts import FROM_PANEL, GATHER_PANEL, TO_PANEL
-from tombola.kernels.products import PANEL_PRODUCT
-from tombola.kernels.program import RUN_STEPS
+from tombola.kernels.products import Epilogue, panel_product
+from tombola.kernels.program import RUN_STEPS, RUN_STEPS_ON_STACK
 from tombola.kernels.samples import SAMPLED_PRODUCT
 from tombola.kernels.target import _lanes, aarch64, avx2, host
 from tombola.kernels.vectors import COLUMNS_TIMES_VECTOR, ROWS_TIMES_VECTOR
 
-PRODUCTS = [PANEL_PRODUCT, SAMPLED_PRODUCT]
+PRODUCTS = [*(panel_product(first, e) for first in (True, False) for e in Epilogue), SAMPLED_PRODUCT]
 LAYOUTS = [TO_PANEL, GATHER_PANEL, FROM_PANEL]
 SCALAR = [ROWS_TIMES_VECTOR, COLUMNS_TIMES_VECTOR]
-every = pytest.mark.parametrize("kernel", [*PRODUCTS, *LAYOUTS, *SCALAR, RUN_STEPS], ids=lambda kernel: kernel.name)
+every = pytest.mark.parametrize(
+    "kernel", [*PRODUCTS, *LAYOUTS, *SCALAR, RUN_STEPS, RUN_STEPS_ON_STACK], ids=lambda kernel: kernel.name
+)
 x86_only = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="AVX2 is an instruction set of x86")
 
 
@@ -56,7 +58,7 @@ def test_avx2(kernel: Kernel) -> None:
 @x86_only
 def test_the_host_uses_the_widest_vectors_it_has() -> None:
     register = {16: "zmm", 8: "ymm"}[host().lanes]
-    assert re.search(rf"vfmadd\d+ps\s.*{register}", assembly(PANEL_PRODUCT, host()))
+    assert re.search(rf"vfmadd\d+ps\s.*{register}", assembly(panel_product(True, Epilogue.NONE), host()))
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from small_matrices import Matrix, assert_sums, matrices, sum_terms
 
 from tombola.kernels.compiler import Kernel, compiled
-from tombola.kernels.packing import MOST_COLUMNS, pack, values_of
+from tombola.kernels.packing import MOST_COLUMNS, in_chunks, pack, values_of
 from tombola.kernels.target import Target
-from tombola.kernels.vectors import COLUMNS_TIMES_VECTOR, ROWS_TIMES_VECTOR
+from tombola.kernels.vectors import COLUMNS_TIMES_VECTOR, ROWS_TIMES_VECTOR, columns_scratch
 
 
 def exact(weights: np.ndarray, start: np.ndarray, x: np.ndarray, relu: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -60,13 +60,14 @@ def test_columns_equal_float64(target: Target, matrix: Matrix, relu: bool, zeros
     fences = Fences(at_end)
     block_of_outputs = min(matrix.block, outputs)
     pattern = fences.packed(matrix.keep.T, block_of_outputs)
-    constant, x, y, live = fences.given(bias), fences.given(inputs), fences.room(outputs), fences.room(columns)
+    constant, x, y = fences.given(bias), fences.given(inputs), fences.room(outputs)
     calls = []
     for block in pattern.blocks:
-        values = fences.given(values_of(weights.T, block))
-        where = [address(array) for array in (block.starts, block.columns, values)]
+        chunks = in_chunks(block, values_of(weights.T, block))
+        where = [address(fences.given(array)) for array in (chunks.starts, chunks.columns, chunks.values)]
         where += [address(constant, block.first), address(x), address(y, block.first)]
-        calls.append((columns, block.width, *where, int(relu), address(live)))
+        scratch = fences.room(columns_scratch(columns, block.width))
+        calls.append((columns, block.width, *where, int(relu), address(scratch)))
     kernel = compiled(COLUMNS_TIMES_VECTOR, target)
     for arguments in calls:
         kernel.call(*arguments)
@@ -77,17 +78,27 @@ def test_columns_equal_float64(target: Target, matrix: Matrix, relu: bool, zeros
 
 def test_columns_of_inputs_that_are_zero_are_not_read(target: Target) -> None:
     """0 and -0 skip their columns, whatever stands there; NaN does not."""
-    keep = np.ones((4, 2), dtype=bool)
-    (block,) = pack(keep).blocks
-    values = np.array([np.nan, np.nan, np.inf, np.inf, 1, 2, 3, 4], np.float32)
+    (block,) = pack(np.ones((4, 2), dtype=bool)).blocks
+    chunks = in_chunks(block, np.array([np.nan, np.nan, np.inf, np.inf, 1, 2, 3, 4], np.float32))
     x, bias = np.array([0.0, -0.0, 1.0, 1.0], np.float32), np.zeros(2, np.float32)
-    y, live = np.zeros(2, np.float32), np.zeros(4, np.int32)
-    arrays = [address(a) for a in (block.starts, block.columns, values, bias, x, y)]
-    compiled(COLUMNS_TIMES_VECTOR, target).call(4, 2, *arrays, 0, address(live))
+    y, scratch = np.zeros(2, np.float32), np.zeros(columns_scratch(4, 2), np.float32)
+    arrays = [address(a) for a in (chunks.starts, chunks.columns, chunks.values, bias, x, y)]
+    compiled(COLUMNS_TIMES_VECTOR, target).call(4, 2, *arrays, 0, address(scratch))
     assert y.tolist() == [4, 6]
     x[3] = np.nan
-    compiled(COLUMNS_TIMES_VECTOR, target).call(4, 2, *arrays, 0, address(live))
+    compiled(COLUMNS_TIMES_VECTOR, target).call(4, 2, *arrays, 0, address(scratch))
     assert np.isnan(y).all()
+
+
+def test_what_fills_a_chunk_up_changes_nothing(target: Target) -> None:
+    """Not even where an input is infinite: 0 times infinity would be NaN."""
+    (block,) = pack(np.array([[True, False], [False, True]])).blocks
+    chunks = in_chunks(block, np.ones(2, np.float32))
+    x, bias, y = np.array([np.inf, 1.0], np.float32), np.zeros(2, np.float32), np.zeros(2, np.float32)
+    scratch = np.zeros(columns_scratch(2, 2), np.float32)
+    arrays = [address(a) for a in (chunks.starts, chunks.columns, chunks.values, bias, x, y)]
+    compiled(COLUMNS_TIMES_VECTOR, target).call(2, 2, *arrays, 0, address(scratch))
+    assert y.tolist() == [np.inf, 1]
 
 
 @pytest.mark.parametrize("kernel", [ROWS_TIMES_VECTOR, COLUMNS_TIMES_VECTOR], ids=lambda kernel: kernel.name)
@@ -95,12 +106,14 @@ def test_a_number_that_is_none_is_not_hidden(target: Target, kernel: Kernel) -> 
     """ReLU keeps NaN, as torch's does."""
     (block,) = pack(np.ones((1, 1), dtype=bool)).blocks
     values, x, bias = np.full(1, np.nan, np.float32), np.ones(1, np.float32), np.zeros(1, np.float32)
-    y, live = np.zeros(1, np.float32), np.zeros(1, np.int32)
-    arrays = [address(a) for a in (block.starts, block.columns, values, bias, x, y)]
+    y, scratch = np.zeros(1, np.float32), np.zeros(columns_scratch(1, 1), np.float32)
     if kernel is ROWS_TIMES_VECTOR:
+        arrays = [address(a) for a in (block.starts, block.columns, values, bias, x, y)]
         compiled(kernel, target).call(1, *arrays, 1, 1)
     else:
-        compiled(kernel, target).call(1, 1, *arrays, 1, address(live))
+        chunks = in_chunks(block, values)
+        arrays = [address(a) for a in (chunks.starts, chunks.columns, chunks.values, bias, x, y)]
+        compiled(kernel, target).call(1, 1, *arrays, 1, address(scratch))
     assert np.isnan(y).all()
 
 

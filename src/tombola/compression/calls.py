@@ -15,6 +15,7 @@ from itertools import pairwise
 import torch
 
 from tombola.compression.plans import PANEL, Arrays, Compiled, DenseProduct, Form, Plan, compile_rows
+from tombola.kernels.program import Program
 
 Call = Callable[[int, int], None]
 """Called with the addresses of the input's rows and the output's."""
@@ -27,6 +28,7 @@ class Part:
 
     def __init__(self, compiled: Compiled) -> None:
         self.segments = compiled.segments
+        self._runs = [segment.run if isinstance(segment, Program) else segment for segment in compiled.segments]
         self._size = compiled.workspace
         self._free: list[int] = []
         self._alive: list[torch.Tensor] = []
@@ -38,8 +40,8 @@ class Part:
             numbers = torch.empty(self._size, dtype=torch.float32, device="cpu")
             self._alive.append(numbers)
             workspace = numbers.data_ptr()
-        for segment in self.segments:
-            segment(x, y, workspace)
+        for run in self._runs:
+            run(x, y, workspace)
         self._free.append(workspace)
 
 
@@ -76,9 +78,17 @@ class Panels:
 def call_of(arrays: Arrays, plan: Plan, rows: int, whole: Part | None = None) -> Call:
     """The chain for `rows` rows, by panels or by vectors; `whole` is the part for a full panel where there is one."""
     if plan.form == Form.VECTORS or rows < PANEL:
-        return Part(compile_rows(arrays, plan, rows))
+        return _call(compile_rows(arrays, plan, rows))
     whole = whole or Part(compile_rows(arrays, plan, PANEL))
     return whole if rows == PANEL else Panels(arrays, plan, rows, whole)
+
+
+def _call(compiled: Compiled) -> Call:
+    """Machine code alone where one program does it all on the stack: Python around it would cost as much as a layer."""
+    first = compiled.segments[0]
+    if len(compiled.segments) == 1 and isinstance(first, Program) and first.run_alone is not None:
+        return first.run_alone
+    return Part(compiled)
 
 
 _lock = threading.Lock()

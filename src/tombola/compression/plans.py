@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from tombola.compression.layers import Layer
-from tombola.kernels.packing import MOST_COLUMNS, Floats, Pattern, pack, values_of
+from tombola.kernels.packing import CHUNK, MOST_COLUMNS, Floats, Pattern, pack, values_of
 from tombola.kernels.products import Epilogue
 from tombola.kernels.program import Place, Program, Step, Where
 from tombola.kernels.steps import columns_times_vector, from_panel, panel_products, rows_times_vector, to_panel
 from tombola.kernels.target import host
+from tombola.kernels.vectors import columns_scratch
 
 PANEL = 64
 """Rows that go through a chain together."""
@@ -92,9 +93,11 @@ class Arrays:
         with self._lock:
             if key not in self._packed:
                 keep, matrix = self.layers[number].keep(), self._matrix(number).numpy()
+                most = MOST_COLUMNS
                 if choice.kernel == Kernel.COLUMNS:
                     keep, matrix = np.ascontiguousarray(keep.T), np.ascontiguousarray(matrix.T)
-                pattern = pack(keep, min(choice.block, MOST_COLUMNS))
+                    most -= CHUNK  # columns behind the last, for what fills up a chunk
+                pattern = pack(keep, min(choice.block, most))
                 values = [values_of(matrix, block) for block in pattern.blocks]
                 self._packed[key] = _without_places(pattern), values
             return self._packed[key]
@@ -201,9 +204,9 @@ def width_of(rows: int) -> int:
 
 
 def layer_steps(
-    arrays: Arrays, number: int, choice: Choice, x: Where, y: Where, width: int, live: Where | None = None
+    arrays: Arrays, number: int, choice: Choice, x: Where, y: Where, width: int, scratch: Where | None = None
 ) -> list[Step | DenseProduct]:
-    """What one layer does; `width` is 1 for the kernels of one vector, `live` room for COLUMNS."""
+    """What one layer does; `width` is 1 for the kernels of one vector, `scratch` room for COLUMNS."""
     layer = arrays.layers[number]
     if choice.kernel == Kernel.DENSE:
         return [DenseProduct(layer, arrays.dense(number), x, y, width)]
@@ -213,22 +216,22 @@ def layer_steps(
         return [*panel_products(pattern, values, layer.bias, x, y, width, epilogue)]
     if choice.kernel == Kernel.ROWS:
         return [*rows_times_vector(pattern, values, layer.bias, x, y, layer.relu)]
-    assert live is not None
-    return [*columns_times_vector(pattern, values, layer.bias, x, y, layer.relu, live)]
+    assert scratch is not None
+    return [*columns_times_vector(pattern, values, layer.bias, x, y, layer.relu, scratch)]
 
 
 def _vectors(arrays: Arrays, choices: Sequence[Choice], rows: int) -> Compiled:
     """Every row by itself, from the input to the output."""
     layers = arrays.layers
     places, size = _workspace([layer.outputs for layer in layers[:-1]], 1)
-    live = Where(Place.WORKSPACE, size)
+    scratch = Where(Place.WORKSPACE, size)
     steps: list[Step | DenseProduct] = []
     for row in range(rows):
         begin = Where(Place.INPUT, row * layers[0].inputs)
         path = [begin, *places, Where(Place.OUTPUT, row * layers[-1].outputs)]
         for number, choice in enumerate(choices):
-            steps += layer_steps(arrays, number, choice, path[number], path[number + 1], 1, live)
-    workspace = size + max(layer.inputs for layer in layers)
+            steps += layer_steps(arrays, number, choice, path[number], path[number + 1], 1, scratch)
+    workspace = size + max(columns_scratch(layer.inputs, layer.outputs) for layer in layers)
     return Compiled(segments_of(steps, workspace), workspace)
 
 

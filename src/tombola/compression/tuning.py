@@ -31,6 +31,7 @@ from tombola.compression.plans import (
 )
 from tombola.kernels.packing import MOST_COLUMNS
 from tombola.kernels.program import Place, Step, Where
+from tombola.kernels.vectors import columns_scratch
 
 WORTH = 1.03
 """How many times faster than dense sparse has to be measured before it is preferred: noise is not a gain."""
@@ -99,7 +100,7 @@ def _by_vectors(arrays: Arrays, x: Tensor, batch: int, rows: int) -> Plan:
     x = x[torch.arange(rows if any(map(_large, arrays.layers)) else VECTORS_UP_TO) % len(x)]
     choices = []
     for number, layer in enumerate(arrays.layers):
-        result, room = x.new_empty(len(x), layer.outputs), x.new_empty(layer.inputs)
+        result, room = x.new_empty(len(x), layer.outputs), x.new_empty(columns_scratch(*layer.shape[::-1]))
         calls = {}
         for choice in _vector_choices(layer):
             steps = []

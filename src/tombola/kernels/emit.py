@@ -142,6 +142,20 @@ class Emitter:
         """The nearest whole number, as a float."""
         return self.builder.call(self._intrinsic("rint", a.type, 1), [a])
 
+    def compressed(self, integers: ir.Value, chosen: ir.Value) -> ir.Value:
+        """The chosen lanes of a vector of 32-bit integers moved to its front; whatever behind them."""
+        name = f"llvm.experimental.vector.compress.v{self.lanes}i32"
+        kind = ir.FunctionType(integers.type, [integers.type, chosen.type, integers.type])
+        function = self.module.globals.get(name) or ir.Function(self.module, kind, name)
+        return self.builder.call(function, [integers, chosen, integers])
+
+    def count_true(self, chosen: ir.Value) -> ir.Value:
+        """How many lanes are chosen."""
+        bits = ir.IntType(self.lanes)
+        name = f"llvm.ctpop.i{self.lanes}"
+        function = self.module.globals.get(name) or ir.Function(self.module, ir.FunctionType(bits, [bits]), name)
+        return self.builder.zext(self.builder.call(function, [self.builder.bitcast(chosen, bits)]), INT64)
+
     def sum_of_lanes(self, a: ir.Value) -> ir.Value:
         """The sum of a vector's lanes, in the order that is fastest."""
         name = f"llvm.vector.reduce.fadd.v{self.lanes}f32"

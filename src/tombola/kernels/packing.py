@@ -16,6 +16,8 @@ from tombola.errors import KernelError
 Floats = NDArray[np.float32]
 MOST_COLUMNS = 1 << 16
 """Columns are counted in 16 bits: half of what a nonzero takes beside its value. Wider matrices come in blocks."""
+CHUNK = 8
+"""Nonzeros of one column that are taken together where a matrix is read column by column."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,35 @@ def _block(keep: NDArray[np.bool_], first: int, width: int) -> Block:
 def values_of(matrix: Floats, block: Block) -> Floats:
     """A block's values, from the matrix (or its entries, row by row) of which it has the pattern."""
     return np.ascontiguousarray(matrix.reshape(-1)[block.places], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """A block's nonzeros with each row filled up to whole chunks: those of row r are starts[r] to starts[r + 1].
+
+    What fills up has the value 0 and columns behind the last, so it changes nothing, not even where an input is
+    infinite.
+    """
+
+    starts: NDArray[np.int32]
+    columns: NDArray[np.uint16]
+    values: Floats
+
+
+def in_chunks(block: Block, values: Floats) -> Chunks:
+    """A block and its values in chunks of `CHUNK` nonzeros. Its width leaves `CHUNK` columns of 16 bits free."""
+    if block.width > MOST_COLUMNS - CHUNK:
+        raise KernelError(f"a block in chunks has at most {MOST_COLUMNS - CHUNK} columns, not {block.width}")
+    counts = np.diff(block.starts)
+    starts = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(-(-counts // CHUNK), out=starts[1:])
+    if starts[-1] * CHUNK > np.iinfo(np.int32).max:
+        raise KernelError(f"{starts[-1]} chunks are more than a kernel counts")
+    places = np.arange(block.nonzeros) + np.repeat(starts[:-1] * CHUNK - block.starts[:-1], counts)
+    columns = np.tile(np.arange(block.width, block.width + CHUNK, dtype=np.uint16), starts[-1])
+    filled = np.zeros(starts[-1] * CHUNK, dtype=np.float32)
+    columns[places], filled[places] = block.columns, values
+    return Chunks(starts.astype(np.int32), columns, filled)
 
 
 NEAREST_CACHE = 50_000

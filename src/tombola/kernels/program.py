@@ -8,7 +8,7 @@ may run it at once.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from tombola.errors import KernelError
 from tombola.kernels.compiler import Kernel, compiled
-from tombola.kernels.emit import INT64, POINTER, VOID, Emitter, i64
+from tombola.kernels.emit import FLOAT, INT64, POINTER, VOID, Emitter, i64
 from tombola.kernels.target import Target
 
 READABLE = (np.float32, np.int32, np.int64, np.uint16)
+STACK = 8192
+"""Floats of workspace that machine code may take from the stack, where they cost nothing."""
 FIELDS = 16
 """64-bit numbers of a step: the kernel's entry and its arguments."""
 
@@ -56,7 +58,11 @@ class Step:
 
 
 class Program:
-    """Steps, ready to run. `workspace` is how many floats a call needs beside input and output."""
+    """Steps, ready to run. `workspace` is how many floats a call needs beside input and output.
+
+    `run(x, y, workspace)` runs all steps, as a call of the program does; the arguments are addresses of floats.
+    `run_alone(x, y)` needs no workspace: it is there where a small one is enough.
+    """
 
     def __init__(self, steps: Sequence[Step], workspace: int = 0, target: Target | None = None) -> None:
         self.steps = tuple(steps)
@@ -68,12 +74,17 @@ class Program:
                 raise KernelError(f"{step.kernel.name} does not take these {len(step.arguments)} arguments")
             row[0] = kernel.entry
             row[1 : 1 + len(step.arguments)] = [_field(argument) for argument in step.arguments]
-        run = compiled(RUN_STEPS, target).call
-        self._run = functools.partial(run, self._table.ctypes.data, len(self.steps))
+        table = self._table.ctypes.data, len(self.steps)
+        self.run = functools.partial(compiled(RUN_STEPS, target).call, *table)
+        self.run_alone: Callable[[int, int], None] | None = None
+        if workspace <= STACK:
+            self.run_alone = functools.partial(compiled(RUN_STEPS_ON_STACK, target).call, *table)
+        for call in (self.run, self.run_alone):
+            if call is not None:
+                call.__dict__["program"] = self  # whoever holds a call holds the arrays
 
     def __call__(self, x: int, y: int, workspace: int) -> None:
-        """Runs all steps; the arguments are addresses of float32 numbers."""
-        self._run(x, y, workspace)
+        self.run(x, y, workspace)
 
 
 def _field(argument: Argument) -> int:
@@ -94,7 +105,19 @@ def _field(argument: Argument) -> int:
 def _emit_run_steps(module: ir.Module, name: str, lanes: int) -> None:
     """name(steps, count, x, y, workspace): enters every step's kernel in turn."""
     emit = Emitter.begin(module, name, [POINTER, INT64, POINTER, POINTER, POINTER], lanes)
-    steps, count, *places = emit.function.args
+    _enter_steps(emit, emit.function.args)
+
+
+def _emit_run_steps_on_stack(module: ir.Module, name: str, lanes: int) -> None:
+    """name(steps, count, x, y): the same with a workspace of STACK floats that is gone afterwards."""
+    emit = Emitter.begin(module, name, [POINTER, INT64, POINTER, POINTER], lanes)
+    workspace = emit.builder.alloca(ir.ArrayType(FLOAT, STACK))
+    workspace.align = 64
+    _enter_steps(emit, [*emit.function.args, workspace])
+
+
+def _enter_steps(emit: Emitter, arguments: Sequence[ir.Value]) -> None:
+    steps, count, *places = arguments
     builder = emit.builder
     bases = builder.alloca(INT64, size=i64(len(Place)))
     for place, address in zip(Place, [*places, i64(0)], strict=True):
@@ -109,3 +132,4 @@ def _emit_run_steps(module: ir.Module, name: str, lanes: int) -> None:
 
 
 RUN_STEPS = Kernel("run_steps", _emit_run_steps, vectorise=False)
+RUN_STEPS_ON_STACK = Kernel("run_steps_on_stack", _emit_run_steps_on_stack, vectorise=False)

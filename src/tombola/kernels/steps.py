@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tombola.kernels.layouts import FROM_PANEL, TO_PANEL
-from tombola.kernels.packing import Block, Floats, Pattern
-from tombola.kernels.products import PANEL_PRODUCT, Epilogue
+from tombola.kernels.packing import Block, Floats, Pattern, in_chunks
+from tombola.kernels.products import Epilogue, panel_product
 from tombola.kernels.program import Argument, Place, Step, Where
 from tombola.kernels.vectors import COLUMNS_TIMES_VECTOR, ROWS_TIMES_VECTOR
 
@@ -42,8 +42,8 @@ def panel_products(
     for number, (block, own) in enumerate(zip(pattern.blocks, values, strict=True)):
         finish = epilogue if number == last else Epilogue.NONE
         inputs = Where(x.place, x.offset + block.first * width)
-        rest: tuple[Argument, ...] = (width, width, int(number == 0), int(finish), gate)
-        steps.append(Step(PANEL_PRODUCT, (*_matrix(pattern, block, own, bias), inputs, y, *rest)))
+        kernel = panel_product(number == 0, finish)
+        steps.append(Step(kernel, (*_matrix(pattern, block, own, bias), inputs, y, width, width, gate)))
     return steps
 
 
@@ -61,14 +61,15 @@ def rows_times_vector(
 
 
 def columns_times_vector(
-    transposed: Pattern, values: Sequence[Floats], bias: Floats, x: Where, y: Where, relu: bool, live: Where
+    transposed: Pattern, values: Sequence[Floats], bias: Floats, x: Where, y: Where, relu: bool, scratch: Where
 ) -> list[Step]:
-    """The same from the pattern of W': inputs that are 0 cost nothing. `live` has room for a number per input."""
+    """The same from the pattern of W': inputs that are 0 cost nothing. `scratch`: see `vectors.columns_scratch`."""
+    columns = transposed.shape[0]
     steps = []
     for block, own in zip(transposed.blocks, values, strict=True):  # each has outputs of its own
-        outputs = Where(y.place, y.offset + block.first)
-        matrix: tuple[Argument, ...] = (transposed.shape[0], block.width, block.starts, block.columns, own)
-        steps.append(Step(COLUMNS_TIMES_VECTOR, (*matrix, bias[block.first :], x, outputs, int(relu), live)))
+        outputs, chunks = Where(y.place, y.offset + block.first), in_chunks(block, own)
+        matrix: tuple[Argument, ...] = (columns, block.width, chunks.starts, chunks.columns, chunks.values)
+        steps.append(Step(COLUMNS_TIMES_VECTOR, (*matrix, bias[block.first :], x, outputs, int(relu), scratch)))
     return steps
 
 
