@@ -14,9 +14,13 @@ from tombola.kernels.products import Epilogue, panel_product
 from tombola.kernels.program import RUN_STEPS, RUN_STEPS_ON_STACK
 from tombola.kernels.samples import SAMPLED_PRODUCT
 from tombola.kernels.target import _lanes, aarch64, avx2, host
-from tombola.kernels.vectors import COLUMNS_TIMES_VECTOR, ROWS_TIMES_VECTOR
+from tombola.kernels.vectors import COLUMNS_TIMES_VECTOR, DENSE_COLUMNS_TIMES_VECTOR, ROWS_TIMES_VECTOR
 
-PRODUCTS = [*(panel_product(first, e) for first in (True, False) for e in Epilogue), SAMPLED_PRODUCT]
+PRODUCTS = [
+    DENSE_COLUMNS_TIMES_VECTOR,
+    *(panel_product(first, e) for first in (True, False) for e in Epilogue),
+    SAMPLED_PRODUCT,
+]
 LAYOUTS = [TO_PANEL, GATHER_PANEL, FROM_PANEL]
 SCALAR = [ROWS_TIMES_VECTOR, COLUMNS_TIMES_VECTOR]
 every = pytest.mark.parametrize(

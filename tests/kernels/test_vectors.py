@@ -7,12 +7,17 @@ import pytest
 from fenced_arrays import Fences, address
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_matrices import Matrix, assert_sums, matrices, sum_terms
+from small_matrices import Matrix, assert_sums, matrices, padded, sum_terms
 
 from tombola.kernels.compiler import Kernel, compiled
 from tombola.kernels.packing import MOST_COLUMNS, in_chunks, pack, values_of
 from tombola.kernels.target import Target
-from tombola.kernels.vectors import COLUMNS_TIMES_VECTOR, ROWS_TIMES_VECTOR, columns_scratch
+from tombola.kernels.vectors import (
+    COLUMNS_TIMES_VECTOR,
+    DENSE_COLUMNS_TIMES_VECTOR,
+    ROWS_TIMES_VECTOR,
+    columns_scratch,
+)
 
 
 def exact(weights: np.ndarray, start: np.ndarray, x: np.ndarray, relu: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -74,6 +79,23 @@ def test_columns_equal_float64(target: Target, matrix: Matrix, relu: bool, zeros
     fences.check()
     terms = 0 if matrix.whole else matrix.keep.sum(1)
     assert_sums(y, *exact(weights, bias, inputs, relu), terms)
+
+
+@settings(max_examples=60, deadline=None)
+@given(matrix=matrices(), relu=st.booleans(), zeros=st.sampled_from([0.0, 0.5, 1.0]), at_end=st.booleans())
+def test_dense_columns_equal_float64(target: Target, matrix: Matrix, relu: bool, zeros: float, at_end: bool) -> None:
+    (outputs, columns), fences = matrix.shape, Fences(at_end)
+    weights, bias = matrix.numbers(outputs, columns) * matrix.keep, matrix.numbers(outputs)
+    inputs = matrix.numbers(columns) * (matrix.rng.random(columns) >= zeros).astype(np.float32)
+    stride = padded(outputs, target.lanes)
+    transposed = np.zeros((columns, stride), np.float32)
+    transposed[:, :outputs] = weights.T
+    arrays = [address(fences.given(array)) for array in (transposed, bias, inputs)]
+    y, scratch = fences.room(outputs), fences.room(columns + stride)
+    kernel = compiled(DENSE_COLUMNS_TIMES_VECTOR, target)
+    kernel.call(columns, outputs, stride, *arrays, address(y), int(relu), address(scratch))
+    fences.check()
+    assert_sums(y, *exact(weights, bias, inputs, relu), 0 if matrix.whole else np.full(outputs, columns))
 
 
 def test_columns_of_inputs_that_are_zero_are_not_read(target: Target) -> None:

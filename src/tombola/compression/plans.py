@@ -21,7 +21,14 @@ from tombola.compression.layers import Layer
 from tombola.kernels.packing import CHUNK, MOST_COLUMNS, Floats, Pattern, pack, values_of
 from tombola.kernels.products import Epilogue
 from tombola.kernels.program import Place, Program, Step, Where
-from tombola.kernels.steps import columns_times_vector, from_panel, panel_products, rows_times_vector, to_panel
+from tombola.kernels.steps import (
+    columns_times_vector,
+    dense_columns_times_vector,
+    from_panel,
+    panel_products,
+    rows_times_vector,
+    to_panel,
+)
 from tombola.kernels.target import host
 from tombola.kernels.vectors import columns_scratch
 
@@ -40,12 +47,20 @@ class Form(StrEnum):
 
 
 class Kernel(StrEnum):
-    """What a layer runs on. ROWS and COLUMNS take one vector, COLUMNS skipping its zeros; PANEL takes a panel."""
+    """What a layer runs on. ROWS and COLUMNS take one vector, COLUMNS skipping its zeros; PANEL takes a panel.
+
+    DENSE is torch's product with all weights, DENSE_COLUMNS one that skips zeros of a vector.
+    """
 
     ROWS = "rows"
     COLUMNS = "columns"
+    DENSE_COLUMNS = "dense columns"
     PANEL = "panel"
     DENSE = "dense"
+
+
+WHOLE = (Kernel.DENSE, Kernel.DENSE_COLUMNS)
+"""What does not go by blocks."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,7 @@ class Choice:
     seconds: float | None = None
 
     def __str__(self) -> str:
-        whole = self.kernel == Kernel.DENSE or self.block == MOST_COLUMNS
+        whole = self.kernel in WHOLE or self.block == MOST_COLUMNS
         return str(self.kernel) if whole else f"{self.kernel} by {self.block}"
 
 
@@ -85,6 +100,7 @@ class Arrays:
         self._lock = threading.Lock()
         self._packed: dict[tuple[int, Kernel, int], tuple[Pattern, list[Floats]]] = {}
         self._dense: dict[int, Tensor] = {}
+        self._columns: dict[int, Tensor] = {}
         self._on_torch: list[tuple[Tensor, Tensor, bool]] = []
 
     def packed(self, number: int, choice: Choice) -> tuple[Pattern, list[Floats]]:
@@ -102,6 +118,16 @@ class Arrays:
                 self._packed[key] = _without_places(pattern), values
             return self._packed[key]
 
+    def columns(self, number: int) -> Floats:
+        """The transpose (inputs, stride) of a layer's matrix, zeros behind its outputs up to whole vectors."""
+        with self._lock:
+            if number not in self._columns:
+                matrix = self._matrix(number)
+                columns = torch.zeros(matrix.shape[1], width_of(matrix.shape[0]), dtype=torch.float32)
+                columns[:, : matrix.shape[0]] = matrix.T
+                self._columns[number] = columns
+            return self._columns[number].numpy()
+
     def keep_only(self, plans: Sequence[Plan]) -> None:
         """Forgets what these plans do not need."""
         choices = {(number, choice) for plan in plans for number, choice in enumerate(plan.choices)}
@@ -111,6 +137,9 @@ class Arrays:
             self._packed = {key: arrays for key, arrays in self._packed.items() if key in keys}
             self._dense = {
                 number: matrix for number, matrix in self._dense.items() if (number, Kernel.DENSE, 0) in keys
+            }
+            self._columns = {
+                number: matrix for number, matrix in self._columns.items() if (number, Kernel.DENSE_COLUMNS, 0) in keys
             }
 
     def dense(self, number: int) -> Tensor:
@@ -136,7 +165,7 @@ class Arrays:
 
 
 def _key(number: int, choice: Choice) -> tuple[int, Kernel, int]:
-    return number, choice.kernel, 0 if choice.kernel == Kernel.DENSE else choice.block
+    return number, choice.kernel, 0 if choice.kernel in WHOLE else choice.block
 
 
 def _without_places(pattern: Pattern) -> Pattern:
@@ -210,6 +239,9 @@ def layer_steps(
     layer = arrays.layers[number]
     if choice.kernel == Kernel.DENSE:
         return [DenseProduct(layer, arrays.dense(number), x, y, width)]
+    if choice.kernel == Kernel.DENSE_COLUMNS:
+        assert scratch is not None
+        return [*dense_columns_times_vector(arrays.columns(number), layer.bias, x, y, layer.relu, scratch)]
     pattern, values = arrays.packed(number, choice)
     if choice.kernel == Kernel.PANEL:
         epilogue = Epilogue.RELU if layer.relu else Epilogue.NONE
@@ -231,8 +263,13 @@ def _vectors(arrays: Arrays, choices: Sequence[Choice], rows: int) -> Compiled:
         path = [begin, *places, Where(Place.OUTPUT, row * layers[-1].outputs)]
         for number, choice in enumerate(choices):
             steps += layer_steps(arrays, number, choice, path[number], path[number + 1], 1, scratch)
-    workspace = size + max(columns_scratch(layer.inputs, layer.outputs) for layer in layers)
+    workspace = size + max(scratch_of(layer) for layer in layers)
     return Compiled(segments_of(steps, workspace), workspace)
+
+
+def scratch_of(layer: Layer) -> int:
+    """Floats that the kernels of one vector need beside input and output."""
+    return max(columns_scratch(layer.inputs, layer.outputs), layer.inputs + width_of(layer.outputs))
 
 
 def _workspace(features: Sequence[int], width: int) -> tuple[list[Where], int]:

@@ -55,7 +55,7 @@ class StoredPlan(Config):
     @model_validator(mode="after")
     def _kernels_fit(self) -> StoredPlan:
         fit = {
-            Form.VECTORS: {Kernel.ROWS, Kernel.COLUMNS, Kernel.DENSE},
+            Form.VECTORS: {Kernel.ROWS, Kernel.COLUMNS, Kernel.DENSE_COLUMNS, Kernel.DENSE},
             Form.PANELS: {Kernel.PANEL, Kernel.DENSE},
             Form.TORCH: set(Kernel),
         }[self.form]

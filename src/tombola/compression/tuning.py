@@ -26,12 +26,12 @@ from tombola.compression.plans import (
     Kernel,
     Plan,
     layer_steps,
+    scratch_of,
     segments_of,
     width_of,
 )
 from tombola.kernels.packing import MOST_COLUMNS
 from tombola.kernels.program import Place, Step, Where
-from tombola.kernels.vectors import columns_scratch
 
 WORTH = 1.03
 """How many times faster than dense sparse has to be measured before it is preferred: noise is not a gain."""
@@ -100,7 +100,7 @@ def _by_vectors(arrays: Arrays, x: Tensor, batch: int, rows: int) -> Plan:
     x = x[torch.arange(rows if any(map(_large, arrays.layers)) else VECTORS_UP_TO) % len(x)]
     choices = []
     for number, layer in enumerate(arrays.layers):
-        result, room = x.new_empty(len(x), layer.outputs), x.new_empty(columns_scratch(*layer.shape[::-1]))
+        result, room = x.new_empty(len(x), layer.outputs), x.new_empty(scratch_of(layer))
         calls = {}
         for choice in _vector_choices(layer):
             steps = []
@@ -180,6 +180,8 @@ def _blocks(layer: Layer) -> list[int]:
 def _vector_choices(layer: Layer) -> list[Choice]:
     """Kernels for one row. What a block reads or writes at random places is to fit a first-level cache."""
     choices = [Choice(Kernel.ROWS), Choice(Kernel.COLUMNS), Choice(Kernel.DENSE)]
+    if not _large(layer):
+        choices.append(Choice(Kernel.DENSE_COLUMNS))
     for kernel, features in ((Kernel.ROWS, layer.inputs), (Kernel.COLUMNS, layer.outputs)):
         choices += [Choice(kernel, _even(features, width)) for width in VECTOR_BLOCKS if 2 * width <= features]
     return choices

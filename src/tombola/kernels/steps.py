@@ -11,7 +11,7 @@ from tombola.kernels.layouts import FROM_PANEL, TO_PANEL
 from tombola.kernels.packing import Block, Floats, Pattern, in_chunks
 from tombola.kernels.products import Epilogue, panel_product
 from tombola.kernels.program import Argument, Place, Step, Where
-from tombola.kernels.vectors import COLUMNS_TIMES_VECTOR, ROWS_TIMES_VECTOR
+from tombola.kernels.vectors import COLUMNS_TIMES_VECTOR, DENSE_COLUMNS_TIMES_VECTOR, ROWS_TIMES_VECTOR
 
 NOTHING = Where(Place.NOWHERE)
 
@@ -71,6 +71,15 @@ def columns_times_vector(
         matrix: tuple[Argument, ...] = (columns, block.width, chunks.starts, chunks.columns, chunks.values)
         steps.append(Step(COLUMNS_TIMES_VECTOR, (*matrix, bias[block.first :], x, outputs, int(relu), scratch)))
     return steps
+
+
+def dense_columns_times_vector(
+    transposed: Floats, bias: Floats, x: Where, y: Where, relu: bool, scratch: Where
+) -> list[Step]:
+    """The same from W' (inputs, stride) with all its weights. `scratch` has room for inputs + stride numbers."""
+    columns, stride = transposed.shape
+    arguments = (columns, len(bias), stride, transposed, bias, x, y, int(relu), scratch)
+    return [Step(DENSE_COLUMNS_TIMES_VECTOR, arguments)]
 
 
 def _matrix(pattern: Pattern, block: Block, values: Floats, bias: Floats) -> tuple[Argument, ...]:
