@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tombola.kernels.compiler import compiled
-from tombola.kernels.layouts import PREFETCH_ROWS
 from tombola.kernels.target import Target
 from tombola.kernels.updates import ADAM, GATHER, SGD
 
@@ -75,12 +74,3 @@ def test_gather(target: Target, count: int, of: int, seed: int, at_end: bool) ->
     compiled(GATHER, target).call(count, address(given_places), address(given_values), address(out))
     fences.check()
     assert np.array_equal(out, values[places])
-
-
-@settings(max_examples=20, deadline=None)
-@given(first=st.integers(0, 9), count=st.integers(0, 9), at_end=st.booleans())
-def test_prefetch_reads_no_position_beyond_the_last(target: Target, first: int, count: int, at_end: bool) -> None:
-    """And may ask for rows that are nowhere: asking touches nothing."""
-    fences = Fences(at_end)
-    positions, x = fences.given(np.full(first + count, 10**6)), fences.given(np.zeros(3, np.float32))
-    compiled(PREFETCH_ROWS, target).call(address(positions), first, count, 784, address(x))

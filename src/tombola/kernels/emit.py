@@ -82,14 +82,6 @@ class Emitter:
         element = FLOAT if isinstance(kind, ir.VectorType) else kind
         self.builder.store(value, self.builder.gep(base, [index], source_etype=element), align=align)
 
-    def prefetch(self, base: ir.Value, index: ir.Value) -> None:
-        """Asks for the line of the float base[index] to be brought into the second cache; touches nothing."""
-        name = "llvm.prefetch.p0"
-        kind = ir.FunctionType(VOID, [POINTER, INT32, INT32, INT32])
-        function = self.module.globals.get(name) or ir.Function(self.module, kind, name)
-        read, second_cache, data = (ir.Constant(INT32, number) for number in (0, 2, 1))
-        self.builder.call(function, [self.at(base, index), read, second_cache, data])
-
     def number(self, base: ir.Value, index: ir.Value, kind: ir.Type = INT32) -> ir.Value:
         """The integer base[index] as 64 bits; those of 16 bits have no sign."""
         loaded = self.load(base, index, kind, align=kind.width // 8)

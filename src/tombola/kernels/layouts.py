@@ -13,8 +13,6 @@ from llvmlite import ir
 from tombola.kernels.compiler import Kernel
 from tombola.kernels.emit import FLOAT, INT64, POINTER, Emitter, i64
 
-LINE = 16
-"""Floats of a cache line."""
 RowOf = Callable[[ir.Value], ir.Value]
 """The row of x in which an example lies."""
 
@@ -106,24 +104,6 @@ def _transposed(emit: Emitter, square: list[ir.Value]) -> list[ir.Value]:
     return square
 
 
-def emit_prefetch_rows(module: ir.Module, name: str, lanes: int) -> None:
-    """name(positions, first, count, features, x): has the rows x[positions[first + r]], r < count, brought nearer.
-
-    Reading the examples of a batch, which lie scattered in main memory, takes as long as much of a sparse step. Asked
-    for a few at a time between computations, those of the next batch come meanwhile.
-    """
-    emit = Emitter.begin(module, name, [POINTER, INT64, INT64, INT64, POINTER], lanes)
-    positions, first, count, features, x = emit.function.args
-    builder = emit.builder
-    with emit.loop(i64(0), count) as row:
-        position = emit.number(positions, builder.add(first, row.index), INT64)
-        begin = builder.mul(position, features)
-        with emit.loop(begin, builder.add(begin, features), step=LINE) as at:
-            emit.prefetch(x, at.index)
-    emit.end()
-
-
-PREFETCH_ROWS = Kernel("prefetch_rows", emit_prefetch_rows)
 TO_PANEL = Kernel("to_panel", emit_to_panel)
 GATHER_PANEL = Kernel("gather_panel", emit_gather_panel)
 FROM_PANEL = Kernel("from_panel", emit_from_panel)

@@ -38,6 +38,8 @@ class Batches:
         self._inputs = torch.empty(self.size, *examples.inputs.shape[1:])
         self._targets = torch.empty(self.size, dtype=torch.int64)
         self._in_order = torch.arange(self.size)
+        self._contiguous = examples.inputs.contiguous(), examples.targets.contiguous()
+        self._inputs_address, self._targets_address = (tensor.data_ptr() for tensor in self._contiguous)
 
     def at(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of `iteration`, in memory that the next call reuses."""
@@ -50,26 +52,33 @@ class Batches:
             inputs = augment(inputs, self.augmentation, chance)
         return inputs, targets
 
-    def located(self, iteration: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Where the batch is: inputs, positions (n,) among them, and targets. All three are contiguous.
+    def located(self, iteration: int) -> tuple[int, int, int, int]:
+        """Where the batch is: how many examples, and the addresses of inputs, of positions among them, of targets.
 
-        Without augmentation `size` further positions follow in memory, mostly those of the next batch.
+        The inputs are float32, positions and targets 64-bit numbers, all without gaps.
         """
         if self.augmentation:
             inputs, targets = self.at(iteration)
-            return inputs.contiguous(), self._in_order[: len(inputs)], targets
-        return self.examples.inputs, self._positions(iteration), self.examples.targets
+            self._augmented = inputs.contiguous()  # alive until the next call
+            return len(inputs), self._augmented.data_ptr(), self._in_order.data_ptr(), targets.data_ptr()
+        first, count = self._range(iteration)
+        return count, self._inputs_address, self._order_address + 8 * first, self._targets_address
 
     def _positions(self, iteration: int) -> Tensor:
         """Of the batch's examples among all."""
+        first, count = self._range(iteration)
+        return self._order[first : first + count]
+
+    def _range(self, iteration: int) -> tuple[int, int]:
+        """The first place of the batch in its epoch's order, and how many examples it has."""
         epoch, number = divmod(iteration, self.per_epoch)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
-            order = torch.randperm(len(self.examples), generator=generator)
-            self._order = torch.cat([order, order[: self.size]])
+            self._order = torch.randperm(len(self.examples), generator=generator)
+            self._order_address = self._order.data_ptr()
             self._epoch = epoch
         first = number * self.size
-        return self._order[first : min(first + self.size, len(self.examples))]
+        return first, min(self.size, len(self.examples) - first)
 
 
 def draw_batches(examples: Examples, size: int, count: int, seed: int) -> list[tuple[Tensor, Tensor]]:

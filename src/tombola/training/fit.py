@@ -139,6 +139,7 @@ class Training:
         self.per_epoch = self.batches.per_epoch
         self.total = self.recipe.length.iterations(self.per_epoch)
         self.every = self.recipe.evaluate_every.iterations(self.per_epoch)
+        self.constant_rate = self.recipe.constant_rate(self.per_epoch)
         self.updates: Plan = {}
         if self.evolution is not None:
             self.updates = self.evolution.plan(self._moment(), self.per_epoch, self.total)
@@ -180,7 +181,8 @@ class Training:
             save_tensors(wanted[self.iteration], self.model.state_dict())
 
     def _step(self) -> None:
-        self.engine.update(self.recipe.rate_at(self.iteration, self.per_epoch))
+        constant = self.constant_rate
+        self.engine.update(self.recipe.rate_at(self.iteration, self.per_epoch) if constant is None else constant)
 
     def _evolve(self, amount: float) -> None:
         """An iteration at which the masks change: after the optimizer step, or in its place."""

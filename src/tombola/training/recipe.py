@@ -57,6 +57,10 @@ class Recipe(Config):
         low = {"learning_rate": rate, "schedule": "constant", "milestones": (), "warmup": Step()}
         return self.model_copy(update=low)
 
+    def constant_rate(self, per_epoch: int) -> float | None:
+        """The learning rate where every iteration has the same, else None."""
+        return self.learning_rate if self.schedule == "constant" and not self.warmup.iterations(per_epoch) else None
+
     def rate_at(self, iteration: int, per_epoch: int) -> float:
         """The learning rate of the iteration (counted from 0) that follows `iteration` finished ones.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.data import Examples
-from tombola.kernels.layouts import GATHER_PANEL, PREFETCH_ROWS
+from tombola.kernels.layouts import GATHER_PANEL
 from tombola.kernels.losses import CROSS_ENTROPY_GRADIENT
 from tombola.kernels.program import Place, Step, Where
 from tombola.kernels.steps import from_panel, to_panel
@@ -66,11 +66,10 @@ class SparseEngine:
         self._evaluations: dict[int, Sequence] = {}
 
     def gradients(self, iteration: int) -> None:
-        inputs, positions, targets = self.batches.located(iteration)
-        count = len(positions)
+        count, inputs, positions, targets = self.batches.located(iteration)
         if count not in self._steps:
             self._steps[count] = self._step(count)
-        self._steps[count](inputs.data_ptr(), positions.data_ptr(), targets.data_ptr())
+        self._steps[count](inputs, positions, targets)
 
     def update(self, rate: float) -> None:
         self._update(rate)
@@ -116,7 +115,7 @@ class SparseEngine:
             operations += layer.backward(own, below)
             if number:
                 operations += layer.below(own, below, deltas[number])
-        return Sequence(operations if self.batches.augmentation else _prefetching(operations, count, features))
+        return Sequence(operations)
 
     def _evaluation(self, count: int) -> Sequence:
         """The logits of `count` examples at INPUT, to OUTPUT."""
@@ -134,17 +133,6 @@ class SparseEngine:
         """The activations: the inputs', then those after every layer."""
         features = [self.layers[0].linear.in_features, *(layer.linear.out_features for layer in self.layers)]
         return [torch.zeros(count, width) for count in features]
-
-
-def _prefetching(operations: list[Operation], count: int, features: int) -> list[Operation]:
-    """The operations, and after each of them some rows of the next batch are asked for."""
-    share = -(-count // len(operations))
-    result: list[Operation] = []
-    for number, operation in enumerate(operations):
-        first = number * share
-        rows = max(0, min(share, count - first))
-        result += [operation, Step(PREFETCH_ROWS, (POSITIONS, count + first, rows, features, INPUTS))]
-    return result
 
 
 def _width(count: int) -> int:

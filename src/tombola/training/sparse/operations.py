@@ -29,7 +29,7 @@ class Sequence:
 
     def _add_native(self, steps: list[Step]) -> None:
         if steps:
-            self._parts.append(Program(steps))
+            self._parts.append(Program(steps).run)
 
     def __call__(self, x: int, y: int, workspace: int) -> None:
         for part in self._parts:

@@ -6,6 +6,7 @@ The same updates as those of `training/optimizers.py`, up to the rounding of fus
 from __future__ import annotations
 
 import math
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
@@ -28,6 +29,7 @@ class Update(ABC):
         self.moments = {name: torch.zeros(live.count) for name in moments}
         self.steps = 0
         self._settings = np.zeros(settings, dtype=np.float32)
+        self._pack = struct.Struct(f"{settings}f").pack_into
         self._call = compiled(kernel).call
         vectors = (live.values, live.gradients, *self.moments.values())
         self._arguments = (live.count, *(vector.data_ptr() for vector in vectors), self._settings.ctypes.data)
@@ -35,7 +37,7 @@ class Update(ABC):
     def __call__(self, rate: float) -> None:
         """One update with learning rate `rate`."""
         self.steps += 1
-        self._settings[:] = self.settings(rate)
+        self._pack(memoryview(self._settings), 0, *self.settings(rate))
         self._call(*self._arguments)
 
     @abstractmethod
