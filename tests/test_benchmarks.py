@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import lottery_results
+import sparse_search
 import speed_report
 import training_step
 from lottery_results import Finding, agreement
@@ -122,3 +123,35 @@ def test_sparse_inference_measures_and_checks_a_tiny_network(tmp_path: Path) -> 
         assert len(timings) == 4
         assert all(t["failed"] is None and t["error"] <= 1e-5 and len(t["seconds"]) >= 15 for t in timings)
     assert "### Chain 64-32-16-10, batch 8" in page
+
+
+def trainings(accuracies: list[float], seconds: float) -> list[dict[str, object]]:
+    """A dense network and one round with a ticket and a control, a replicate for each accuracy."""
+    branches = ((0, "dense", 0.9), (1, "ticket", None), (1, "random", 0.5))
+    return [
+        {
+            "kind": "training", "replicate": replicate, "round": number, "branch": branch, "density": 0.8**number,
+            "seconds": seconds, "test_accuracy": accuracy if known is None else known,
+        }
+        for replicate, accuracy in enumerate(accuracies)
+        for number, branch, known in branches
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ([0.92, 0.93, 0.94], "In 1 of 1 rounds the interval of the difference holds 0."),
+        ([0.93, 0.94, 0.951], "In 0 of 1 rounds the interval of the difference holds 0, all but round(s) 1"),
+    ],
+)
+def test_a_search_compares_tickets_by_replicate_and_costs_by_round(other: list[float], said: str) -> None:
+    dense, sparse = trainings([0.92, 0.93, 0.94], 6.0), trainings(other, 2.0)
+    assert sparse_search.agreement(dense, sparse, [0, 1]).startswith(said)
+    row = sparse_search.round_row(1, dense, sparse)
+    assert row[:5] == ["1", "80.0%", "36.0", "12.0", "3.00 ×"]
+    assert row[5] == "93.00"
+
+
+def test_one_replicate_says_nothing_of_equal_tickets() -> None:
+    assert sparse_search.agreement(trainings([0.9], 1), trainings([0.9], 1), [0, 1]).startswith("One replicate")

@@ -37,7 +37,7 @@ class Update(ABC):
     def __call__(self, rate: float) -> None:
         """One update with learning rate `rate`."""
         self.steps += 1
-        self._pack(memoryview(self._settings), 0, *self.settings(rate))
+        self._pack(self._settings.data, 0, *self.settings(rate))
         self._call(*self._arguments)
 
     @abstractmethod
