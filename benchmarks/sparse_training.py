@@ -131,7 +131,7 @@ def layer_row(shape: tuple[int, int], blocks: int, densities: tuple[float, ...])
         keep = torch.rand(shape[1], shape[0], generator=torch.Generator().manual_seed(0)) < density
         linear = nn.Linear(*shape)
         ways = {
-            "sparse": layer_step(SparseLayer(linear, keep, True, WIDTH)),
+            "sparse": layer_step(SparseLayer(linear, keep, True)),
             "dense": layer_step(DenseLayer(linear, keep, True)),
         }
         times = interleaved(ways, blocks)

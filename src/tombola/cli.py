@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from tombola.errors import TombolaError
+from tombola.errors import ConfigError, TombolaError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -293,6 +293,9 @@ def prune(
         chosen = None if data is None else parse_value(data, "--data")
         length = {"length": finetune, "evaluate_every": "1ep", "optimizer": optimizer, "learning_rate": lr}
         length |= {} if engine is None else {"engine": engine}
+        none = finetune in ("0", "0it", "0ep")
+        if none and engine is not None:
+            raise ConfigError("--engine belongs to the fine-tuning; leave it out with --finetune 0it")
         content = {
             "model": model,
             "weights": weights,
@@ -300,7 +303,7 @@ def prune(
             "data": {"name": chosen} if isinstance(chosen, str) else chosen,
             "seed": seed,
             "batch_size": batch_size,
-            "fine_tuning": None if finetune in ("0", "0it", "0ep") else {**length, "batch_size": batch_size},
+            "fine_tuning": None if none else {**length, "batch_size": batch_size},
             "pruning": {
                 "sparsity": sparsity,
                 "criterion": criterion,

@@ -78,7 +78,7 @@ def planned(model: nn.Module, masks: Masks, example: Tensor, plans: Sequence[Pla
     return SparseChain(chain, plans)
 
 
-VECTORS = st.sampled_from([Kernel.ROWS, Kernel.COLUMNS, Kernel.DENSE])
+VECTORS = st.sampled_from([Kernel.ROWS, Kernel.COLUMNS, Kernel.DENSE_COLUMNS, Kernel.DENSE])
 PANELS = st.sampled_from([Kernel.PANEL, Kernel.PANEL, Kernel.DENSE])
 
 

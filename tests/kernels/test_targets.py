@@ -10,10 +10,12 @@ import pytest
 from tombola.errors import KernelError
 from tombola.kernels.compiler import Kernel, assembly
 from tombola.kernels.layouts import FROM_PANEL, GATHER_PANEL, TO_PANEL
+from tombola.kernels.losses import CROSS_ENTROPY_GRADIENT
 from tombola.kernels.products import Epilogue, panel_product
 from tombola.kernels.program import RUN_STEPS, RUN_STEPS_ON_STACK
 from tombola.kernels.samples import SAMPLED_PRODUCT
 from tombola.kernels.target import _lanes, aarch64, avx2, host
+from tombola.kernels.updates import ADAM, GATHER, SGD
 from tombola.kernels.vectors import COLUMNS_TIMES_VECTOR, DENSE_COLUMNS_TIMES_VECTOR, ROWS_TIMES_VECTOR
 
 PRODUCTS = [
@@ -22,6 +24,7 @@ PRODUCTS = [
     SAMPLED_PRODUCT,
 ]
 LAYOUTS = [TO_PANEL, GATHER_PANEL, FROM_PANEL]
+TRAINING = [CROSS_ENTROPY_GRADIENT, SGD, ADAM, GATHER]
 SCALAR = [ROWS_TIMES_VECTOR, COLUMNS_TIMES_VECTOR]
 every = pytest.mark.parametrize(
     "kernel", [*PRODUCTS, *LAYOUTS, *SCALAR, RUN_STEPS, RUN_STEPS_ON_STACK], ids=lambda kernel: kernel.name

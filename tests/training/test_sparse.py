@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.data import DataConfig, DataSet, Examples, load_data
-from tombola.errors import KernelError, TrainingError
+from tombola.errors import KernelError, StorageError, TrainingError
+from tombola.kernels.target import avx2, host
 from tombola.models import ModelSpec, build
 from tombola.models.tensors import content_sha256, load_tensors
 from tombola.pruning import Mask, Masks, prune
@@ -297,3 +298,79 @@ def test_divergence_is_seen(digits: DataSet) -> None:
     model = lenet(digits)
     with pytest.raises(TrainingError, match="diverged, lower the learning rate"):
         fit(model, digits, recipe(engine="sparse", optimizer="sgd", learning_rate=1e20), prune(model, 0.9), 0)
+
+
+class TestWhatDoesNotFit:
+    """Machine code would read and write where it must not: all of it is one clear line before anything runs."""
+
+    def fit_on(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
+        examples = Examples(inputs, targets)
+        data = DataSet("odd", examples, examples, examples, 10, "odd")
+        fit(model, data, recipe(), random_masks(model, [0.2, 0.2]), 0)
+
+    def test_inputs_of_another_size(self) -> None:
+        for features in (100_000, 8):
+            with pytest.raises(TrainingError, match=f"do not fit a network of {features} inputs"):
+                self.fit_on(chain([features, 16, 10], 0), torch.rand(70, 64), torch.zeros(70, dtype=torch.int64))
+
+    @pytest.mark.parametrize("kind", [torch.float64, torch.uint8])
+    def test_inputs_of_another_type(self, kind: torch.dtype) -> None:
+        with pytest.raises(TrainingError, match="takes float32 inputs"):
+            self.fit_on(chain([64, 16, 10], 0), torch.rand(70, 64).to(kind), torch.zeros(70, dtype=torch.int64))
+
+    @pytest.mark.parametrize("target", [10, -1])
+    def test_targets_that_the_network_has_not(self, target: int) -> None:
+        with pytest.raises(TrainingError, match="the network has 10 outputs"):
+            self.fit_on(chain([64, 16, 10], 0), torch.rand(70, 64), torch.full((70,), target))
+
+    def test_layers_that_do_not_follow_one_another_are_no_chain(self) -> None:
+        odd = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(40, 10))
+        assert linear_chain(odd) is None
+
+    def test_a_shared_bias_is_no_chain(self) -> None:
+        model = chain([8, 8, 8], 0)
+        model[2].bias = model[0].bias  # type: ignore[union-attr]
+        assert linear_chain(model) is None
+
+
+def test_a_checkpoint_of_the_other_engine_is_refused(digits: DataSet, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+
+    def train(crossover: float) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tombola.training.sparse.crossover.CROSSOVER", crossover)
+            model = lenet(digits)
+            fit(model, digits, recipe(), prune(model, 0.5), 5, checkpoint=path, checkpoint_seconds=0)
+
+    train(0.8)
+    assert path.exists()
+    with pytest.raises(StorageError, match="checkpoint of another training"):
+        train(0.1)
+
+
+@pytest.mark.parametrize("batch", [512, 1000, 1024])
+def test_large_batches(batch: int) -> None:
+    """Whose panels have rows that would share places of a cache, and are wider for it."""
+    model = chain([30, 20, 4], 0)
+    masks = random_masks(model, [0.3, 0.3])
+    examples = Examples(torch.randn(1100, 30), torch.randint(0, 4, (1100,)))
+    engine = sparse_engine(model, masks, examples, [True, True], batch_size=batch)
+    batches = Batches(examples, batch, 3)
+    for iteration in range(2):
+        exact = exact_gradients(model, masks, *batches.at(iteration))
+        engine.gradients(iteration)
+        for name, found in engine_gradients(engine).items():
+            torch.testing.assert_close(found.double(), exact[name], rtol=2e-5, atol=1e-6)
+
+
+def test_on_other_vectors(digits: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As most x86 machines have them: the same trainings up to rounding."""
+    if not host().triple.startswith("x86_64"):
+        pytest.skip("AVX2 is an instruction set of x86 processors")
+    losses = []
+    for target in (host(), avx2()):
+        for module in ("kernels.compiler", "training.engine", "training.sparse.engine"):
+            monkeypatch.setattr(f"tombola.{module}.host", lambda target=target: target)
+        model = lenet(digits)
+        losses.append(fit(model, digits, recipe(), prune(model, 0.9), 0).evaluations[-1].loss)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 
 import torch
@@ -64,7 +64,10 @@ class Panels:
             ends = [self._count * number // threads for number in range(threads + 1)]
             pool = _pool(threads - 1)
             others = [pool.submit(self._some, begin, end, x, y) for begin, end in pairwise(ends[1:])]
-            self._some(0, ends[1], x, y)
+            try:
+                self._some(0, ends[1], x, y)
+            finally:
+                wait(others)  # whatever happens here: input and output have to live until the last is done
             for other in others:
                 other.result()
         if self._last is not None:

@@ -82,7 +82,7 @@ class _Watched:
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         self.calls: Counter[int] = Counter()
         self.inputs: dict[int, Tensor] = {}
-        self.of_interest = {id(module) for module in model.modules() if _kind(module) is not None}
+        self.of_interest = {id(module) for module in model.modules() if kind_of(module) is not None}
         hooks = [module.register_forward_pre_hook(self._see, with_kwargs=True) for module in model.modules()]
         try:
             with torch.no_grad():
@@ -168,7 +168,7 @@ class _Builder:
 
     def takes(self, name: str, module: nn.Module) -> bool:
         """Whether the module could be taken in."""
-        kind = _kind(module)
+        kind = kind_of(module)
         if kind is None or not getattr(self, f"_{kind}")(name, module):
             return False
         self.seen += 1
@@ -215,7 +215,7 @@ class _Builder:
         return True
 
 
-def _kind(module: nn.Module) -> str | None:
+def kind_of(module: nn.Module) -> str | None:
     """What a chain makes of a module; None where it cannot take it."""
     if module._forward_hooks or module._forward_pre_hooks:
         return None

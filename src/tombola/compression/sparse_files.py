@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from tombola.compression.chains import Chain
+from tombola.compression.chains import Chain, kind_of
 from tombola.compression.exchange import exchanged
 from tombola.compression.layers import Layer
 from tombola.compression.plans import Choice, Form, Kernel, Plan
@@ -31,7 +31,7 @@ from tombola.models.tensors import load_tensors, save_tensors
 from tombola.runs.configs import Config, validate
 
 FORMAT = 1
-MOST_WEIGHTS = 1 << 34
+MOST_WEIGHTS = 1 << 30
 MOST_ROWS = 1 << 24
 MOST_VECTORS = 8
 """Rows that a plan takes one by one: its machine code names each."""
@@ -109,6 +109,9 @@ class StoredModel(Config):
     @model_validator(mode="after")
     def _whole_is_one(self) -> StoredModel:
         sites = [site for chain in self.chains for site in chain.sites]
+        layers = [layer for chain in self.chains for layer in chain.layers]
+        if sum(layer.outputs * layer.inputs for layer in layers) > MOST_WEIGHTS:
+            raise ValueError(f"has more than {MOST_WEIGHTS} weights")
         if (self.whole and len(self.chains) != 1) or len(set(sites)) != len(sites):
             raise ValueError("its chains do not make one model")
         return self
@@ -187,13 +190,17 @@ def _network(
         )
     for chain in chains:
         for layer in chain.chain.layers:
-            _check_site(model, layer)
+            _check_layer(model, chain.chain.sites, layer)
+        if odd := [site for site in chain.chain.sites if kind_of(model.get_submodule(site)) is None]:
+            raise ValueError(f"{odd[0]} of the given model is nothing that a sparse chain replaces")
     network = exchanged(model, {chain.chain.sites: chain for chain in chains})
     network.load_state_dict(dict(rest), strict=True)
     return network
 
 
-def _check_site(model: nn.Module, layer: Layer) -> None:
+def _check_layer(model: nn.Module, sites: Sequence[str], layer: Layer) -> None:
+    if layer.name not in sites:
+        raise ValueError(f"{layer.name} is not among the modules that its chain replaces")
     module = model.get_submodule(layer.name)
     if type(module) is not nn.Linear or (module.out_features, module.in_features) != layer.shape:
         raise ValueError(f"{layer.name} is {module} in the given model, and Linear{layer.shape[::-1]} in the file")
@@ -231,7 +238,7 @@ def _layer(stored: StoredLayer, prefix: str, tensors: dict[str, Tensor]) -> Laye
     values, bias, kept = (tensors.pop(prefix + name) for name in ("values", "bias", "kept"))
     total = stored.outputs * stored.inputs
     bits = _unpacked(kept, math.ceil(total / 8))
-    count = int(np.bitwise_count(bits).sum())
+    count = int(np.unpackbits(bits, count=total).sum(dtype=np.int64))
     if count != len(values) or np.unpackbits(bits[-1:])[(total - 1) % 8 + 1 :].any():
         raise ValueError(f"{stored.name} has {len(values)} values for {count} kept weights of {total}")
     if bias.shape != (stored.outputs,) or values.dim() != 1 or {values.dtype, bias.dtype} != {torch.float32}:

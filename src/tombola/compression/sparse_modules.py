@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tombola.compression.calls import Part, call_of
 from tombola.compression.chains import Chain
 from tombola.compression.plans import PANEL, Arrays, Form, Plan, compile_rows
-from tombola.compression.tuning import untuned
+from tombola.compression.tuning import expected_best
 from tombola.errors import KernelError, ModelError
 
 SHAPES_KEPT = 64
@@ -23,7 +23,7 @@ class SparseChain(nn.Module):
     """Fully connected layers as one call of machine code. Takes what they took; its outputs have no gradients.
 
     float32 tensors on the CPU in any layout, (..., features), or (n, ...) where the layers began with a Flatten.
-    A NaN in an input reaches every output to which a kept weight leads; what is removed is not computed.
+    A NaN in an input reaches every output to which a kept weight leads; sparse kernels do not compute what is removed.
     """
 
     def __init__(self, chain: Chain, plans: Sequence[Plan], arrays: Arrays | None = None) -> None:
@@ -110,6 +110,7 @@ class _Engine:
         if len(self.ready) >= SHAPES_KEPT:
             self.ready.clear()
         self.ready[input.shape] = found
+        self.arrays.keep_only(list(self.plans.values()))  # what was compiled holds what it needs
         return found
 
     def on_torch(self, input: Tensor) -> Tensor:
@@ -141,11 +142,8 @@ class _Engine:
         return call_of(self.arrays, plan, rows, self._wholes[plan.rows])
 
     def plan_for(self, rows: int) -> Plan:
-        """The plan measured for so many rows, or else that for panels which is nearest by ratio."""
-        if rows in self.plans:
-            return self.plans[rows]
-        others = [plan for plan in self.plans.values() if plan.form != Form.VECTORS and plan.rows > 1]
-        return min(others, key=lambda plan: abs(math.log(plan.rows / rows)), default=untuned(self.chain.layers))
+        """The plan measured for so many rows, or the one that these measurements let expect to be the fastest."""
+        return self.plans.get(rows) or expected_best(self.chain.layers, tuple(self.plans.values()), rows)
 
 
 def _nothing(x: int, y: int) -> None:

@@ -6,11 +6,13 @@ to be slower than dense. Measured on one thread.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,8 +35,13 @@ from tombola.compression.plans import (
 from tombola.kernels.packing import MOST_COLUMNS
 from tombola.kernels.program import Place, Step, Where
 
-WORTH = 1.03
-"""How many times faster than dense sparse has to be measured before it is preferred: noise is not a gain."""
+WORTH, WORTH_OF_CHAIN = 1.03, 1.1
+"""How many times faster than dense sparse has to be measured before it is preferred: noise is not a gain. A layer is
+one choice among many, a whole chain the last one."""
+UNCERTAIN = 1.2
+"""How many times faster than dense sparse has to be expected to be where it was not measured."""
+NARROW = 0.4
+"""The share of a full panel's time that a panel takes however few rows it has."""
 VECTORS_UP_TO = 8
 """Rows for which going one by one is tried, too."""
 BLOCKS = (128, 200, 256, 512, 1024, 2048)
@@ -58,6 +65,35 @@ def untuned(layers: Sequence[Layer]) -> Plan:
     return Plan(PANEL, PANEL, form, tuple(choices))
 
 
+def expected_best(layers: Sequence[Layer], plans: Sequence[Plan], rows: int) -> Plan:
+    """Of plans measured for other numbers of rows the one to take for `rows`, torch where that is likely faster."""
+    measured = sorted((plan for plan in plans if plan.dense and plan.seconds), key=lambda plan: plan.rows)
+    if not measured:
+        by_panels = [plan for plan in plans if plan.form == Form.PANELS]
+        return min(by_panels, key=lambda plan: abs(math.log(plan.rows / rows)), default=untuned(layers))
+    sizes, times = [plan.rows for plan in measured], [plan.dense or 0.0 for plan in measured]
+    dense = float(np.interp(rows, sizes, times)) * max(1.0, rows / sizes[-1])
+    expected = {plan.rows: _expected(plan, rows) for plan in measured if plan.form != Form.TORCH}
+    best = min(measured, key=lambda plan: expected.get(plan.rows, math.inf))
+    if expected.get(best.rows, math.inf) * UNCERTAIN > dense:
+        return Plan(rows, rows, Form.TORCH, tuple(Choice(Kernel.DENSE) for _ in layers))
+    return best
+
+
+def _expected(plan: Plan, rows: int) -> float:
+    """The seconds that a measured plan would take for `rows` rows."""
+    assert plan.seconds is not None
+    if plan.form == Form.VECTORS:
+        return plan.seconds / plan.rows * rows if rows <= VECTORS_UP_TO else math.inf
+    return plan.seconds * _panels(rows) / _panels(plan.rows)
+
+
+def _panels(rows: int) -> float:
+    """The work of so many rows, in full panels: a narrow one goes through all nonzeros for fewer rows."""
+    full, rest = divmod(rows, PANEL)
+    return full + (NARROW + (1 - NARROW) * width_of(rest) / PANEL if rest else 0)
+
+
 def tune(arrays: Arrays, example: Tensor, batch: int, rows: int) -> Plan:
     """The fastest plan for `rows` rows, `example` (n, inputs) being what such rows look like."""
     x = example[torch.arange(rows) % len(example)].contiguous()
@@ -71,7 +107,7 @@ def tune(arrays: Arrays, example: Tensor, batch: int, rows: int) -> Plan:
         times = _measured({**calls, "torch": lambda: arrays.on_torch(x)}, large=any(map(_large, arrays.layers)))
     dense = times.pop("torch")
     best = min(times, key=lambda number: times[number])
-    if times[best] * WORTH > dense:
+    if times[best] * WORTH_OF_CHAIN > dense:
         return Plan(batch, rows, Form.TORCH, tuple(Choice(Kernel.DENSE) for _ in arrays.layers), dense, dense)
     return replace(plans[int(best)], seconds=times[best], dense=dense)
 

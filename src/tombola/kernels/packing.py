@@ -110,14 +110,14 @@ def in_chunks(block: Block, values: Floats) -> Chunks:
     return Chunks(starts.astype(np.int32), columns, filled)
 
 
-NEAREST_CACHE = 50_000
-"""Bytes of a panel that are read over and over, row after row, before the next: about what stays near the core."""
+NEAR_COLUMNS = 200
+"""Columns whose inputs for 64 examples, the most that kernels take at a time, stay near the core: 50 kB."""
 WORTHWHILE = 20
 """Nonzeros of a row and block below which going through the rows once more costs more than nearness brings."""
 
 
-def block_columns(columns: int, density: float, width: int) -> int:
-    """How many columns at a time a matrix of this density is best read, for panels of `width` examples."""
-    near = max(NEAREST_CACHE / (4 * width), WORTHWHILE / max(density, WORTHWHILE / MOST_COLUMNS))
+def block_columns(columns: int, density: float) -> int:
+    """How many columns at a time a matrix of this density is best read."""
+    near = max(NEAR_COLUMNS, WORTHWHILE / max(density, WORTHWHILE / MOST_COLUMNS))
     blocks = -(-columns // min(MOST_COLUMNS, int(near)))
     return -(-columns // blocks)

@@ -38,8 +38,7 @@ class Batches:
         self._inputs = torch.empty(self.size, *examples.inputs.shape[1:])
         self._targets = torch.empty(self.size, dtype=torch.int64)
         self._in_order = torch.arange(self.size)
-        self._contiguous = examples.inputs.contiguous(), examples.targets.contiguous()
-        self._inputs_address, self._targets_address = (tensor.data_ptr() for tensor in self._contiguous)
+        self._contiguous: tuple[Tensor, Tensor] | None = None
 
     def at(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of `iteration`, in memory that the next call reuses."""
@@ -61,6 +60,9 @@ class Batches:
             inputs, targets = self.at(iteration)
             self._augmented = inputs.contiguous()  # alive until the next call
             return len(inputs), self._augmented.data_ptr(), self._in_order.data_ptr(), targets.data_ptr()
+        if self._contiguous is None:
+            self._contiguous = self.examples.inputs.contiguous(), self.examples.targets.contiguous()
+            self._inputs_address, self._targets_address = (tensor.data_ptr() for tensor in self._contiguous)
         first, count = self._range(iteration)
         return count, self._inputs_address, self._order_address + 8 * first, self._targets_address
 

@@ -33,6 +33,8 @@ class Engine(Protocol):
     """One training's way to compute. `state` is what a checkpoint must keep beside the model's weights."""
 
     name: EngineName
+    identity: str
+    """Trainings whose engines have another one are not continued by this."""
 
     def gradients(self, iteration: int) -> None:
         """Computes the gradients of an iteration's batch."""
@@ -60,6 +62,7 @@ class DenseEngine:
     """Whole matrices, any network, masks that may change. The model's parameters are always those reached so far."""
 
     name: EngineName = "dense"
+    identity = "dense"
 
     def __init__(self, model: nn.Module, batches: Batches, recipe: Recipe, masks: Masks) -> None:
         self.model = model
@@ -102,16 +105,24 @@ def make_engine(model: nn.Module, batches: Batches, recipe: Recipe, masks: Masks
     odd = [n for n, p in model.named_parameters() if p.dtype != torch.float32 or p.device.type != "cpu"]
     if odd:
         raise TrainingError(f"{odd[0]}: training needs float32 parameters on the CPU")
+    layers = linear_chain(model)
+    sparse = layers_on_kernels(model, recipe, masks, batches.size, evolving=evolving)
+    if layers is None or not any(sparse):
+        return DenseEngine(model, batches, recipe, masks)
+    return SparseEngine(model, layers, sparse, batches, recipe, masks)
+
+
+def layers_on_kernels(
+    model: nn.Module, recipe: Recipe, masks: Masks, batch: int, *, evolving: bool = False
+) -> list[bool]:
+    """Which layers of a chain the recipe's engine trains on sparse kernels; none of a network that is no chain."""
     obstacle = _obstacle(model, evolving)
     if recipe.engine == "sparse" and obstacle:
         raise TrainingError(f"the engine sparse {obstacle}; set the engine to auto or dense")
     layers = linear_chain(model)
     if recipe.engine == "dense" or obstacle or layers is None:
-        return DenseEngine(model, batches, recipe, masks)
-    sparse = sparse_layers(model, layers, masks, everything=recipe.engine == "sparse")
-    if not any(sparse):
-        return DenseEngine(model, batches, recipe, masks)
-    return SparseEngine(model, layers, sparse, batches, recipe, masks)
+        return []
+    return sparse_layers(model, layers, masks, batch, everything=recipe.engine == "sparse")
 
 
 def _obstacle(model: nn.Module, evolving: bool) -> str | None:

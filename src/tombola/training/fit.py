@@ -134,7 +134,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.iteration = self.first
-        self.fingerprint = self._fingerprint()
+        start = self._fingerprint()
         self.batches = Batches(self.data.train, self.recipe.batch_size, self.seed, self.recipe.augmentation)
         self.per_epoch = self.batches.per_epoch
         self.total = self.recipe.length.iterations(self.per_epoch)
@@ -147,6 +147,7 @@ class Training:
         self.settled = max(self.updates, default=-1) + 1
         evolving = self.evolution is not None
         self.engine = make_engine(self.model, self.batches, self.recipe, self.masks, evolving=evolving)
+        self.fingerprint = hashlib.sha256(f"{start} {self.engine.identity}".encode()).hexdigest()
 
     @property
     def candidates(self) -> list[Evaluation]:

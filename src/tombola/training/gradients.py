@@ -6,6 +6,7 @@ in preallocated memory; every other network from autograd.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -37,8 +38,12 @@ def linear_chain(model: nn.Module) -> list[nn.Linear] | None:
     if [type(module) for module in modules] != expected:
         return None
     layers = [module for module in modules if isinstance(module, nn.Linear)]
-    distinct = len({id(layer.weight) for layer in layers}) == len(layers)
-    return layers if distinct and all(layer.bias is not None for layer in layers) else None
+    if any(layer.bias is None for layer in layers):
+        return None
+    if any(a.out_features != b.in_features for a, b in itertools.pairwise(layers)):
+        return None
+    parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+    return layers if len({id(parameter) for parameter in parameters}) == len(parameters) else None
 
 
 class AutogradGradients:

@@ -19,6 +19,7 @@ from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import model_spec, replicate_seed
 from tombola.studies.lottery.plan import Round, rates_of
 from tombola.studies.lottery.result import check_steps, plan_of, units_per_replicate
+from tombola.training.engine import layers_on_kernels
 from tombola.training.fit import Training
 from tombola.training.threads import one_thread
 
@@ -83,12 +84,12 @@ def _round_seconds(config: LotteryConfig, rounds: Sequence[Round], data: DataSet
     model = build(model_spec(config, 0, data.input_shape, data.classes))
     dense = _begun(config, data, Masks.full(model))
     seconds = [_seconds(dense, SAMPLE_SECONDS)] * len(rounds)
-    if _begun(config, data, prune(model, 1 - rounds[-1].density)).engine.name == "dense":
+    if not _sparse(config, model, prune(model, 1 - rounds[-1].density)):
         return dense.total - dense.first, seconds
     masks = _masks(config, rounds, model)
     # From the sparsest backwards: once dense steps are faster, they are so for every denser round.
     others = range(len(rounds) - 1, 0, -1)
-    cheaper = list(takewhile(lambda i: _begun(config, data, masks[i]).engine.name == "sparse", others))
+    cheaper = list(takewhile(lambda i: _sparse(config, model, masks[i]), others))
     if cheaper:
         chosen = list(dict.fromkeys(cheaper[round(i * (len(cheaper) - 1) / (PROBES - 1))] for i in range(PROBES)))
         timed = [_seconds(_begun(config, data, masks[i]), SAMPLE_SECONDS / PROBES) for i in chosen]
@@ -96,6 +97,11 @@ def _round_seconds(config: LotteryConfig, rounds: Sequence[Round], data: DataSet
         for i, estimated in zip(cheaper, between, strict=True):
             seconds[i] = float(estimated)
     return dense.total - dense.first, seconds
+
+
+def _sparse(config: LotteryConfig, model: nn.Module, masks: Masks) -> bool:
+    """Whether a training with these masks would be on sparse kernels."""
+    return any(layers_on_kernels(model, config.training, masks, config.training.batch_size))
 
 
 def _masks(config: LotteryConfig, rounds: Sequence[Round], model: nn.Module) -> list[Masks]:

@@ -6,16 +6,20 @@ from torch import nn
 
 from tombola.pruning import Masks
 
-CROSSOVER = 0.85
-"""Density up to which a layer's sparse step was measured faster than its dense one (`benchmarks/sparse_training.py`).
+CROSSOVER, LARGE_BATCH, CROSSOVER_OF_LARGE = 0.85, 128, 0.6
+"""Density up to which a layer's sparse step was faster than its dense one (`benchmarks/sparse_training.py`) on
+one thread: for batches of up to `LARGE_BATCH` examples, and for larger ones, of which dense products make more.
 
 A number and not a measurement at the beginning of each training, because a measurement would differ from one start to
 the next, and with it the rounding of a training that is continued.
 """
 
 
-def sparse_layers(model: nn.Module, layers: list[nn.Linear], masks: Masks, *, everything: bool) -> list[bool]:
-    """For each layer whether its mask is sparse enough; `everything` says yes for all."""
+def sparse_layers(
+    model: nn.Module, layers: list[nn.Linear], masks: Masks, batch: int, *, everything: bool = False
+) -> list[bool]:
+    """For each layer whether its mask is sparse enough for batches of `batch`; `everything` says yes for all."""
+    crossover = CROSSOVER if batch <= LARGE_BATCH else CROSSOVER_OF_LARGE
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     densities = [masks[name].density if (name := names[id(layer.weight)]) in masks else 1.0 for layer in layers]
-    return [everything or density <= CROSSOVER for density in densities]
+    return [everything or density <= crossover for density in densities]

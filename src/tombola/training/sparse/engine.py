@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.data import Examples
+from tombola.errors import TrainingError
 from tombola.kernels.layouts import GATHER_PANEL
 from tombola.kernels.losses import CROSS_ENTROPY_GRADIENT
 from tombola.kernels.program import Place, Step, Where
@@ -24,6 +25,8 @@ from tombola.training.sparse.live import Live
 from tombola.training.sparse.operations import Operation, Sequence
 from tombola.training.sparse.updates import make_update
 
+KILOBYTE = 256
+"""In floats."""
 EVALUATED = 64
 """Examples of an evaluation at a time."""
 
@@ -48,14 +51,16 @@ class SparseEngine:
         recipe: Recipe,
         masks: Masks,
     ) -> None:
+        self.identity = f"sparse {''.join(str(int(on_kernels)) for on_kernels in sparse)}"
         self.batches = batches
-        width = _width(batches.size)
+        features, classes = layers[0].in_features, layers[-1].out_features
+        check_examples(batches.examples, features, classes)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self.layers: list[Layer] = []
         for linear, on_kernels in zip(layers, sparse, strict=True):
             name, relu = names[id(linear.weight)], linear is not layers[-1]
             keep = masks[name].keep if name in masks else torch.ones_like(linear.weight, dtype=torch.bool)
-            self.layers.append(SparseLayer(linear, keep, relu, width) if on_kernels else DenseLayer(linear, keep, relu))
+            self.layers.append(SparseLayer(linear, keep, relu) if on_kernels else DenseLayer(linear, keep, relu))
         self.live = Live(sum(layer.count + layer.linear.out_features for layer in self.layers))
         for layer in self.layers:
             layer.attach(self.live)
@@ -90,7 +95,9 @@ class SparseEngine:
         self._update.load_state(state)
 
     def evaluate(self, examples: Examples) -> Scores:
-        logits = torch.empty(len(examples), self.layers[-1].linear.out_features)
+        features, classes = self.layers[0].linear.in_features, self.layers[-1].linear.out_features
+        check_examples(examples, features, classes)
+        logits = torch.empty(len(examples), classes)
         inputs = examples.inputs.reshape(len(examples), -1).contiguous()
         for first in range(0, len(examples), EVALUATED):
             count = min(EVALUATED, len(examples) - first)
@@ -103,7 +110,7 @@ class SparseEngine:
     def _step(self, count: int) -> Sequence:
         """All gradients of a batch of `count` examples."""
         panels = self._panels(_width(count))
-        deltas = [torch.zeros_like(panel) for panel in panels]
+        deltas = [torch.empty(0), *(torch.zeros_like(panel) for panel in panels[1:])]
         features, width = panels[0].shape
         first = Step(GATHER_PANEL, (POSITIONS, count, features, INPUTS, Where(panels[0].numpy()), width))
         operations: list[Operation] = [first, *self._forward(panels)]
@@ -135,7 +142,29 @@ class SparseEngine:
         return [torch.zeros(count, width) for count in features]
 
 
+def check_examples(examples: Examples, features: int, classes: int) -> None:
+    """Raises TrainingError for examples that are not (n, features) float32 with targets from 0 to classes - 1.
+
+    Machine code takes them at their word.
+    """
+    inputs, targets = examples.inputs, examples.targets
+    if inputs.dtype != torch.float32 or targets.dtype != torch.int64 or not (inputs.is_cpu and targets.is_cpu):
+        raise TrainingError(
+            f"training takes float32 inputs and int64 targets on the CPU, not {inputs.dtype} and {targets.dtype}"
+        )
+    if not len(inputs) or len(inputs) != len(targets) or inputs[0].numel() != features:
+        raise TrainingError(
+            f"inputs {tuple(inputs.shape)} and targets {tuple(targets.shape)} do not fit a network of {features} inputs"
+        )
+    if int(targets.min()) < 0 or int(targets.max()) >= classes:
+        raise TrainingError(f"there is a target {int(targets.max())}, and the network has {classes} outputs")
+
+
 def _width(count: int) -> int:
-    """Of a panel that holds `count` examples."""
+    """Of a panel that holds `count` examples: whole vectors, and its rows not a whole number of kilobytes apart.
+
+    Rows at such distances would share few places of a cache and drive each other out.
+    """
     lanes = host().lanes
-    return -(-count // lanes) * lanes
+    width = -(-count // lanes) * lanes
+    return width + lanes if width % KILOBYTE == 0 else width

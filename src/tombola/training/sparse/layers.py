@@ -6,6 +6,7 @@ the gradient of X is W' D. A layer that keeps most of its weights is faster with
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -74,12 +75,12 @@ class Layer(ABC):
 class SparseLayer(Layer):
     """Kept weights only."""
 
-    def __init__(self, linear: nn.Linear, keep: Tensor, relu: bool, width: int) -> None:
+    def __init__(self, linear: nn.Linear, keep: Tensor, relu: bool) -> None:
         super().__init__(linear, relu)
         mask = keep.numpy()
         density = float(mask.mean())
-        self.pattern = pack(mask, block_columns(linear.in_features, density, width))
-        self.transposed = pack(mask.T, block_columns(linear.out_features, density, width))
+        self.pattern = pack(mask, block_columns(linear.in_features, density))
+        self.transposed = pack(mask.T, block_columns(linear.out_features, density))
         self.places = torch.from_numpy(self.pattern.places)
 
     @property
@@ -105,7 +106,7 @@ class SparseLayer(Layer):
         return steps
 
     def below(self, delta: Tensor, x: Tensor, delta_below: Tensor) -> list[Operation]:
-        places = self._places_of_transposed()
+        places = self._places_of_transposed
         values = np.empty(len(places), dtype=np.float32)
         zeros = np.zeros(self.linear.in_features, dtype=np.float32)
         gather = Step(GATHER, (len(places), places, self.weights.numpy(), values))
@@ -121,6 +122,7 @@ class SparseLayer(Layer):
         )
         return [gather, *products]
 
+    @functools.cached_property
     def _places_of_transposed(self) -> np.ndarray:
         """Where the nonzeros of W', in the order of its blocks, are among the weights."""
         inputs, outputs = self.transposed.shape
