@@ -164,3 +164,36 @@ def test_hostile_files_are_one_line(saved: Path, name: str) -> None:
         load_sparse(saved)
     assert isinstance(caught.value, ModelError)
     assert "\n" not in str(caught.value)
+
+
+def test_a_huge_layer_that_keeps_nothing_is_refused(saved: Path) -> None:
+    """Its file would be small, and the model too large for the memory."""
+    tensors, facts = load_tensors(saved)
+    layer(facts).update(inputs=1 << 17, outputs=1 << 17)
+    save_tensors(saved, tensors, facts)
+    with pytest.raises(ModelError, match="more than 1073741824"):
+        load_sparse(saved)
+
+
+def test_a_file_replaces_nothing_but_layers_of_chains(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="left to torch"):
+        sparse = sparse_of(mixed(), torch.randn(4, 1, 8, 8))
+    save_sparse(tmp_path / "net", sparse)
+    tensors, facts = load_tensors(tmp_path / "net")
+    facts["chains"][0]["sites"].append("0")
+    save_tensors(tmp_path / "net", tensors, facts)
+    with pytest.raises(ModelError, match="0 of the given model is nothing that a sparse chain replaces"):
+        load_sparse(tmp_path / "net", model=mixed())
+
+
+def test_a_loaded_model_keeps_no_dense_matrices(saved: Path) -> None:
+    loaded = load_sparse(saved)
+    loaded(torch.randn(100, 48))
+    arrays = loaded.chains[0]._engine.arrays
+    needed = {
+        number
+        for plan in loaded.chains[0].plans
+        for number, choice in enumerate(plan.choices)
+        if choice.kernel in ("dense", "dense columns")
+    }
+    assert set(arrays._dense) | set(arrays._columns) <= needed

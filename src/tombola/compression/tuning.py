@@ -40,6 +40,8 @@ WORTH, WORTH_OF_CHAIN = 1.03, 1.1
 one choice among many, a whole chain the last one."""
 UNCERTAIN = 1.2
 """How many times faster than dense sparse has to be expected to be where it was not measured."""
+CALL_OF_DENSE = 0.1
+"""The share of torch's time for the fewest rows measured that it takes however few rows there are."""
 NARROW = 0.4
 """The share of a full panel's time that a panel takes however few rows it has."""
 VECTORS_UP_TO = 8
@@ -71,7 +73,9 @@ def expected_best(layers: Sequence[Layer], plans: Sequence[Plan], rows: int) -> 
     if not measured:
         by_panels = [plan for plan in plans if plan.form == Form.PANELS]
         return min(by_panels, key=lambda plan: abs(math.log(plan.rows / rows)), default=untuned(layers))
-    sizes, times = [plan.rows for plan in measured], [plan.dense or 0.0 for plan in measured]
+    first = measured[0].dense or 0.0
+    sizes = [0, *(plan.rows for plan in measured)]
+    times = [CALL_OF_DENSE * first, *(plan.dense or 0.0 for plan in measured)]
     dense = float(np.interp(rows, sizes, times)) * max(1.0, rows / sizes[-1])
     expected = {plan.rows: _expected(plan, rows) for plan in measured if plan.form != Form.TORCH}
     best = min(measured, key=lambda plan: expected.get(plan.rows, math.inf))
