@@ -74,8 +74,8 @@ def imp(
     """Find a winning ticket by **iterative magnitude pruning**, with controls, and judge it.
 
     Trains, prunes and rewinds round by round; trains the controls of every round; repeats it all in
-    replicates; ends with a table, a verdict and `report.html`. The same command again continues a run that
-    was stopped, or shows a finished one at once.
+    replicates; ends with a table, each round's cost, the measured latency of dense and ticket, a verdict and
+    `report.html`. The same command again continues a run that was stopped, or shows a finished one at once.
 
     Example: `tombola imp configs/imp_digits.yaml --set training.length=300it --replicates 3`
     """
@@ -279,8 +279,8 @@ def prune(
 ) -> None:
     """**Prune** a model and fine-tune what is left; the parent stays as it is, to the bit.
 
-    Prints before, pruned and fine-tuned side by side: accuracy, F1, parameters, FLOPs, bytes, sparsity per
-    layer. The child is a model folder with a record of its parent. The same command again continues or shows it.
+    Prints before, pruned and fine-tuned side by side: accuracy, F1, parameters, FLOPs, bytes, measured latency,
+    sparsity per layer. The child is a model folder with a record of its parent. The same command again continues or shows it.
 
     Example: `tombola prune runs/train-lenet5-1a2b3c4d --sparsity 0.9 --criterion taylor --structure filter`
     """
