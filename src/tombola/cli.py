@@ -280,7 +280,8 @@ def prune(
     """**Prune** a model and fine-tune what is left; the parent stays as it is, to the bit.
 
     Prints before, pruned and fine-tuned side by side: accuracy, F1, parameters, FLOPs, bytes, measured latency,
-    sparsity per layer. The child is a model folder with a record of its parent. The same command again continues or shows it.
+    sparsity per layer. The child is a model folder with a record of its parent. The same command again continues or
+    shows it.
 
     Example: `tombola prune runs/train-lenet5-1a2b3c4d --sparsity 0.9 --criterion taylor --structure filter`
     """

@@ -504,3 +504,24 @@ class TestPlansForOtherSizes:
     def test_panels_where_nothing_was_measured(self) -> None:
         unmeasured = replace(self.MANY, seconds=None, dense=None)
         assert expected_best((), (unmeasured,), 1000) is unmeasured
+
+
+class TestWrongRequests:
+    @pytest.mark.parametrize("sizes", [64, (), (0,), (True,), (1.5,), "64"])
+    def test_batch_sizes(self, sizes: Any) -> None:
+        with pytest.raises(ModelError, match="batch_sizes are whole numbers"):
+            sparsify(nn.Linear(4, 3), Masks.full(nn.Linear(4, 3)), torch.randn(2, 4), sizes)
+
+    def test_masks_and_examples(self) -> None:
+        model = nn.Sequential(nn.Linear(4, 3))
+        with pytest.raises(PruningError, match="masks are what prune returns, not a NoneType"):
+            sparsify(model, None, torch.randn(2, 4))  # type: ignore[arg-type]
+        with pytest.raises(ModelError, match="not finite"):
+            sparsify(model, Masks.full(model), torch.full((2, 4), torch.nan))
+
+    def test_conversions(self) -> None:
+        _, sparse = small()
+        for convert in (sparse.double, sparse.half, lambda: sparse.to(torch.bfloat16), lambda: sparse.to("meta")):
+            with pytest.raises(KernelError, match="float32 on the CPU"):
+                convert()
+        sparse.to("cpu").float()

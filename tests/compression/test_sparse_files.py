@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -181,6 +183,7 @@ def test_a_file_replaces_nothing_but_layers_of_chains(tmp_path: Path) -> None:
     save_sparse(tmp_path / "net", sparse)
     tensors, facts = load_tensors(tmp_path / "net")
     facts["chains"][0]["sites"].append("0")
+    facts["chains"][0]["types"].append("Conv2d")
     save_tensors(tmp_path / "net", tensors, facts)
     with pytest.raises(ModelError, match="0 of the given model is nothing that a sparse chain replaces"):
         load_sparse(tmp_path / "net", model=mixed())
@@ -197,3 +200,36 @@ def test_a_loaded_model_keeps_no_dense_matrices(saved: Path) -> None:
         if choice.kernel in ("dense", "dense columns")
     }
     assert set(arrays._dense) | set(arrays._columns) <= needed
+
+
+@pytest.mark.parametrize("other", [nn.Sigmoid(), nn.ReLU()])
+def test_a_model_of_other_modules_is_refused(tmp_path: Path, other: nn.Module) -> None:
+    """Modules without weights leave no trace in a state, and change what is computed."""
+
+    def between(module: nn.Module) -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 5), module, nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+
+    save_sparse(tmp_path / "net", sparse_of(between(nn.Tanh()), torch.randn(4, 6)))
+    with pytest.raises(ModelError, match=f"1 is a {type(other).__name__} in the given model, and a Tanh in the file"):
+        load_sparse(tmp_path / "net", model=between(other))
+    replaced = between(nn.Tanh())
+    replaced[3] = nn.GELU()
+    with pytest.raises(ModelError, match="3 is a GELU in the given model, and a ReLU in the file"):
+        load_sparse(tmp_path / "net", model=replaced)
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    sparse = sparse_of(network(), torch.randn(4, 48))
+    with pytest.raises(StorageError, match="a device or a pipe"):
+        save_sparse(pipe, sparse)
+    assert pipe.is_fifo()
+    for nothing in ("", "\0"):
+        with pytest.raises(StorageError, match="names no file"):
+            save_sparse(nothing, sparse)
+
+
+def test_pickle_is_refused_with_a_way_out() -> None:
+    with pytest.raises(ModelError, match="write it with save_sparse"):
+        pickle.dumps(sparse_of(network(), torch.randn(4, 48)))

@@ -284,12 +284,12 @@ class TestLotteryResults:
     @pytest.mark.parametrize("name", ["report.html", "results/sparsity_vs_time.html"])
     def test_pages_have_the_figure_and_the_table(self, name: str, result: Result) -> None:
         page = (result.folder.root / name).read_text()
-        for part in ("Measured speed-up (", "dense, torch eager", "64: dense µs", "on the machine of the run"):
+        for part in ("Measured speed-up (", "dense, torch eager", "batch 64: dense µs", "on the machine of the run"):
             assert part in page
 
     def test_markdown_and_tables_have_cost_beside_density(self, result: Result) -> None:
         text = (result.folder.results / "summary.md").read_text()
-        assert "| Density | ms/it | Of dense | Engine | 1: dense µs | ticket µs | × |" in text
+        assert "| Density | ms/it | Of dense | Engine | batch 1: dense µs | ticket µs | × |" in text
         assert cost_line(result.rows) in text
         table = results_table(result.summaries)
         at = table.columns.index("Of dense")

@@ -33,7 +33,7 @@ from small_models import (
     what_must_agree,
 )
 from tombola.data import DataConfig, DataSet, load_data
-from tombola.errors import ConfigError, ModelError, PruningError, RunFolderError
+from tombola.errors import ConfigError, ModelError, PruningError, RunFolderError, TrainingError
 from tombola.models import load_model
 from tombola.models.tensors import content_sha256, save_tensors
 from tombola.pruning import Masks, prune, schedules
@@ -44,6 +44,7 @@ from tombola.studies.single.listing import LISTINGS, listing
 from tombola.studies.single.metrics import broken, check_child, units_removed
 from tombola.studies.single.parents import Parent, open_parent
 from tombola.studies.single.schedule import PruneSchedule
+from tombola.studies.single.train import train
 
 RIGL = {"method": "rigl", "sparsity": 0.8, "every": "5it"}
 DIGITS = {"data": {"name": "digits"}}
@@ -709,3 +710,16 @@ class TestKilledAndContinued:
         outcome = make_child(folder, tmp_path / "child", {"sparsity": 0.9})
         assert masks_of(outcome.folder) <= masks
         assert outcome.stages[0]["kept"] == masks.kept
+
+
+def test_an_engine_that_cannot_train_the_network_leaves_no_folder(tmp_path: Path) -> None:
+    """Before anything is written: nothing could go on from it."""
+    config = TrainConfig(
+        name="conv",
+        data={"name": "digits", "validation": 250},
+        model={"architecture": "conv2", "widths": [2, 2, 4, 4]},
+        training={"length": "5it", "evaluate_every": "5it", "engine": "sparse"},
+    )
+    with pytest.raises(TrainingError, match="needs a chain of Linear and ReLU layers"):
+        train(config, tmp_path, None, lambda *_: None)
+    assert not list(tmp_path.glob("*/manifest.json"))

@@ -26,14 +26,15 @@ FREE = (*NOTHING, nn.ReLU, nn.Flatten, nn.Sequential, nn.ModuleList, nn.ModuleDi
 class Chain:
     """Layers that follow one another. `sites` are the modules that it replaces, the first one by itself.
 
-    `flatten`: takes inputs (n, ...) and flattens them; else inputs (..., features), which must be (n, features)
-    where `flat_only`.
+    `types` are those of the modules. `flatten`: takes inputs (n, ...) and flattens them; else inputs (..., features),
+    which must be (n, features) where `flat_only`.
     """
 
     sites: tuple[str, ...]
     layers: tuple[Layer, ...]
     flatten: bool = False
     flat_only: bool = False
+    types: tuple[str, ...] = ("Linear",)
 
     @property
     def inputs(self) -> int:
@@ -148,7 +149,8 @@ def _chains_of(modules: Sequence[Named], masks: Mapping[int, Tensor]) -> Iterato
         length = builder.whole
         if builder.layers and length:
             sites = tuple(name for name, _ in modules[at : at + length])
-            yield Chain(sites, tuple(builder.finished), builder.flatten, builder.finished_flat_only)
+            types = tuple(type(module).__name__ for _, module in modules[at : at + length])
+            yield Chain(sites, tuple(builder.finished), builder.flatten, builder.finished_flat_only, types)
         at += max(1, length)
 
 

@@ -40,6 +40,8 @@ def sparsify(
     Raises PruningError for masks of another model, ModelError for models that cannot run on the CPU or whose
     outputs would differ, KernelError where kernels do not run on this machine.
     """
+    if not isinstance(masks, Masks):
+        raise PruningError(f"masks are what prune returns, not a {type(masks).__name__}")
     _check_request(model, example_input, batch_sizes)
     keeps = _keeps(model, masks)
     reference = _masked_copy(model, keeps)
@@ -58,10 +60,13 @@ def sparsify(
 
 
 def _check_request(model: nn.Module, example_input: Tensor, batch_sizes: Sequence[int]) -> None:
-    if not batch_sizes or any(not isinstance(size, int) or size < 1 for size in batch_sizes):
+    sizes = batch_sizes if isinstance(batch_sizes, (list, tuple, range)) else ()
+    if not sizes or any(type(size) is not int or size < 1 for size in sizes):
         raise ModelError(f"batch_sizes are whole numbers of at least 1, such as (1, 64), not {batch_sizes!r}")
     if not isinstance(example_input, Tensor) or example_input.dim() < 1 or not len(example_input):
         raise ModelError("example_input is a batch of at least one input of the model, a tensor (n, ...)")
+    if example_input.is_floating_point() and not bool(torch.isfinite(example_input).all()):
+        raise ModelError("example_input has numbers that are not finite: kernels cannot be checked on them")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.device.type != "cpu" or isinstance(tensor, nn.parameter.UninitializedParameter):
             raise ModelError(

@@ -81,6 +81,7 @@ class StoredLayer(Config):
 
 class StoredChain(Config):
     sites: tuple[str, ...] = Field(min_length=1)
+    types: tuple[str, ...]
     layers: tuple[StoredLayer, ...] = Field(min_length=1)
     flatten: bool
     flat_only: bool
@@ -88,6 +89,8 @@ class StoredChain(Config):
 
     @model_validator(mode="after")
     def _fits_together(self) -> StoredChain:
+        if len(self.types) != len(self.sites):
+            raise ValueError("its modules do not have one type each")
         if any(a.outputs != b.inputs for a, b in itertools.pairwise(self.layers)):
             raise ValueError("its layers do not follow one another")
         if any(len(plan.choices) != len(self.layers) for plan in self.plans):
@@ -191,11 +194,23 @@ def _network(
     for chain in chains:
         for layer in chain.chain.layers:
             _check_layer(model, chain.chain.sites, layer)
+        for site, kind in zip(chain.chain.sites, chain.chain.types, strict=True):
+            _check_type(model, site, kind)
         if odd := [site for site in chain.chain.sites if kind_of(model.get_submodule(site)) is None]:
             raise ValueError(f"{odd[0]} of the given model is nothing that a sparse chain replaces")
+    for entry in stored.unsupported:
+        name, _, described = entry.partition(": ")
+        _check_type(model, "" if name == "the model" else name, described.partition(" ")[0])
     network = exchanged(model, {chain.chain.sites: chain for chain in chains})
     network.load_state_dict(dict(rest), strict=True)
     return network
+
+
+def _check_type(model: nn.Module, name: str, kind: str) -> None:
+    """That the given model has the module that the saved one had. What a module without weights does is its type."""
+    found = type(model.get_submodule(name)).__name__
+    if found != kind:
+        raise ValueError(f"{name or 'the model'} is a {found} in the given model, and a {kind} in the file")
 
 
 def _check_layer(model: nn.Module, sites: Sequence[str], layer: Layer) -> None:
@@ -219,7 +234,9 @@ def _stored(chain: SparseChain) -> StoredChain:
         for plan in chain.plans
     )
     own = chain.chain
-    return StoredChain(sites=own.sites, layers=layers, flatten=own.flatten, flat_only=own.flat_only, plans=plans)
+    return StoredChain(
+        sites=own.sites, types=own.types, layers=layers, flatten=own.flatten, flat_only=own.flat_only, plans=plans
+    )
 
 
 def _chain(stored: StoredChain, number: int, tensors: dict[str, Tensor]) -> SparseChain:
@@ -231,7 +248,7 @@ def _chain(stored: StoredChain, number: int, tensors: dict[str, Tensor]) -> Spar
         )
         for plan in stored.plans
     ]
-    return SparseChain(Chain(stored.sites, layers, stored.flatten, stored.flat_only), plans)
+    return SparseChain(Chain(stored.sites, layers, stored.flatten, stored.flat_only, stored.types), plans)
 
 
 def _layer(stored: StoredLayer, prefix: str, tensors: dict[str, Tensor]) -> Layer:

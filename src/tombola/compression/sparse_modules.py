@@ -89,6 +89,9 @@ class _Engine:
     def __deepcopy__(self, memo: dict[int, Any]) -> _Engine:
         return self
 
+    def __reduce__(self) -> Any:
+        raise ModelError("a sparse model holds machine code and is not pickled; write it with save_sparse")
+
     def check(self, input: Tensor) -> None:
         """Raises KernelError for a tensor that the kernels cannot read, or of which they would lose the gradient."""
         name = self.chain.layers[0].name
@@ -171,6 +174,13 @@ class SparseModel(nn.Module):
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         return self._run(*arguments, **keywords)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseModel:
+        probe = fn(torch.zeros(1, dtype=torch.float32, device="cpu"))
+        if probe.dtype is not torch.float32 or not probe.is_cpu:
+            raise KernelError("a sparse model is float32 on the CPU; convert the model it was made of, or the input")
+        super()._apply(fn, recurse)
+        return self
 
     def train(self, mode: bool = True) -> SparseModel:
         if mode:

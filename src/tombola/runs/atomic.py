@@ -20,7 +20,11 @@ TEMPORARY_SUFFIX = ".tombola-tmp"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replaces `path` by `data`, atomically and durably."""
+    """Replaces `path` by `data`, atomically and durably. What is there and is no file, such as a device, stays."""
+    if not path.name or "\0" in str(path):
+        raise StorageError(f"cannot write {str(path)!r}: it names no file")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise StorageError(f"cannot write {path}: it is a device or a pipe, not a file; name another one")
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     with storage_errors("write", path):
         try:

@@ -86,9 +86,9 @@ def fit(
     and a training that finds one continues from it to the same end, bit for bit, on one thread of the same
     machine. Raises TrainingError when the loss is no longer finite.
     """
-    began = time.perf_counter()
     torch.manual_seed(seed)  # for models with layers that use chance
     run = Training(model, data, recipe, masks, seed, first, evolution)
+    began = time.perf_counter()
     if checkpoint is not None:
         run.load(checkpoint)
     wanted = dict(capture or {})

@@ -47,7 +47,7 @@ def write_results(result: Result) -> None:
     title = f"{result.config.name}: accuracy against weights remaining"
     write_text(results / "sparsity_curve.html", page(title, result.verdict.sentence, [Section("Curve", curve)]))
     write_bytes(results / "sparsity_curve.png", curves.png(chart))
-    _write_sparsity_vs_time(results, title, summaries, rows_of_mode(result.rows, result.config.rewind[0]))
+    _write_sparsity_vs_time(results, result.config.name, summaries, rows_of_mode(result.rows, result.config.rewind[0]))
     if len(result.config.rewind) > 1:
         write_bytes(results / "modes.png", curves.png(modes_chart(result.summaries, result.config.rewind)))
     write_text(results / "summary.md", summary_markdown(result))
@@ -68,12 +68,12 @@ def write_results(result: Result) -> None:
     )
 
 
-def _write_sparsity_vs_time(results: Path, title: str, summaries: Sequence[Summary], rows: Sequence[Row]) -> None:
+def _write_sparsity_vs_time(results: Path, name: str, summaries: Sequence[Summary], rows: Sequence[Row]) -> None:
     """Density against measured latency of the tickets, FLOPs, and measured time of their training."""
     figure = figure_html(curves.plotly_figure(cost_chart(summaries)), COST_CAPTION)
     lead = "How fast a ticket is and what it costs, against the share of its weights that are kept."
     sections = [Section("Speed", speed_body(summaries, rows)), Section("Cost", figure)]
-    write_text(results / "sparsity_vs_time.html", page(title, lead, sections))
+    write_text(results / "sparsity_vs_time.html", page(f"{name}: sparsity against time", lead, sections))
     dense = summaries[0].seconds_per_iteration
     points = [
         {

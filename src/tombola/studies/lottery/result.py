@@ -12,6 +12,7 @@ from tombola.data import load_data
 from tombola.data.sources import load_raw
 from tombola.errors import ConfigError, RunFolderError
 from tombola.models import build
+from tombola.pruning import Masks
 from tombola.runs.configs import load_config
 from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row, read_rows
@@ -22,6 +23,7 @@ from tombola.studies.lottery.plan import Round, plan_rounds
 from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.lottery.verdict import Verdict, judge
 from tombola.training.batches import iterations_per_epoch
+from tombola.training.engine import layers_on_kernels
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,12 @@ def check_steps(config: LotteryConfig, examples: int) -> None:
             raise ConfigError(f"rewind: {mode} is not before the end of training at {total} iterations")
         if mode.kind == "step" and steps.setdefault(first, mode) != mode:
             raise ConfigError(f"rewind: {steps[first]} and {mode} are the same iteration of these data; leave one out")
+
+
+def check_engine(config: LotteryConfig, input_shape: Sequence[int], classes: int) -> None:
+    """Before anything is trained or written: TrainingError where the engine asked for cannot train this network."""
+    model = build(model_spec(config, 0, input_shape, classes))
+    layers_on_kernels(model, config.training, Masks.full(model), config.training.batch_size)
 
 
 def plan_of(config: LotteryConfig, input_shape: Sequence[int], classes: int) -> list[Round]:

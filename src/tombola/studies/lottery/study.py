@@ -21,6 +21,7 @@ from tombola.studies.lottery.replicate import Finished, Progress, ReplicateSpec,
 from tombola.studies.lottery.report import report_page
 from tombola.studies.lottery.result import (
     Result,
+    check_engine,
     check_steps,
     complete_replicates,
     data_facts,
@@ -81,6 +82,7 @@ def _run(
     data = data_facts(config, data_dir)
     rounds = plan_of(config, data["input_shape"], data["classes"])
     check_steps(config, data["training_examples"])
+    check_engine(config, data["input_shape"], data["classes"])
     begin_or_continue(folder, config.study, config, {"data": data, "seed": config.seed})
     # From here on the results are not those of this number of replicates, until they are written again.
     (folder.results / SUMMARY).unlink(missing_ok=True)

@@ -66,7 +66,7 @@ def rounds_table(summaries: Sequence[Summary], rows: Sequence[Row]) -> Table:
     speeds = {s.round: round_speeds(rows, s.round) for s in tickets}
     columns: list[str] = ["Density", *COST_COLUMNS]
     for speed in speeds[tickets[0].round]:
-        columns += [f"{speed.batch}: dense µs", "ticket µs", "×"]
+        columns += [f"batch {speed.batch}: dense µs", "ticket µs", "×"]
     body = []
     for s in tickets:
         cells = [(microseconds(v.dense), microseconds(v.sparse), times(v.ratio)) for v in speeds[s.round]]

@@ -29,7 +29,7 @@ LINES: tuple[tuple[str, Callable[[Row], str]], ...] = (
 )
 STAGES_NOTE = (
     "FLOPs are of one example's forward pass, a multiply-add being two; those of kept weights are what a sparse engine "
-    "would do. Zeros in a dense file make nothing smaller or faster."
+    "would do. On torch zeros make nothing smaller or faster."
 )
 LATENCY_NOTE = (
     f"Latency is the median time of a call, measured on this machine on test images: float32, one thread; {DENSE} and "

@@ -20,6 +20,7 @@ from tombola.studies.single.metrics import layer_rows, stage_row, units_removed
 from tombola.studies.single.parents import zoo_spec
 from tombola.studies.single.result import Result, evaluation_rows, read_result, write_result
 from tombola.training import fit
+from tombola.training.engine import layers_on_kernels
 from tombola.training.evolution import Evolution, Gradual
 from tombola.training.threads import one_thread
 
@@ -41,9 +42,11 @@ def train(config: TrainConfig, out: Path, data_dir: Path | None, on_progress: On
 def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_progress: OnProgress) -> Result:
     data = load_data(config.data, config.seed, data_dir)
     facts = {"data": {"name": data.name, "checksum": data.checksum}, "seed": config.seed}
-    begin_or_continue(folder, config.study, config, facts)
     spec = zoo_spec(config.model, data, derive_seed(config.seed, "init"))
     model = build(spec)
+    evolving = config.evolution is not None
+    layers_on_kernels(model, config.training, Masks.full(model), config.training.batch_size, evolving=evolving)
+    begin_or_continue(folder, config.study, config, facts)
     spared = _classes(config.evolution, model, data)
     trained = fit(
         model,

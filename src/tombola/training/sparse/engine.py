@@ -67,8 +67,9 @@ class SparseEngine:
         self.read()
         self.write_back()  # removed weights are 0 from now on
         self._update = make_update(self.live, recipe)
-        self._steps: dict[int, Sequence] = {}
-        self._evaluations: dict[int, Sequence] = {}
+        # Made here, so that kernels are compiled before anybody takes the time of a step.
+        self._steps = {batches.size: self._step(batches.size)}
+        self._evaluations = {EVALUATED: self._evaluation(EVALUATED)}
 
     def gradients(self, iteration: int) -> None:
         count, inputs, positions, targets = self.batches.located(iteration)
