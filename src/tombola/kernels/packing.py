@@ -110,8 +110,8 @@ def in_chunks(block: Block, values: Floats) -> Chunks:
     return Chunks(starts.astype(np.int32), columns, filled)
 
 
-NEAR_COLUMNS = 200
-"""Columns whose inputs for 64 examples, the most that kernels take at a time, stay near the core: 50 kB."""
+NEAR_COLUMNS = 160
+"""Columns whose inputs for 64 examples, the most that kernels take at a time, stay near the core: 40 kB."""
 WORTHWHILE = 20
 """Nonzeros of a row and block below which going through the rows once more costs more than nearness brings."""
 
