@@ -14,6 +14,7 @@ from torch import Tensor
 from tombola.data import Examples
 from tombola.data.augment import Augmentation, augment
 from tombola.runs.seeds import derive_seed
+from tombola.training.pages import prefer_large_pages
 
 
 def iterations_per_epoch(examples: int, size: int) -> int:
@@ -63,6 +64,7 @@ class Batches:
         if self._contiguous is None:
             self._contiguous = self.examples.inputs.contiguous(), self.examples.targets.contiguous()
             self._inputs_address, self._targets_address = (tensor.data_ptr() for tensor in self._contiguous)
+            prefer_large_pages(self._contiguous[0])
         first, count = self._range(iteration)
         return count, self._inputs_address, self._order_address + 8 * first, self._targets_address
 
