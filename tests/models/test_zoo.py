@@ -340,6 +340,7 @@ def test_masks_hold_after_every_step_and_only_weights_are_pruned(architecture: s
     start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for _ in range(4):
         training.advance()
+        training.engine.write_back()
         assert masks.removed_nonzeros(model) == 0
     for name, parameter in model.named_parameters():
         assert not torch.equal(parameter, start[name]), name  # all of it learns
