@@ -17,8 +17,7 @@ TABLE_NOTE = (
 )
 COST_NOTE = (
     "Milliseconds of training per iteration (evaluations included), mean over replicates, beside those of the dense "
-    "network; the engine that trained it. The first training on sparse kernels in a process also compiles them, which "
-    "shows in short runs."
+    "network; the engine that trained it."
 )
 
 
