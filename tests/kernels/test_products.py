@@ -52,7 +52,8 @@ def test_equals_float64(
     pattern = fences.packed(matrix.keep, matrix.block)
     x = panel(fences, inputs, stride)
     y = panel(fences, np.full_like(before, np.nan) if fresh else before, stride, read=False)
-    gate = address(panel(fences, gates, stride)) if epilogue is Epilogue.GATE else 0  # nobody looks at nothing
+    looked_at = epilogue not in (Epilogue.NONE, Epilogue.RELU)
+    gate = address(panel(fences, gates, stride)) if looked_at else 0  # nobody looks at nothing
     constant = fences.given(bias)
     calls = []
     for number, block in enumerate(pattern.blocks):
@@ -69,7 +70,9 @@ def test_equals_float64(
     start = np.broadcast_to(bias[:, None], before.shape) if fresh else before
     exact = start + weights.astype(np.float64) @ inputs
     magnitudes = np.abs(start) + np.abs(weights).astype(np.float64) @ np.abs(inputs)
-    if epilogue is Epilogue.RELU:
+    if epilogue in (Epilogue.ADD, Epilogue.ADD_RELU):
+        exact, magnitudes = exact + gates, magnitudes + np.abs(gates)
+    if epilogue in (Epilogue.RELU, Epilogue.ADD_RELU):
         exact = np.maximum(exact, 0)
     if epilogue is Epilogue.GATE:
         exact, magnitudes = exact * (gates > 0), magnitudes * (gates > 0)

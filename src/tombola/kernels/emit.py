@@ -116,6 +116,11 @@ class Emitter:
         """The larger one; a where one of them is NaN, so that max(a, 0) does not hide that a is."""
         return self.builder.select(self.builder.fcmp_ordered(">", b, a), b, a)
 
+    def largest(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        """The larger one, NaN where one of them is, as in a max pool."""
+        larger = self.builder.select(self.builder.fcmp_unordered(">", b, a), b, a)
+        return self.builder.select(self.builder.fcmp_unordered("uno", a, a), a, larger)
+
     def zeros(self) -> ir.Value:
         return self.constant(0.0)
 

@@ -1,0 +1,138 @@
+"""Copies of pictures in which windows become whole vectors, as machine code.
+
+A convolution of one example wants vectors of neighbouring outputs. Shifted by a window's width, rows of a picture are
+not aligned, and with strides not even contiguous; so they are copied once, shifted and strided, and every nonzero
+reads whole vectors. A table says where each piece of the copy comes from, and which of its floats are border.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from llvmlite import ir
+from numpy.typing import NDArray
+
+from tombola.kernels.compiler import Kernel
+from tombola.kernels.emit import FLOAT, INT32, INT64, POINTER, Emitter, i64
+from tombola.kernels.windows import Picture, Window
+
+PIECES = (16, 8, 4)
+"""Floats of a piece, of which the largest is taken that rows are made of."""
+
+
+@functools.cache
+def expand(piece: int, step: int, fill: float) -> Kernel:
+    """The kernel name(channels, x, x_stride, y, y_stride, count, sources, inside).
+
+    For every channel c and each of `count` pieces p, with j < `piece`: y[c·y_stride + p·piece + j] =
+    x[c·x_stride + sources[p] + j·step] where bit j of inside[p] is set, else `fill`. Tables are of 32 bits. What is not
+    inside is read, too, up to step · piece floats from a source on.
+    """
+
+    def emit(module: ir.Module, name: str, lanes: int) -> None:
+        emit = Emitter.begin(module, name, [INT64, POINTER, INT64, POINTER, INT64, INT64, POINTER, POINTER], lanes)
+        channels, x, x_stride, y, y_stride, count, sources, inside = emit.function.args
+        builder = emit.builder
+        vector, bits = ir.VectorType(FLOAT, piece), ir.VectorType(ir.IntType(1), piece)
+        outside = ir.Constant(vector, [fill] * piece)
+        with emit.loop(i64(0), channels) as channel:
+            begin = emit.at(x, builder.mul(channel.index, x_stride))
+            goal = emit.at(y, builder.mul(channel.index, y_stride))
+            with emit.loop(i64(0), count) as one:
+                source = emit.number(sources, one.index)
+                found = _strided(emit, begin, source, piece, step)
+                mask = builder.trunc(emit.load(inside, one.index, INT32), ir.IntType(piece))
+                kept = builder.select(builder.bitcast(mask, bits), found, outside)
+                emit.store(kept, goal, builder.mul(one.index, i64(piece)))
+        emit.end()
+
+    filled = "zeros" if fill == 0 else "lowest"
+    return Kernel(f"expand_{piece}_{step}_{filled}", emit)
+
+
+def _strided(emit: Emitter, begin: ir.Value, source: ir.Value, piece: int, step: int) -> ir.Value:
+    """begin[source + j·step] for j < piece."""
+    vector, builder = ir.VectorType(FLOAT, piece), emit.builder
+    parts = [emit.load(begin, builder.add(source, i64(part * piece)), vector) for part in range(min(step, 2))]
+    if step == 1:
+        return parts[0]
+    if step == 2:
+        return emit.shuffled(parts[0], parts[1], range(0, 2 * piece, 2))
+    found = ir.Constant(vector, ir.Undefined)
+    for lane in range(piece):
+        number = emit.load(begin, builder.add(source, i64(lane * step)), FLOAT)
+        found = builder.insert_element(found, number, ir.Constant(INT32, lane))
+    return found
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """How a picture is copied for a window: a kernel's tables, the floats of a channel's copy, the slack it reads in.
+
+    `slack` floats before and behind the picture are read, and have no influence.
+    """
+
+    piece: int
+    step: int
+    sources: NDArray[np.int32]
+    inside: NDArray[np.int32]
+    size: int
+    slack: int
+
+
+def all_windows(own: Picture, window: Window, result: Picture) -> Expansion:
+    """For every position of the reach a plane like one of `result`: (reach rows, reach columns, plane)."""
+    vertical, horizontal = window.reach
+    rows = np.arange(result.plane // result.pitch + 1)
+    shifts = [(row, column) for row in range(vertical) for column in range(horizontal)]
+    planes = []
+    for row, column in shifts:
+        plane = _coordinates(own, window, rows, np.arange(result.pitch), row, column)
+        plane[:, result.height :] = -1
+        plane[:, :, result.width :] = -1
+        planes.append(plane.reshape(2, -1)[:, : result.plane])
+    return _expansion(own, np.concatenate(planes, 1), result.pitch, window.step[1])
+
+
+def shifted_rows(own: Picture, window: Window, result: Picture) -> Expansion:
+    """For every column of the reach all rows that windows see: (reach columns, rows, pitch of `result`)."""
+    rows = np.arange(rows_seen(window, result))
+    copies = []
+    for column in range(window.reach[1]):
+        upright = Window((1, 1), (1, window.step[1]), window.padding)
+        copy = _coordinates(own, upright, rows, np.arange(result.pitch), 0, column)
+        copy[:, :, result.width :] = -1
+        copies.append(copy.reshape(2, -1))
+    return _expansion(own, np.concatenate(copies, 1), result.pitch, window.step[1])
+
+
+def rows_seen(window: Window, result: Picture) -> int:
+    """How many rows of the bordered inputs the windows of all outputs span."""
+    return (result.height - 1) * window.step[0] + window.reach[0]
+
+
+def _coordinates(
+    own: Picture, window: Window, rows: NDArray[np.int64], columns: NDArray[np.int64], row: int, column: int
+) -> NDArray[np.int64]:
+    """(2, rows, columns): which row and column of the picture each output sees at a shift; -1 for the border."""
+    down = rows * window.step[0] + row - window.padding[0]
+    across = columns * window.step[1] + column - window.padding[1]
+    down = np.where((down >= 0) & (down < own.height), down, -1)
+    across = np.where((across >= 0) & (across < own.width), across, -1)
+    return np.stack(np.broadcast_arrays(down[:, None], across[None, :])).copy()
+
+
+def _expansion(own: Picture, coordinates: NDArray[np.int64], pitch: int, step: int) -> Expansion:
+    """Tables from the coordinates (2, floats) of every float of a channel's copy."""
+    piece = next(size for size in PIECES if pitch % size == 0)
+    down, across = coordinates.reshape(2, -1, piece)
+    real = (down >= 0) & (across >= 0)
+    inside = (real * (1 << np.arange(piece))).sum(1).astype(np.int32)
+    # Where a piece begins follows from any of its floats that are inside.
+    lane = real.argmax(1)
+    first = np.take_along_axis(down * own.pitch + across, lane[:, None], 1)[:, 0] - lane * step
+    sources = np.where(real.any(1), first, 0)
+    slack = max(0, -int(sources.min()), int(sources.max()) + step * piece - own.plane)
+    return Expansion(piece, step, sources.astype(np.int32), inside, coordinates.shape[1], slack)
