@@ -2,8 +2,7 @@
 
 A convolution is a sparse matrix (outputs) × (inputs at one position's window), the same at every position of the picture.
 Where the vectors of a position begin is read from a table, so that one kernel serves every layout and geometry: vectors
-of examples at one position, or of positions of one example. Several vectors are taken together, as
-many as keep their sums in registers.
+of examples at one position, or of positions of one example. As many are taken together as keep their sums in registers.
 """
 
 from __future__ import annotations
