@@ -21,7 +21,7 @@ TILES = 4
 
 
 class Epilogue(IntEnum):
-    """What happens to a sum before it is stored: nothing, max(·, 0), 0 where the gate is 0 or below, the gate is added."""
+    """What happens to a sum before it is stored: nothing, max(·, 0), 0 where the gate is not above 0, the gate added."""
 
     NONE = 0
     RELU = 1
