@@ -68,16 +68,17 @@ def test_equals_float64(
     fences.check()
 
     start = np.broadcast_to(bias[:, None], before.shape) if fresh else before
+    terms = sum_terms(matrix.keep)[:, None]
     exact = start + weights.astype(np.float64) @ inputs
     magnitudes = np.abs(start) + np.abs(weights).astype(np.float64) @ np.abs(inputs)
     if epilogue in (Epilogue.ADD, Epilogue.ADD_RELU):
-        exact, magnitudes = exact + gates, magnitudes + np.abs(gates)
+        exact, magnitudes, terms = exact + gates, magnitudes + np.abs(gates), terms + 1
     if epilogue in (Epilogue.RELU, Epilogue.ADD_RELU):
         exact = np.maximum(exact, 0)
     if epilogue is Epilogue.GATE:
         exact, magnitudes = exact * (gates > 0), magnitudes * (gates > 0)
     found = rows_of(y, rows, width, stride).copy()
-    assert_sums(found, exact, magnitudes, 0 if matrix.whole else sum_terms(matrix.keep)[:, None])
+    assert_sums(found, exact, magnitudes, 0 if matrix.whole else terms)
     rows_of(y, rows, width, stride)[...] = np.nan
     assert np.isnan(y).all(), "the kernel wrote between the rows"
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import torch
 
-from tombola.compression.plans import PANEL, Arrays, Compiled, DenseProduct, Form, Plan, compile_rows
+from tombola.compression.plans import Compiled, Form, Plan, Weights
 from tombola.kernels.program import Program
 
 Call = Callable[[int, int], None]
@@ -46,15 +46,15 @@ class Part:
 
 
 class Panels:
-    """Rows 64 by 64 and the last ones by themselves, on as many threads as torch may use."""
+    """Rows panel by panel and the last ones by themselves, on as many threads as torch may use."""
 
-    def __init__(self, arrays: Arrays, plan: Plan, rows: int, whole: Part) -> None:
-        self._whole, self._count, rest = whole, rows // PANEL, rows % PANEL
-        self._last = Part(compile_rows(arrays, plan, rest)) if rest else None
-        self._x, self._y = (4 * PANEL * features for features in (arrays.layers[0].inputs, arrays.layers[-1].outputs))
+    def __init__(self, arrays: Weights, plan: Plan, rows: int, whole: Part) -> None:
+        self._whole, self._count, rest = whole, rows // plan.panel, rows % plan.panel
+        self._last = Part(arrays.compile(plan, rest)) if rest else None
+        self._x, self._y = (4 * plan.panel * features for features in (arrays.inputs, arrays.outputs))
         seconds = plan.seconds or 0.0
-        torch_inside = any(isinstance(segment, DenseProduct) for segment in whole.segments)
-        self._spread = not torch_inside and seconds / plan.rows * PANEL * self._count > WORTH_A_THREAD
+        torch_inside = not all(isinstance(segment, Program) for segment in whole.segments)
+        self._spread = not torch_inside and seconds / plan.rows * plan.panel * self._count > WORTH_A_THREAD
 
     def __call__(self, x: int, y: int) -> None:
         threads = min(torch.get_num_threads(), self._count) if self._spread else 1
@@ -78,12 +78,12 @@ class Panels:
             self._whole(x + number * self._x, y + number * self._y)
 
 
-def call_of(arrays: Arrays, plan: Plan, rows: int, whole: Part | None = None) -> Call:
+def call_of(arrays: Weights, plan: Plan, rows: int, whole: Part | None = None) -> Call:
     """The chain for `rows` rows, by panels or by vectors; `whole` is the part for a full panel where there is one."""
-    if plan.form == Form.VECTORS or rows < PANEL:
-        return _call(compile_rows(arrays, plan, rows))
-    whole = whole or Part(compile_rows(arrays, plan, PANEL))
-    return whole if rows == PANEL else Panels(arrays, plan, rows, whole)
+    if plan.form == Form.VECTORS or rows < plan.panel:
+        return _call(arrays.compile(plan, rows))
+    whole = whole or Part(arrays.compile(plan, plan.panel))
+    return whole if rows == plan.panel else Panels(arrays, plan, rows, whole)
 
 
 def _call(compiled: Compiled) -> Call:

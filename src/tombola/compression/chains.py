@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.compression.layers import Affine, Layer, affine_of, layer_of, norm_after, norm_before
+from tombola.errors import KernelError
 
 NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 """What does nothing in evaluation."""
@@ -44,6 +45,22 @@ class Chain:
     def outputs(self) -> int:
         return self.layers[-1].outputs
 
+    def rows_of(self, shape: torch.Size) -> tuple[int, tuple[int, ...]]:
+        """How many rows an input of this shape has, and the shape of the output. KernelError where it does not fit."""
+        features, before = (math.prod(shape[1:]), shape[:1]) if self.flatten else (math.prod(shape[-1:]), shape[:-1])
+        least, most = (2 if self.flatten else 1), (2 if self.flat_only else len(shape))
+        if features != self.inputs or not least <= len(shape) <= most:
+            wanted = f"(n, ...) of {self.inputs}" if self.flatten else f"(..., {self.inputs})"
+            raise KernelError(
+                f"{self.layers[0].name}: takes inputs {wanted} features{' and two axes' if self.flat_only else ''}, "
+                f"not {tuple(shape)}"
+            )
+        return math.prod(before), (*before, self.outputs)
+
+    def as_rows(self, input: Tensor) -> Tensor:
+        """The input as `Arrays.on_torch` takes it."""
+        return input.flatten(1) if self.flatten else input
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
@@ -54,16 +71,19 @@ class Found:
     unsupported: tuple[str, ...]
 
 
-def find_chains(model: nn.Module, keeps: Mapping[str, Tensor], example: Tensor) -> Found:
+def find_chains(
+    model: nn.Module, keeps: Mapping[str, Tensor], example: Tensor, elsewhere: Collection[nn.Module] = ()
+) -> Found:
     """Runs `model` (in evaluation, removed weights 0) on `example` and finds its chains.
 
-    `keeps` are boolean tensors by parameter name, of which some may be missing: all weights are kept there.
+    `keeps` are boolean tensors by parameter name, of which some may be missing: all weights are kept there. Modules
+    that are taken care of `elsewhere` are no part of a chain.
     """
-    watched = _Watched(model, example)
+    watched = _Watched(model, example, elsewhere)
     masks = {id(parameter): keeps[name] for name, parameter in model.named_parameters() if name in keeps}
     chains: list[Chain] = []
-    taken: set[int] = set()
-    for path in _sequences(model, watched):
+    taken = {id(module) for module in elsewhere}
+    for path in _sequences(model, watched, frozenset(taken)):
         for chain in _chains_of(path, masks):
             if (shape := watched.shape(model, chain.sites[0])) is not None and not _fits(chain, shape):
                 continue
@@ -80,10 +100,11 @@ def find_chains(model: nn.Module, keeps: Mapping[str, Tensor], example: Tensor) 
 class _Watched:
     """How often each module was called while the model ran, and with what first."""
 
-    def __init__(self, model: nn.Module, example: Tensor) -> None:
+    def __init__(self, model: nn.Module, example: Tensor, elsewhere: Collection[nn.Module]) -> None:
         self.calls: Counter[int] = Counter()
         self.inputs: dict[int, Tensor] = {}
         self.of_interest = {id(module) for module in model.modules() if kind_of(module) is not None}
+        self.of_interest -= {id(module) for module in elsewhere}
         hooks = [module.register_forward_pre_hook(self._see, with_kwargs=True) for module in model.modules()]
         try:
             with torch.no_grad():
@@ -106,7 +127,7 @@ class _Watched:
 Named = tuple[str, nn.Module]
 
 
-def _sequences(model: nn.Module, watched: _Watched) -> Iterator[list[Named]]:
+def _sequences(model: nn.Module, watched: _Watched, elsewhere: Collection[int] = ()) -> Iterator[list[Named]]:
     """The modules that surely run one after the other, nested Sequentials written out; outermost first."""
     done: set[int] = set()
     for name, module in model.named_modules():
@@ -114,7 +135,10 @@ def _sequences(model: nn.Module, watched: _Watched) -> Iterator[list[Named]]:
             continue
         steps = list(_steps(name, module, watched, done))
         often = Counter(id(step) for _, step in steps)
-        whole = [watched.calls[id(step)] == often[id(step)] * watched.calls[id(module)] for _, step in steps]
+        whole = [
+            watched.calls[id(step)] == often[id(step)] * watched.calls[id(module)] and id(step) not in elsewhere
+            for _, step in steps
+        ]
         run: list[Named] = []
         for step, belongs in zip(steps, whole, strict=True):
             if belongs:

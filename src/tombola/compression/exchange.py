@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from tombola.compression.chains import NOTHING
+from tombola.compression.graphs.nodes import Graph
+from tombola.compression.sparse_modules import SparseChain
 
 
-def exchanged(model: nn.Module, chains: Mapping[tuple[str, ...], nn.Module]) -> nn.Module:
+def exchanged(model: nn.Module, chains: Mapping[tuple[str, ...], SparseChain]) -> nn.Module:
     """A copy of `model` in which each chain stands where the first of its sites was, and nothing at the others.
 
     Where nothing but one chain is left, that chain itself.
@@ -19,7 +21,7 @@ def exchanged(model: nn.Module, chains: Mapping[tuple[str, ...], nn.Module]) -> 
     for sites, chain in chains.items():
         for site in sites:
             module = model.get_submodule(site)
-            if type(module) is nn.Linear:
+            if type(module) is nn.Linear or isinstance(chain.chain, Graph):
                 memo[id(module)] = chain if len(sites) == 1 else nn.Identity()
     network = copy.deepcopy(model, memo)
     for sites, chain in chains.items():

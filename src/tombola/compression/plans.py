@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -49,7 +50,8 @@ class Form(StrEnum):
 class Kernel(StrEnum):
     """What a layer runs on. ROWS and COLUMNS take one vector, COLUMNS skipping its zeros; PANEL takes a panel.
 
-    DENSE is torch's product with all weights, DENSE_COLUMNS one that skips zeros of a vector.
+    DENSE is torch's product with all weights, DENSE_COLUMNS one that skips zeros of a vector. Convolutions of one
+    example go by SHIFTED_ROWS or ALL_WINDOWS (`kernels.convolutions`).
     """
 
     ROWS = "rows"
@@ -57,6 +59,8 @@ class Kernel(StrEnum):
     DENSE_COLUMNS = "dense columns"
     PANEL = "panel"
     DENSE = "dense"
+    SHIFTED_ROWS = "shifted rows"
+    ALL_WINDOWS = "all windows"
 
 
 WHOLE = (Kernel.DENSE, Kernel.DENSE_COLUMNS)
@@ -67,7 +71,8 @@ WHOLE = (Kernel.DENSE, Kernel.DENSE_COLUMNS)
 class Choice:
     """A layer's kernel. `seconds`: measured for all rows of the plan, or None.
 
-    `block`: how many inputs (of COLUMNS: outputs) it goes through at a time, so that they stay in a fast cache.
+    `block`: how many inputs (of COLUMNS: outputs, of a convolution: input channels) it goes through at a time, so that
+    they stay in a fast cache.
     """
 
     kernel: Kernel
@@ -82,7 +87,7 @@ class Choice:
 @dataclass(frozen=True)
 class Plan:
     """For `rows` rows. `batch` is the model's batch that brings them. `seconds` and `dense` are the measured times of
-    the whole chain as planned and on torch, None where nothing was measured."""
+    the whole chain as planned and on torch, None where nothing was measured. `panel`: rows that go together."""
 
     batch: int
     rows: int
@@ -90,6 +95,29 @@ class Plan:
     choices: tuple[Choice, ...]
     seconds: float | None = None
     dense: float | None = None
+    panel: int = PANEL
+
+
+class Weights(Protocol):
+    """The weights of a chain or a graph, ready to be compiled; `inputs` and `outputs` are floats of a row."""
+
+    @property
+    def inputs(self) -> int: ...
+
+    @property
+    def outputs(self) -> int: ...
+
+    @property
+    def layers(self) -> tuple[Layer, ...]: ...
+
+    def compile(self, plan: Plan, rows: int) -> Compiled:
+        """The plan for `rows` rows."""
+
+    def keep_only(self, plans: Sequence[Plan]) -> None:
+        """Forgets what these plans do not need."""
+
+    def on_torch(self, rows: Tensor) -> Tensor:
+        """All of it on torch."""
 
 
 class Arrays:
@@ -103,6 +131,14 @@ class Arrays:
         self._columns: dict[int, Tensor] = {}
         self._on_torch: list[tuple[Tensor, Tensor, bool]] = []
 
+    @property
+    def inputs(self) -> int:
+        return self.layers[0].inputs
+
+    @property
+    def outputs(self) -> int:
+        return self.layers[-1].outputs
+
     def packed(self, number: int, choice: Choice) -> tuple[Pattern, list[Floats]]:
         """The pattern and the values of a layer's blocks; those of its transpose for COLUMNS."""
         key = _key(number, choice)
@@ -115,7 +151,7 @@ class Arrays:
                     most -= CHUNK  # columns behind the last, for what fills up a chunk
                 pattern = pack(keep, min(choice.block, most))
                 values = [values_of(matrix, block) for block in pattern.blocks]
-                self._packed[key] = _without_places(pattern), values
+                self._packed[key] = without_places(pattern), values
             return self._packed[key]
 
     def columns(self, number: int) -> Floats:
@@ -152,6 +188,10 @@ class Arrays:
             self._dense[number] = torch.from_numpy(self.layers[number].matrix())
         return self._dense[number]
 
+    def compile(self, plan: Plan, rows: int) -> Compiled:
+        """See `compile_rows`."""
+        return compile_rows(self, plan, rows)
+
     def on_torch(self, rows: Tensor) -> Tensor:
         """The whole chain on torch, rows (..., inputs)."""
         if not self._on_torch:
@@ -168,7 +208,7 @@ def _key(number: int, choice: Choice) -> tuple[int, Kernel, int]:
     return number, choice.kernel, 0 if choice.kernel in WHOLE else choice.block
 
 
-def _without_places(pattern: Pattern) -> Pattern:
+def without_places(pattern: Pattern) -> Pattern:
     """Where nonzeros are in the dense matrix matters no more once their values are taken from it."""
     nowhere = np.empty(0, dtype=np.int64)
     return replace(pattern, blocks=tuple(replace(block, places=nowhere) for block in pattern.blocks))
@@ -201,7 +241,8 @@ def _tensor_at(places: Sequence[int], where: Where, features: int, width: int) -
 
 
 Segment = Callable[[int, int, int], None]
-"""A program or a DenseProduct: called with the addresses of input, output and workspace."""
+"""A program or what torch does between: called with the addresses of input, output and workspace."""
+Operation = Step | Segment
 
 
 @dataclass(frozen=True)
@@ -219,7 +260,7 @@ def compile_rows(arrays: Arrays, plan: Plan, rows: int) -> Compiled:
     width = width_of(rows)
     layers = arrays.layers
     places, workspace = _workspace([layers[0].inputs, *(layer.outputs for layer in layers)], width)
-    steps: list[Step | DenseProduct] = [to_panel(rows, layers[0].inputs, Where(Place.INPUT), places[0], width)]
+    steps: list[Operation] = [to_panel(rows, layers[0].inputs, Where(Place.INPUT), places[0], width)]
     for number, choice in enumerate(plan.choices):
         steps += layer_steps(arrays, number, choice, places[number], places[number + 1], width)
     steps.append(from_panel(rows, layers[-1].outputs, places[-1], width, Where(Place.OUTPUT)))
@@ -234,7 +275,7 @@ def width_of(rows: int) -> int:
 
 def layer_steps(
     arrays: Arrays, number: int, choice: Choice, x: Where, y: Where, width: int, scratch: Where | None = None
-) -> list[Step | DenseProduct]:
+) -> list[Operation]:
     """What one layer does; `width` is 1 for the kernels of one vector, `scratch` room for COLUMNS."""
     layer = arrays.layers[number]
     if choice.kernel == Kernel.DENSE:
@@ -257,7 +298,7 @@ def _vectors(arrays: Arrays, choices: Sequence[Choice], rows: int) -> Compiled:
     layers = arrays.layers
     places, size = _workspace([layer.outputs for layer in layers[:-1]], 1)
     scratch = Where(Place.WORKSPACE, size)
-    steps: list[Step | DenseProduct] = []
+    steps: list[Operation] = []
     for row in range(rows):
         begin = Where(Place.INPUT, row * layers[0].inputs)
         path = [begin, *places, Where(Place.OUTPUT, row * layers[-1].outputs)]
@@ -278,7 +319,7 @@ def _workspace(features: Sequence[int], width: int) -> tuple[list[Where], int]:
     return [Where(Place.WORKSPACE, even * (number % 2)) for number in range(len(features))], even + odd
 
 
-def segments_of(steps: Sequence[Step | DenseProduct], workspace: int) -> tuple[Segment, ...]:
+def segments_of(steps: Sequence[Operation], workspace: int) -> tuple[Segment, ...]:
     """Neighbouring steps of machine code become one program."""
     segments: list[Segment] = []
     together: list[Step] = []

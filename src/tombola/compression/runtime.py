@@ -1,7 +1,7 @@
-"""A model on sparse kernels: `sparsify` gives a copy whose fully connected layers run at the cost of what is kept.
+"""A model on sparse kernels: `sparsify` gives a copy whose layers run at the cost of what is kept.
 
-How layers are found is `chains`, what they run on `plans` and `tuning`, the modules that stand for them
-`sparse_modules`, files are `sparse_files`.
+How fully connected layers are found is `chains`, convolutional networks `graphs`; what they run on `plans`, `tuning`,
+the modules that stand for them `sparse_modules`, files are `sparse_files`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tombola.compression.chains import Chain, Found, find_chains
+from tombola.compression.chains import Chain, find_chains
 from tombola.compression.exchange import exchanged
-from tombola.compression.plans import Arrays, Plan
-from tombola.compression.sparse_modules import SparseChain, SparseModel
+from tombola.compression.graphs.arrays import GraphArrays
+from tombola.compression.graphs.finding import find_graphs
+from tombola.compression.graphs.nodes import Graph
+from tombola.compression.graphs.tuning import tune_graph
+from tombola.compression.layers import Layer
+from tombola.compression.plans import Plan
+from tombola.compression.sparse_modules import SparseChain, SparseModel, weights_of
 from tombola.compression.tuning import tune
 from tombola.errors import ModelError, PruningError
 from tombola.pruning import Masks, prunable_parameters
@@ -30,7 +35,7 @@ TOLERANCE = 1e-5
 def sparsify(
     model: nn.Module, masks: Masks, example_input: Tensor, batch_sizes: Sequence[int] = (1, 64)
 ) -> SparseModel:
-    """A copy of `model`, removed weights 0, in which runs of Linear, ReLU, BatchNorm1d and Flatten are sparse kernels.
+    """A copy of `model`, removed weights 0, whose convolutional networks and runs of Linear layers are sparse kernels.
 
     It computes what `model` computes in evaluation mode under `masks`, to 1e-5, which is checked here. `masks` may
     leave layers out: they keep all their weights. Kernels are chosen by measuring `example_input` (a batch, best of
@@ -46,13 +51,15 @@ def sparsify(
     keeps = _keeps(model, masks)
     reference = _masked_copy(model, keeps)
     try:
-        found = find_chains(reference, keeps, example_input)
+        graphs = find_graphs(reference, keeps, example_input)
+        found = find_chains(reference, keeps, example_input, graphs.modules)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ModelError(f"the model does not run on example_input: {_one_line(error)}") from None
-    _warn_of_unused(reference, keeps, found)
+    parts = [*zip(graphs.graphs, graphs.examples, strict=True), *zip(found.chains, found.examples, strict=True)]
+    _warn_of_unused(reference, keeps, [layer for part, _ in parts for layer in part.layers])
     chains = {}
-    for chain, rows in zip(found.chains, found.examples, strict=True):
-        chains[chain.sites] = _tuned(chain, rows, len(example_input), batch_sizes)
+    for part, rows in parts:
+        chains[part.sites] = _tuned(part, rows, len(example_input), batch_sizes)
     sparse = SparseModel(exchanged(reference, chains), found.unsupported)
     for batch in [example_input, *_random_batches(example_input, batch_sizes)]:
         _check_equal(reference, sparse, batch)
@@ -98,23 +105,24 @@ def _masked_copy(model: nn.Module, keeps: Mapping[str, Tensor]) -> nn.Module:
     return reference
 
 
-def _tuned(chain: Chain, example: Tensor, examples: int, batch_sizes: Sequence[int]) -> SparseChain:
+def _tuned(chain: Chain | Graph, example: Tensor, examples: int, batch_sizes: Sequence[int]) -> SparseChain:
     """The chain with a plan for the rows that each batch size brings."""
-    arrays = Arrays(chain.layers)
+    arrays = weights_of(chain)
     plans: dict[int, Plan] = {}
     with one_thread():
         for batch in sorted(set(batch_sizes)):
             rows = max(1, round(batch * len(example) / examples))
             if rows not in plans:
-                plans[rows] = tune(arrays, example, batch, rows)
+                tuned = tune_graph if isinstance(arrays, GraphArrays) else tune
+                plans[rows] = tuned(arrays, example, batch, rows)
     arrays.keep_only(list(plans.values()))
     return SparseChain(chain, list(plans.values()), arrays)
 
 
-def _warn_of_unused(model: nn.Module, keeps: Mapping[str, Tensor], found: Found) -> None:
+def _warn_of_unused(model: nn.Module, keeps: Mapping[str, Tensor], layers: Sequence[Layer]) -> None:
     """Sparsity that brings nothing is said aloud."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    used = {names[id(model.get_submodule(layer.name).weight)] for chain in found.chains for layer in chain.layers}
+    used = {names[id(model.get_submodule(layer.name).weight)] for layer in layers}
     unused = [name for name, keep in keeps.items() if name not in used and not bool(keep.all())]
     if unused:
         warnings.warn(
@@ -143,14 +151,14 @@ def _check_equal(reference: nn.Module, sparse: nn.Module, batch: Tensor) -> None
         try:
             given = list(_tensors(sparse(batch)))
         except (AttributeError, RuntimeError, TypeError) as error:
-            raise ModelError(f"the model does not run without its Linear layers: {_one_line(error)}") from None
+            raise ModelError(f"the model does not run without its layers: {_one_line(error)}") from None
     for own, other in zip(expected, given, strict=True):
         allowed = TOLERANCE * max(1.0, own.abs().nan_to_num(0, 0).max().item() if own.numel() else 1.0)
         if own.shape != other.shape or not torch.allclose(own, other, rtol=0, atol=allowed, equal_nan=True):
             apart = (own - other).abs().max().item() if own.shape == other.shape else f"{own.shape} and {other.shape}"
             raise ModelError(
                 f"the sparse model's outputs would differ from the model's by {apart} on a batch of {len(batch)}, "
-                f"more than {allowed:.1e}: does it use a Linear layer in another way than to call it?"
+                f"more than {allowed:.1e}: does it use a layer in another way than to call it?"
             )
 
 

@@ -1,8 +1,7 @@
-"""The modules that `sparsify` puts in place of fully connected layers, and around the whole model."""
+"""The modules that `sparsify` puts in place of layers, and around the whole model."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +10,10 @@ from torch import Tensor, nn
 
 from tombola.compression.calls import Part, call_of
 from tombola.compression.chains import Chain
-from tombola.compression.plans import PANEL, Arrays, Form, Plan, compile_rows
+from tombola.compression.graphs.arrays import GraphArrays
+from tombola.compression.graphs.nodes import Graph
+from tombola.compression.layers import Layer
+from tombola.compression.plans import Arrays, Form, Plan, Weights
 from tombola.compression.tuning import expected_best
 from tombola.errors import KernelError, ModelError
 
@@ -20,18 +22,19 @@ SHAPES_KEPT = 64
 
 
 class SparseChain(nn.Module):
-    """Fully connected layers as one call of machine code. Takes what they took; its outputs have no gradients.
+    """Layers as one call of machine code. Takes what they took; its outputs have no gradients.
 
-    float32 tensors on the CPU in any layout, (..., features), or (n, ...) where the layers began with a Flatten.
+    float32 tensors on the CPU in any layout: (..., features), or (n, ...) where the layers began with a Flatten; a
+    graph takes pictures (n, channels, height, width) of the size that it was made for.
     A NaN in an input reaches every output to which a kept weight leads; sparse kernels do not compute what is removed.
     """
 
-    def __init__(self, chain: Chain, plans: Sequence[Plan], arrays: Arrays | None = None) -> None:
+    def __init__(self, chain: Chain | Graph, plans: Sequence[Plan], arrays: Weights | None = None) -> None:
         super().__init__()
-        self._engine = _Engine(chain, plans, arrays or Arrays(chain.layers))
+        self._engine = _Engine(chain, plans, arrays or weights_of(chain))
 
     @property
-    def chain(self) -> Chain:
+    def chain(self) -> Chain | Graph:
         return self._engine.chain
 
     @property
@@ -67,10 +70,15 @@ class SparseChain(nn.Module):
 
     def extra_repr(self) -> str:
         layers = self.chain.layers
-        widths = "-".join(str(width) for width in (layers[0].inputs, *(layer.outputs for layer in layers)))
+        widths = "-".join(str(width) for width in (self.chain.inputs, *(layer.outputs for layer in layers)))
         kept = sum(len(layer.values) for layer in layers)
         total = sum(layer.inputs * layer.outputs for layer in layers)
         return f"{widths}, {kept} of {total} weights kept"
+
+
+def weights_of(chain: Chain | Graph) -> Weights:
+    """A chain's weights, or a graph's, to be packed."""
+    return GraphArrays(chain) if isinstance(chain, Graph) else Arrays(chain.layers)
 
 
 Ready = tuple[Callable[[int, int], None] | None, Tensor]
@@ -80,7 +88,7 @@ Ready = tuple[Callable[[int, int], None] | None, Tensor]
 class _Engine:
     """What a chain needs to run; never changes but for what it keeps ready, so copies of a module share it."""
 
-    def __init__(self, chain: Chain, plans: Sequence[Plan], arrays: Arrays) -> None:
+    def __init__(self, chain: Chain | Graph, plans: Sequence[Plan], arrays: Weights) -> None:
         self.chain, self.arrays = chain, arrays
         self.plans = {plan.rows: plan for plan in plans}
         self.ready: dict[torch.Size, Ready] = {}
@@ -108,7 +116,7 @@ class _Engine:
     def prepare(self, input: Tensor) -> Ready:
         """Everything for inputs of this shape."""
         self.check(input)
-        rows, shape = self._shapes(input.shape)
+        rows, shape = self.chain.rows_of(input.shape)
         found = self._run(rows), torch.empty(shape, dtype=torch.float32, device="cpu")
         if len(self.ready) >= SHAPES_KEPT:
             self.ready.clear()
@@ -117,20 +125,7 @@ class _Engine:
         return found
 
     def on_torch(self, input: Tensor) -> Tensor:
-        return self.arrays.on_torch(input.flatten(1) if self.chain.flatten else input)
-
-    def _shapes(self, shape: torch.Size) -> tuple[int, tuple[int, ...]]:
-        """How many rows an input of this shape has, and the shape of the output."""
-        chain = self.chain
-        features, before = (math.prod(shape[1:]), shape[:1]) if chain.flatten else (math.prod(shape[-1:]), shape[:-1])
-        least, most = (2 if chain.flatten else 1), (2 if chain.flat_only else len(shape))
-        if features != chain.inputs or not least <= len(shape) <= most:
-            wanted = f"(n, ...) of {chain.inputs}" if chain.flatten else f"(..., {chain.inputs})"
-            raise KernelError(
-                f"{chain.layers[0].name}: takes inputs {wanted} features{' and two axes' if chain.flat_only else ''}, "
-                f"not {tuple(shape)}"
-            )
-        return math.prod(before), (*before, chain.outputs)
+        return self.arrays.on_torch(self.chain.as_rows(input))
 
     def _run(self, rows: int) -> Callable[[int, int], None] | None:
         if not rows:
@@ -138,10 +133,10 @@ class _Engine:
         plan = self.plan_for(rows)
         if plan.form == Form.TORCH:
             return None
-        if plan.form == Form.VECTORS or rows < PANEL:
+        if plan.form == Form.VECTORS or rows < plan.panel:
             return call_of(self.arrays, plan, rows)
         if plan.rows not in self._wholes:
-            self._wholes[plan.rows] = Part(compile_rows(self.arrays, plan, PANEL))
+            self._wholes[plan.rows] = Part(self.arrays.compile(plan, plan.panel))
         return call_of(self.arrays, plan, rows, self._wholes[plan.rows])
 
     def plan_for(self, rows: int) -> Plan:
@@ -154,7 +149,7 @@ def _nothing(x: int, y: int) -> None:
 
 
 class SparseModel(nn.Module):
-    """A copy of a model with chains in place of its fully connected layers.
+    """A copy of a model with chains (and graphs, as chains with branches) in place of its layers.
 
     `unsupported` names what was left to torch. It is always in evaluation mode and has no gradients.
     """
@@ -202,7 +197,7 @@ class SparseModel(nn.Module):
 
 def _lines(chain: SparseChain) -> Iterator[str]:
     layers = chain.chain.layers
-    names = [f"{layer.name or 'model'} {layer.inputs}→{layer.outputs}" for layer in layers]
+    names = [f"{layer.name or 'model'} {_size(layer)}" for layer in layers]
     width = max(map(len, [*names, "all on torch"]))
     plans = chain.plans
     yield "  ".join(["layer".ljust(width), "  kept", *(f"{f'batch {plan.batch}':>24}" for plan in plans)])
@@ -211,6 +206,14 @@ def _lines(chain: SparseChain) -> Iterator[str]:
         yield "  ".join([name.ljust(width), f"{layer.density:6.1%}", *cells])
     for title, times in (("all", [plan.seconds for plan in plans]), ("all on torch", [plan.dense for plan in plans])):
         yield "  ".join([title.ljust(width), " " * 6, *(_cell("", seconds) for seconds in times)])
+
+
+def _size(layer: Layer) -> str:
+    """Inputs and outputs, of a convolution the channels and its window."""
+    if len(layer.shape) == 2:
+        return f"{layer.inputs}→{layer.outputs}"
+    outputs, inputs, height, width = layer.shape
+    return f"{inputs}→{outputs} {height}×{width}"
 
 
 def _cell(kernel: str, seconds: float | None, form: Form | None = None) -> str:

@@ -23,17 +23,18 @@ from tombola.compression.plans import (
     PANEL,
     Arrays,
     Choice,
-    DenseProduct,
     Form,
     Kernel,
+    Operation,
     Plan,
+    Weights,
     layer_steps,
     scratch_of,
     segments_of,
     width_of,
 )
 from tombola.kernels.packing import MOST_COLUMNS
-from tombola.kernels.program import Place, Step, Where
+from tombola.kernels.program import Place, Where
 
 WORTH, WORTH_OF_CHAIN = 1.03, 1.1
 """How many times faster than dense sparse has to be measured before it is preferred: noise is not a gain. A layer is
@@ -63,7 +64,7 @@ def untuned(layers: Sequence[Layer]) -> Plan:
     weights = sum(layer.inputs * layer.outputs for layer in layers)
     kept = sum(len(layer.values) for layer in layers)
     form = Form.PANELS if kept < SPARSE_BELOW * weights else Form.TORCH
-    choices = [Choice(Kernel.PANEL, _even(layer.inputs, 1024 if _large(layer) else 256)) for layer in layers]
+    choices = [Choice(Kernel.PANEL, even(layer.inputs, 1024 if _large(layer) else 256)) for layer in layers]
     return Plan(PANEL, PANEL, form, tuple(choices))
 
 
@@ -89,13 +90,13 @@ def _expected(plan: Plan, rows: int) -> float:
     assert plan.seconds is not None
     if plan.form == Form.VECTORS:
         return plan.seconds / plan.rows * rows if rows <= VECTORS_UP_TO else math.inf
-    return plan.seconds * _panels(rows) / _panels(plan.rows)
+    return plan.seconds * _panels(rows, plan.panel) / _panels(plan.rows, plan.panel)
 
 
-def _panels(rows: int) -> float:
+def _panels(rows: int, panel: int) -> float:
     """The work of so many rows, in full panels: a narrow one goes through all nonzeros for fewer rows."""
-    full, rest = divmod(rows, PANEL)
-    return full + (NARROW + (1 - NARROW) * width_of(rest) / PANEL if rest else 0)
+    full, rest = divmod(rows, panel)
+    return full + (NARROW + (1 - NARROW) * width_of(rest) / panel if rest else 0)
 
 
 def tune(arrays: Arrays, example: Tensor, batch: int, rows: int) -> Plan:
@@ -105,34 +106,44 @@ def tune(arrays: Arrays, example: Tensor, batch: int, rows: int) -> Plan:
         plans = [_by_panels(arrays, x, batch)]
         if rows <= VECTORS_UP_TO:
             plans.append(_by_vectors(arrays, example, batch, rows))
-        plans += [sparse for plan in plans if (sparse := _without_dense(plan)) is not None]
-        output = x.new_empty(rows, arrays.layers[-1].outputs)
-        calls = {str(number): _whole(arrays, plan, x, output) for number, plan in enumerate(plans)}
-        times = _measured({**calls, "torch": lambda: arrays.on_torch(x)}, large=any(map(_large, arrays.layers)))
+        plans += [sparse for plan in plans if (sparse := without_dense(plan)) is not None]
+        return best_of(arrays, plans, x)
+
+
+def best_of(arrays: Weights, plans: Sequence[Plan], x: Tensor) -> Plan:
+    """The plan that is the fastest on all of x, torch where none is clearly faster; with the times of both."""
+    output = x.new_empty(len(x), arrays.outputs)
+    calls = {str(number): _whole(arrays, plan, x, output) for number, plan in enumerate(plans)}
+    times = measured({**calls, "torch": lambda: arrays.on_torch(x)}, large=any(map(_large, arrays.layers)))
     dense = times.pop("torch")
     best = min(times, key=lambda number: times[number])
     if times[best] * WORTH_OF_CHAIN > dense:
-        return Plan(batch, rows, Form.TORCH, tuple(Choice(Kernel.DENSE) for _ in arrays.layers), dense, dense)
+        choices = tuple(Choice(Kernel.DENSE) for _ in arrays.layers)
+        return Plan(plans[0].batch, len(x), Form.TORCH, choices, dense, dense)
     return replace(plans[int(best)], seconds=times[best], dense=dense)
 
 
 def _by_panels(arrays: Arrays, x: Tensor, batch: int) -> Plan:
     """Layer by layer, each on what the layers before it make of the first panel."""
     rows = min(len(x), PANEL)
-    width, panels = width_of(rows), len(x) / rows
-    panel = x.new_zeros(arrays.layers[0].inputs, width)
+    panel = x.new_zeros(arrays.layers[0].inputs, width_of(rows))
     panel[:, :rows] = x[:rows].T
     choices = []
-    for number, layer in enumerate(arrays.layers):
-        result = x.new_empty(layer.outputs, width)
-        candidates = [Choice(Kernel.PANEL, block) for block in _blocks(layer)] + [Choice(Kernel.DENSE)]
-        calls = {}
-        for candidate in candidates:
-            steps = layer_steps(arrays, number, candidate, Where(Place.INPUT), Where(Place.OUTPUT), width)
-            calls[candidate] = _step_call(steps, panel, result)
-        choices.append(_fastest(calls, _large(layer), panels))
+    for number in range(len(arrays.layers)):
+        choices.append(panel_choice(arrays, number, panel, len(x) / rows))
         panel = _dense_panel(arrays, number, panel)
     return Plan(batch, len(x), Form.PANELS, tuple(choices))
+
+
+def panel_choice(arrays: Arrays, number: int, panel: Tensor, panels: float) -> Choice:
+    """The fastest kernel of a layer for a panel (inputs, width) of examples, with its time for `panels` of them."""
+    layer, width = arrays.layers[number], panel.shape[1]
+    result = panel.new_empty(layer.outputs, width)
+    calls = {}
+    for candidate in [Choice(Kernel.PANEL, block) for block in _blocks(layer)] + [Choice(Kernel.DENSE)]:
+        steps = layer_steps(arrays, number, candidate, Where(Place.INPUT), Where(Place.OUTPUT), width)
+        calls[candidate] = step_call(steps, panel, result)
+    return fastest(calls, _large(layer), panels)
 
 
 def _by_vectors(arrays: Arrays, x: Tensor, batch: int, rows: int) -> Plan:
@@ -140,18 +151,24 @@ def _by_vectors(arrays: Arrays, x: Tensor, batch: int, rows: int) -> Plan:
     x = x[torch.arange(rows if any(map(_large, arrays.layers)) else VECTORS_UP_TO) % len(x)]
     choices = []
     for number, layer in enumerate(arrays.layers):
-        result, room = x.new_empty(len(x), layer.outputs), x.new_empty(scratch_of(layer))
-        calls = {}
-        for choice in _vector_choices(layer):
-            steps = []
-            for row in range(len(x)):
-                path = Where(Place.INPUT, row * layer.inputs), Where(Place.OUTPUT, row * layer.outputs)
-                steps += layer_steps(arrays, number, choice, *path, 1, Where(Place.WORKSPACE))
-            calls[choice] = _step_call(steps, x, result, room)
-        choices.append(_fastest(calls, _large(layer), rows / len(x)))
+        choices.append(vector_choice(arrays, number, x, rows))
         x = torch.addmm(torch.from_numpy(layer.bias), x, arrays.dense(number).T)
         x = x.relu_() if layer.relu else x
     return Plan(batch, rows, Form.VECTORS, tuple(choices))
+
+
+def vector_choice(arrays: Arrays, number: int, x: Tensor, rows: int) -> Choice:
+    """The fastest kernel of a layer for single rows, measured on x (n, inputs), with its time for `rows` of them."""
+    layer = arrays.layers[number]
+    result, room = x.new_empty(len(x), layer.outputs), x.new_empty(scratch_of(layer))
+    calls = {}
+    for choice in _vector_choices(layer):
+        steps: list[Operation] = []
+        for row in range(len(x)):
+            path = Where(Place.INPUT, row * layer.inputs), Where(Place.OUTPUT, row * layer.outputs)
+            steps += layer_steps(arrays, number, choice, *path, 1, Where(Place.WORKSPACE))
+        calls[choice] = step_call(steps, x, result, room)
+    return fastest(calls, _large(layer), rows / len(x))
 
 
 def _dense_panel(arrays: Arrays, number: int, panel: Tensor) -> Tensor:
@@ -160,14 +177,14 @@ def _dense_panel(arrays: Arrays, number: int, panel: Tensor) -> Tensor:
     return result.relu_() if layer.relu else result
 
 
-def _fastest(calls: Mapping[Choice, Callable[[], None]], large: bool, times_as_many: float) -> Choice:
+def fastest(calls: Mapping[Choice, Callable[[], None]], large: bool, times_as_many: float) -> Choice:
     """The fastest choice, with its time for `times_as_many` rows; dense where sparse is hardly faster."""
-    times = _measured(calls, large)
+    times = measured(calls, large)
     best = min(times, key=lambda choice: times[choice] * (WORTH if choice.kernel != Kernel.DENSE else 1))
     return replace(best, seconds=times[best] * times_as_many)
 
 
-def _measured(calls: Mapping[Key, Callable[[], object]], large: bool) -> dict[Key, float]:
+def measured(calls: Mapping[Key, Callable[[], object]], large: bool) -> dict[Key, float]:
     """The least time of each in a few turns: disturbances only ever add. What is hopeless has one turn only."""
     once = {key: _once(call) for key, call in calls.items()}
     hopeful = [key for key in calls if once[key] <= HOPELESS * min(once.values())]
@@ -186,16 +203,14 @@ def _once(call: Callable[[], object]) -> float:
     return min(seconds)
 
 
-def _without_dense(plan: Plan) -> Plan | None:
+def without_dense(plan: Plan) -> Plan | None:
     """The plan with sparse kernels only, so that it is one call; None where it is so already."""
     instead = Choice(Kernel.PANEL, 256) if plan.form == Form.PANELS else Choice(Kernel.ROWS)
     choices = tuple(instead if choice.kernel == Kernel.DENSE else choice for choice in plan.choices)
     return None if choices == plan.choices else replace(plan, choices=choices)
 
 
-def _step_call(
-    steps: Sequence[Step | DenseProduct], x: Tensor, y: Tensor, room: Tensor | None = None
-) -> Callable[[], None]:
+def step_call(steps: Sequence[Operation], x: Tensor, y: Tensor, room: Tensor | None = None) -> Callable[[], None]:
     segments = segments_of(steps, 0)
 
     def call() -> None:
@@ -206,7 +221,7 @@ def _step_call(
     return call
 
 
-def _whole(arrays: Arrays, plan: Plan, x: Tensor, y: Tensor) -> Callable[[], None]:
+def _whole(arrays: Weights, plan: Plan, x: Tensor, y: Tensor) -> Callable[[], None]:
     call = call_of(arrays, plan, len(x))
     return lambda: call(x.data_ptr(), y.data_ptr())
 
@@ -214,7 +229,7 @@ def _whole(arrays: Arrays, plan: Plan, x: Tensor, y: Tensor) -> Callable[[], Non
 def _blocks(layer: Layer) -> list[int]:
     """Candidates for the columns of a block, of about equal size; all columns at once among them."""
     widths = [width for width in (BLOCKS[2:] if _large(layer) else BLOCKS) if width < layer.inputs]
-    return sorted({_even(layer.inputs, width) for width in [*widths, min(layer.inputs, MOST_COLUMNS)]})
+    return sorted({even(layer.inputs, width) for width in [*widths, min(layer.inputs, MOST_COLUMNS)]})
 
 
 def _vector_choices(layer: Layer) -> list[Choice]:
@@ -223,11 +238,11 @@ def _vector_choices(layer: Layer) -> list[Choice]:
     if not _large(layer):
         choices.append(Choice(Kernel.DENSE_COLUMNS))
     for kernel, features in ((Kernel.ROWS, layer.inputs), (Kernel.COLUMNS, layer.outputs)):
-        choices += [Choice(kernel, _even(features, width)) for width in VECTOR_BLOCKS if 2 * width <= features]
+        choices += [Choice(kernel, even(features, width)) for width in VECTOR_BLOCKS if 2 * width <= features]
     return choices
 
 
-def _even(inputs: int, most: int) -> int:
+def even(inputs: int, most: int) -> int:
     """The width of blocks of at most `most` columns, all alike but for the last."""
     blocks = -(-inputs // most)
     return -(-inputs // blocks)

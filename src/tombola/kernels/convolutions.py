@@ -19,14 +19,17 @@ from tombola.errors import KernelError
 from tombola.kernels.expansions import Expansion, all_windows, rows_seen, shifted_rows
 from tombola.kernels.packing import MOST_COLUMNS, Block, Pattern
 from tombola.kernels.products import TILES
-from tombola.kernels.windows import Panel, Picture, Window
+from tombola.kernels.windows import ROUND, Panel, Picture, Window
 
 Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Where a kernel's vectors begin and where they go: (tiles, vectors of a tile) of 32 bits, in floats."""
+    """Where a kernel's vectors begin and where they go: (tiles, vectors of a tile) of 32 bits, in floats.
+
+    Where tiles are `pooled`, each has one goal.
+    """
 
     vectors: int
     origins: NDArray[np.int32]
@@ -35,6 +38,10 @@ class Tiles:
     @property
     def count(self) -> int:
         return len(self.origins)
+
+    @property
+    def pooled(self) -> bool:
+        return self.origins.shape != self.goals.shape
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,10 @@ def pack_panel(
         raise KernelError(f"a border of {own.border} is less than the padding {window.padding}")
     vertical, horizontal = _taps(window)
     columns = vertical[:, None] * own.columns + horizontal
-    pattern = _pattern(keep, groups, own.channels, columns, own.rows * own.columns, channels)
+    pattern = _pattern(keep, groups, own.channels, columns, own.positions, channels)
+    _check_outputs(pattern, window, own, result)
+    if own.examples != result.examples or own.examples % lanes:
+        raise KernelError(f"panels of {own.examples} and {result.examples} examples are not whole vectors of {lanes}")
     chunks = np.arange(0, own.examples, lanes)
     down, across = np.divmod(np.arange(result.height * result.width), result.width)
     begin = [
@@ -80,6 +90,7 @@ def pack_rows(
     vertical, horizontal = _taps(window)
     columns = vertical[:, None] * vectors + horizontal * (rows * vectors)
     pattern = _pattern(keep, groups, own.channels, columns, window.reach[1] * rows * vectors, channels)
+    _check_outputs(pattern, window, own, result)
     down = np.arange(result.height)
     begin = [
         column * rows * result.pitch + (down * window.step[0] + row) * result.pitch for row, column in window.phases
@@ -97,9 +108,24 @@ def pack_all(
     reach = window.reach
     columns = vertical[:, None] * reach[1] + horizontal
     pattern = _pattern(keep, groups, own.channels, columns, reach[0] * reach[1], channels)
+    _check_outputs(pattern, window, own, result)
+    if result.plane % lanes or result.pitch % ROUND:
+        raise KernelError(f"a plane of {result.plane} floats, {result.pitch} a row, is not whole vectors of {lanes}")
     begin = [np.array([(row * reach[1] + column) * result.plane]) for row, column in window.phases]
     tiles = _tiles(np.stack(begin), np.zeros(1, dtype=np.int64), np.arange(0, result.plane, lanes))
     return Packed(pattern, channels, result.plane, tiles, all_windows(own, window, result))
+
+
+def _check_outputs(pattern: Pattern, window: Window, own: Panel | Picture, result: Panel | Picture) -> None:
+    """There is room for all outputs, and the inputs that each of them sees are there."""
+    most = window.outputs(own.height, own.width)
+    if result.channels < pattern.shape[0] or not all(
+        0 < size <= there for size, there in zip((result.height, result.width), most, strict=True)
+    ):
+        raise KernelError(
+            f"outputs {(result.channels, result.height, result.width)} are not those of {pattern.shape[0]} channels, "
+            f"{own.height} × {own.width}, through {window}"
+        )
 
 
 def _taps(window: Window) -> tuple[Numbers, Numbers]:
@@ -113,7 +139,7 @@ def _pattern(
     """The pattern of a mask whose weight (o, i, row, column) reads column i · per_channel + columns[row, column]."""
     if keep.ndim != 4 or keep.dtype != np.bool_ or not keep.size:
         raise KernelError(f"a convolution's mask has four axes of booleans, not {keep.dtype} {keep.shape}")
-    if len(keep) % groups or keep.shape[1] * groups != inputs or keep.shape[2:] != columns.shape:
+    if groups < 1 or len(keep) % groups or keep.shape[1] * groups != inputs or keep.shape[2:] != columns.shape:
         raise KernelError(f"a mask {keep.shape} of {groups} groups does not fit {inputs} channels, {columns.shape}")
     if channels < 1 or channels * per_channel > MOST_COLUMNS:
         raise KernelError(f"{channels} channels of {per_channel} columns are more than {MOST_COLUMNS}")
@@ -158,6 +184,8 @@ def most_channels(per_channel: int) -> int:
 def _tiles(begin: Numbers, goals: Numbers, chunks: Numbers) -> Tiles:
     """Tiles for the positions whose vectors begin at `begin` (phases, positions) and go to `goals`, at all `chunks`."""
     phases = len(begin)
+    if phases > TILES:
+        raise KernelError(f"{phases} positions are more than a kernel pools, which is {TILES}")
     origins = (begin[:, :, None] + chunks).reshape(phases, -1)
     ends = (goals[:, None] + chunks).reshape(-1)
     if max(int(origins.max()), int(ends.max())) > np.iinfo(np.int32).max:

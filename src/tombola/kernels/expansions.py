@@ -8,6 +8,7 @@ reads whole vectors. A table says where each piece of the copy comes from, and w
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from tombola.kernels.emit import FLOAT, INT32, INT64, POINTER, Emitter, i64
 from tombola.kernels.windows import Picture, Window
 
 PIECES = (16, 8, 4)
-"""Floats of a piece, of which the largest is taken that rows are made of."""
+"""Floats of a piece, of which the largest is taken that rows and planes are made of."""
 
 
 @functools.cache
@@ -93,7 +94,8 @@ def all_windows(own: Picture, window: Window, result: Picture) -> Expansion:
         plane[:, result.height :] = -1
         plane[:, :, result.width :] = -1
         planes.append(plane.reshape(2, -1)[:, : result.plane])
-    return _expansion(own, np.concatenate(planes, 1), result.pitch, window.step[1])
+    whole = math.gcd(result.pitch, result.plane)  # no piece reaches into the next row or plane
+    return _expansion(own, np.concatenate(planes, 1), whole, window.step[1])
 
 
 def shifted_rows(own: Picture, window: Window, result: Picture) -> Expansion:
@@ -124,9 +126,9 @@ def _coordinates(
     return np.stack(np.broadcast_arrays(down[:, None], across[None, :])).copy()
 
 
-def _expansion(own: Picture, coordinates: NDArray[np.int64], pitch: int, step: int) -> Expansion:
-    """Tables from the coordinates (2, floats) of every float of a channel's copy."""
-    piece = next(size for size in PIECES if pitch % size == 0)
+def _expansion(own: Picture, coordinates: NDArray[np.int64], whole: int, step: int) -> Expansion:
+    """Tables from the coordinates (2, floats) of every float of a channel's copy, in pieces that divide `whole`."""
+    piece = next(size for size in PIECES if whole % size == 0)
     down, across = coordinates.reshape(2, -1, piece)
     real = (down >= 0) & (across >= 0)
     inside = (real * (1 << np.arange(piece))).sum(1).astype(np.int32)

@@ -21,7 +21,7 @@ TILES = 4
 
 
 class Epilogue(IntEnum):
-    """What happens to a sum before it is stored: nothing, max(·, 0), 0 where the gate is not above 0, the gate added."""
+    """What happens to a sum before it is stored: nothing, max(·, 0), 0 where the gate is not above 0, plus the gate."""
 
     NONE = 0
     RELU = 1
@@ -113,11 +113,14 @@ class Product:
                 sums = [emit.load(before.y, end, emit.vector) for end in ends]
             else:
                 sums = [emit.load(self.outputs.y, place, emit.vector) for place in own]
-            totals = self.sum_of_nonzeros(begin, end, inputs, sums)
-            if self.pooled:
-                totals = [functools.reduce(emit.largest, totals)]
-            for total, place in zip(totals, own, strict=True):
-                emit.store(self.finished(total, place), self.outputs.y, place)
+            self.store(self.sum_of_nonzeros(begin, end, inputs, sums), own, row.index)
+
+    def store(self, totals: Sequence[ir.Value], places: Sequence[ir.Value], row: ir.Value) -> None:
+        """The sums of a row, to their places."""
+        if self.pooled:
+            totals = [functools.reduce(self.emit.largest, totals)]
+        for total, place in zip(totals, places, strict=True):
+            self.emit.store(self.finished(total, place), self.outputs.y, place)
 
     def sum_of_nonzeros(
         self, begin: ir.Value, end: ir.Value, inputs: Sequence[ir.Value], sums: Sequence[ir.Value]

@@ -72,27 +72,48 @@ class Picture:
         """In floats."""
         return self.channels * self.plane
 
+    @property
+    def compact(self) -> bool:
+        """Nothing lies between rows or channels."""
+        return self.pitch == self.width and self.plane == self.height * self.width
+
 
 def picture(channels: int, height: int, width: int, lanes: int) -> Picture:
-    """A picture whose rows are whole pieces of 4 floats and whose channels are whole vectors."""
+    """A picture whose rows are whole pieces of 4 floats and whose channels are whole vectors.
+
+    Channels whole kilobytes apart would share few places of a cache and drive each other out, so they are not.
+    """
     pitch = -(-width // ROUND) * ROUND
-    return Picture(channels, height, width, pitch, -(-height * pitch // lanes) * lanes)
+    plane = -(-height * pitch // lanes) * lanes
+    return Picture(channels, height, width, pitch, plane + lanes if plane % KILOBYTE == 0 else plane)
+
+
+def features(count: int) -> Picture:
+    """Numbers without height and width, one after the other."""
+    return Picture(count, 1, 1, 1, 1)
 
 
 ROUND = 4
 """Floats to which rows are filled up: what is copied together at least."""
+KILOBYTE = 256
+"""In floats."""
 
 
 @dataclass(frozen=True)
 class Panel:
     """The activations of `examples` examples, a multiple of the lanes: (channels, height, width, examples), examples
-    innermost, with `border` rows and columns around each channel."""
+    innermost, with `border` rows and columns around each channel and `spare` positions behind it.
+
+    Channels that are a power of two apart would share few places of a cache and drive each other out; a spare position
+    keeps them from it.
+    """
 
     channels: int
     height: int
     width: int
     border: int
     examples: int
+    spare: int = 0
 
     @property
     def rows(self) -> int:
@@ -103,9 +124,14 @@ class Panel:
         return self.width + 2 * self.border
 
     @property
+    def positions(self) -> int:
+        """Of a channel, border and spare ones too."""
+        return self.rows * self.columns + self.spare
+
+    @property
     def plane(self) -> int:
         """Floats of a channel."""
-        return self.rows * self.columns * self.examples
+        return self.positions * self.examples
 
     @property
     def size(self) -> int:

@@ -18,11 +18,12 @@ from tombola.kernels.target import host
 from tombola.pruning import Masks
 from tombola.training.batches import Batches
 from tombola.training.flat import FlatParameters
-from tombola.training.gradients import gradients_of, linear_chain
+from tombola.training.gradients import gradients_of
 from tombola.training.held import Held
 from tombola.training.metrics import Scores, evaluate
 from tombola.training.optimizers import OPTIMIZERS
 from tombola.training.recipe import Recipe
+from tombola.training.sparse.chain import Link, NoChainError, read_chain
 from tombola.training.sparse.crossover import sparse_layers
 from tombola.training.sparse.engine import SparseEngine
 
@@ -105,34 +106,34 @@ def make_engine(model: nn.Module, batches: Batches, recipe: Recipe, masks: Masks
     odd = [n for n, p in model.named_parameters() if p.dtype != torch.float32 or p.device.type != "cpu"]
     if odd:
         raise TrainingError(f"{odd[0]}: training needs float32 parameters on the CPU")
-    layers = linear_chain(model)
     sparse = layers_on_kernels(model, recipe, masks, batches.size, evolving=evolving)
-    if layers is None or not any(sparse):
+    if not any(sparse):
         return DenseEngine(model, batches, recipe, masks)
-    return SparseEngine(model, layers, sparse, batches, recipe, masks)
+    return SparseEngine(model, read_chain(model), sparse, batches, recipe, masks)
 
 
 def layers_on_kernels(
     model: nn.Module, recipe: Recipe, masks: Masks, batch: int, *, evolving: bool = False
 ) -> list[bool]:
     """Which layers of a chain the recipe's engine trains on sparse kernels; none of a network that is no chain."""
-    obstacle = _obstacle(model, evolving)
-    if recipe.engine == "sparse" and obstacle:
-        raise TrainingError(f"the engine sparse {obstacle}; set the engine to auto or dense")
-    layers = linear_chain(model)
-    if recipe.engine == "dense" or obstacle or layers is None:
+    try:
+        chain = _trainable_chain(model, evolving)
+    except NoChainError as obstacle:
+        if recipe.engine == "sparse":
+            raise TrainingError(f"the engine sparse {obstacle}; set the engine to auto or dense") from None
         return []
-    return sparse_layers(model, layers, masks, batch, everything=recipe.engine == "sparse")
+    if recipe.engine == "dense":
+        return []
+    return sparse_layers(model, chain, masks, batch, everything=recipe.engine == "sparse")
 
 
-def _obstacle(model: nn.Module, evolving: bool) -> str | None:
-    """Why there can be no sparse engine, if so."""
+def _trainable_chain(model: nn.Module, evolving: bool) -> list[Link]:
+    """The layers of a network that the sparse engine can train. Raises NoChainError for any other."""
     if evolving:
-        return "cannot follow masks that change while a network learns"
-    if linear_chain(model) is None:
-        return "needs a chain of Linear and ReLU layers"
+        raise NoChainError("cannot follow masks that change while a network learns")
+    chain = read_chain(model)
     try:
         host()
     except KernelError as error:
-        return f"does not run here: {error}"
-    return None
+        raise NoChainError(f"does not run here: {error}") from None
+    return chain

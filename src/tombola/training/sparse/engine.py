@@ -1,8 +1,8 @@
-"""The sparse engine: one iteration of a chain of Linear and ReLU layers, on kept weights alone."""
+"""The sparse engine: one iteration of a chain of convolutions and dense layers, on kept weights alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -15,27 +15,29 @@ from tombola.kernels.layouts import GATHER_PANEL
 from tombola.kernels.losses import CROSS_ENTROPY_GRADIENT
 from tombola.kernels.program import Place, Step, Where
 from tombola.kernels.steps import from_panel, to_panel
-from tombola.kernels.target import host
 from tombola.pruning import Masks
 from tombola.training.batches import Batches
 from tombola.training.metrics import Scores, scores_of
 from tombola.training.recipe import Recipe
-from tombola.training.sparse.layers import DenseLayer, Layer, SparseLayer
+from tombola.training.sparse.build import build_layers
+from tombola.training.sparse.chain import Link
+from tombola.training.sparse.layer import Load
 from tombola.training.sparse.live import Live
-from tombola.training.sparse.operations import Operation, Sequence
+from tombola.training.sparse.operations import Operation, Operations
 from tombola.training.sparse.updates import make_update
 
-KILOBYTE = 256
-"""In floats."""
 EVALUATED = 64
 """Examples of an evaluation at a time."""
+LONG = 2
+"""Floats as long as a position, which has 64 bits."""
 
 INPUTS, POSITIONS, TARGETS = (Where(place) for place in (Place.INPUT, Place.OUTPUT, Place.WORKSPACE))
 """What the three addresses of a training step are: of examples, of positions among them, and of targets."""
 
 
 class SparseEngine:
-    """Trains the kept weights of `layers`, those that `sparse` says on sparse kernels, the others on dense ones.
+    """Trains the kept weights of a chain: convolutions and those layers that `sparse` says on sparse kernels, the other
+    ones on dense ones.
 
     The model's own parameters lag behind until `write_back`. A layer without a mask keeps all its weights.
     """
@@ -45,23 +47,21 @@ class SparseEngine:
     def __init__(
         self,
         model: nn.Module,
-        layers: list[nn.Linear],
-        sparse: list[bool],
+        chain: Sequence[Link],
+        sparse: Sequence[bool],
         batches: Batches,
         recipe: Recipe,
         masks: Masks,
     ) -> None:
         self.identity = f"sparse {''.join(str(int(on_kernels)) for on_kernels in sparse)}"
         self.batches = batches
-        features, classes = layers[0].in_features, layers[-1].out_features
-        check_examples(batches.examples, features, classes)
+        self.shape = tuple(batches.examples.inputs.shape[1:])
         names = {id(parameter): name for name, parameter in model.named_parameters()}
-        self.layers: list[Layer] = []
-        for linear, on_kernels in zip(layers, sparse, strict=True):
-            name, relu = names[id(linear.weight)], linear is not layers[-1]
-            keep = masks[name].keep if name in masks else torch.ones_like(linear.weight, dtype=torch.bool)
-            self.layers.append(SparseLayer(linear, keep, relu) if on_kernels else DenseLayer(linear, keep, relu))
-        self.live = Live(sum(layer.count + layer.linear.out_features for layer in self.layers))
+        keeps = [_keep_of(link.module.weight, masks, names) for link in chain]
+        self.layers = build_layers(chain, sparse, keeps, self.shape)
+        self.features, self.classes = self.layers[0].features, len(chain[-1].module.weight)
+        self._check(batches.examples)
+        self.live = Live(sum(layer.size for layer in self.layers))
         for layer in self.layers:
             layer.attach(self.live)
         self.read()
@@ -96,9 +96,8 @@ class SparseEngine:
         self._update.load_state(state)
 
     def evaluate(self, examples: Examples) -> Scores:
-        features, classes = self.layers[0].linear.in_features, self.layers[-1].linear.out_features
-        check_examples(examples, features, classes)
-        logits = torch.empty(len(examples), classes)
+        self._check(examples)
+        logits = torch.empty(len(examples), self.classes)
         inputs = examples.inputs.reshape(len(examples), -1).contiguous()
         for first in range(0, len(examples), EVALUATED):
             count = min(EVALUATED, len(examples) - first)
@@ -108,39 +107,50 @@ class SparseEngine:
         loss = float(functional.cross_entropy(logits, examples.targets, reduction="sum"))
         return scores_of(loss, logits.argmax(1), examples.targets)
 
-    def _step(self, count: int) -> Sequence:
+    def _check(self, examples: Examples) -> None:
+        check_examples(examples, self.features, self.classes)
+        shape = tuple(examples.inputs.shape[1:])
+        if self.layers[0].convolves and shape != self.shape:
+            raise TrainingError(f"examples of shape {shape} are not of that of the training, {self.shape}")
+
+    def _step(self, count: int) -> Operations:
         """All gradients of a batch of `count` examples."""
-        panels = self._panels(_width(count))
+
+        def load(first: int, some: int, panel: Where, width: int) -> Step:
+            positions = Where(Place.OUTPUT, LONG * first)
+            return Step(GATHER_PANEL, (positions, some, self.features, INPUTS, panel, width))
+
+        operations, panels = self._forward(count, load)
         deltas = [torch.empty(0), *(torch.zeros_like(panel) for panel in panels[1:])]
-        features, width = panels[0].shape
-        first = Step(GATHER_PANEL, (POSITIONS, count, features, INPUTS, Where(panels[0].numpy()), width))
-        operations: list[Operation] = [first, *self._forward(panels)]
         logits, delta = Where(panels[-1].numpy()), Where(deltas[-1].numpy())
-        classes = panels[-1].shape[0]
-        operations.append(Step(CROSS_ENTROPY_GRADIENT, (POSITIONS, TARGETS, count, classes, logits, delta, width)))
+        where = (POSITIONS, TARGETS, count, self.classes, logits, delta, panels[-1].shape[1])
+        operations.append(Step(CROSS_ENTROPY_GRADIENT, where))
         for number in range(len(self.layers) - 1, -1, -1):
             layer, own, below = self.layers[number], deltas[number + 1], panels[number]
             operations += layer.backward(own, below)
             if number:
                 operations += layer.below(own, below, deltas[number])
-        return Sequence(operations)
+        return Operations(operations)
 
-    def _evaluation(self, count: int) -> Sequence:
+    def _evaluation(self, count: int) -> Operations:
         """The logits of `count` examples at INPUT, to OUTPUT."""
-        panels = self._panels(_width(count))
-        (features, width), classes = panels[0].shape, panels[-1].shape[0]
-        begin = to_panel(count, features, Where(Place.INPUT), Where(panels[0].numpy()), width)
-        end = from_panel(count, classes, Where(panels[-1].numpy()), width, Where(Place.OUTPUT))
-        return Sequence([begin, *self._forward(panels), end])
 
-    def _forward(self, panels: list[Tensor]) -> list[Operation]:
-        steps = zip(self.layers, panels[:-1], panels[1:], strict=True)
-        return [operation for layer, x, y in steps for operation in layer.forward(x, y)]
+        def load(first: int, some: int, panel: Where, width: int) -> Step:
+            return to_panel(some, self.features, Where(Place.INPUT, first * self.features), panel, width)
 
-    def _panels(self, width: int) -> list[Tensor]:
-        """The activations: the inputs', then those after every layer."""
-        features = [self.layers[0].linear.in_features, *(layer.linear.out_features for layer in self.layers)]
-        return [torch.zeros(count, width) for count in features]
+        operations, panels = self._forward(count, load)
+        logits = panels[-1]
+        end = from_panel(count, self.classes, Where(logits.numpy()), logits.shape[1], Where(Place.OUTPUT))
+        return Operations([*operations, end])
+
+    def _forward(self, count: int, load: Load) -> tuple[list[Operation], list[Tensor]]:
+        """From examples to logits; and the activations: the inputs', then those after every layer."""
+        inputs, operations = self.layers[0].entrance(count, load)
+        panels = [inputs]
+        for layer in self.layers:
+            panels.append(layer.outputs(count))
+            operations += layer.forward(*panels[-2:])
+        return operations, panels
 
 
 def check_examples(examples: Examples, features: int, classes: int) -> None:
@@ -161,11 +171,7 @@ def check_examples(examples: Examples, features: int, classes: int) -> None:
         raise TrainingError(f"there is a target {int(targets.max())}, and the network has {classes} outputs")
 
 
-def _width(count: int) -> int:
-    """Of a panel that holds `count` examples: whole vectors, and its rows not a whole number of kilobytes apart.
-
-    Rows at such distances would share few places of a cache and drive each other out.
-    """
-    lanes = host().lanes
-    width = -(-count // lanes) * lanes
-    return width + lanes if width % KILOBYTE == 0 else width
+def _keep_of(weight: Tensor, masks: Masks, names: Mapping[int, str]) -> Tensor:
+    """What the mask of a weight keeps; without a mask, all."""
+    mask = masks.get(names[id(weight)])
+    return torch.ones_like(weight, dtype=torch.bool) if mask is None else mask.keep

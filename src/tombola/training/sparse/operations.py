@@ -9,7 +9,7 @@ from tombola.kernels.program import Program, Step
 Operation = Step | Callable[[], None]
 
 
-class Sequence:
+class Operations:
     """Operations in order; those of native code that follow one another are one call.
 
     Called with three addresses, which `Place.INPUT`, `OUTPUT` and `WORKSPACE` stand for.

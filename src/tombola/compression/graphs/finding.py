@@ -1,0 +1,146 @@
+"""Which parts of a model are graphs: the whole model where it can be, else the largest parts that hold convolutions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tombola.compression.graphs.nodes import Convolution, Graph
+from tombola.compression.graphs.tracing import UnsupportedError, trace
+
+Named = tuple[str, nn.Module]
+
+
+@dataclass
+class FoundGraphs:
+    """The graphs of a model, the input (n, ...) that reached each on the example, and all modules that they replace."""
+
+    graphs: list[Graph] = field(default_factory=list)
+    examples: list[Tensor] = field(default_factory=list)
+    modules: list[nn.Module] = field(default_factory=list)
+
+
+def find_graphs(model: nn.Module, keeps: Mapping[str, Tensor], example: Tensor) -> FoundGraphs:
+    """Runs `model` (in evaluation, removed weights 0) on `example` and finds what can run as graphs.
+
+    `keeps` are boolean tensors by parameter name, of which some may be missing: all weights are kept there.
+    """
+    found = FoundGraphs()
+    if not any(type(module) is nn.Conv2d for module in model.modules()):
+        return found
+    masks = {id(parameter): keeps[name] for name, parameter in model.named_parameters() if name in keeps}
+    shapes = _Shapes(model, example)
+    for graph in _Finder(shapes, masks).graphs_of("", model):
+        found.graphs.append(graph)
+        found.modules += [own for site in graph.sites for own in model.get_submodule(site).modules()]
+    first = [model.get_submodule(graph.sites[0]) for graph in found.graphs]
+    found.examples = _inputs_of(model, example, first)
+    return found
+
+
+class _Shapes:
+    """How often each module was called, and with what shape of input; None where it differs from call to call."""
+
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        self.of: dict[int, torch.Size | None] = {}
+        self.calls: Counter[int] = Counter()
+        hooks = [module.register_forward_pre_hook(self._see, with_kwargs=True) for module in model.modules()]
+        try:
+            with torch.no_grad():
+                model(example)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _see(self, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        simple = len(arguments) == 1 and not keywords and isinstance(arguments[0], Tensor)
+        shape = arguments[0].shape if simple and arguments[0].dtype == torch.float32 else None
+        same = self.of.get(id(module), shape) == shape
+        self.of[id(module)] = shape if same else None
+        self.calls[id(module)] += 1
+
+
+@dataclass
+class _Finder:
+    """Goes through a model from outside to inside, and stops where a part is a graph."""
+
+    shapes: _Shapes
+    masks: Mapping[int, Tensor]
+
+    def graphs_of(self, name: str, module: nn.Module) -> Iterator[Graph]:
+        """The graphs of a module: itself, or those of its parts."""
+        if not any(type(own) is nn.Conv2d for own in module.modules()):
+            return
+        whole = self.graph([(name, module)])
+        if whole is not None:
+            yield whole
+        elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+            yield from self._graphs_of_sequence(name, module)
+        else:
+            for own, child in module.named_children():
+                yield from self.graphs_of(f"{name}.{own}".strip("."), child)
+
+    def _graphs_of_sequence(self, name: str, sequence: nn.Sequential) -> Iterator[Graph]:
+        """The longest runs of its modules that are graphs, and the graphs of what is in none."""
+        steps = [(f"{name}.{own}".strip("."), child) for own, child in sequence._modules.items() if child is not None]
+        unusual = sequence._forward_hooks or sequence._forward_pre_hooks
+        begin = 0
+        while begin < len(steps):
+            run = None if unusual else self._longest_run(steps[begin:], self.shapes.calls[id(sequence)])
+            if run is not None:
+                yield run
+                begin += len(run.sites)
+            else:
+                yield from self.graphs_of(*steps[begin])
+                begin += 1
+
+    def _longest_run(self, steps: Sequence[Named], calls: int) -> Graph | None:
+        """The longest graph of several modules that begins with the first, none of which runs elsewhere, too."""
+        end = 0
+        while end < len(steps) and self._only_here(steps[end][1], calls) and self._traced([steps[end]]) is not None:
+            end += 1
+        for stop in range(end, 1, -1):
+            graph = self.graph(steps[:stop])
+            if graph is not None:
+                return graph
+        return None
+
+    def _only_here(self, module: nn.Module, calls: int) -> bool:
+        return self.shapes.calls[id(module)] == calls
+
+    def graph(self, modules: Sequence[Named]) -> Graph | None:
+        """The graph of modules that run one after the other, if they are one with a convolution in it."""
+        graph = self._traced(modules)
+        has_any = graph is not None and any(isinstance(node, Convolution) for node in graph.nodes)
+        return graph if has_any else None
+
+    def _traced(self, modules: Sequence[Named]) -> Graph | None:
+        shapes = [self.shapes.of.get(id(module)) for _, module in modules]
+        if shapes[0] is None or len({id(module) for _, module in modules}) < len(modules):
+            return None
+        try:
+            return trace(modules, self.masks, shapes[0])
+        except UnsupportedError:
+            return None
+
+
+def _inputs_of(model: nn.Module, example: Tensor, modules: Sequence[nn.Module]) -> list[Tensor]:
+    """What reaches each module first when the model runs on the example."""
+    seen: dict[int, Tensor] = {}
+
+    def see(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        seen.setdefault(id(module), arguments[0].detach().clone())
+
+    hooks = [module.register_forward_pre_hook(see) for module in modules]
+    try:
+        with torch.no_grad():
+            model(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [seen[id(module)] for module in modules]

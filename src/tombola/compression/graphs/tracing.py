@@ -1,0 +1,415 @@
+"""From modules to a graph: `torch.fx` says what they call, and neighbouring steps that one kernel does are joined.
+
+Batch norm is folded into the convolution before it, ReLU, a 2×2 max pool and the sum of a residual block become
+part of it. Whatever cannot be taken over is an `UnsupportedError` with its reason.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn import functional
+
+from tombola.compression.graphs.nodes import (
+    Combine,
+    Convolution,
+    Dense,
+    Flatten,
+    Graph,
+    Mean,
+    Node,
+    Pool,
+    Shape,
+    Shortcut,
+)
+from tombola.compression.layers import affine_of, layer_of, norm_after
+from tombola.kernels.pools import PoolKind
+from tombola.kernels.windows import Pair, Window
+
+FUSED_POOL = 2
+"""The pool that a convolution does in registers: four windows at a time."""
+NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+"""What does nothing in evaluation."""
+Kind = TypeVar("Kind", bound=Node)
+
+
+class UnsupportedError(Exception):
+    """What a graph has no node for."""
+
+
+class _Tracer(fx.Tracer):
+    """Goes into everything but torch's own modules."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if m._forward_hooks or m._forward_pre_hooks:
+            raise UnsupportedError(f"{module_qualified_name} has hooks")
+        return not isinstance(m, nn.Sequential) and m.__module__.startswith("torch.nn")
+
+
+def trace(modules: Sequence[tuple[str, nn.Module]], keeps: Mapping[int, Tensor], shape: Sequence[int]) -> Graph:
+    """The graph of modules that run one after the other on inputs (n, ...) of `shape`, n included.
+
+    `keeps` are masks by the id of their parameter. Raises UnsupportedError.
+    """
+    whole = nn.Sequential(OrderedDict((f"site_{number}", module) for number, (_, module) in enumerate(modules)))
+    names = {id(module): f"{name}.{own}".strip(".") for name, site in modules for own, module in site.named_modules()}
+    try:
+        graph = _Tracer().trace(whole)
+        traced = fx.GraphModule(whole, graph)
+        with torch.no_grad():
+            ShapeProp(traced).propagate(torch.zeros(2, *shape[1:]))
+    except UnsupportedError:
+        raise
+    except Exception as error:  # what tracing somebody's code may raise is anything
+        raise UnsupportedError(" ".join(str(error).split())[:200]) from None
+    builder = _Builder(traced, names, keeps)
+    nodes = builder.build()
+    types = tuple(type(module).__name__ for _, site in modules for module in site.modules())
+    return Graph(tuple(name for name, _ in modules), types, tuple(shape[1:]), nodes)
+
+
+@dataclass
+class _Builder:
+    """Goes through what was traced, and joins each step to the node before it where one kernel does both.
+
+    Nodes carry numbers that stay; those that were joined are gone, so at the end numbers are counted anew.
+    """
+
+    traced: fx.GraphModule
+    names: Mapping[int, str]
+    keeps: Mapping[int, Tensor]
+
+    def build(self) -> tuple[Node, ...]:
+        self.nodes: dict[int, Node] = {}
+        self.values: dict[fx.Node, int] = {}
+        self.count = 0
+        result = None
+        for step in self.traced.graph.nodes:
+            if step.op == "placeholder":
+                if self.values:
+                    raise UnsupportedError("it has several inputs")
+                self.values[step] = 0
+            elif step.op == "output":
+                result = step.args[0]
+            elif "tensor_meta" in step.meta:  # sizes of tensors are numbers by now, and no values
+                self.values[step] = self._take(step)
+        if not isinstance(result, fx.Node) or self.values.get(result) not in self.nodes:
+            raise UnsupportedError("it has no output, or several")
+        return self._renumbered(self.values[result])
+
+    def _take(self, step: fx.Node) -> int:
+        """The number of the node that does this step, too."""
+        if step.op == "call_module":
+            module = self.traced.get_submodule(str(step.target))
+            for kind, take in MODULES.items():
+                if type(module) is kind:
+                    return take(self, step, module)
+            raise UnsupportedError(f"{self.names[id(module)]}: {type(module).__name__}")
+        take_function = FUNCTIONS.get(step.target)
+        if take_function is None:
+            raise UnsupportedError(f"it calls {_name(step)}")
+        return take_function(self, step)
+
+    def input(self, step: fx.Node, number: int = 0) -> int:
+        """Which value a step's argument is."""
+        argument = step.args[number] if number < len(step.args) else None
+        if not isinstance(argument, fx.Node) or argument not in self.values:
+            raise UnsupportedError(f"{step.name} does not take its input as its argument number {number}")
+        return self.values[argument]
+
+    def add(self, node: Node) -> int:
+        self.count += 1
+        self.nodes[self.count] = node
+        return self.count
+
+    def alone(self, value: int, kind: type[Kind]) -> Kind | None:
+        """The node of this kind that computes a value which only one step reads; None where there is none such."""
+        node = self.nodes.get(value)
+        owners = [step for step, own in self.values.items() if own == value]
+        readers = sum(len(step.users) for step in owners) - (len(owners) - 1)
+        return node if isinstance(node, kind) and readers == 1 else None
+
+    def check_in_place(self, step: fx.Node, value: int, in_place: bool) -> None:
+        """What changes a value that others read, too, is left alone."""
+        if in_place and self.alone(value, Node) is None:
+            raise UnsupportedError(f"{step.name} changes in place what is read elsewhere")
+
+    def join(self, value: int, node: Node) -> int:
+        """`node` in place of the one that computed `value`, behind all others."""
+        del self.nodes[value]
+        return self.add(node)
+
+    def _renumbered(self, result: int) -> tuple[Node, ...]:
+        needed, wanted = {result}, [result]
+        while wanted:
+            value = wanted.pop()
+            fresh = set(self.nodes[value].inputs) - needed - {0} if value in self.nodes else set()
+            needed |= fresh
+            wanted += fresh
+        kept = [number for number in self.nodes if number in needed]
+        if not kept or kept[-1] != result:
+            raise UnsupportedError("its output is not what it computes last")
+        new = {0: 0} | {number: place for place, number in enumerate(kept, start=1)}
+        return tuple(
+            replace(self.nodes[number], inputs=tuple(new[value] for value in self.nodes[number].inputs))
+            for number in kept
+        )
+
+
+def shape_of(step: fx.Node) -> Shape:
+    """The shape of one example of a step's result."""
+    meta = step.meta.get("tensor_meta")
+    if meta is None or not hasattr(meta, "shape") or meta.dtype != torch.float32 or meta.shape[:1] != (2,):
+        raise UnsupportedError(f"{step.name} does not give one float32 tensor (n, ...)")
+    shape = tuple(meta.shape[1:])
+    if len(shape) not in (1, 3) or 0 in shape:
+        raise UnsupportedError(f"{step.name} gives (n, {', '.join(map(str, shape))})")
+    return shape
+
+
+def pair(numbers: Any) -> Pair:
+    """One number for height and width, or one for each."""
+    found = (numbers, numbers) if isinstance(numbers, int) else tuple(numbers)
+    if len(found) != 2 or any(type(number) is not int for number in found):
+        raise UnsupportedError(f"{numbers!r} where one or two whole numbers are expected")
+    return found
+
+
+def _convolution(build: _Builder, step: fx.Node, module: nn.Conv2d) -> int:
+    name = build.names[id(module)]
+    if module.weight.dtype != torch.float32 or module.padding_mode != "zeros" or not module.weight.numel():
+        raise UnsupportedError(f"{name}: Conv2d ({module.weight.dtype}, padding {module.padding_mode})")
+    window = Window(pair(module.kernel_size), pair(module.stride), _padding(module), pair(module.dilation))
+    layer = layer_of(name, module, build.keeps.get(id(module.weight)))
+    if module.bias is not None and module.bias.dtype != torch.float32:
+        raise UnsupportedError(f"{name}: Conv2d ({module.bias.dtype})")
+    return build.add(Convolution((build.input(step),), shape_of(step), layer, window, module.groups))
+
+
+def _padding(module: nn.Conv2d) -> Pair:
+    if module.padding == "valid":
+        return (0, 0)
+    if module.padding == "same":
+        reach = [d * (k - 1) for d, k in zip(pair(module.dilation), pair(module.kernel_size), strict=True)]
+        if any(total % 2 for total in reach):
+            raise UnsupportedError("Conv2d (padding 'same' that differs from side to side)")
+        return reach[0] // 2, reach[1] // 2
+    return pair(module.padding)
+
+
+def _linear(build: _Builder, step: fx.Node, module: nn.Linear) -> int:
+    value, name = build.input(step), build.names[id(module)]
+    biased = module.bias is None or module.bias.dtype == torch.float32
+    if module.weight.dtype != torch.float32 or not biased or not module.weight.numel():
+        raise UnsupportedError(f"{name}: Linear ({module.weight.dtype})")
+    if len(shape_of(step)) != 1 or len(_shape_of_value(build, step)) != 1:
+        raise UnsupportedError(f"{name}: Linear on more than features")
+    return build.add(Dense((value,), shape_of(step), layer_of(name, module, build.keeps.get(id(module.weight)))))
+
+
+def _norm(build: _Builder, step: fx.Node, module: nn.BatchNorm2d | nn.BatchNorm1d) -> int:
+    value, name = build.input(step), build.names[id(module)]
+    if module.running_mean is None or not module.running_mean.is_floating_point():
+        raise UnsupportedError(f"{name}: {type(module).__name__} (no stored statistics)")
+    norm = affine_of(module)
+    node = build.alone(value, Convolution) or build.alone(value, Dense)
+    if node is not None and _is_plain(node):
+        return build.join(value, replace(node, layer=norm_after(node.layer, norm)))
+    return _combined(build, step, (value,), norm.scale.astype(np.float32), norm.shift.astype(np.float32))
+
+
+def _is_plain(node: Convolution | Dense) -> bool:
+    """Nothing was joined to it that comes after its sums."""
+    pooled = isinstance(node, Convolution) and (node.window.pool > 1 or len(node.inputs) > 1)
+    return not pooled and not node.layer.relu
+
+
+def _combined(
+    build: _Builder, step: fx.Node, inputs: tuple[int, ...], scale: Any = None, shift: Any = None, relu: bool = False
+) -> int:
+    shape = shape_of(step)
+    if len(shape) != 3:
+        raise UnsupportedError(f"{step.name} behind what is flattened")
+    scale = np.ones(shape[0], dtype=np.float32) if scale is None else scale
+    shift = np.zeros(shape[0], dtype=np.float32) if shift is None else shift
+    return build.add(Combine(inputs, shape, scale, shift, relu))
+
+
+def _relu(build: _Builder, step: fx.Node, module: nn.ReLU | None = None) -> int:
+    value = build.input(step)
+    in_place = bool(step.kwargs.get("inplace")) if module is None else module.inplace
+    build.check_in_place(step, value, in_place or _name(step).endswith("_"))
+    layered = build.alone(value, Convolution) or build.alone(value, Dense)
+    if layered is not None:
+        return build.join(value, replace(layered, layer=replace(layered.layer, relu=True)))
+    combine = build.alone(value, Combine)
+    if combine is not None:
+        return build.join(value, replace(combine, relu=True))
+    return _combined(build, step, (value,), relu=True)
+
+
+def _add(build: _Builder, step: fx.Node) -> int:
+    if len(step.args) != 2 or any(value not in (None, 1) for value in step.kwargs.values()):
+        raise UnsupportedError("a sum of other than two values")
+    values = build.input(step, 0), build.input(step, 1)
+    build.check_in_place(step, values[0], _name(step) in ("add_", "iadd"))
+    shapes = {_shape_of_value(build, step, 0), _shape_of_value(build, step, 1)}
+    if len(shapes) > 1 or values[0] == values[1]:
+        raise UnsupportedError("a sum of values of different shapes, or of one value with itself")
+    for own, other in (values, values[::-1]):
+        node = build.alone(own, Convolution)
+        if node is not None and _is_plain(node):
+            return build.join(own, replace(node, inputs=(*node.inputs, other)))
+    return _combined(build, step, values)
+
+
+def _max_pool(build: _Builder, step: fx.Node, module: nn.MaxPool2d | None = None) -> int:
+    size, given = _pool_arguments(step, module, {"dilation": 1, "return_indices": False, "ceil_mode": False})
+    if given["return_indices"] or given["ceil_mode"] or pair(given["dilation"]) != (1, 1):
+        raise UnsupportedError("MaxPool2d (dilation, ceil_mode or return_indices)")
+    value, window = build.input(step), size
+    node = build.alone(value, Convolution)
+    fused = Window((FUSED_POOL,) * 2, (FUSED_POOL,) * 2)
+    if node is not None and window == fused and node.window.pool == 1 and len(node.inputs) == 1:
+        pooled = replace(node.window, pool=FUSED_POOL)
+        return build.join(value, replace(node, window=pooled, shape=shape_of(step)))
+    return build.add(Pool((value,), shape_of(step), PoolKind.MAX, window))
+
+
+def _mean_pool(build: _Builder, step: fx.Node, module: nn.AvgPool2d | None = None) -> int:
+    default = {"ceil_mode": False, "count_include_pad": True, "divisor_override": None}
+    window, given = _pool_arguments(step, module, default)
+    if given["ceil_mode"] or given["divisor_override"] is not None:
+        raise UnsupportedError("AvgPool2d (ceil_mode or divisor_override)")
+    return build.add(
+        Pool((build.input(step),), shape_of(step), PoolKind.MEAN, window, bool(given["count_include_pad"]))
+    )
+
+
+def _pool_arguments(
+    step: fx.Node, module: nn.Module | None, default: Mapping[str, Any]
+) -> tuple[Window, dict[str, Any]]:
+    """The window of a pool, called as a module or as a function, and its further arguments."""
+    names = ["kernel_size", "stride", "padding", *default]
+    given: dict[str, Any] = {"stride": None, "padding": 0, **default}
+    if module is not None:
+        given |= {name: getattr(module, name) for name in names}
+    else:
+        given |= dict(zip(names, step.args[1:], strict=False)) | dict(step.kwargs)
+    if "kernel_size" not in given:
+        raise UnsupportedError(f"{step.name} without a kernel size")
+    kernel = pair(given["kernel_size"])
+    stride = given["stride"]
+    window = Window(kernel, kernel if stride in (None, []) else pair(stride), pair(given["padding"]))
+    return window, given
+
+
+def _adaptive_pool(build: _Builder, step: fx.Node, module: nn.AdaptiveAvgPool2d | None = None) -> int:
+    value, shape = build.input(step), shape_of(step)
+    before = _shape_of_value(build, step)
+    if shape[1:] == (1, 1):
+        return build.add(Mean((value,), shape))
+    if before[1] % shape[1] or before[2] % shape[2]:
+        raise UnsupportedError("AdaptiveAvgPool2d to what does not divide its input")
+    kernel = before[1] // shape[1], before[2] // shape[2]
+    return build.add(Pool((value,), shape, PoolKind.MEAN, Window(kernel, kernel)))
+
+
+def _mean(build: _Builder, step: fx.Node) -> int:
+    axes = step.args[1] if len(step.args) > 1 else step.kwargs.get("dim")
+    before = _shape_of_value(build, step)
+    if not isinstance(axes, list | tuple) or len(before) != 3 or {axis % 4 for axis in axes} != {2, 3}:
+        raise UnsupportedError("a mean over other axes than height and width")
+    value = build.add(Mean((build.input(step),), (before[0], 1, 1)))
+    return value if len(shape_of(step)) == 3 else build.add(Flatten((value,), shape_of(step)))
+
+
+def _flatten(build: _Builder, step: fx.Node, module: nn.Flatten | None = None) -> int:
+    """Flatten, or view and reshape that come to the same."""
+    value, shape, before = build.input(step), shape_of(step), _shape_of_value(build, step)
+    if module is not None and (module.start_dim, module.end_dim) != (1, -1):
+        raise UnsupportedError("Flatten of some axes")
+    if shape == before:
+        return value
+    if len(shape) != 1:
+        raise UnsupportedError("a view that does not flatten")
+    return build.add(Flatten((value,), shape))
+
+
+def _nothing(build: _Builder, step: fx.Node, module: nn.Module | None = None) -> int:
+    if module is None and (step.args[2] if len(step.args) > 2 else step.kwargs.get("training", True)):
+        raise UnsupportedError("dropout in evaluation")
+    return build.input(step)
+
+
+def _subsampled(build: _Builder, step: fx.Node) -> int:
+    """x[:, :, ::step, ::step]."""
+    index = step.args[1]
+    whole, steps = slice(None, None, None), set()
+    if not isinstance(index, tuple) or len(index) != 4 or index[:2] != (whole, whole):
+        raise UnsupportedError("an index that is not [:, :, ::step, ::step]")
+    for part in index[2:]:
+        regular = isinstance(part, slice) and part.start in (None, 0) and part.stop is None
+        steps.add((part.step or 1) if regular else None)
+    if len(steps) != 1 or not isinstance(stride := steps.pop(), int) or stride < 1:
+        raise UnsupportedError("an index that is not [:, :, ::step, ::step]")
+    return build.add(Shortcut((build.input(step),), shape_of(step), stride, 0))
+
+
+def _padded(build: _Builder, step: fx.Node) -> int:
+    """Channels of zeros before and behind."""
+    widths = step.args[1] if len(step.args) > 1 else step.kwargs.get("pad")
+    mode = step.args[2] if len(step.args) > 2 else step.kwargs.get("mode", "constant")
+    fill = step.args[3] if len(step.args) > 3 else step.kwargs.get("value")
+    if mode != "constant" or fill not in (None, 0) or len(widths) != 6 or any(widths[:4]) or min(widths[4:]) < 0:
+        raise UnsupportedError("a pad that does not add channels of zeros")
+    value, shape = build.input(step), shape_of(step)
+    shortcut = build.alone(value, Shortcut)
+    if shortcut is not None and shortcut.before == 0:
+        return build.join(value, replace(shortcut, shape=shape, before=widths[4]))
+    return build.add(Shortcut((value,), shape, 1, widths[4]))
+
+
+def _name(step: fx.Node) -> str:
+    """Of the function or method that is called."""
+    return str(getattr(step.target, "__name__", step.target))
+
+
+def _shape_of_value(build: _Builder, step: fx.Node, number: int = 0) -> Shape:
+    argument = step.args[number]
+    assert isinstance(argument, fx.Node)
+    return shape_of(argument)
+
+
+MODULES: Mapping[type[nn.Module], Callable[..., int]] = {
+    nn.Conv2d: _convolution,
+    nn.Linear: _linear,
+    nn.BatchNorm2d: _norm,
+    nn.BatchNorm1d: _norm,
+    nn.ReLU: _relu,
+    nn.MaxPool2d: _max_pool,
+    nn.AvgPool2d: _mean_pool,
+    nn.AdaptiveAvgPool2d: _adaptive_pool,
+    nn.Flatten: _flatten,
+    **dict.fromkeys(NOTHING, _nothing),
+}
+FUNCTIONS: Mapping[Any, Callable[[_Builder, fx.Node], int]] = {
+    **dict.fromkeys((functional.relu, torch.relu, torch.relu_, functional.relu_, "relu", "relu_"), _relu),
+    **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), _add),
+    **dict.fromkeys((functional.max_pool2d, torch.max_pool2d), _max_pool),
+    functional.avg_pool2d: _mean_pool,
+    functional.adaptive_avg_pool2d: _adaptive_pool,
+    **dict.fromkeys((torch.mean, "mean"), _mean),
+    **dict.fromkeys((torch.flatten, "flatten", "view", "reshape", torch.reshape), _flatten),
+    functional.dropout: _nothing,
+    operator.getitem: _subsampled,
+    functional.pad: _padded,
+}

@@ -1,0 +1,177 @@
+"""Steps of programs for convolutional networks: convolutions in each packing, pools, copies between layouts.
+
+`Picture` and `Panel` (`windows`) say how activations lie; places are where they begin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tombola.kernels.convolutions import Packed
+from tombola.kernels.expansions import Expansion, expand
+from tombola.kernels.packing import Floats
+from tombola.kernels.pictures import CLEAR, CLEAR_BORDER, COPY_ROWS, combine
+from tombola.kernels.pools import PLANE_MEANS, PoolKind, pool
+from tombola.kernels.products import Epilogue
+from tombola.kernels.program import Place, Step, Where
+from tombola.kernels.tiles import tile_product
+from tombola.kernels.windows import Panel, Picture, Window
+
+NOTHING = Where(Place.NOWHERE)
+NO_SCALE = np.zeros(1, dtype=np.float32)
+LOWEST = -math.inf
+
+Layout = Picture | Panel
+
+
+def after(where: Where, floats: int) -> Where:
+    """So many floats further on."""
+    return Where(where.place, where.offset + floats)
+
+
+def convolution(
+    packed: Packed,
+    values: Sequence[Floats],
+    bias: Floats,
+    own: Layout,
+    result: Layout,
+    x: Where,
+    y: Where,
+    epilogue: Epilogue,
+    scratch: Where,
+    lanes: int,
+    gate: Where = NOTHING,
+) -> list[Step]:
+    """One convolution, a block of input channels after the other. `values` are those of the pattern's blocks.
+
+    `scratch` has room for `convolution_scratch` floats; `gate` lies like y. A pooled one has no gate: its sums wait
+    in the scratch until the last block.
+    """
+    tiles, blocks = packed.tiles, packed.pattern.blocks
+    rows = packed.pattern.shape[0]
+    sums = after(scratch, _copied(packed))
+    waiting = _table(np.arange(tiles.origins.size) * lanes)
+    steps = []
+    for number, (block, inside) in enumerate(zip(blocks, values, strict=True)):
+        first, last = number == 0, number == len(blocks) - 1
+        channel = number * packed.channels
+        inputs = after(x, channel * own.plane)
+        if packed.expansion is not None:
+            count = min(packed.channels, own.channels - channel)
+            steps.append(expanded(packed.expansion, count, own.plane, inputs, scratch))
+            inputs = scratch
+        matrix = (rows, block.starts, block.columns, inside, bias, inputs, packed.column_stride)
+        if tiles.pooled and not last:
+            kernel = tile_product(tiles.vectors, first, Epilogue.NONE, False)
+            goals = (sums, tiles.origins.size * lanes, tiles.count, tiles.origins, waiting, NOTHING)
+        else:
+            kernel = tile_product(tiles.vectors, first, epilogue if last else Epilogue.NONE, tiles.pooled)
+            beside = sums if tiles.pooled else gate
+            goals = (y, result.plane, tiles.count, tiles.origins, tiles.goals, beside)
+        steps.append(Step(kernel, (*matrix, *goals)))
+    return steps
+
+
+def convolution_scratch(packed: Packed, lanes: int) -> int:
+    """Floats of scratch that `convolution` needs."""
+    pooled = packed.tiles.pooled and len(packed.pattern.blocks) > 1
+    return _copied(packed) + (packed.pattern.shape[0] * packed.tiles.origins.size * lanes if pooled else 0)
+
+
+def _copied(packed: Packed) -> int:
+    return packed.expansion.size * packed.channels if packed.expansion is not None else 0
+
+
+def expanded(
+    expansion: Expansion, channels: int, plane: int, x: Where, y: Where, fill: float = 0.0, size: int | None = None
+) -> Step:
+    """Copies the channels of a picture for a window; channels of the copy lie `size` apart."""
+    tables = (len(expansion.sources), expansion.sources, expansion.inside)
+    kernel = expand(expansion.piece, expansion.step, fill)
+    return Step(kernel, (channels, x, plane, y, expansion.size if size is None else size, *tables))
+
+
+def picture_pool(
+    kind: PoolKind, window: Window, expansion: Expansion, scales: Floats, own: Picture, result: Picture,
+    x: Where, y: Where, scratch: Where, lanes: int,
+) -> list[Step]:  # fmt: skip
+    """A pool of one example: windows are copied to whole vectors first. `scales`: see `mean_scales`.
+
+    `scratch` has room for channels · `expansion.size` floats.
+    """
+    vectors = np.arange(0, result.plane, lanes)
+    taps = np.arange(window.reach[0] * window.reach[1]) * result.plane
+    origins = _table(vectors[:, None] + taps)
+    goals = _table(vectors)
+    copy = expanded(expansion, own.channels, own.plane, x, scratch, LOWEST if kind is PoolKind.MAX else 0.0)
+    tables = (len(vectors), len(taps), origins, goals, scales)
+    return [copy, Step(pool(kind), (own.channels, scratch, expansion.size, y, result.plane, *tables))]
+
+
+def panel_pool(
+    kind: PoolKind, window: Window, scales: Floats, own: Panel, result: Panel, x: Where, y: Where, lanes: int
+) -> list[Step]:
+    """A pool of a panel. For a mean its border is at least the padding; a largest value stays inside."""
+    down, across = np.divmod(np.arange(result.height * result.width), result.width)
+    row, column = np.divmod(np.arange(window.kernel[0] * window.kernel[1]), window.kernel[1])
+    rows = (down * window.stride[0] - window.padding[0])[:, None] + row
+    columns = (across * window.stride[1] - window.padding[1])[:, None] + column
+    if kind is PoolKind.MAX:  # what is outside gives way to what is inside, twice the same number does not matter
+        rows, columns = rows.clip(0, own.height - 1), columns.clip(0, own.width - 1)
+    chunks = np.arange(0, own.examples, lanes)
+    origins = (own.at(0, 0) + (rows * own.columns + columns) * own.examples)[:, None, :] + chunks[:, None]
+    goals = (result.at(0, 0) + (down * result.columns + across) * result.examples)[:, None] + chunks
+    scale = np.repeat(scales, len(chunks)) if kind is PoolKind.MEAN else scales
+    tables = (goals.size, origins.shape[2], _table(origins).reshape(-1), _table(goals).reshape(-1), scale)
+    return [Step(pool(kind), (own.channels, x, own.plane, y, result.plane, *tables))]
+
+
+def mean_scales(window: Window, height: int, width: int, count_padding: bool) -> NDArray[np.float32]:
+    """For every output of a mean pool 1 / (how many inputs its window counts), row by row."""
+    rows, columns = window.outputs(height, width)
+    counts = []
+    for size, outputs, axis in ((height, rows, 0), (width, columns, 1)):
+        begin = np.arange(outputs) * window.stride[axis] - window.padding[axis]
+        inside = np.minimum(begin + window.kernel[axis], size) - np.maximum(begin, 0)
+        counts.append(np.full(outputs, window.kernel[axis]) if count_padding else inside)
+    return np.ascontiguousarray(1 / np.outer(*counts).reshape(-1), dtype=np.float32)
+
+
+def copied_rows(
+    channels: int, height: int, width: int, x: Where, x_plane: int, x_pitch: int, y: Where, y_plane: int, y_pitch: int
+) -> Step:
+    """A picture in another layout."""
+    return Step(COPY_ROWS, (channels, height, width, x, x_plane, x_pitch, y, y_plane, y_pitch))
+
+
+def plane_means(own: Picture, x: Where, y: Where) -> Step:
+    """The mean of each channel, one after the other."""
+    return Step(PLANE_MEANS, (own.channels, x, own.plane, own.height, own.width, own.pitch, y))
+
+
+def cleared(count: int, y: Where) -> Step:
+    """So many zeros."""
+    return Step(CLEAR, (count, y))
+
+
+def cleared_border(panel: Panel, y: Where) -> list[Step]:
+    """Zeros around every channel, if there is a border."""
+    if not panel.border:
+        return []
+    row, border = panel.columns * panel.examples, panel.border * panel.examples
+    return [Step(CLEAR_BORDER, (panel.channels, y, panel.plane, panel.rows, row, panel.border, border))]
+
+
+def combined(layout: Layout, x: Where, y: Where, scale: Floats, shift: Floats, relu: bool, other: Where | None) -> Step:
+    """x · scale + shift, plus other, through a ReLU; all lie alike. Borders are no zeros any more."""
+    kernel = combine(other is not None, relu)
+    numbers = (layout.channels, layout.plane, x, y, layout.plane, scale, shift)
+    return Step(kernel, (*numbers, NOTHING if other is None else other))
+
+
+def _table(numbers: NDArray[np.integer]) -> NDArray[np.int32]:
+    return np.ascontiguousarray(numbers, dtype=np.int32)

@@ -1,0 +1,196 @@
+"""One convolution in a sparse step, with the ReLU and perhaps the max pool behind it, on `sheets`.
+
+With X the inputs on a border of zeros, Y[o, p] = Σ W[o, i, k] X[i, p + k] + b and D the gradient of Y: dW[o, i, k] =
+Σ_p D[o, p] X[i, p + k] where the mask keeps, db = the sums of D, and the gradient of X is the convolution of D, on a
+border of its own, with W transposed and turned round. Where a pool follows, Y is never stored: only what the pool gave,
+and which position it took, from which the way back makes D.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tombola.kernels.convolutions import most_channels, pack_panel
+from tombola.kernels.packing import Pattern
+from tombola.kernels.products import TILES, Epilogue
+from tombola.kernels.program import Step, Where
+from tombola.kernels.updates import GATHER
+from tombola.kernels.windows import Panel, Window
+from tombola.training.sparse.convolving import (
+    Matrix,
+    choices_of,
+    convolution,
+    copied,
+    pooled_convolution,
+    samples,
+    unpooled,
+)
+from tombola.training.sparse.layers import Layer, Load, by_block, features_panel
+from tombola.training.sparse.operations import Operation
+from tombola.training.sparse.sheets import (
+    Sheets,
+    Tiles,
+    all_positions,
+    empty_sheets,
+    plain_tiles,
+    pooled_positions,
+    pooling_tiles,
+    sheet,
+)
+
+NEAR_CHANNELS = 32
+"""Input channels at a time: what a tile sees of them stays near the core."""
+
+
+class ConvLayer(Layer):
+    """Kept weights of a convolution of stride 1; a ReLU follows, and a 2 × 2 max pool where `window.pool` says so.
+
+    `inputs` and `results` are panels of one chunk, their borders as wide as whoever reads them needs. Activations are
+    (chunks, channels, positions, lanes); those of the `last` convolution are what a dense layer reads: (features,
+    width).
+    """
+
+    convolves = True
+
+    def __init__(self, module: nn.Conv2d, keep: Tensor, window: Window, inputs: Panel, results: Panel, last: bool):
+        super().__init__(module, relu=True)
+        self.window, self.inputs, self.results, self.last = window, inputs, results, last
+        self.lanes = inputs.examples
+        height, width = Window(window.kernel, padding=window.padding).outputs(inputs.height, inputs.width)
+        self.back = Window(window.kernel, padding=padding_of_gradient(window))
+        """What an input sees of the gradient of the outputs."""
+        self.before = sheet(results.channels, height, width, max(self.back.padding), self.lanes)
+        """How that gradient lies, before the pool."""
+        self.keep = keep.numpy()
+        self.pattern = _packed(self.keep, window, inputs, results)
+        self.places = torch.from_numpy(self.pattern.places)
+        self._choices: dict[int, Tensor] = {}
+
+    @property
+    def count(self) -> int:
+        return self.pattern.nonzeros
+
+    @property
+    def features(self) -> int:
+        return self.inputs.channels * self.inputs.height * self.inputs.width
+
+    @property
+    def pooled(self) -> bool:
+        return self.window.pool > 1
+
+    def _places(self) -> Tensor:
+        return self.places
+
+    def entrance(self, count: int, load: Load) -> tuple[Tensor, list[Operation]]:
+        panel = self.inputs
+        compact = Panel(panel.channels, panel.height, panel.width, 0, self.lanes)
+        chunks = -(-count // self.lanes)
+        y = Sheets.of(compact, empty_sheets(compact, chunks))
+        begin: list[Operation] = []
+        for first in range(0, count, self.lanes):
+            begin.append(load(first, min(self.lanes, count - first), y.at(first // self.lanes * y.apart), self.lanes))
+        if panel == compact:
+            return y.memory, begin
+        x = Sheets.of(panel, empty_sheets(panel, chunks))
+        return x.memory, [*begin, copied(y, x)]
+
+    def outputs(self, count: int) -> Tensor:
+        if self.last:
+            return features_panel(self.results.channels * self.results.height * self.results.width, count)
+        return empty_sheets(self.results, -(-count // self.lanes))
+
+    def forward(self, x: Tensor, y: Tensor) -> list[Operation]:
+        own, result = Sheets.of(self.inputs, x), self._results(y, len(x))
+        matrix = Matrix(self.pattern, by_block(self.pattern, self.weights), self.biases.numpy())
+        tiles = self._tiles(own, result)
+        if self.pooled:
+            return [*pooled_convolution(matrix, own, result, tiles, self.lanes, self._choices_of(len(x), tiles))]
+        return [*convolution(matrix, own, result, tiles, Epilogue.RELU)]
+
+    def backward(self, delta: Tensor, x: Tensor) -> list[Operation]:
+        own, result = Sheets.of(self.inputs, x), self._results(delta, len(x))
+        tiles = self._tiles(own, result)
+        choices = self._choices_of(len(x), tiles) if self.pooled else None
+        gradients = by_block(self.pattern, self.weight_gradients), self.bias_gradients.numpy()
+        return [*samples(self.pattern, *gradients, result, own, tiles, self.lanes, choices)]
+
+    def below(self, delta: Tensor, x: Tensor, delta_below: Tensor) -> list[Operation]:
+        own, result, goal = Sheets.of(self.inputs, x), self._results(delta, len(x)), Sheets.of(self.inputs, delta_below)
+        steps: list[Operation] = []
+        before = result
+        if self.pooled:
+            before = Sheets.of(self.before, empty_sheets(self.before, len(x)))
+            taken, seen = pooled_positions(self.results.height, self.results.width)
+            tiles = [*pooling_tiles(before.vectors(seen), result.vectors(taken)).parts(self._channels)]
+            steps += unpooled(result, before, tiles, self.lanes, self._choices_of(len(x), tiles))
+        elif self.last or self.results.border < self.before.border:
+            before = Sheets.of(self.before, empty_sheets(self.before, len(x)))
+            steps.append(copied(result, before))
+        transposed = _packed(_turned(self.keep), self.back, before.panel, self.inputs)
+        values = np.empty(self.count, dtype=np.float32)
+        steps.append(Step(GATHER, (self.count, self._places_of(transposed), self.weights.numpy(), values)))
+        blocks = by_block(transposed, torch.from_numpy(values))
+        matrix = Matrix(transposed, blocks, np.zeros(self.inputs.channels, dtype=np.float32))
+        positions = all_positions(self.inputs.height, self.inputs.width)
+        origins = before.vectors(positions, _less(self.back.padding))
+        tiles = _parts(plain_tiles(origins, goal.vectors(positions), TILES), self._channels)
+        return [*steps, *convolution(matrix, before, goal, tiles, Epilogue.GATE, own)]
+
+    @property
+    def _channels(self) -> int:
+        """That are read and written."""
+        return self.inputs.channels + self.results.channels
+
+    def _results(self, memory: Tensor, chunks: int) -> Sheets:
+        if self.last:
+            return Sheets.of_features(self.results, chunks, memory)
+        return Sheets.of(self.results, memory)
+
+    def _tiles(self, own: Sheets, result: Sheets) -> list[Tiles]:
+        """Of inputs and results, part after part."""
+        moved = _less(self.window.padding)
+        if self.pooled:
+            goals, origins = pooled_positions(self.results.height, self.results.width)
+            return [*pooling_tiles(own.vectors(origins, moved), result.vectors(goals)).parts(self._channels)]
+        positions = all_positions(self.results.height, self.results.width)
+        return _parts(plain_tiles(own.vectors(positions, moved), result.vectors(positions), TILES), self._channels)
+
+    def _choices_of(self, chunks: int, tiles: list[Tiles]) -> Tensor:
+        """What the pool took, of a batch of so many chunks: written forward, read on the way back."""
+        if chunks not in self._choices:
+            self._choices[chunks] = choices_of(self.results.channels, tiles, self.lanes)
+        return self._choices[chunks]
+
+    def _places_of(self, transposed: Pattern) -> np.ndarray:
+        """Where the nonzeros of W', in the order of its blocks, are among the weights."""
+        position = np.empty(self.keep.size, dtype=np.int32)
+        position[self.pattern.places] = np.arange(self.count, dtype=np.int32)
+        return np.ascontiguousarray(_turned(position.reshape(self.keep.shape)).reshape(-1)[transposed.places])
+
+
+def padding_of_gradient(window: Window) -> tuple[int, int]:
+    """How far beyond the outputs an input looks for them: where all of its window lies on them, not at all."""
+    return window.kernel[0] - 1 - window.padding[0], window.kernel[1] - 1 - window.padding[1]
+
+
+def _turned(weights: np.ndarray) -> np.ndarray:
+    """(outputs, inputs, height, width) as (inputs, outputs, height, width), windows turned round."""
+    return np.ascontiguousarray(weights.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1])
+
+
+def _packed(keep: np.ndarray, window: Window, own: Panel, result: Panel) -> Pattern:
+    near = min(NEAR_CHANNELS, most_channels(own.positions), own.channels)
+    channels = -(-own.channels // -(-own.channels // near))  # blocks of equal size
+    return pack_panel(keep, 1, window, own, result, result.examples, channels).pattern
+
+
+def _parts(tables: list[Tiles], channels: int) -> list[Tiles]:
+    return [part for tiles in tables for part in tiles.parts(channels)]
+
+
+def _less(padding: tuple[int, int]) -> tuple[int, int]:
+    return -padding[0], -padding[1]

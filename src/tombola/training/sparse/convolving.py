@@ -1,0 +1,126 @@
+"""The steps of programs that convolutions in training are made of, over tiles of `sheets`: forward, pool and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tombola.kernels.choices import TAKEN, UNPOOL, choosing_product
+from tombola.kernels.packing import Floats, Pattern
+from tombola.kernels.pools import PoolKind, pool
+from tombola.kernels.products import Epilogue
+from tombola.kernels.program import Argument, Step, Where
+from tombola.kernels.steps import NOTHING
+from tombola.kernels.tile_samples import tile_samples
+from tombola.kernels.tiles import tile_product
+from tombola.training.sparse.sheets import Sheets, Tiles, all_positions, plain_tiles
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A convolution as a sparse matrix: its pattern, the values of each block, a bias for each row."""
+
+    pattern: Pattern
+    values: Sequence[Floats]
+    bias: Floats
+
+    @property
+    def rows(self) -> int:
+        return self.pattern.shape[0]
+
+    def inputs(self, number: int, x: Sheets) -> tuple[Argument, ...]:
+        """The arguments of kernels that say what block `number` is and what it reads."""
+        block, vector = self.pattern.blocks[number], x.panel.examples
+        where = x.at(block.first * vector)
+        return (self.rows, block.starts, block.columns, self.values[number], self.bias, where, vector)
+
+
+def convolution(
+    matrix: Matrix, x: Sheets, y: Sheets, tiles: Iterable[Tiles], epilogue: Epilogue, gate: Sheets | None = None
+) -> list[Step]:
+    """y = the epilogue of the convolution of x; the gate lies like y."""
+    last = len(matrix.pattern.blocks) - 1
+    steps = []
+    for part in tiles:
+        for number in range(last + 1):
+            kernel = tile_product(
+                part.origins.shape[1], number == 0, epilogue if number == last else Epilogue.NONE, pooled=False
+            )
+            where = (y.at(), y.panel.plane, part.count, part.origins, part.goals, gate.at() if gate else NOTHING)
+            steps.append(Step(kernel, (*matrix.inputs(number, x), *where)))
+    return steps
+
+
+def choices_of(rows: int, tiles: Iterable[Tiles], lanes: int) -> Tensor:
+    """Room for what pools take: a byte for each, of which four make a float."""
+    return torch.zeros(sum(rows * part.count * lanes for part in tiles) // TAKEN)
+
+
+def _choices_at(choices: Tensor, rows: int, lanes: int, tiles: Sequence[Tiles]) -> list[Where]:
+    """Where those of each part are."""
+    sizes = [rows * part.count * lanes // TAKEN for part in tiles]
+    return [Where(choices.numpy(), sum(sizes[:number])) for number in range(len(sizes))]
+
+
+def pooled_convolution(
+    matrix: Matrix, x: Sheets, y: Sheets, tiles: Sequence[Tiles], lanes: int, choices: Tensor
+) -> list[Step]:
+    """y = the largest of each pool's four sums, or 0, and which it was."""
+    last = len(matrix.pattern.blocks) - 1
+    largest = max(part.count for part in tiles)
+    sums = torch.zeros(matrix.rows * largest * TAKEN * lanes if last else 0).numpy()
+    steps = []
+    for part, taken in zip(tiles, _choices_at(choices, matrix.rows, lanes, tiles), strict=True):
+        every = np.arange(part.count * TAKEN, dtype=np.int32).reshape(-1, TAKEN) * lanes
+        for number in range(last):
+            where = (Where(sums), every.size * lanes, part.count, part.origins, every, NOTHING)
+            kernel = tile_product(TAKEN, number == 0, Epilogue.NONE, pooled=False)
+            steps.append(Step(kernel, (*matrix.inputs(number, x), *where)))
+        where = (y.at(), y.panel.plane, part.count, part.origins, part.goals, Where(sums), taken)
+        steps.append(Step(choosing_product(last == 0), (*matrix.inputs(last, x), *where)))
+    return steps
+
+
+def samples(
+    pattern: Pattern,
+    gradients: Sequence[Floats],
+    bias_gradients: Floats,
+    delta: Sheets,
+    x: Sheets,
+    tiles: Sequence[Tiles],
+    lanes: int,
+    choices: Tensor | None,
+) -> list[Step]:
+    """The gradients of weights and biases; with `choices` delta is that behind a pool."""
+    rows, vector = pattern.shape[0], x.panel.examples
+    where = _choices_at(choices, rows, lanes, tiles) if choices is not None else [NOTHING] * len(tiles)
+    steps = []
+    for part, taken in zip(tiles, where, strict=True):
+        for number, (block, own) in enumerate(zip(pattern.blocks, gradients, strict=True)):
+            kernel = tile_samples(part.origins.shape[1], choices is not None, biases=number == 0)
+            outer = (rows, block.starts, block.columns, delta.at(), delta.panel.plane, taken)
+            inner = (x.at(block.first * vector), vector, own, bias_gradients)
+            steps.append(Step(kernel, (*outer, *inner, part.count, part.origins, part.goals, int(part is tiles[0]))))
+    return steps
+
+
+def unpooled(delta: Sheets, before: Sheets, tiles: Sequence[Tiles], lanes: int, choices: Tensor) -> list[Step]:
+    """The gradient before a pool from that behind it; tiles lead from four vectors before to one behind."""
+    rows = delta.panel.channels
+    steps = []
+    for part, taken in zip(tiles, _choices_at(choices, rows, lanes, tiles), strict=True):
+        where = (before.at(), before.panel.plane, part.count, part.goals, part.origins)
+        steps.append(Step(UNPOOL, (rows, delta.at(), delta.panel.plane, taken, *where)))
+    return steps
+
+
+def copied(x: Sheets, y: Sheets) -> Step:
+    """The same positions, laid out like y."""
+    positions = all_positions(x.panel.height, x.panel.width)
+    (tiles,) = plain_tiles(x.vectors(positions), y.vectors(positions), 1)[-1:]
+    tables = (tiles.count, 1, tiles.origins, tiles.goals, NOTHING)
+    return Step(pool(PoolKind.MAX), (x.panel.channels, x.at(), x.panel.plane, y.at(), y.panel.plane, *tables))

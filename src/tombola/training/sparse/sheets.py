@@ -1,0 +1,133 @@
+"""How the activations of a batch lie between convolutions, and in which order their positions are gone through.
+
+Sheets: (chunks, channels, rows, columns, lanes). A chunk is as many examples as a vector has lanes; they are innermost,
+so that whatever the geometry one nonzero is one broadcast and a few multiply-adds. Each chunk is a panel of its own
+rather than a part of a wide one: what neighbouring positions share stays near the core, and channels are closer
+together. The last convolution's results lie as the dense layers behind it want them: (channels, rows, columns, width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tombola.kernels.choices import POOL, TAKEN
+from tombola.kernels.program import Where
+from tombola.kernels.windows import Pair, Panel
+from tombola.training.pages import prefer_large_pages
+
+Numbers = NDArray[np.int64]
+Positions = tuple[Numbers, Numbers]
+"""Rows and columns."""
+NEAR_FLOATS = 100_000
+"""What a part of the positions may take of inputs and outputs, so that it is still near when it is needed again."""
+LEAST_TILES = 8
+"""Tiles of a part below which going through all nonzeros once more costs more than nearness brings."""
+
+
+def sheet(channels: int, height: int, width: int, border: int, lanes: int) -> Panel:
+    """The panel of one chunk, its channels an odd number of vectors apart: they begin at different places of a cache."""
+    panel = Panel(channels, height, width, border, lanes)
+    return replace(panel, spare=1 - panel.positions % 2)
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """Memory for `chunks` panels, each for a vector of examples and `apart` floats from the one before."""
+
+    panel: Panel
+    chunks: int
+    apart: int
+    memory: Tensor
+
+    @classmethod
+    def of(cls, panel: Panel, memory: Tensor) -> Sheets:
+        """One panel after the other, in memory (chunks, channels, positions, lanes)."""
+        return cls(panel, len(memory), panel.size, memory)
+
+    @classmethod
+    def of_features(cls, panel: Panel, chunks: int, memory: Tensor) -> Sheets:
+        """Side by side without borders, in memory (features, width)."""
+        lanes, width = panel.examples, memory.shape[1]
+        return cls(Panel(panel.channels, panel.height, panel.width, 0, width), chunks, lanes, memory)
+
+    def at(self, offset: int = 0) -> Where:
+        return Where(self.memory.numpy(), offset)
+
+    def vectors(self, positions: Positions, moved: Pair = (0, 0)) -> Numbers:
+        """Where the vectors of positions, moved by some rows and columns, begin, in floats: (chunks, positions)."""
+        panel = self.panel
+        rows, columns = positions[0] + moved[0], positions[1] + moved[1]
+        places = panel.at(0, 0) + (rows * panel.columns + columns) * panel.examples
+        return np.arange(self.chunks).reshape(-1, *[1] * places.ndim) * self.apart + places
+
+
+def empty_sheets(panel: Panel, chunks: int) -> Tensor:
+    """(chunks, channels, positions, lanes) of zeros. Borders remain so, because nobody writes them."""
+    memory = torch.zeros(chunks, panel.channels, panel.positions, panel.examples)
+    prefer_large_pages(memory)
+    return memory
+
+
+def all_positions(height: int, width: int) -> Positions:
+    """In strips of two rows, column by column: four that follow one another are mostly a square."""
+    down, across = np.divmod(np.arange(height * width), width)
+    order = np.lexsort((down, across, down // POOL))
+    return down[order], across[order]
+
+
+def pooled_positions(height: int, width: int) -> tuple[Positions, Positions]:
+    """Those of a pool's results, and for each the four (pools, 4) that it saw, row by row."""
+    down, across = np.divmod(np.arange(height * width), width)
+    row, column = np.divmod(np.arange(TAKEN), POOL)
+    return (down, across), (POOL * down[:, None] + row, POOL * across[:, None] + column)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Where the vectors of tiles lie in what a kernel reads and in what it writes, as `kernels/tiles.py` has them.
+
+    (tiles, vectors of a tile) both; with a pool between, one side has one vector for each tile.
+    """
+
+    origins: NDArray[np.int32]
+    goals: NDArray[np.int32]
+
+    @property
+    def count(self) -> int:
+        return len(self.origins)
+
+    def parts(self, channels: int) -> Iterator[Tiles]:
+        """As many at a time as are near, where `channels` are read and written in all."""
+        vectors = self.origins.shape[1]
+        tiles = max(LEAST_TILES, NEAR_FLOATS // (channels * vectors * 16))
+        parts = -(-self.count // tiles)
+        tiles = -(-self.count // max(1, parts))
+        for first in range(0, self.count, tiles):
+            own = slice(first, first + tiles)
+            yield Tiles(self.origins[own], self.goals[own])
+
+
+def plain_tiles(origins: Numbers, goals: Numbers, vectors: int) -> list[Tiles]:
+    """Vectors in order, so many to a tile; those left over one to a tile."""
+    origins, goals = origins.reshape(-1), goals.reshape(-1)
+    whole = len(origins) // vectors * vectors
+    made = [
+        Tiles(_table(origins[:whole].reshape(-1, vectors)), _table(goals[:whole].reshape(-1, vectors))),
+        Tiles(_table(origins[whole:, None]), _table(goals[whole:, None])),
+    ]
+    return [tiles for tiles in made if tiles.count]
+
+
+def pooling_tiles(origins: Numbers, goals: Numbers) -> Tiles:
+    """Vectors (chunks, pools, 4), and where the one that is taken goes (chunks, pools)."""
+    return Tiles(_table(origins.reshape(-1, TAKEN)), _table(goals.reshape(-1, 1)))
+
+
+def _table(numbers: Numbers) -> NDArray[np.int32]:
+    return np.ascontiguousarray(numbers, dtype=np.int32)

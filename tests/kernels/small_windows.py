@@ -1,0 +1,124 @@
+"""Windows, pictures and convolutions for kernels, and what torch makes of them in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from tombola.kernels.windows import Pair, Picture, Window, picture
+
+NAN = np.float32(np.nan)
+
+
+def pairs(least: int, most: int) -> st.SearchStrategy[Pair]:
+    return st.tuples(st.integers(least, most), st.integers(least, most))
+
+
+windows = st.builds(
+    Window, pairs(1, 5), stride=pairs(1, 3), padding=pairs(0, 3), dilation=pairs(1, 2), pool=st.integers(1, 2)
+)
+"""Among them windows in which some see nothing but the border."""
+
+
+@st.composite
+def sizes(draw: st.DrawFn, window: Window, rows: int = 4, columns: int = 36) -> Pair:
+    """The height and width of inputs from which a window makes outputs, about as many as said at most."""
+    outputs = draw(st.integers(1, rows)), draw(st.integers(1, columns))
+    unseen = draw(pairs(0, 5))  # at the end, where no whole window is left
+    height, width = (
+        max(1, (wanted - 1) * step + reach - 2 * padding + more % step)
+        for wanted, step, reach, padding, more in zip(
+            outputs, window.step, window.reach, window.padding, unseen, strict=True
+        )
+    )
+    return height, width
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A sparse convolution of inputs (channels, `size`), `block` channels at a time.
+
+    `rng` makes further numbers: whole ones have exact sums.
+    """
+
+    window: Window
+    size: Pair
+    groups: int
+    keep: np.ndarray
+    block: int
+    whole: bool
+    rng: np.random.Generator
+
+    def numbers(self, *shape: int) -> np.ndarray:
+        if self.whole:
+            return self.rng.integers(-9, 10, shape).astype(np.float32)
+        return self.rng.standard_normal(shape).astype(np.float32)
+
+    @property
+    def inputs(self) -> int:
+        return self.keep.shape[1] * self.groups
+
+    @property
+    def outputs(self) -> int:
+        return len(self.keep)
+
+    @property
+    def result(self) -> Pair:
+        """The height and width of the outputs."""
+        return self.window.outputs(*self.size)
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.inputs // self.block)
+
+    def exact(self, x: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """Of examples (examples, channels, height, width), in float64."""
+        window = self.window
+        numbers = (torch.from_numpy(array).double() for array in (x, weights, bias))
+        found = functional.conv2d(*numbers, window.stride, window.padding, window.dilation, self.groups)
+        return functional.max_pool2d(found, window.pool).numpy()
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> Convolution:
+    """Any density by output and by input: among them outputs and blocks of inputs without nonzeros, and dense ones."""
+    window, groups = draw(windows), draw(st.integers(1, 3))
+    shape = groups * draw(st.integers(1, 4)), draw(st.integers(1, 4)), *window.kernel
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    densities = draw(st.sampled_from([(0.0, 0.1, 1.0), (0.0,), (1.0,), (0.1,), (0.2, 0.5)]))
+    keep = rng.random(shape) < rng.choice(densities, (shape[0], 1, 1, 1))
+    if draw(st.booleans()):
+        keep &= rng.random((1, shape[1], 1, 1)) < 0.5
+    block = draw(st.integers(1, groups * shape[1]))
+    return Convolution(window, draw(sizes(window)), groups, keep, block, draw(st.booleans()), rng)
+
+
+def with_gaps(own: Picture, gap: int) -> Picture:
+    """A picture with more floats between its rows and its channels."""
+    pitch = own.pitch + gap
+    return Picture(own.channels, own.height, own.width, pitch, own.height * pitch + own.plane % 16 + gap)
+
+
+def laid_out(numbers: np.ndarray, own: Picture, slack: int = 0) -> np.ndarray:
+    """Numbers (channels, height, width) as the picture has them; NaN between, and `slack` of them on either side."""
+    flat = np.full(own.size + 2 * slack, NAN)
+    seen_in(flat[slack:], own)[...] = numbers
+    return flat
+
+
+def seen_in(flat: np.ndarray, own: Picture) -> np.ndarray:
+    """The channels, rows and columns of a picture."""
+    strides = 4 * own.plane, 4 * own.pitch, 4
+    return np.lib.stride_tricks.as_strided(flat, (own.channels, own.height, own.width), strides)
+
+
+def result_picture(channels: int, size: Pair, lanes: int, whole_rows: bool) -> Picture:
+    """A picture of outputs, whose rows may have to be whole vectors."""
+    if not whole_rows:
+        return picture(channels, *size, lanes)
+    pitch = -(-size[1] // lanes) * lanes
+    return Picture(channels, *size, pitch, size[0] * pitch + lanes)

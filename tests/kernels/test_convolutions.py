@@ -1,0 +1,412 @@
+"""Convolutions in every packing, against torch in float64: what they read, what they write, what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from fenced_arrays import Fences, address
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_matrices import assert_sums
+from small_windows import NAN, Convolution, convolutions, laid_out, result_picture, seen_in, with_gaps
+
+from tombola.errors import KernelError
+from tombola.kernels.compiler import Kernel, compiled
+from tombola.kernels.convolutions import Packed, Tiles, most_channels, pack_all, pack_panel, pack_rows
+from tombola.kernels.expansions import expand
+from tombola.kernels.packing import MOST_COLUMNS, Block, values_of
+from tombola.kernels.products import TILES, Epilogue
+from tombola.kernels.target import Target
+from tombola.kernels.tiles import tile_product
+from tombola.kernels.windows import Pair, Panel, Picture, Window, picture
+
+ADDED = (Epilogue.ADD, Epilogue.ADD_RELU)
+PackPicture = Callable[..., Packed]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A convolution with its numbers: inputs (examples, channels, height, width), what is added likewise."""
+
+    convolution: Convolution
+    epilogue: Epilogue
+    weights: np.ndarray
+    bias: np.ndarray
+    x: np.ndarray
+    added: np.ndarray
+
+    @classmethod
+    def of(cls, convolution: Convolution, examples: int, epilogue: Epilogue) -> Call:
+        """Of examples with numbers of their own. What is pooled has nothing added."""
+        own = convolution
+        if own.window.pool > 1 and epilogue in ADDED:
+            epilogue = Epilogue.RELU
+        weights = own.numbers(*own.keep.shape) * own.keep
+        x = own.numbers(examples, own.inputs, *own.size)
+        added = own.numbers(examples, own.outputs, *own.result)
+        return cls(own, epilogue, weights, own.numbers(own.outputs), x, added)
+
+    def exact(self) -> np.ndarray:
+        exact = self.convolution.exact(self.x, self.weights, self.bias)
+        if self.epilogue in ADDED:
+            exact = exact + self.added
+        return exact if self.epilogue in (Epilogue.NONE, Epilogue.ADD) else np.maximum(exact, 0)
+
+    def check(self, found: np.ndarray) -> None:
+        """`found` is exact but for its roundings: one for each nonzero, three to join the chains of each block."""
+        own = self.convolution
+        magnitudes = own.exact(*map(np.abs, (self.x, self.weights, self.bias)))
+        nonzeros = own.keep.reshape(own.outputs, -1).sum(1)
+        terms = np.where(nonzeros > 0, nonzeros + 3 * own.blocks, 0)
+        if self.epilogue in ADDED:
+            magnitudes, terms = magnitudes + np.abs(self.added), terms + 1
+        assert_sums(found, self.exact(), magnitudes, 0 if own.whole else terms[:, None, None])
+
+
+@dataclass
+class Runner:
+    """Puts the kernels of a convolution together, with every table in arrays of its own."""
+
+    target: Target
+    fences: Fences
+    call: Call
+    packed: Packed
+    own: Panel | Picture
+    result: Panel | Picture
+
+    def run(self, x: np.ndarray, x_begin: int, y: np.ndarray, gate: np.ndarray | None) -> None:
+        """From the inputs at x[x_begin] to y, block after block."""
+        fences, packed, blocks = self.fences, self.packed, self.packed.pattern.blocks
+        tiles = replace(
+            packed.tiles, origins=fences.given(packed.tiles.origins), goals=fences.given(packed.tiles.goals)
+        )
+        pooled = self.call.convolution.window.pool > 1
+        bias = fences.given(self.call.bias)
+        calls: list[tuple[Kernel, tuple[int, ...]]] = []
+        copies, sums = self._copies(), np.zeros(0, np.float32)
+        if pooled and len(blocks) > 1:  # sums that are not yet pooled lie tile by tile
+            sums = fences.room((len(bias), tiles.count, tiles.vectors, self.target.lanes))
+        for number, block in enumerate(blocks):
+            first, last = number == 0, number == len(blocks) - 1
+            inputs = address(x, x_begin + number * packed.channels * self.own.plane)
+            if packed.expansion is not None:
+                channels = min(packed.channels, self.own.channels - number * packed.channels)
+                calls.append(self._expand(channels, inputs, copies))
+                inputs = address(copies)
+            epilogue = self.call.epilogue if last else Epilogue.NONE
+            matrix = self._matrix(block, bias)
+            if pooled and not last:
+                kernel, goals = tile_product(tiles.vectors, first, epilogue, False), self._in_order(tiles)
+                where = (address(sums), sums[0].size, tiles.count, address(tiles.origins), address(goals), 0)
+            else:
+                kernel, behind = tile_product(tiles.vectors, first, epilogue, pooled), 0
+                if pooled and not first:
+                    behind = address(sums)
+                elif gate is not None and last:
+                    behind = address(gate)
+                places = address(tiles.origins), address(tiles.goals), behind
+                where = (address(y), self.result.plane, tiles.count, *places)
+            calls.append((kernel, (*matrix, inputs, packed.column_stride, *where)))
+        for kernel, arguments in calls:
+            compiled(kernel, self.target).call(*arguments)
+        fences.check()
+
+    def _matrix(self, block: Block, bias: np.ndarray) -> tuple[int, ...]:
+        values = values_of(self.call.weights, block)
+        arrays = [self.fences.given(array) for array in (block.starts, block.columns, values)]
+        return (len(bias), *map(address, arrays), address(bias))
+
+    def _in_order(self, tiles: Tiles) -> np.ndarray:
+        places = np.arange(tiles.count * tiles.vectors, dtype=np.int32) * self.target.lanes
+        return self.fences.given(places.reshape(tiles.count, tiles.vectors))
+
+    def _copies(self) -> np.ndarray:
+        expansion = self.packed.expansion
+        return self.fences.room(0 if expansion is None else expansion.size * self.packed.channels)
+
+    def _expand(self, channels: int, inputs: int, copies: np.ndarray) -> tuple[Kernel, tuple[int, ...]]:
+        expansion = self.packed.expansion
+        assert expansion is not None
+        sources, inside = self.fences.given(expansion.sources), self.fences.given(expansion.inside)
+        tables = (len(sources), address(sources), address(inside))
+        kernel = expand(expansion.piece, expansion.step, 0.0)
+        return kernel, (channels, inputs, self.own.plane, address(copies), expansion.size, *tables)
+
+
+def on_panels(
+    target: Target, fences: Fences, call: Call, borders: Pair = (0, 0), size: Pair | None = None
+) -> np.ndarray:
+    """The outputs (examples, channels, height, width), with more border than is needed; the examples fill vectors.
+
+    The further border of the inputs is NaN, that of the outputs stays so. `size` is that of less than all outputs.
+    """
+    convolution, window, examples = call.convolution, call.convolution.window, len(call.x)
+    height, width = size or convolution.result
+    own = Panel(convolution.inputs, *convolution.size, max(window.padding) + borders[0], examples)
+    result = Panel(convolution.outputs, height, width, borders[1], examples)
+    packed = pack_panel(convolution.keep, convolution.groups, window, own, result, target.lanes, convolution.block)
+    assert packed.expansion is None
+    x = np.full((own.channels, own.rows, own.columns, examples), NAN)
+    inner(x, own, window.padding)[...] = 0
+    inner(x, own)[...] = call.x.transpose(1, 2, 3, 0)
+    gates = np.full((result.channels, result.rows, result.columns, examples), NAN)
+    inner(gates, result)[...] = call.added[:, :, :height, :width].transpose(1, 2, 3, 0)
+    y = fences.room(gates.shape)
+    Runner(target, fences, call, packed, own, result).run(fences.given(x), 0, y, gate_of(fences, call, gates))
+    found = inner(y, result).transpose(3, 0, 1, 2).copy()
+    inner(y, result)[...] = np.nan
+    assert np.isnan(y).all(), "the kernel wrote on the border"
+    return found
+
+
+def inner(numbers: np.ndarray, panel: Panel, more: Pair = (0, 0)) -> np.ndarray:
+    """A panel's numbers without its border, but with so many rows and columns of it."""
+    above, left = panel.border - more[0], panel.border - more[1]
+    return numbers[:, above : panel.rows - above, left : panel.columns - left]
+
+
+def on_a_picture(
+    target: Target, fences: Fences, call: Call, pack: PackPicture, gap: int = 0, size: Pair | None = None
+) -> np.ndarray:
+    """The outputs (1, channels, height, width); all that may be read around the inputs is `slack` floats of NaN."""
+    convolution, lanes = call.convolution, target.lanes
+    height, width = size or convolution.result
+    own = with_gaps(picture(convolution.inputs, *convolution.size, lanes), gap)
+    result = result_picture(convolution.outputs, (height, width), lanes, pack is pack_rows)
+    packed = pack(convolution.keep, convolution.groups, convolution.window, own, result, lanes, convolution.block)
+    assert packed.expansion is not None
+    slack = packed.expansion.slack
+    x, y = fences.given(laid_out(call.x[0], own, slack)), fences.room(result.size)
+    gate = gate_of(fences, call, laid_out(call.added[0, :, :height, :width], result))
+    Runner(target, fences, call, packed, own, result).run(x, slack, y, gate)
+    if pack is pack_rows:  # whole rows are written, and nothing behind the last one
+        planes = y.reshape(result.channels, result.plane)
+        assert np.isnan(planes[:, result.height * result.pitch :]).all(), "the kernel wrote behind the rows"
+    return seen_in(y, result).copy()[None]
+
+
+def gate_of(fences: Fences, call: Call, gates: np.ndarray) -> np.ndarray | None:
+    return fences.given(gates) if call.epilogue in ADDED else None  # nobody looks at nothing
+
+
+epilogues = st.sampled_from([Epilogue.NONE, Epilogue.NONE, Epilogue.RELU, Epilogue.ADD_RELU])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    convolution=convolutions(),
+    vectors=st.integers(1, 3),
+    borders=st.tuples(st.integers(0, 1), st.integers(0, 2)),
+    epilogue=epilogues,
+    at_end=st.booleans(),
+)
+def test_panels_equal_float64(
+    target: Target, convolution: Convolution, vectors: int, borders: Pair, epilogue: Epilogue, at_end: bool
+) -> None:
+    """`convolutions` are as wide as one example needs them; a panel is narrow."""
+    height, width = convolution.size
+    narrow = replace(convolution, size=(height, min(width, max(convolution.window.reach[1] + 7, 1))))
+    call = Call.of(narrow, vectors * target.lanes, epilogue)
+    call.check(on_panels(target, Fences(at_end), call, borders))
+
+
+@settings(max_examples=100, deadline=None)
+@given(convolution=convolutions(), gap=st.integers(0, 5), epilogue=epilogues, at_end=st.booleans())
+@pytest.mark.parametrize("pack", [pack_rows, pack_all])
+def test_one_example_equals_float64(
+    target: Target, pack: PackPicture, convolution: Convolution, gap: int, epilogue: Epilogue, at_end: bool
+) -> None:
+    call = Call.of(convolution, 1, epilogue)
+    call.check(on_a_picture(target, Fences(at_end), call, pack, gap))
+
+
+def any_packing(target: Target, call: Call, pack: PackPicture, size: Pair | None = None) -> np.ndarray:
+    fences = Fences(at_end=True)
+    if pack is pack_panel:
+        return on_panels(target, fences, call, size=size)
+    return on_a_picture(target, fences, call, pack, size=size)
+
+
+def dense(window: Window, size: Pair, block: int, channels: int = 6, groups: int = 1) -> Convolution:
+    keep = np.ones((channels, channels // groups, *window.kernel), dtype=bool)
+    return Convolution(window, size, groups, keep, block, True, np.random.default_rng(0))
+
+
+PACKINGS = [pack_panel, pack_rows, pack_all]
+SAME = Window((3, 3), padding=(1, 1))
+POOLED = replace(SAME, pool=2)
+
+
+@pytest.mark.parametrize("pack", PACKINGS)
+@pytest.mark.parametrize(
+    "convolution",
+    [
+        dense(SAME, (32, 32), 6),
+        dense(SAME, (32, 32), 4),
+        dense(POOLED, (32, 32), 6),
+        dense(POOLED, (32, 32), 4),
+        dense(Window((5, 5), pool=2), (28, 28), 1, channels=2),
+        dense(SAME, (16, 64), 1, groups=6),
+        dense(Window((1, 1), stride=(2, 2)), (16, 16), 4),
+        dense(Window((3, 3), (2, 2), (1, 1)), (32, 32), 3, groups=2),
+        dense(Window((7, 7), (2, 2), (3, 3)), (33, 47), 2, channels=2),
+    ],
+    ids=lambda own: f"{own.window.kernel}{own.window.pool}-{own.size}-{own.block}-{own.groups}",
+)
+def test_convolutions_as_networks_have_them(target: Target, pack: PackPicture, convolution: Convolution) -> None:
+    """Whole numbers: every sum is exact. Among the pictures some whose rows are whole vectors, and whole kilobytes."""
+    call = Call.of(convolution, target.lanes if pack is pack_panel else 1, Epilogue.RELU)
+    call.check(any_packing(target, call, pack))
+
+
+@pytest.mark.parametrize("pack", PACKINGS)
+def test_part_of_the_outputs(target: Target, pack: PackPicture) -> None:
+    """Fewer than the window makes, as before a pool that leaves out the last row and column."""
+    call = Call.of(dense(SAME, (9, 19), 4), target.lanes if pack is pack_panel else 1, Epilogue.ADD)
+    assert np.array_equal(any_packing(target, call, pack, (8, 18)), call.exact()[:, :, :8, :18])
+
+
+@pytest.mark.parametrize("pack", PACKINGS)
+@pytest.mark.parametrize("block", [6, 4])
+@pytest.mark.parametrize("pool", [1, 2])
+def test_a_number_that_is_none_is_not_hidden(target: Target, pack: PackPicture, block: int, pool: int) -> None:
+    """Neither by a pool nor by ReLU, and it stays where it is seen: the same outputs are NaN as in torch."""
+    call = Call.of(dense(Window((3, 3), padding=(1, 1), pool=pool), (9, 11), block), 1, Epilogue.RELU)
+    x = np.repeat(call.x, target.lanes, 0) if pack is pack_panel else call.x
+    x[:, 4, 3, 5] = np.nan
+    call = replace(call, x=x, added=np.repeat(call.added, len(x), 0))
+    exact = call.exact()
+    assert 0 < np.isnan(exact).mean() < 0.5
+    assert np.array_equal(any_packing(target, call, pack), exact, equal_nan=True)
+
+
+@pytest.mark.parametrize("count", range(1, 14))
+def test_tiles_go_through_every_vector(count: int) -> None:
+    """Each once, but for the last tile, which may repeat its last."""
+    own, result = Panel(1, 1, count, 0, 8), Panel(1, 1, count, 0, 8)
+    tiles = pack_panel(np.ones((1, 1, 1, 1), dtype=bool), 1, Window((1, 1)), own, result, 8, 1).tiles
+    places = tiles.origins.reshape(-1)
+    assert np.array_equal(places, tiles.goals.reshape(-1))
+    assert np.array_equal(places[:count], np.arange(count) * 8)
+    assert (places[count:] == places[count - 1]).all()
+    assert len(places) - count < tiles.vectors <= TILES
+
+
+def refused(
+    keep: np.ndarray, pack: PackPicture, match: str, groups: int = 1, block: int = 1, window: Window = SAME
+) -> None:
+    """A mask for six channels of 16 × 16."""
+    own, result = picture(6, 16, 16, 8), picture(len(keep) if keep.ndim else 1, *window.outputs(16, 16), 8)
+    layouts: tuple[Panel | Picture, Panel | Picture] = own, result
+    if pack is pack_panel:
+        layouts = Panel(6, 16, 16, 1, 8), Panel(result.channels, result.height, result.width, 0, 8)
+    with pytest.raises(KernelError, match=match):
+        pack(keep, groups, window, *layouts, 8, block)
+
+
+@pytest.mark.parametrize("pack", PACKINGS)
+@pytest.mark.parametrize(
+    "keep",
+    [
+        np.ones((4, 6, 3), bool),
+        np.ones((4, 54), bool),
+        np.ones((4, 6, 3, 3, 1), bool),
+        np.ones((4, 6, 3, 3), np.float32),
+        np.ones((4, 6, 3, 3), np.uint8),
+        np.ones((0, 6, 3, 3), bool),
+    ],
+    ids=lambda keep: f"{keep.dtype}{keep.shape}",
+)
+def test_what_is_no_mask_is_refused_by_name(pack: PackPicture, keep: np.ndarray) -> None:
+    refused(keep, pack, f"four axes of booleans, not {keep.dtype}")
+
+
+@pytest.mark.parametrize("pack", PACKINGS)
+@pytest.mark.parametrize(
+    ("shape", "groups"),
+    [((4, 5, 3, 3), 1), ((4, 6, 3, 3), 2), ((4, 2, 3, 3), 3), ((4, 3, 3, 3), 1), ((4, 6, 3, 2), 1), ((4, 6, 5, 5), 1)],
+)
+def test_a_mask_that_does_not_fit_is_refused(pack: PackPicture, shape: tuple[int, ...], groups: int) -> None:
+    """Other channels, groups that do not share them, a window of another size."""
+    refused(np.ones(shape, bool), pack, "does not fit", groups)
+
+
+@pytest.mark.parametrize("pack", PACKINGS)
+@pytest.mark.parametrize("groups", [0, -1])
+def test_groups_that_are_none_are_refused(pack: PackPicture, groups: int) -> None:
+    refused(np.ones((4, 6, 3, 3), bool), pack, "does not fit", groups)
+
+
+@pytest.mark.parametrize("pack", PACKINGS)
+@pytest.mark.parametrize("block", [0, -1, MOST_COLUMNS])
+def test_a_block_that_is_none_is_refused(pack: PackPicture, block: int) -> None:
+    refused(np.ones((4, 6, 3, 3), bool), pack, f"more than {MOST_COLUMNS}", block=block)
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_the_last_column_that_sixteen_bits_count(target: Target, block: int) -> None:
+    """Two channels of exactly half of what a block may have."""
+    own, result = Panel(2, 128, 256, 0, target.lanes), Panel(1, 1, 1, 0, target.lanes)
+    assert most_channels(own.rows * own.columns) == 2
+    keep = np.zeros((1, 2, 128, 256), dtype=bool)
+    keep[0, :, 0, 0] = keep[0, :, -1, -1] = True
+    packed = pack_panel(keep, 1, Window((128, 256)), own, result, target.lanes, block)
+    assert packed.pattern.blocks[-1].columns[-1] == block * 32768 - 1
+    x = np.zeros((2, 128, 256, target.lanes), np.float32)
+    x[0, 0, 0], x[0, -1, -1], x[1, 0, 0], x[1, -1, -1] = 1, 10, 100, 1000
+    convolution = Convolution(Window((128, 256)), (128, 256), 1, keep, block, True, np.random.default_rng(0))
+    call = Call(convolution, Epilogue.NONE, keep.astype(np.float32), np.zeros(1, np.float32), x, x)
+    fences = Fences(at_end=True)
+    y = fences.room(result.size)
+    Runner(target, fences, call, packed, own, result).run(fences.given(x), 0, y, None)
+    assert (y == 1111).all()
+    with pytest.raises(KernelError, match="3 channels"):
+        pack_panel(keep, 1, Window((128, 256)), own, result, target.lanes, 3)
+
+
+def test_a_border_smaller_than_the_padding_is_refused() -> None:
+    keep = np.ones((1, 1, 3, 3), dtype=bool)
+    for padding in ((1, 0), (0, 1), (2, 1)):
+        own, window = Panel(1, 8, 8, max(padding) - 1, 8), Window((3, 3), padding=padding)
+        with pytest.raises(KernelError, match=f"border of {own.border} is less"):
+            pack_panel(keep, 1, window, own, Panel(1, *window.outputs(8, 8), 0, 8), 8, 1)
+
+
+def test_rows_that_are_no_whole_vectors_are_refused() -> None:
+    own = picture(1, 8, 12, 8)
+    with pytest.raises(KernelError, match="rows of 12 floats are not whole vectors of 8"):
+        pack_rows(np.ones((1, 1, 3, 3), dtype=bool), 1, SAME, own, own, 8, 1)
+
+
+@pytest.mark.parametrize("pack", PACKINGS)
+@pytest.mark.parametrize("shape", [(4, 17, 16), (4, 16, 17), (3, 16, 16), (4, 0, 16)])
+def test_outputs_that_a_window_does_not_make_are_refused(pack: PackPicture, shape: tuple[int, int, int]) -> None:
+    """More than there are, which would be read beyond the inputs, and less room than for all channels."""
+    own, result = picture(6, 16, 16, 8), result_picture(shape[0], shape[1:], 8, whole_rows=True)
+    layouts: tuple[Panel | Picture, Panel | Picture] = own, result
+    if pack is pack_panel:
+        layouts = Panel(6, 16, 16, 1, 8), Panel(*shape, 0, 8)
+    with pytest.raises(KernelError, match="are not those of 4 channels, 16 × 16"):
+        pack(np.ones((4, 6, 3, 3), bool), 1, SAME, *layouts, 8, 1)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(8, 16), (12, 12)])
+def test_panels_that_are_no_whole_vectors_are_refused(inputs: int, outputs: int) -> None:
+    own, result = Panel(1, 8, 8, 1, inputs), Panel(1, 8, 8, 0, outputs)
+    with pytest.raises(KernelError, match=f"{inputs} and {outputs} examples are not whole vectors of 8"):
+        pack_panel(np.ones((1, 1, 3, 3), dtype=bool), 1, SAME, own, result, 8, 1)
+
+
+@pytest.mark.parametrize(("pitch", "plane"), [(8, 68), (9, 72)])
+def test_planes_that_are_no_whole_vectors_are_refused(pitch: int, plane: int) -> None:
+    own, result = picture(1, 8, 8, 8), Picture(1, 8, 8, pitch, plane)
+    with pytest.raises(KernelError, match=f"a plane of {plane} floats, {pitch} a row"):
+        pack_all(np.ones((1, 1, 3, 3), dtype=bool), 1, SAME, own, result, 8, 1)
+
+
+@pytest.mark.parametrize("pack", PACKINGS)
+def test_a_larger_pool_is_refused(pack: PackPicture) -> None:
+    refused(np.ones((4, 6, 3, 3), bool), pack, "9 positions are more than", window=replace(SAME, pool=3))

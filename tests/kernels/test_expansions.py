@@ -1,0 +1,124 @@
+"""Copies of pictures in which windows are whole vectors: what torch's `unfold` has, and the fill everywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from fenced_arrays import Fences, address
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_windows import laid_out, result_picture, sizes, windows, with_gaps
+from torch.nn import functional
+
+from tombola.kernels.compiler import compiled
+from tombola.kernels.expansions import Expansion, all_windows, expand, rows_seen, shifted_rows
+from tombola.kernels.target import Target
+from tombola.kernels.windows import Picture, Window, picture
+
+FILLS = [0.0, -np.inf]
+
+
+def examples(own: Picture) -> np.ndarray:
+    """No two numbers are equal, none is 0."""
+    shape = own.channels, own.height, own.width
+    return np.arange(1, np.prod(shape) + 1, dtype=np.float32).reshape(shape)
+
+
+def expanded(target: Target, fences: Fences, own: Picture, expansion: Expansion, fill: float) -> np.ndarray:
+    """(channels, floats of a copy). All that may be read of the picture's surroundings is `slack` floats of NaN."""
+    x = fences.given(laid_out(examples(own), own, expansion.slack))
+    sources, inside = fences.given(expansion.sources), fences.given(expansion.inside)
+    y = fences.room((own.channels, expansion.size))
+    compiled(expand(expansion.piece, expansion.step, fill), target).call(
+        own.channels, address(x, expansion.slack), own.plane, address(y), expansion.size, len(sources),
+        address(sources), address(inside),
+    )  # fmt: skip
+    fences.check()
+    return y
+
+
+def unfolded(own: Picture, window: Window, kernel: tuple[int, int], step: tuple[int, int], fill: float) -> np.ndarray:
+    """(channels, positions of the kernel, rows, columns) of the bordered picture."""
+    down, across = window.padding
+    x = functional.pad(torch.from_numpy(examples(own)), (across, across, down, down), value=fill)
+    columns = functional.unfold(x[None], kernel, stride=step)
+    rows = (x.shape[1] - kernel[0]) // step[0] + 1
+    return columns.reshape(own.channels, kernel[0] * kernel[1], rows, -1).numpy()
+
+
+def assert_copies(found: np.ndarray, expected: np.ndarray, fill: float) -> None:
+    """`found` (..., rows, columns) begins with `expected` and has nothing but the fill behind."""
+    rows, columns = expected.shape[2:]
+    assert np.array_equal(found[:, :, :rows, :columns], expected)
+    assert (found[:, :, rows:] == fill).all()
+    assert (found[:, :, :, columns:] == fill).all()
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    window=windows,
+    data=st.data(),
+    gap=st.integers(0, 5),
+    whole_rows=st.booleans(),
+    fill=st.sampled_from(FILLS),
+    at_end=st.booleans(),
+)
+def test_all_windows(
+    target: Target, window: Window, data: st.DataObject, gap: int, whole_rows: bool, fill: float, at_end: bool
+) -> None:
+    own = with_gaps(picture(2, *data.draw(sizes(window)), target.lanes), gap)
+    result = result_picture(1, window.outputs(own.height, own.width), target.lanes, whole_rows)
+    found = expanded(target, Fences(at_end), own, all_windows(own, window, result), fill)
+    planes = found.reshape(own.channels, -1, result.plane)
+    rows = result.plane // result.pitch
+    behind = planes[:, :, rows * result.pitch :]  # a plane may end within a row
+    assert (behind == fill).all()
+    planes = planes[:, :, : rows * result.pitch].reshape(*planes.shape[:2], rows, result.pitch)
+    assert_copies(planes, unfolded(own, window, window.reach, window.step, fill), fill)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    window=windows,
+    data=st.data(),
+    gap=st.integers(0, 5),
+    whole_rows=st.booleans(),
+    fill=st.sampled_from(FILLS),
+    at_end=st.booleans(),
+)
+def test_shifted_rows(
+    target: Target, window: Window, data: st.DataObject, gap: int, whole_rows: bool, fill: float, at_end: bool
+) -> None:
+    own = with_gaps(picture(2, *data.draw(sizes(window)), target.lanes), gap)
+    result = result_picture(1, window.outputs(own.height, own.width), target.lanes, whole_rows)
+    found = expanded(target, Fences(at_end), own, shifted_rows(own, window, result), fill)
+    rows, reach = rows_seen(window, result), window.reach[1]
+    expected = unfolded(own, window, (1, reach), (1, window.step[1]), fill)
+    assert_copies(found.reshape(own.channels, reach, rows, result.pitch), expected[:, :, :rows], fill)
+
+
+@pytest.mark.parametrize("expansion_of", [all_windows, shifted_rows])
+@pytest.mark.parametrize("width", [4, 8, 16, 20, 32])
+def test_pieces_are_the_largest_that_rows_are_made_of(
+    expansion_of: Callable[[Picture, Window, Picture], Expansion], width: int
+) -> None:
+    own = picture(1, 3, width, 16)
+    expansion = expansion_of(own, Window((3, 3), padding=(1, 1)), own)
+    assert expansion.piece == {4: 4, 8: 8, 16: 16, 20: 4, 32: 16}[width]
+    assert len(expansion.sources) == len(expansion.inside) == expansion.size // expansion.piece
+
+
+def test_strange_numbers_pass_bit_by_bit(target: Target) -> None:
+    """A copy is no arithmetic."""
+    own = picture(1, 1, 16, target.lanes)
+    expansion = all_windows(own, Window((1, 1)), own)
+    x = np.resize(np.array([np.inf, -np.inf, -0.0, 1e-45], np.float32), own.size)
+    y = np.zeros(expansion.size, np.float32)
+    compiled(expand(expansion.piece, 1, 0.0), target).call(
+        1, address(x), own.plane, address(y), expansion.size, len(expansion.sources),
+        address(expansion.sources), address(expansion.inside),
+    )  # fmt: skip
+    assert y.tobytes() == x.tobytes()
