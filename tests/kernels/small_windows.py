@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from tombola.kernels.windows import Pair, Picture, Window, picture
+from tombola.kernels.windows import Pair, Panel, Picture, Window, picture
 
 NAN = np.float32(np.nan)
 
@@ -122,3 +122,11 @@ def result_picture(channels: int, size: Pair, lanes: int, whole_rows: bool) -> P
         return picture(channels, *size, lanes)
     pitch = -(-size[1] // lanes) * lanes
     return Picture(channels, *size, pitch, size[0] * pitch + lanes)
+
+
+def inner(flat: np.ndarray, panel: Panel, more: Pair = (0, 0)) -> np.ndarray:
+    """The channels, rows, columns and examples of a panel without its border, but with so many rows and columns of it."""
+    planes = flat.reshape(panel.channels, panel.positions, panel.examples)[:, : panel.rows * panel.columns]
+    above, left = panel.border - more[0], panel.border - more[1]
+    every = planes.reshape(panel.channels, panel.rows, panel.columns, panel.examples)
+    return every[:, above : panel.rows - above, left : panel.columns - left]

@@ -11,7 +11,7 @@ from fenced_arrays import Fences, address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_matrices import assert_sums
-from small_windows import NAN, Convolution, convolutions, laid_out, result_picture, seen_in, with_gaps
+from small_windows import NAN, Convolution, convolutions, inner, laid_out, pairs, result_picture, seen_in, with_gaps
 
 from tombola.errors import KernelError
 from tombola.kernels.compiler import Kernel, compiled
@@ -137,35 +137,34 @@ class Runner:
 
 
 def on_panels(
-    target: Target, fences: Fences, call: Call, borders: Pair = (0, 0), size: Pair | None = None
+    target: Target,
+    fences: Fences,
+    call: Call,
+    borders: Pair = (0, 0),
+    spares: Pair = (0, 0),
+    size: Pair | None = None,
 ) -> np.ndarray:
     """The outputs (examples, channels, height, width), with more border than is needed; the examples fill vectors.
 
-    The further border of the inputs is NaN, that of the outputs stays so. `size` is that of less than all outputs.
+    The further border of the inputs is NaN, that of the outputs stays so, and so do spare positions. `size` is that of
+    less than all outputs.
     """
     convolution, window, examples = call.convolution, call.convolution.window, len(call.x)
     height, width = size or convolution.result
-    own = Panel(convolution.inputs, *convolution.size, max(window.padding) + borders[0], examples)
-    result = Panel(convolution.outputs, height, width, borders[1], examples)
+    own = Panel(convolution.inputs, *convolution.size, max(window.padding) + borders[0], examples, spares[0])
+    result = Panel(convolution.outputs, height, width, borders[1], examples, spares[1])
     packed = pack_panel(convolution.keep, convolution.groups, window, own, result, target.lanes, convolution.block)
     assert packed.expansion is None
-    x = np.full((own.channels, own.rows, own.columns, examples), NAN)
+    x, gates = np.full(own.size, NAN), np.full(result.size, NAN)
     inner(x, own, window.padding)[...] = 0
     inner(x, own)[...] = call.x.transpose(1, 2, 3, 0)
-    gates = np.full((result.channels, result.rows, result.columns, examples), NAN)
     inner(gates, result)[...] = call.added[:, :, :height, :width].transpose(1, 2, 3, 0)
-    y = fences.room(gates.shape)
+    y = fences.room(result.size)
     Runner(target, fences, call, packed, own, result).run(fences.given(x), 0, y, gate_of(fences, call, gates))
     found = inner(y, result).transpose(3, 0, 1, 2).copy()
     inner(y, result)[...] = np.nan
     assert np.isnan(y).all(), "the kernel wrote on the border"
     return found
-
-
-def inner(numbers: np.ndarray, panel: Panel, more: Pair = (0, 0)) -> np.ndarray:
-    """A panel's numbers without its border, but with so many rows and columns of it."""
-    above, left = panel.border - more[0], panel.border - more[1]
-    return numbers[:, above : panel.rows - above, left : panel.columns - left]
 
 
 def on_a_picture(
@@ -200,17 +199,24 @@ epilogues = st.sampled_from([Epilogue.NONE, Epilogue.NONE, Epilogue.RELU, Epilog
     convolution=convolutions(),
     vectors=st.integers(1, 3),
     borders=st.tuples(st.integers(0, 1), st.integers(0, 2)),
+    spares=pairs(0, 2),
     epilogue=epilogues,
     at_end=st.booleans(),
 )
 def test_panels_equal_float64(
-    target: Target, convolution: Convolution, vectors: int, borders: Pair, epilogue: Epilogue, at_end: bool
+    target: Target,
+    convolution: Convolution,
+    vectors: int,
+    borders: Pair,
+    spares: Pair,
+    epilogue: Epilogue,
+    at_end: bool,
 ) -> None:
     """`convolutions` are as wide as one example needs them; a panel is narrow."""
     height, width = convolution.size
     narrow = replace(convolution, size=(height, min(width, max(convolution.window.reach[1] + 7, 1))))
     call = Call.of(narrow, vectors * target.lanes, epilogue)
-    call.check(on_panels(target, Fences(at_end), call, borders))
+    call.check(on_panels(target, Fences(at_end), call, borders, spares))
 
 
 @settings(max_examples=100, deadline=None)

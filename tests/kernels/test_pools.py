@@ -9,7 +9,7 @@ from fenced_arrays import Fences, address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_matrices import assert_sums
-from small_windows import NAN, laid_out, pairs, seen_in
+from small_windows import NAN, inner, laid_out, pairs, seen_in
 from torch.nn import functional
 
 from tombola.kernels.compiler import compiled
@@ -165,6 +165,7 @@ def test_pictures_as_torch(
     size=pairs(4, 9),
     vectors=st.integers(1, 2),
     borders=st.tuples(st.integers(0, 1), st.integers(0, 1)),
+    spares=pairs(0, 2),
     count_padding=st.booleans(),
     seed=st.integers(0, 99),
     at_end=st.booleans(),
@@ -176,22 +177,19 @@ def test_panels_as_torch(
     size: Pair,
     vectors: int,
     borders: Pair,
+    spares: Pair,
     count_padding: bool,
     seed: int,
     at_end: bool,
 ) -> None:
     """On a border of what changes nothing, from and to panels with more border than that, which stays as it is."""
     lanes, examples = target.lanes, vectors * target.lanes
-    own = Panel(2, *size, max(window.padding) + borders[0], examples)
-    result = Panel(2, *window.outputs(*size), borders[1], examples)
+    own = Panel(2, *size, max(window.padding) + borders[0], examples, spares[0])
+    result = Panel(2, *window.outputs(*size), borders[1], examples, spares[1])
     numbers = numbers_of(own, examples, seed)
-    x = np.full((2, own.rows, own.columns, examples), NAN)
-    around = [
-        slice(own.border - padding, own.border + extent + padding)
-        for padding, extent in zip(window.padding, size, strict=True)
-    ]
-    x[:, around[0], around[1]] = -np.inf if kind is PoolKind.MAX else 0
-    x[:, own.border : own.border + size[0], own.border : own.border + size[1]] = numbers.transpose(1, 2, 3, 0)
+    x = np.full(own.size, NAN)
+    inner(x, own, window.padding)[...] = -np.inf if kind is PoolKind.MAX else 0
+    inner(x, own)[...] = numbers.transpose(1, 2, 3, 0)
     origins, goals = [], []
     for row in range(result.height):
         for column in range(result.width):
@@ -203,10 +201,8 @@ def test_panels_as_torch(
     scales = np.repeat(shares(window, own, count_padding).reshape(-1), vectors)
     tables = np.array(origins), np.array(goals), scales
     y = pooled(target, Fences(at_end), kind, x.reshape(2, -1), *tables, result.plane)
-    planes = y.reshape(2, result.rows, result.columns, examples)
-    inner = planes[:, result.border : result.rows - result.border, result.border : result.columns - result.border]
-    assert_pools(kind, inner.transpose(3, 0, 1, 2).copy(), numbers, window, count_padding)
-    inner[...] = np.nan
+    assert_pools(kind, inner(y, result).transpose(3, 0, 1, 2).copy(), numbers, window, count_padding)
+    inner(y, result)[...] = np.nan
     assert np.isnan(y).all(), "the kernel wrote on the border"
 
 

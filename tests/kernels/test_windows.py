@@ -78,10 +78,19 @@ def test_features_are_a_compact_picture() -> None:
     assert (own.channels, own.height, own.width, own.size, own.compact) == (7, 1, 1, 7, True)
 
 
-@given(size=pairs(1, 6), border=st.integers(0, 3), vectors=st.integers(1, 3), place=pairs(-3, 8))
-def test_positions_of_panels(size: Pair, border: int, vectors: int, place: Pair) -> None:
-    own = Panel(2, *size, border, 8 * vectors)
+@given(
+    size=pairs(1, 6),
+    border=st.integers(0, 3),
+    vectors=st.integers(1, 3),
+    spare=st.integers(0, 2),
+    place=pairs(-3, 8),
+)
+def test_positions_of_panels(size: Pair, border: int, vectors: int, spare: int, place: Pair) -> None:
+    """Channels follow one another, each with its spare positions at its end."""
+    own = Panel(2, *size, border, 8 * vectors, spare)
     assume(all(-border <= at < extent + border for at, extent in zip(place, size, strict=True)))
-    every = np.arange(own.size).reshape(2, size[0] + 2 * border, size[1] + 2 * border, own.examples)
-    assert every[0, place[0] + border, place[1] + border, 0] == own.at(*place)
-    assert every[1, 0, 0, 0] == own.plane
+    every = np.arange(own.size).reshape(2, -1, own.examples)
+    assert every.shape[1] == own.positions == own.rows * own.columns + spare
+    rows = every[0, : own.rows * own.columns].reshape(size[0] + 2 * border, size[1] + 2 * border, own.examples)
+    assert rows[place[0] + border, place[1] + border, 0] == own.at(*place)
+    assert every[1, 0, 0] == own.plane

@@ -56,7 +56,9 @@ class GraphArrays:
                     packed = pack_panel(keep, node.groups, window, own, result, lanes, choice.block)
                 else:
                     assert isinstance(result, Picture)
-                    pack = pack_rows if choice.kernel is Kernel.SHIFTED_ROWS else pack_all
+                    # Chosen on a machine with shorter vectors, rows may not be whole ones here.
+                    by_rows = choice.kernel is Kernel.SHIFTED_ROWS and result.pitch % lanes == 0
+                    pack = pack_rows if by_rows else pack_all
                     packed = pack(keep, node.groups, window, own, result, lanes, choice.block)
                 weights = self._weight(number).numpy()
                 values = [values_of(weights, block) for block in packed.pattern.blocks]
