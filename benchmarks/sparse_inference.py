@@ -1,10 +1,11 @@
-"""Sparse inference against the best dense engine, on one thread, on masks that `tombola imp` found on MNIST.
+"""Sparse inference against the best dense engine, on one thread, on masks that `tombola imp` found.
 
     python benchmarks/sparse_inference.py runs/lottery-speed-* [--seconds 20] [--json speed.json] > speed.md
     python benchmarks/sparse_inference.py --quick
 
-`make results-speed` makes the runs (configs/speed_*.yaml) and the page. For each network and batch size all engines
-take turns in short blocks within one run, so that a noisy machine disturbs all alike:
+`make results-speed` makes the runs (configs/speed_*.yaml) and the page. What is measured are the cases of the runs that
+are given. For each case and batch size all engines take turns in short blocks within one run, so that a noisy machine
+disturbs all alike:
 
 * dense, float32: torch eager, torch.compile, ONNX Runtime, OpenVINO; the fastest is what ours is compared with;
 * dense, bfloat16: OpenVINO and torch eager, shown beside, since they do not give float32's outputs;
@@ -23,7 +24,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,20 +32,27 @@ import torch
 from torch import Tensor
 
 from dense_engines import EAGER, ENGINES, Call, Engine, job_of, module_calls, require_packages, versions
-from speed_cases import CASES, QUICK, Case, Source, Variant, from_run, quick_source, variants
-from speed_report import Measured, Timing, document
+from speed_cases import BATCHES, CASES, QUICK, Case, Source, Variant, from_run, quick_source, variants
+from speed_report import TYPICAL, Measured, Timing, document
+from tombola.compression.plans import Form
 from tombola.compression.runtime import sparsify
+from tombola.compression.sparse_modules import SparseModel
 from tombola.errors import TombolaError
 from tombola.kernels.target import host
 from tombola.runs.folder import machine
 
-TYPICAL = 0.9
-"""The sparsity of the ticket that the dense engines run."""
 BLOCK = 2e-3
 """Seconds of a block."""
-LEAST_BLOCKS = 15
 UNDISTURBED = 0.9
 """A block's computing time over its time, below which it was disturbed."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A way that is ready to run, and the kernels of ours: (layer, kernel) pairs."""
+
+    calls: list[Call]
+    kernels: list[tuple[str, str]] = field(default_factory=list)
 
 
 class Turns:
@@ -54,38 +62,39 @@ class Turns:
         self.timings: dict[str, Timing] = {}
         self.calls: dict[str, Callable[[], object]] = {}
 
-    def add(self, timing: Timing, prepare: Callable[[], list[Call]], expected: Sequence[Tensor]) -> None:
+    def add(self, timing: Timing, prepare: Callable[[], Prepared], expected: Sequence[Tensor]) -> None:
         """Keeps a way, with its largest error; one that fails is kept with the reason."""
         try:
             with torch.inference_mode():
-                calls = prepare()
-                error = largest_error([call.result() for call in calls], expected)
+                ready = prepare()
+                error = largest_error([call.result() for call in ready.calls], expected)
         except Exception as failure:
             reason = " ".join(str(failure).split())[:160]
             self.timings[timing.way] = replace(timing, failed=f"{type(failure).__name__}: {reason}")
             return
-        self.timings[timing.way] = replace(timing, error=error)
-        turn = itertools.cycle([call.run for call in calls])
+        self.timings[timing.way] = replace(timing, error=error, kernels=ready.kernels)
+        turn = itertools.cycle([call.run for call in ready.calls])
         self.calls[timing.way] = lambda: next(turn)()
 
-    def take(self, seconds: float) -> list[Timing]:
+    def take(self, seconds: float, blocks: int) -> list[Timing]:
         """Every way's timing, the failed ones too, in the order in which they were added."""
         with torch.inference_mode():
-            times = warm_turns(self.calls, seconds)
+            times = warm_turns(self.calls, seconds, blocks)
         return [replace(timing, seconds=times.get(way, [])) for way, timing in self.timings.items()]
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("runs", type=Path, nargs="*", help="run folders of `tombola imp configs/speed_*.yaml`")
-    arguments.add_argument("--batches", type=int, nargs="+", default=[64, 1], help="batch sizes (default: 64 1)")
+    arguments.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="only these batch sizes")
     arguments.add_argument("--seconds", type=float, default=20, help="how long the ways of a case take turns")
     arguments.add_argument("--json", type=Path, help="write every measured block to this file")
     arguments.add_argument("--quick", action="store_true", help="a tiny network, torch eager and ours only")
     options = arguments.parse_args()
     torch.set_num_threads(1)
     if options.quick:
-        results = [measured(QUICK, quick_source(), batch, [EAGER], min(options.seconds, 0.3)) for batch in (8, 1)]
+        seconds = min(options.seconds, 0.3)
+        results = [measured(QUICK, quick_source(), batch, [EAGER], seconds) for batch in QUICK.batches]
     elif options.runs:
         require_packages()
         try:
@@ -104,11 +113,12 @@ def measured_runs(roots: Sequence[Path], batches: Sequence[int], seconds: float)
     sources = dict(from_run(root) for root in roots)
     if len(sources) < len(roots):
         raise SystemExit("two of the runs have the same name; give the one that is to be measured")
-    known = [case.run for case in CASES]
+    known = list(dict.fromkeys(case.run for case in CASES))
     if odd := sorted(set(sources) - set(known)):
         raise SystemExit(f"no case is measured on a run named {odd[0]}; known: {', '.join(known)}")
     results = []
-    for case, batch in itertools.product([case for case in CASES if case.run in sources], batches):
+    asked = itertools.product((case for case in CASES if case.run in sources), batches)
+    for case, batch in ((case, batch) for case, batch in asked if batch in case.batches):
         print(f"{case.title}, batch {batch} ...", file=sys.stderr, flush=True)
         results.append(measured(case, sources[case.run], batch, ENGINES, seconds))
     return results
@@ -119,25 +129,26 @@ def measured(case: Case, source: Source, batch: int, engines: Sequence[Engine], 
     sparse, typical = Turns(), None
     for variant in variants(case, source, batch):
         timing = Timing(f"ours, {variant.sparsity:.2%}, {variant.mask}", sparsity=variant.sparsity, mask=variant.mask)
-        sparse.add(timing, partial(sparse_calls, variant), outputs(variant))
+        sparse.add(timing, partial(on_kernels, variant), outputs(variant))
         typical = variant if typical is None else min(typical, variant, key=distance)
     with job_of(typical.part, typical.batches) as job:
         dense, expected = Turns(), outputs(typical)
         for engine in engines:
-            dense.add(Timing(engine.name, fp32=engine.fp32), partial(engine.prepare, job), expected)
+            timing = Timing(engine.name, fp32=engine.fp32)
+            dense.add(timing, lambda engine=engine: Prepared(engine.prepare(job)), expected)
         together = Turns()
         for turns in (dense, sparse):
             together.timings |= turns.timings
             together.calls |= turns.calls
-        timings = together.take(seconds)
+        timings = together.take(seconds, case.blocks)
     zeros = float(torch.cat(typical.batches).eq(0).double().mean())
     wanted = dict(case.wanted.get(batch, {}))
     shown = len(dense.timings)
     return Measured(case.title, batch, zeros, wanted, timings[:shown], timings[shown:])
 
 
-def warm_turns(ways: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
-    """Seconds per call of each way, block by block, in turn, every block with warm caches.
+def warm_turns(ways: Mapping[str, Callable[[], object]], seconds: float, least: int) -> dict[str, list[float]]:
+    """Seconds per call of each way, block by block, in turn, every block with warm caches; `least` blocks at least.
 
     The other ways' weights fill the caches between two blocks of one way. Timed cold, dense weights would pay for
     being read again and sparse ones hardly: that would flatter us up to threefold at batch 1. So the first call of a
@@ -146,7 +157,7 @@ def warm_turns(ways: Mapping[str, Callable[[], object]], seconds: float) -> dict
     calls = {way: calls_per_block(call) for way, call in ways.items()}
     times: dict[str, list[float]] = {way: [] for way in ways}
     until = time.perf_counter() + seconds
-    while time.perf_counter() < until or min(map(len, times.values()), default=LEAST_BLOCKS) < LEAST_BLOCKS:
+    while time.perf_counter() < until or min(map(len, times.values()), default=least) < least:
         for way, call in ways.items():
             call()
             times[way].append(block(call, calls[way]) / calls[way])
@@ -170,9 +181,21 @@ def calls_per_block(call: Callable[[], object]) -> int:
     return max(1, round(BLOCK / min(block(call, 1) for _ in range(3))))
 
 
-def sparse_calls(variant: Variant) -> list[Call]:
+def on_kernels(variant: Variant) -> Prepared:
     first = variant.batches[0]
-    return module_calls(sparsify(variant.part, variant.masks, first, batch_sizes=(len(first),)), variant.batches)
+    sparse = sparsify(variant.part, variant.masks, first, batch_sizes=(len(first),))
+    return Prepared(module_calls(sparse, variant.batches), kernels_of(sparse))
+
+
+def kernels_of(sparse: SparseModel) -> list[tuple[str, str]]:
+    """Every layer with what it runs on, for the one batch size for which kernels were chosen."""
+    chosen = []
+    for chain in sparse.chains:
+        (plan,) = chain.plans
+        on_torch = plan.form == Form.TORCH
+        for layer, choice in zip(chain.chain.layers, plan.choices, strict=True):
+            chosen.append((layer.name, "torch" if on_torch else str(choice)))
+    return chosen + [(name, "torch") for name in sparse.unsupported]
 
 
 def distance(variant: Variant) -> tuple[float, bool]:

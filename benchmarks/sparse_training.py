@@ -30,9 +30,10 @@ from tombola.runs.folder import machine
 from tombola.training import Recipe
 from tombola.training.fit import Training
 from tombola.training.sparse.crossover import CROSSOVER
-from tombola.training.sparse.layers import DenseLayer, Layer, SparseLayer
+from tombola.training.sparse.layer import Layer
+from tombola.training.sparse.layers import DenseLayer, SparseLayer
 from tombola.training.sparse.live import Live
-from tombola.training.sparse.operations import Sequence
+from tombola.training.sparse.operations import Operations
 from training_step import STEPS_PER_BLOCK, interleaved
 
 DENSITIES = (0.8, 0.64, 0.5, 0.35, 0.2, 0.1, 0.05, 0.02, 0.01)
@@ -142,15 +143,15 @@ def layer_row(shape: tuple[int, int], blocks: int, densities: tuple[float, ...])
 
 def layer_step(layer: Layer) -> Callable[[], None]:
     """All products of a layer in a step."""
-    live = Live(layer.count + layer.linear.out_features)
+    live = Live(layer.count + layer.module.out_features)
     layer.attach(live)
     layer.read()
-    x, delta_below = (torch.rand(layer.linear.in_features, WIDTH) for _ in range(2))
-    y, delta = (torch.rand(layer.linear.out_features, WIDTH) for _ in range(2))
+    x, delta_below = (torch.rand(layer.module.in_features, WIDTH) for _ in range(2))
+    y, delta = (torch.rand(layer.module.out_features, WIDTH) for _ in range(2))
     operations = [*layer.forward(x, y), *layer.backward(delta, x)]
-    if layer.linear.in_features != SHAPES[0][0]:
+    if layer.module.in_features != SHAPES[0][0]:
         operations += layer.below(delta, x, delta_below)
-    sequence = Sequence(operations)
+    sequence = Operations(operations)
     return lambda: sequence(0, 0, 0)
 
 

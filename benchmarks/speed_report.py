@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,10 @@ TOLERANCE = 1e-5
 LEAST_OF_DENSE = 0.95
 """The least that ours may reach of our own dense path, at every sparsity."""
 OWN_DENSE = "torch eager"
+TYPICAL = 0.9
+"""The sparsity whose ticket the dense engines run, and whose kernels are shown where nothing is wanted of another."""
+NEAR = 0.003
+"""Sparsities closer together than this are one: counts of weights are whole."""
 INTERPOLATED_GAP = 0.25
 """Between sparsities further apart than this no crossover is interpolated."""
 
@@ -21,7 +26,8 @@ INTERPOLATED_GAP = 0.25
 class Timing:
     """One way's seconds per call, block by block, and its largest error, relative to the largest output.
 
-    `failed` says why there are none. `sparsity` and `mask` (found, random, none) are those of a sparse network.
+    `failed` says why there are none. `sparsity` and `mask` (found, random, none) are those of a sparse network,
+    `kernels` its layers and what they run on.
     """
 
     way: str
@@ -31,6 +37,7 @@ class Timing:
     error: float | None = None
     failed: str | None = None
     seconds: list[float] = field(default_factory=list)
+    kernels: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def median(self) -> float:
@@ -67,16 +74,24 @@ class Measured:
 
     def wanted_at(self, timing: Timing) -> float | None:
         """The speed-up that is wanted of the found mask of this sparsity."""
-        near = [wanted for sparsity, wanted in self.wanted.items() if abs(sparsity - (timing.sparsity or 0)) < 0.003]
+        near = [wanted for sparsity, wanted in self.wanted.items() if abs(sparsity - (timing.sparsity or 0)) < NEAR]
         return near[0] if near and timing.mask == "found" else None
+
+    def speed_up(self, timing: Timing) -> float | None:
+        """Over the best dense engine; None where one of both was not measured."""
+        return self.best.median / timing.median if self.best and timing.seconds else None
+
+    def random_beside(self, timing: Timing) -> Timing | None:
+        """The random mask that keeps as many weights in each layer as a found one."""
+        near = [t for t in self.sparse if t.mask == "random" and abs((t.sparsity or 0) - (timing.sparsity or 0)) < NEAR]
+        return near[0] if near else None
 
     def curve(self) -> list[tuple[float, float]]:
         """Sparsity and speed-up over the best engine, ascending; of two masks the found one."""
-        best = self.best
         points: dict[float, float] = {}
         for timing in sorted(self.sparse, key=lambda t: t.mask != "random"):
-            if best and timing.seconds:
-                points[round(timing.sparsity or 0, 3)] = best.median / timing.median
+            if (ratio := self.speed_up(timing)) is not None:
+                points[round(timing.sparsity or 0, 3)] = ratio
         return sorted(points.items())
 
 
@@ -92,22 +107,25 @@ def document(results: Sequence[Measured], machine: str) -> str:
         "medians over the blocks, with quartiles. A block begins with warm caches, and is measured again when another "
         "process had the core meanwhile. Speed-up is the best dense float32 engine's median over ours, with the "
         "quartiles of the blocks' ratios. Errors are the largest, relative to the largest output of torch in float32; "
-        f"a float32 engine above {TOLERANCE:g} does not count. Masks were found by `tombola imp` on MNIST, or drawn at "
-        "random with as many weights in each layer. Inputs are MNIST test images, or what the trained layers before "
-        "the measured part make of them; at batch 1 it is another image each call.",
+        f"a float32 engine above {TOLERANCE:g} does not count. Masks were found by `tombola imp` on MNIST and CIFAR-10 "
+        "(configs/speed_*.yaml; `uniform`: every layer has the sparsity of the whole), or drawn at random with as many "
+        "weights in each layer. Inputs are test images, or what the trained layers before the measured part make of "
+        "them; at batch 1 it is another image each call.",
         *outcome(results),
     ]
     for result in results:
         parts += [f"### {result.title}, batch {result.batch}", f"{result.zeros:.0%} of the inputs are 0."]
-        parts += [dense_table(result).to_markdown(), sparse_table(result).to_markdown()]
+        parts += [dense_table(result).to_markdown(), sparse_table(result).to_markdown(), *kernels(result)]
     return "\n\n".join([*parts, f"Made by `make results-speed`. {machine}."])
 
 
 def outcome(results: Sequence[Measured]) -> list[str]:
-    """The wanted ratios counted, the least of our dense path, and where dense engines win."""
+    """What was wanted and reached, the least of our dense path, and where dense engines win."""
     wanted = [(result, t, w) for result in results for t in result.sparse if (w := result.wanted_at(t)) is not None]
-    reached = sum(bool(r.best and t.seconds and t.exact and r.best.median / t.median >= w) for r, t, w in wanted)
-    lines = [f"Of {len(wanted)} wanted speed-ups {reached} were reached."] if wanted else []
+    lines = []
+    if wanted:
+        reached = sum(reaches(result, timing, least) for result, timing, least in wanted)
+        lines = [f"Of {len(wanted)} wanted speed-ups {reached} were reached.", wanted_table(wanted).to_markdown()]
     kept = [
         (r.own_dense.median / t.median, r, t) for r in results for t in r.sparse if t.seconds and r.own_dense.seconds
     ]
@@ -121,8 +139,62 @@ def outcome(results: Sequence[Measured]) -> list[str]:
     wrong = [f"{t.way} ({r.title}, batch {r.batch})" for r in results for t in r.sparse if t.seconds and not t.exact]
     if wrong:
         lines.append(f"**Outputs differ by more than {TOLERANCE:g}: {', '.join(wrong)}.**")
+    lines.append("Where ours is faster than the best dense engine:")
     lines.append("\n".join(f"* {r.title}, batch {r.batch}: {crossover(r.curve())}." for r in results))
     return lines
+
+
+def reaches(result: Measured, timing: Timing, wanted: float) -> bool:
+    """Whether what was wanted was reached, with the outputs that torch gives."""
+    ratio = result.speed_up(timing)
+    return ratio is not None and timing.exact and ratio >= wanted
+
+
+def wanted_table(wanted: Sequence[tuple[Measured, Timing, float]]) -> Table:
+    """All that was wanted, in one place."""
+    columns = ("Case", "Batch", "Sparsity", "Best dense engine, µs", "Ours, µs", "Speed-up", "Wanted", "Random mask")
+    rows = []
+    for result, timing, least in wanted:
+        other, best = result.random_beside(timing), result.best
+        said = "reached" if reaches(result, timing, least) else "**NOT reached**"
+        rows.append(
+            (
+                result.title,
+                str(result.batch),
+                f"{timing.sparsity:.1%}",
+                f"{best.way} {microseconds(best.median)}" if best else "",
+                microseconds(timing.median) if timing.seconds else "",
+                times(result, timing),
+                f"at least {least:g}: {said}",
+                times(result, other) if other else "",
+            )
+        )
+    return Table(columns, rows)
+
+
+def times(result: Measured, timing: Timing) -> str:
+    """The speed-up, nothing where there is none."""
+    ratio = result.speed_up(timing)
+    return "" if ratio is None else f"{ratio:.2f}"
+
+
+def kernels(result: Measured) -> list[str]:
+    """What each layer runs on where something is wanted of the found mask, or else near 90 %."""
+    found = [timing for timing in result.sparse if timing.mask == "found" and timing.kernels]
+    shown = [timing for timing in found if result.wanted_at(timing) is not None]
+    if not shown and found:
+        shown = [min(found, key=lambda timing: abs((timing.sparsity or 0) - TYPICAL))]
+    lines = [f"* Kernels chosen at {timing.sparsity:.1%}: {in_short(timing.kernels)}." for timing in shown]
+    return ["\n".join(lines)] if lines else []
+
+
+def in_short(chosen: Sequence[tuple[str, str]]) -> str:
+    """Layers and their kernels; neighbours of one kernel together, sizes of blocks left out."""
+    parts = []
+    for kernel, group in itertools.groupby(chosen, key=lambda pair: pair[1].split(" by ")[0]):
+        names = [name for name, _ in group]
+        parts.append(f"{names[0]} to {names[-1]}: {kernel}" if len(names) > 1 else f"{names[0]}: {kernel}")
+    return ", ".join(parts)
 
 
 def crossover(curve: Sequence[tuple[float, float]]) -> str:
@@ -134,11 +206,15 @@ def crossover(curve: Sequence[tuple[float, float]]) -> str:
         return f"faster than the best dense engine at every sparsity measured, from {curve[0][0]:.0%} on"
     if slower[-1] == len(curve) - 1:
         return f"the best dense engine wins at {curve[-1][0]:.0%}, the highest sparsity measured"
-    (low, below), (high, above) = curve[slower[-1]], curve[slower[-1] + 1]
+    (low, _), (high, _) = around = curve[slower[-1]], curve[slower[-1] + 1]
     said = f"the best dense engine wins up to {low:.0%}, ours from {high:.0%} on"
-    if high - low > INTERPOLATED_GAP:
-        return said
-    return f"{said}; the crossover is at about {low + (1 - below) / (above - below) * (high - low):.0%}"
+    return said if high - low > INTERPOLATED_GAP else f"{said}; the crossover is at about {break_even(*around):.0%}"
+
+
+def break_even(before: tuple[float, float], behind: tuple[float, float]) -> float:
+    """The sparsity at which both are as fast, on a line between two points (sparsity, speed-up)."""
+    (low, below), (high, above) = before, behind
+    return low + (1 - below) / (above - below) * (high - low)
 
 
 def dense_table(result: Measured) -> Table:
@@ -167,8 +243,7 @@ def sparse_row(result: Measured, timing: Timing) -> list[str]:
     wanted, best = result.wanted_at(timing), result.best
     said = ""
     if wanted is not None:
-        reached = best is not None and best.median / timing.median >= wanted
-        said = f"at least {wanted:g}: {'reached' if reached else '**NOT reached**'}"
+        said = f"at least {wanted:g}: {'reached' if reaches(result, timing, wanted) else '**NOT reached**'}"
     own = result.own_dense.median / timing.median
     bf16 = f"{result.best_bf16.median / timing.median:.2f}" if result.best_bf16 else ""
     return [

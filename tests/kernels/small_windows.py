@@ -78,8 +78,10 @@ class Convolution:
     def exact(self, x: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """Of examples (examples, channels, height, width), in float64."""
         window = self.window
-        numbers = (torch.from_numpy(array).double() for array in (x, weights, bias))
-        found = functional.conv2d(*numbers, window.stride, window.padding, window.dilation, self.groups)
+        inputs, kernels, constants = (torch.from_numpy(array).double() for array in (x, weights, bias))
+        found = functional.conv2d(
+            inputs, kernels, constants, window.stride, window.padding, window.dilation, self.groups
+        )
         return functional.max_pool2d(found, window.pool).numpy()
 
 
@@ -125,7 +127,7 @@ def result_picture(channels: int, size: Pair, lanes: int, whole_rows: bool) -> P
 
 
 def inner(flat: np.ndarray, panel: Panel, more: Pair = (0, 0)) -> np.ndarray:
-    """The channels, rows, columns and examples of a panel without its border, but with so many rows and columns of it."""
+    """Channels, rows, columns and examples of a panel without its border, but with so many rows and columns of it."""
     planes = flat.reshape(panel.channels, panel.positions, panel.examples)[:, : panel.rows * panel.columns]
     above, left = panel.border - more[0], panel.border - more[1]
     every = planes.reshape(panel.channels, panel.rows, panel.columns, panel.examples)

@@ -76,8 +76,8 @@ def test_all_windows(
     rows = result.plane // result.pitch
     behind = planes[:, :, rows * result.pitch :]  # a plane may end within a row
     assert (behind == fill).all()
-    planes = planes[:, :, : rows * result.pitch].reshape(*planes.shape[:2], rows, result.pitch)
-    assert_copies(planes, unfolded(own, window, window.reach, window.step, fill), fill)
+    grid = planes[:, :, : rows * result.pitch].reshape(*planes.shape[:2], rows, result.pitch)
+    assert_copies(grid, unfolded(own, window, window.reach, window.step, fill), fill)
 
 
 @settings(max_examples=80, deadline=None)

@@ -151,8 +151,9 @@ def test_combine(
         channels, count, address(x), address(y), stride, address(factors), address(constants), beside
     )
     fences.check()
-    exact = first * np.float64(scale)[:, None] + shift[:, None]
-    sizes = np.abs(first) * np.abs(np.float64(scale))[:, None] + np.abs(shift)[:, None]
+    factor = scale.astype(np.float64)[:, None]
+    exact = first * factor + shift[:, None]
+    sizes = np.abs(first) * np.abs(factor) + np.abs(shift)[:, None]
     if add:
         exact, sizes = exact + second, sizes + np.abs(second)
     found = np.lib.stride_tricks.as_strided(y, (channels, count), (4 * stride, 4))

@@ -84,7 +84,8 @@ def test_vectors_that_lie_anywhere(
         exact, sizes = (numbers.astype(np.float64).sum(2) * factors for numbers in (seen, np.abs(seen)))
         strange_ones = ~np.isfinite(exact)
         assert np.array_equal(found[strange_ones], exact[strange_ones].astype(np.float32), equal_nan=True)
-        assert_sums(*(np.where(strange_ones, 0, numbers) for numbers in (found, exact, sizes)), taps)
+        inside, total, size = (np.where(strange_ones, 0, numbers) for numbers in (found, exact, sizes))
+        assert_sums(inside, total, size, taps)
     y[:, places] = np.nan
     assert np.isnan(y).all(), "the kernel wrote between its vectors"
 
@@ -114,8 +115,8 @@ def shares(window: Window, own: Picture | Panel, count_padding: bool) -> np.ndar
     if count_padding:
         return np.full(window.outputs(own.height, own.width), 1 / np.prod(window.kernel))
     ones = torch.ones(1, 1, own.height, own.width)
-    counts = functional.avg_pool2d(ones, window.kernel, window.stride, window.padding) * np.prod(window.kernel)
-    return 1 / counts[0, 0].numpy().round()
+    means = functional.avg_pool2d(ones, window.kernel, window.stride, window.padding)[0, 0].numpy()
+    return 1 / (means * np.prod(window.kernel)).round()
 
 
 def assert_pools(kind: PoolKind, found: np.ndarray, x: np.ndarray, window: Window, count_padding: bool) -> None:

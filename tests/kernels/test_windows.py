@@ -36,7 +36,7 @@ def test_outputs_see_what_those_of_torch_see(window: Window, data: st.DataObject
     rows, columns = window.outputs(*size)
     bordered = [extent + 2 * padding for extent, padding in zip(size, window.padding, strict=True)]
 
-    def seen(weights: torch.Tensor, row: int, column: int) -> np.ndarray:
+    def seen(weights: torch.Tensor, row: int, column: int) -> tuple[np.ndarray, ...]:
         x = torch.zeros(1, 1, *bordered, requires_grad=True)
         y = functional.conv2d(x, weights, None, window.stride, 0, window.dilation)
         functional.avg_pool2d(y, window.pool)[0, 0, row, column].backward()

@@ -715,11 +715,11 @@ class TestKilledAndContinued:
 def test_an_engine_that_cannot_train_the_network_leaves_no_folder(tmp_path: Path) -> None:
     """Before anything is written: nothing could go on from it."""
     config = TrainConfig(
-        name="conv",
+        name="residual",
         data={"name": "digits", "validation": 250},
-        model={"architecture": "conv2", "widths": [2, 2, 4, 4]},
+        model={"architecture": "resnet20", "widths": [2, 2, 2]},
         training={"length": "5it", "evaluate_every": "5it", "engine": "sparse"},
     )
-    with pytest.raises(TrainingError, match="needs a chain of Linear and ReLU layers"):
+    with pytest.raises(TrainingError, match="needs a ReLU right after conv_1, not BatchNorm2d"):
         train(config, tmp_path, None, lambda *_: None)
     assert not list(tmp_path.glob("*/manifest.json"))

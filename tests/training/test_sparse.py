@@ -9,17 +9,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sparse_steps import (
+    OPTIMIZER_RECIPES,
+    engine_gradients,
+    exact_gradients,
+    kill_at,
+    random_masks,
+    recipe,
+    sparse_engine,
+)
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tombola.data import DataConfig, DataSet, Examples, load_data
 from tombola.errors import KernelError, StorageError, TrainingError
 from tombola.kernels.target import avx2, host
 from tombola.models import ModelSpec, build
 from tombola.models.tensors import content_sha256, load_tensors
-from tombola.pruning import Mask, Masks, prune
-from tombola.training import Recipe, fit
+from tombola.pruning import Masks, prune
 from tombola.training import engine as engines
+from tombola.training import fit
 from tombola.training.batches import Batches
 from tombola.training.engine import make_engine
 from tombola.training.evolution import Gradual
@@ -32,13 +40,6 @@ from tombola.training.sparse.engine import SparseEngine
 from tombola.training.sparse.live import Live
 from tombola.training.sparse.updates import make_update
 
-OPTIMIZER_RECIPES = [
-    {"optimizer": "sgd", "learning_rate": 0.1},
-    {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 1e-4},
-    {"optimizer": "adam", "weight_decay": 1e-3},
-    {"optimizer": "adamw", "weight_decay": 1e-2},
-]
-
 
 @pytest.fixture(scope="module")
 def digits() -> DataSet:
@@ -50,53 +51,12 @@ def lenet(data: DataSet) -> nn.Module:
     return build(ModelSpec(input_shape=shape, classes=10, seed=7, initialisation="glorot-normal"))
 
 
-def recipe(**changes: object) -> Recipe:
-    return Recipe(**{"length": "60it", "evaluate_every": "10it", "learning_rate": 1.2e-3, **changes})
-
-
 def chain(widths: list[int], seed: int) -> nn.Sequential:
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
-
-
-def random_masks(model: nn.Module, densities: list[float]) -> Masks:
-    """Of the given densities; some layers may keep nothing, some rows certainly do."""
-    weights = {name: p for name, p in model.named_parameters() if p.dim() == 2}
-    drawn = zip(weights.items(), densities, strict=True)
-    return Masks({name: Mask(torch.rand_like(weight) < density) for (name, weight), density in drawn})
-
-
-def sparse_engine(
-    model: nn.Module, masks: Masks, examples: Examples, on_kernels: list[bool], **recipe_: object
-) -> SparseEngine:
-    chosen = recipe(**recipe_)
-    batches = Batches(examples, chosen.batch_size, 3, chosen.augmentation)
-    layers = linear_chain(model)
-    assert layers is not None
-    return SparseEngine(model, layers, on_kernels, batches, chosen, masks)
-
-
-def exact_gradients(model: nn.Module, masks: Masks, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """By autograd in float64, of the masked network; 0 at removed weights."""
-    parameters = {name: p.detach().double().requires_grad_() for name, p in model.named_parameters()}
-    held = {n: p * masks[n].keep if n in masks else p for n, p in parameters.items()}
-    functional.cross_entropy(torch.func.functional_call(model.double(), held, inputs.double()), targets).backward()
-    model.float()
-    return {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
-
-
-def engine_gradients(engine: SparseEngine) -> dict[str, Tensor]:
-    """What the engine computed, laid out like the module's weights."""
-    found = {}
-    for number, layer in enumerate(engine.layers):
-        dense = torch.zeros(layer.linear.weight.numel())
-        dense[layer._places()] = layer.weight_gradients
-        found[f"{2 * number}.weight"] = dense.view_as(layer.linear.weight)
-        found[f"{2 * number}.bias"] = layer.bias_gradients
-    return found
 
 
 class TestGradients:
@@ -124,7 +84,7 @@ class TestGradients:
             engine.write_back()
             exact = exact_gradients(model, masks, *batches.at(iteration))
             engine.gradients(iteration)
-            for name, found in engine_gradients(engine).items():
+            for name, found in engine_gradients(engine, model).items():
                 torch.testing.assert_close(found.double(), exact[name], rtol=2e-5, atol=1e-6)
             engine.update(0.05)
 
@@ -139,7 +99,7 @@ class TestGradients:
             exact = exact_gradients(model, masks, *batches.at(iteration))
             training.engine.gradients(iteration)
             for layer in training.engine.layers:
-                name = next(n for n, p in model.named_parameters() if p is layer.linear.weight)
+                name = next(n for n, p in model.named_parameters() if p is layer.module.weight)
                 kept = exact[name].reshape(-1)[layer._places()]
                 torch.testing.assert_close(layer.weight_gradients.double(), kept, rtol=1e-4, atol=1e-7)
             training.engine.update(1.2e-3)
@@ -204,14 +164,6 @@ def test_updates_are_those_of_the_dense_engine(options: dict) -> None:
         torch.testing.assert_close(live.values, values, rtol=1e-5, atol=2e-6)
 
 
-def kill_at(iteration: int):
-    def stop(evaluation: Evaluation, total: int) -> None:
-        if evaluation.iteration == iteration:
-            raise KeyboardInterrupt
-
-    return stop
-
-
 @pytest.mark.parametrize("options", OPTIMIZER_RECIPES)
 def test_a_killed_sparse_training_ends_bit_identically(options: dict, digits: DataSet, tmp_path: Path) -> None:
     chosen = recipe(engine="sparse", **options)
@@ -263,7 +215,7 @@ class TestChoice:
 
     def test_sparse_is_refused_where_it_cannot_be(self, digits: DataSet) -> None:
         other = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.Tanh(), nn.Linear(30, 10))
-        with pytest.raises(TrainingError, match=r"needs a chain of Linear and ReLU layers; set the engine to auto"):
+        with pytest.raises(TrainingError, match=r"a chain of Linear and ReLU layers; set the engine to auto"):
             fit(other, digits, recipe(engine="sparse"), prune(other, 0.9), 0)
         model = lenet(digits)
         gradual = Gradual(sparsity=0.9, end="20it", every="5it")
@@ -359,7 +311,7 @@ def test_large_batches(batch: int) -> None:
     for iteration in range(2):
         exact = exact_gradients(model, masks, *batches.at(iteration))
         engine.gradients(iteration)
-        for name, found in engine_gradients(engine).items():
+        for name, found in engine_gradients(engine, model).items():
             torch.testing.assert_close(found.double(), exact[name], rtol=2e-5, atol=1e-6)
 
 
@@ -369,7 +321,7 @@ def test_on_other_vectors(digits: DataSet, monkeypatch: pytest.MonkeyPatch) -> N
         pytest.skip("AVX2 is an instruction set of x86 processors")
     losses = []
     for target in (host(), avx2()):
-        for module in ("kernels.compiler", "training.engine", "training.sparse.engine"):
+        for module in ("kernels.compiler", "training.engine", "training.sparse.layer"):
             monkeypatch.setattr(f"tombola.{module}.host", lambda target=target: target)
         model = lenet(digits)
         losses.append(fit(model, digits, recipe(), prune(model, 0.9), 0).evaluations[-1].loss)

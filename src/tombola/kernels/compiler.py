@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llvmlite import binding as llvm
 from llvmlite import ir
@@ -23,11 +23,12 @@ from tombola.kernels.target import Target, host
 class Kernel:
     """A function in LLVM's instructions: `emit(module, name, lanes)` adds it to a module.
 
-    Its arguments are 64-bit integers and pointers. `vectorise` allows LLVM to make vectors of scalar code.
+    Its arguments are 64-bit integers and pointers. `vectorise` allows LLVM to make vectors of scalar code. The name
+    says all that it depends on: kernels of the same name are the same.
     """
 
     name: str
-    emit: Callable[[ir.Module, str, int], None]
+    emit: Callable[[ir.Module, str, int], None] = field(compare=False)
     vectorise: bool = True
 
 

@@ -28,12 +28,13 @@ Numbers = NDArray[np.int64]
 class Tiles:
     """Where a kernel's vectors begin and where they go: (tiles, vectors of a tile) of 32 bits, in floats.
 
-    Where tiles are `pooled`, each has one goal.
+    Where tiles are `pooled`, each has one goal. A vector fills `registers` registers, 1 or 2.
     """
 
     vectors: int
     origins: NDArray[np.int32]
     goals: NDArray[np.int32]
+    registers: int = 1
 
     @property
     def count(self) -> int:
@@ -77,7 +78,7 @@ def pack_panel(
         for row, column in window.phases
     ]
     goals = result.at(0, 0) + (down * result.columns + across) * result.examples
-    return Packed(pattern, channels, own.examples, _tiles(np.stack(begin), goals, chunks))
+    return Packed(pattern, channels, own.examples, _tiles(np.stack(begin), goals, chunks, lanes))
 
 
 def pack_rows(
@@ -96,7 +97,7 @@ def pack_rows(
         column * rows * result.pitch + (down * window.step[0] + row) * result.pitch for row, column in window.phases
     ]
     chunks = np.arange(0, result.pitch, lanes)
-    tiles = _tiles(np.stack(begin), down * result.pitch, chunks)
+    tiles = _tiles(np.stack(begin), down * result.pitch, chunks, lanes)
     return Packed(pattern, channels, lanes, tiles, shifted_rows(own, window, result))
 
 
@@ -112,7 +113,7 @@ def pack_all(
     if result.plane % lanes or result.pitch % ROUND:
         raise KernelError(f"a plane of {result.plane} floats, {result.pitch} a row, is not whole vectors of {lanes}")
     begin = [np.array([(row * reach[1] + column) * result.plane]) for row, column in window.phases]
-    tiles = _tiles(np.stack(begin), np.zeros(1, dtype=np.int64), np.arange(0, result.plane, lanes))
+    tiles = _tiles(np.stack(begin), np.zeros(1, dtype=np.int64), np.arange(0, result.plane, lanes), lanes)
     return Packed(pattern, channels, result.plane, tiles, all_windows(own, window, result))
 
 
@@ -181,7 +182,7 @@ def most_channels(per_channel: int) -> int:
     return MOST_COLUMNS // per_channel
 
 
-def _tiles(begin: Numbers, goals: Numbers, chunks: Numbers) -> Tiles:
+def _tiles(begin: Numbers, goals: Numbers, chunks: Numbers, lanes: int) -> Tiles:
     """Tiles for the positions whose vectors begin at `begin` (phases, positions) and go to `goals`, at all `chunks`."""
     phases = len(begin)
     if phases > TILES:
@@ -190,11 +191,20 @@ def _tiles(begin: Numbers, goals: Numbers, chunks: Numbers) -> Tiles:
     ends = (goals[:, None] + chunks).reshape(-1)
     if max(int(origins.max()), int(ends.max())) > np.iinfo(np.int32).max:
         raise KernelError("the activations of a layer are more than a kernel counts")
+    registers = 1
+    if _are_pairs(origins, lanes) and _are_pairs(ends[None], lanes):
+        origins, ends, registers = origins[:, ::2], ends[::2], 2
     if phases > 1:
-        return Tiles(phases, _table(origins.T), _table(ends[:, None]))
+        return Tiles(phases, _table(origins.T), _table(ends[:, None]), registers)
     vectors = _vectors_of(len(ends))
     filled = np.minimum(np.arange(-(-len(ends) // vectors) * vectors), len(ends) - 1)  # the last tile's rest: its last
-    return Tiles(vectors, _table(origins[0, filled].reshape(-1, vectors)), _table(ends[filled].reshape(-1, vectors)))
+    tables = (_table(places[filled].reshape(-1, vectors)) for places in (origins[0], ends))
+    return Tiles(vectors, *tables, registers)
+
+
+def _are_pairs(places: Numbers, lanes: int) -> bool:
+    """Vectors follow one another two by two, so that each pair needs one place: more sums share a nonzero's cost."""
+    return places.shape[1] % 2 == 0 and bool((places[:, 1::2] == places[:, ::2] + lanes).all())
 
 
 def _vectors_of(count: int) -> int:

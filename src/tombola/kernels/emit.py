@@ -77,6 +77,15 @@ class Emitter:
         element = FLOAT if isinstance(kind, ir.VectorType) else kind
         return self.builder.load(self.builder.gep(base, [index], source_etype=element), typ=kind, align=align)
 
+    def load_some(self, base: ir.Value, index: ir.Value, chosen: ir.Value, others: ir.Value) -> ir.Value:
+        """The floats base[index], base[index + 1], ... that are chosen; nothing is read for the other ones."""
+        kind = others.type
+        name = f"llvm.masked.load.v{kind.count}f32.p0"
+        function = self.module.globals.get(name) or ir.Function(
+            self.module, ir.FunctionType(kind, [POINTER, INT32, chosen.type, kind]), name
+        )
+        return self.builder.call(function, [self.at(base, index), ir.Constant(INT32, 4), chosen, others])
+
     def store(self, value: ir.Value, base: ir.Value, index: ir.Value, align: int = 4) -> None:
         kind = value.type
         element = FLOAT if isinstance(kind, ir.VectorType) else kind

@@ -23,49 +23,69 @@ PIECES = (16, 8, 4)
 """Floats of a piece, of which the largest is taken that rows and planes are made of."""
 
 
+TOGETHER = 4
+"""Pieces of which the loop's own cost is shared."""
+
+
 @functools.cache
-def expand(piece: int, step: int, fill: float) -> Kernel:
+def expand(piece: int, step: int, fill: float | None) -> Kernel:
     """The kernel name(channels, x, x_stride, y, y_stride, count, sources, inside).
 
     For every channel c and each of `count` pieces p, with j < `piece`: y[c·y_stride + p·piece + j] =
-    x[c·x_stride + sources[p] + j·step] where bit j of inside[p] is set, else `fill`. Tables are of 32 bits. What is not
-    inside is read, too, up to step · piece floats from a source on.
+    x[c·x_stride + sources[p] + j·step] where bit j of inside[p] is set, else `fill`. Tables are of 32 bits. Without
+    `fill` all is inside, and nobody looks. With a step of 2 or more what is not inside is read, too, up to step · piece
+    floats from a source on.
     """
 
     def emit(module: ir.Module, name: str, lanes: int) -> None:
         emit = Emitter.begin(module, name, [INT64, POINTER, INT64, POINTER, INT64, INT64, POINTER, POINTER], lanes)
         channels, x, x_stride, y, y_stride, count, sources, inside = emit.function.args
         builder = emit.builder
-        vector, bits = ir.VectorType(FLOAT, piece), ir.VectorType(ir.IntType(1), piece)
-        outside = ir.Constant(vector, [fill] * piece)
+        whole = builder.and_(count, i64(-TOGETHER))
         with emit.loop(i64(0), channels) as channel:
             begin = emit.at(x, builder.mul(channel.index, x_stride))
             goal = emit.at(y, builder.mul(channel.index, y_stride))
-            with emit.loop(i64(0), count) as one:
-                source = emit.number(sources, one.index)
-                found = _strided(emit, begin, source, piece, step)
-                mask = builder.trunc(emit.load(inside, one.index, INT32), ir.IntType(piece))
-                kept = builder.select(builder.bitcast(mask, bits), found, outside)
-                emit.store(kept, goal, builder.mul(one.index, i64(piece)))
+
+            def one(number: ir.Value, begin: ir.Value = begin, goal: ir.Value = goal) -> None:
+                source = emit.number(sources, number)
+                real = None if fill is None else _bits(emit, emit.load(inside, number, INT32), piece)
+                found = _found(emit, begin, source, piece, step, real, fill or 0.0)
+                emit.store(found, goal, builder.mul(number, i64(piece)))
+
+            with emit.loop(i64(0), whole, step=TOGETHER) as some:
+                for number in range(TOGETHER):
+                    one(builder.add(some.index, i64(number)))
+            with emit.loop(whole, count) as rest:
+                one(rest.index)
         emit.end()
 
-    filled = "zeros" if fill == 0 else "lowest"
-    return Kernel(f"expand_{piece}_{step}_{filled}", emit)
+    outside = {None: "whole", 0.0: "zeros", -math.inf: "lowest"}[fill]
+    return Kernel(f"expand_{piece}_{step}_{outside}", emit)
 
 
-def _strided(emit: Emitter, begin: ir.Value, source: ir.Value, piece: int, step: int) -> ir.Value:
-    """begin[source + j·step] for j < piece."""
+def _bits(emit: Emitter, number: ir.Value, count: int) -> ir.Value:
+    """The lowest bits of a number as a vector."""
+    few = emit.builder.trunc(number, ir.IntType(count))
+    return emit.builder.bitcast(few, ir.VectorType(ir.IntType(1), count))
+
+
+def _found(
+    emit: Emitter, begin: ir.Value, source: ir.Value, piece: int, step: int, real: ir.Value | None, fill: float
+) -> ir.Value:
+    """begin[source + j·step] for j < piece, `fill` where `real` is not set."""
     vector, builder = ir.VectorType(FLOAT, piece), emit.builder
+    outside = ir.Constant(vector, [fill] * piece)
+    if step == 1 and real is not None:
+        return emit.load_some(begin, source, real, outside)
     parts = [emit.load(begin, builder.add(source, i64(part * piece)), vector) for part in range(min(step, 2))]
-    if step == 1:
-        return parts[0]
+    found = parts[0]
     if step == 2:
-        return emit.shuffled(parts[0], parts[1], range(0, 2 * piece, 2))
-    found = ir.Constant(vector, ir.Undefined)
-    for lane in range(piece):
-        number = emit.load(begin, builder.add(source, i64(lane * step)), FLOAT)
-        found = builder.insert_element(found, number, ir.Constant(INT32, lane))
-    return found
+        found = emit.shuffled(parts[0], parts[1], range(0, 2 * piece, 2))
+    elif step > 2:
+        for lane in range(1, piece):
+            number = emit.load(begin, builder.add(source, i64(lane * step)), FLOAT)
+            found = builder.insert_element(found, number, ir.Constant(INT32, lane))
+    return found if real is None else builder.select(real, found, outside)
 
 
 @dataclass(frozen=True)
@@ -81,6 +101,11 @@ class Expansion:
     inside: NDArray[np.int32]
     size: int
     slack: int
+
+    @property
+    def whole(self) -> bool:
+        """Nothing is border."""
+        return bool((self.inside == (1 << self.piece) - 1).all())
 
 
 def all_windows(own: Picture, window: Window, result: Picture) -> Expansion:
@@ -136,5 +161,6 @@ def _expansion(own: Picture, coordinates: NDArray[np.int64], whole: int, step: i
     lane = real.argmax(1)
     first = np.take_along_axis(down * own.pitch + across, lane[:, None], 1)[:, 0] - lane * step
     sources = np.where(real.any(1), first, 0)
-    slack = max(0, -int(sources.min()), int(sources.max()) + step * piece - own.plane)
+    # Loads of neighbouring floats leave out what is not inside.
+    slack = 0 if step == 1 else max(0, -int(sources.min()), int(sources.max()) + step * piece - own.plane)
     return Expansion(piece, step, sources.astype(np.int32), inside, coordinates.shape[1], slack)

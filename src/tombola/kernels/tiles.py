@@ -18,13 +18,13 @@ from tombola.kernels.products import TILES, Epilogue, Matrix, Outputs, Product
 
 
 @functools.cache
-def tile_product(tiles: int, first: bool, epilogue: Epilogue, pooled: bool) -> Kernel:
+def tile_product(tiles: int, first: bool, epilogue: Epilogue, pooled: bool, registers: int = 1) -> Kernel:
     """The kernel name(rows, starts, columns, values, bias, x, column_stride, y, row_stride, count, from, to, gate).
 
     For each of `count` tiles, each of its vectors v < `tiles` and each row r, with k from starts[r] to starts[r+1]:
     y[r·row_stride + to[v] ...] = (bias[r] if `first` else y[the same]) + Σ_k values[k] · x[columns[k]·column_stride +
     from[v] ...], then the epilogue. `from` and `to` (32-bit, in floats) have `tiles` numbers for each tile. A tile may
-    name a vector twice. `gate` lies like y.
+    name a vector twice. `gate` lies like y. A vector fills `registers` vector registers.
 
     Where `pooled`, `to` has one number for each tile, and what is stored there is the largest of its vectors. Sums
     that go on then come from `gate`, where they lie as (rows, count, tiles) vectors; the epilogue is NONE or RELU.
@@ -33,6 +33,7 @@ def tile_product(tiles: int, first: bool, epilogue: Epilogue, pooled: bool) -> K
     assert 1 <= tiles <= TILES
 
     def emit(module: ir.Module, name: str, lanes: int) -> None:
+        lanes *= registers
         arguments = [INT64, *[POINTER] * 5, INT64, POINTER, INT64, INT64, *[POINTER] * 3]
         emit = Emitter.begin(module, name, arguments, lanes)
         rows, starts, columns, values, bias, x, column_stride, y, row_stride, count, origins, goals, gate = (
@@ -54,4 +55,4 @@ def tile_product(tiles: int, first: bool, epilogue: Epilogue, pooled: bool) -> K
         emit.end()
 
     form = f"{'pooled' if pooled else 'plain'}_{'fresh' if first else 'added'}_{epilogue.name.lower()}"
-    return Kernel(f"tile_product_{tiles}_{form}", emit)
+    return Kernel(f"tile_product_{tiles}_{registers}_{form}", emit)

@@ -54,7 +54,8 @@ def convolution(
     tiles, blocks = packed.tiles, packed.pattern.blocks
     rows = packed.pattern.shape[0]
     sums = after(scratch, _copied(packed))
-    waiting = _table(np.arange(tiles.origins.size) * lanes)
+    width = lanes * tiles.registers
+    waiting = _table(np.arange(tiles.origins.size) * width)
     steps = []
     for number, (block, inside) in enumerate(zip(blocks, values, strict=True)):
         first, last = number == 0, number == len(blocks) - 1
@@ -66,10 +67,12 @@ def convolution(
             inputs = scratch
         matrix = (rows, block.starts, block.columns, inside, bias, inputs, packed.column_stride)
         if tiles.pooled and not last:
-            kernel = tile_product(tiles.vectors, first, Epilogue.NONE, False)
-            goals = (sums, tiles.origins.size * lanes, tiles.count, tiles.origins, waiting, NOTHING)
+            kernel = tile_product(tiles.vectors, first, Epilogue.NONE, False, tiles.registers)
+            goals = (sums, tiles.origins.size * width, tiles.count, tiles.origins, waiting, NOTHING)
         else:
-            kernel = tile_product(tiles.vectors, first, epilogue if last else Epilogue.NONE, tiles.pooled)
+            kernel = tile_product(
+                tiles.vectors, first, epilogue if last else Epilogue.NONE, tiles.pooled, tiles.registers
+            )
             beside = sums if tiles.pooled else gate
             goals = (y, result.plane, tiles.count, tiles.origins, tiles.goals, beside)
         steps.append(Step(kernel, (*matrix, *goals)))
@@ -78,8 +81,8 @@ def convolution(
 
 def convolution_scratch(packed: Packed, lanes: int) -> int:
     """Floats of scratch that `convolution` needs."""
-    pooled = packed.tiles.pooled and len(packed.pattern.blocks) > 1
-    return _copied(packed) + (packed.pattern.shape[0] * packed.tiles.origins.size * lanes if pooled else 0)
+    rows, pooled = packed.pattern.shape[0], packed.tiles.pooled and len(packed.pattern.blocks) > 1
+    return _copied(packed) + (rows * packed.tiles.origins.size * packed.tiles.registers * lanes if pooled else 0)
 
 
 def _copied(packed: Packed) -> int:
@@ -91,7 +94,7 @@ def expanded(
 ) -> Step:
     """Copies the channels of a picture for a window; channels of the copy lie `size` apart."""
     tables = (len(expansion.sources), expansion.sources, expansion.inside)
-    kernel = expand(expansion.piece, expansion.step, fill)
+    kernel = expand(expansion.piece, expansion.step, None if expansion.whole else fill)
     return Step(kernel, (channels, x, plane, y, expansion.size if size is None else size, *tables))
 
 

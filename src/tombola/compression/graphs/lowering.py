@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -127,6 +128,8 @@ class _Lowering(ABC):
             return Where(Place.OUTPUT) if value else Where(Place.INPUT, self.slack)
         if value in self._same:
             return self.places[self._same[value]]
+        if not value and (given := self.input()) is not None:
+            return given
         if value == len(self.graph.nodes) and self.writes_output():
             return self.output()
         owners[value] = self.room.take(self.layouts[value].size)
@@ -187,6 +190,10 @@ class _Lowering(ABC):
         """Floats around the workspace that kernels may read."""
         return 0
 
+    def input(self) -> Where | None:
+        """Where the caller has the input, if nodes read it there."""
+        return None
+
     @abstractmethod
     def in_place(self) -> dict[int, int]:
         """Values that are the memory of another."""
@@ -240,7 +247,16 @@ class _Pictures(_Lowering):
         super().__init__(arrays, choices, bare)
 
     def laid_out(self) -> list[Layout]:
-        return [picture_of(shape, self.lanes) for shape in self.graph.shapes()]
+        pictures: list[Layout] = [picture_of(shape, self.lanes) for shape in self.graph.shapes()]
+        if self.direct:
+            pictures[0] = gapless(self.graph.shape)
+        return pictures
+
+    @functools.cached_property
+    def direct(self) -> bool:
+        """The input can stay where the caller has it: it is only copied for windows, which reads nothing beside it."""
+        readers = [node for node in self.graph.nodes if 0 in node.inputs]
+        return not self.bare and all(node.inputs.index(0) == 0 and _step(node) == 1 for node in readers)
 
     def slack_wanted(self) -> int:
         slack = 0
@@ -267,9 +283,13 @@ class _Pictures(_Lowering):
     def output(self) -> Where:
         return Where(Place.OUTPUT, self.row * self.graph.outputs)
 
+    def input(self) -> Where | None:
+        return Where(Place.INPUT, self.row * self.graph.inputs) if self.direct else None
+
     def begin(self) -> None:
-        begin = Where(Place.INPUT, self.row * self.graph.inputs)
-        self.steps.append(_rows(self.layouts[0], begin, self.places[0], inwards=True))
+        if not self.direct:
+            begin = Where(Place.INPUT, self.row * self.graph.inputs)
+            self.steps.append(_rows(self.layouts[0], begin, self.places[0], inwards=True))
 
     def end(self) -> None:
         if self.places[-1].place is not Place.OUTPUT:
@@ -353,6 +373,19 @@ def _rows(layout: Picture, x: Where, y: Where, inwards: bool) -> Step:
     return copied_rows(channels, height, width, x, *source, y, *goal)
 
 
+def _step(node: Node) -> int:
+    """How far apart a row's neighbours are that a copy for windows takes side by side; 0 for nodes without copies."""
+    if isinstance(node, Convolution | Pool):
+        return node.window.step[1]
+    return node.step if isinstance(node, Shortcut) else 0
+
+
+def gapless(shape: Shape) -> Picture:
+    """A picture as torch has it."""
+    channels, height, width = shape
+    return Picture(channels, height, width, width, height * width)
+
+
 POOL = Window((2, 2), (2, 2))
 
 
@@ -400,17 +433,17 @@ class _Panels(_Lowering):
 
     def begin(self) -> None:
         own, place = self.layouts[0], self.places[0]
-        flat = place if not own.border else self.scratch(replace(own, border=0).size)
+        flat = place if not own.border else self.scratch(_flat(own).size)
         self.steps.append(to_panel(self.rows, self.graph.inputs, Where(Place.INPUT), flat, self.width))
         if own.border:
-            self.steps += self._copied(COPY, replace(own, border=0), own, flat, place)
+            self.steps += self._copied(COPY, _flat(own), own, flat, place)
             self.steps += cleared_border(own, place)
 
     def end(self) -> None:
         own, place = self.layouts[-1], self.places[-1]
         if own.border:
-            flat = self.scratch(replace(own, border=0).size)
-            self.steps += self._copied(COPY, own, replace(own, border=0), place, flat)
+            flat = self.scratch(_flat(own).size)
+            self.steps += self._copied(COPY, own, _flat(own), place, flat)
             place = flat
         self.steps.append(from_panel(self.rows, self.graph.outputs, place, self.width, self.output()))
 
@@ -449,10 +482,17 @@ class _Panels(_Lowering):
         assert isinstance(own, Panel)
         if value in self._same:
             return []
-        return self._copied(COPY, own, replace(own, border=0), x, y)
+        return self._copied(COPY, own, _flat(own), x, y)
 
 
 def panel_of(shape: Shape, border: int, width: int) -> Panel:
     """How a value of a panel of examples lies."""
     channels, height, columns = shape if len(shape) == 3 else (shape[0], 1, 1)
-    return Panel(channels, height, columns, border, width)
+    panel = Panel(channels, height, columns, border, width)
+    # Channels an odd number of vectors apart share no places of a cache. What may be flattened lies without gaps.
+    return replace(panel, spare=1 - panel.positions % 2) if border else panel
+
+
+def _flat(panel: Panel) -> Panel:
+    """The panel without border and gaps."""
+    return replace(panel, border=0, spare=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -45,10 +44,14 @@ def _panels(chain: Sequence[Link], windows: Sequence[Window], shape: Sequence[in
     if len(shape) != 3 or shape[0] != convolutions[0].weight.shape[1]:
         raise _misfit(shape)
     channels = [shape[0], *(len(convolution.weight) for convolution in convolutions)]
-    sizes = list(itertools.accumulate(windows, lambda size, window: window.outputs(*size), initial=tuple(shape[1:])))
-    if min(min(size) for size in sizes) < 1 or channels[-1] * sizes[-1][0] * sizes[-1][1] != chain[
-        len(windows)
-    ].module.weight.shape[1]:
+    sizes = [(shape[1], shape[2])]
+    for window in windows:
+        sizes.append(window.outputs(*sizes[-1]))
+    height, width = sizes[-1]
+    if (
+        min(min(size) for size in sizes) < 1
+        or channels[-1] * height * width != chain[len(windows)].module.weight.shape[1]
+    ):
         raise _misfit(shape)
     lanes = host().lanes
     panels = []
@@ -57,9 +60,9 @@ def _panels(chain: Sequence[Link], windows: Sequence[Window], shape: Sequence[in
         if 1 < number < len(windows) and windows[number - 1].pool == 1:
             # The gradient lies like these inputs, and is itself looked at on a border.
             border = max(border, *padding_of_gradient(windows[number - 1]))
-        plain = number == 0 and border == 0  # as examples come in: nothing to move
-        make = Panel if plain else sheet
-        panels.append(make(count, *size, border, lanes))
+        as_they_come_in = number == 0 and border == 0  # nothing has to be moved
+        panel = Panel(count, *size, border, lanes)
+        panels.append(panel if as_they_come_in else sheet(count, *size, border, lanes))
     return panels
 
 

@@ -38,12 +38,14 @@ def read_chain(model: nn.Module) -> list[Link]:
     if not links:
         layers = linear_chain(model)
         if layers is None:
-            raise NoChainError("needs a chain of Linear and ReLU layers, with or without convolutions before")
+            raise NoChainError("needs convolutions, if any, then a chain of Linear and ReLU layers")
         return [Link(layer) for layer in layers]
     layers = linear_chain(nn.Sequential(*(module for _, module in modules)))
     if layers is None or not isinstance(modules[0][1], nn.Flatten):
         name = f"{modules[0][0]} " if modules else ""
-        raise NoChainError(f"needs Flatten and a chain of Linear and ReLU layers after the convolutions, from {name}on")
+        raise NoChainError(
+            f"needs Flatten after the convolutions, then a chain of Linear and ReLU layers, from {name}on"
+        )
     chain = [*links, *map(Link, layers)]
     parameters = [id(parameter) for link in chain for parameter in link.module.parameters()]
     if len(set(parameters)) < len(parameters):
@@ -56,7 +58,8 @@ def _convolution(modules: Sequence[Named]) -> tuple[Link, list[Named]]:
     (name, module), *rest = modules
     assert isinstance(module, nn.Conv2d)
     if not rest or type(rest[0][1]) is not nn.ReLU:
-        raise NoChainError(f"needs a ReLU right after {name}")
+        found = f", not {type(rest[0][1]).__name__}" if rest else ""
+        raise NoChainError(f"needs a ReLU right after {name}{found}")
     pool = 1
     _, *rest = rest
     if rest and isinstance(rest[0][1], nn.MaxPool2d):

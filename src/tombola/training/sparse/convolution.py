@@ -8,8 +8,6 @@ and which position it took, from which the way back makes D.
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 from tombola.kernels.convolutions import most_channels, pack_panel
 from tombola.kernels.packing import Pattern
 from tombola.kernels.products import TILES, Epilogue
-from tombola.kernels.program import Step, Where
+from tombola.kernels.program import Step
 from tombola.kernels.updates import GATHER
 from tombola.kernels.windows import Panel, Window
 from tombola.training.sparse.convolving import (
@@ -29,7 +27,7 @@ from tombola.training.sparse.convolving import (
     samples,
     unpooled,
 )
-from tombola.training.sparse.layers import Layer, Load, by_block, features_panel
+from tombola.training.sparse.layer import Layer, Load, by_block, features_panel
 from tombola.training.sparse.operations import Operation
 from tombola.training.sparse.sheets import (
     Sheets,
@@ -90,9 +88,10 @@ class ConvLayer(Layer):
         compact = Panel(panel.channels, panel.height, panel.width, 0, self.lanes)
         chunks = -(-count // self.lanes)
         y = Sheets.of(compact, empty_sheets(compact, chunks))
-        begin: list[Operation] = []
-        for first in range(0, count, self.lanes):
-            begin.append(load(first, min(self.lanes, count - first), y.at(first // self.lanes * y.apart), self.lanes))
+        begin: list[Operation] = [
+            load(first, min(self.lanes, count - first), y.at(first // self.lanes * y.apart), self.lanes)
+            for first in range(0, count, self.lanes)
+        ]
         if panel == compact:
             return y.memory, begin
         x = Sheets.of(panel, empty_sheets(panel, chunks))

@@ -80,8 +80,8 @@ def pooled_convolution(
             where = (Where(sums), every.size * lanes, part.count, part.origins, every, NOTHING)
             kernel = tile_product(TAKEN, number == 0, Epilogue.NONE, pooled=False)
             steps.append(Step(kernel, (*matrix.inputs(number, x), *where)))
-        where = (y.at(), y.panel.plane, part.count, part.origins, part.goals, Where(sums), taken)
-        steps.append(Step(choosing_product(last == 0), (*matrix.inputs(last, x), *where)))
+        goals = (y.at(), y.panel.plane, part.count, part.origins, part.goals)
+        steps.append(Step(choosing_product(last == 0), (*matrix.inputs(last, x), *goals, Where(sums), taken)))
     return steps
 
 

@@ -31,7 +31,7 @@ LEAST_TILES = 8
 
 
 def sheet(channels: int, height: int, width: int, border: int, lanes: int) -> Panel:
-    """The panel of one chunk, its channels an odd number of vectors apart: they begin at different places of a cache."""
+    """The panel of one chunk. Its channels are an odd number of vectors apart, and so share no places of a cache."""
     panel = Panel(channels, height, width, border, lanes)
     return replace(panel, spare=1 - panel.positions % 2)
 
