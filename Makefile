@@ -56,13 +56,15 @@ results-criteria: $(VENV)/.stamp-core  ## rerun the comparisons behind docs/resu
 	$(PY) benchmarks/criteria_results.py runs/compare-lenet5-fashion-* runs/compare-vgg11-cifar10-* \
 	  --images docs/images > docs/results/criteria.md
 
-results-speed: $(VENV)/.stamp-bench  ## sparse kernels against dense engines: inference, training, a whole search (about 80 minutes)
+results-speed: $(VENV)/.stamp-bench  ## sparse kernels against dense engines: inference, training, a whole search (about 150 minutes)
 	mkdir -p docs/results runs
-	for network in lenet_300_100 head ffn vgg_head; do $(TOMBOLA) imp configs/speed_$$network.yaml --workers 1; done
+	for network in lenet_300_100 head ffn vgg_head lenet5 vgg16 resnet20 conv6; do \
+	  $(TOMBOLA) imp configs/speed_$$network.yaml --workers 1; done
 	$(PY) benchmarks/sparse_inference.py runs/lottery-speed-* --json runs/sparse-inference.json > runs/sparse-inference.md
+	$(PY) benchmarks/sparse_crossover.py --json runs/sparse-crossover.json > runs/sparse-crossover.md
 	$(PY) benchmarks/sparse_training.py > runs/sparse-training.md
 	$(PY) benchmarks/sparse_search.py > runs/sparse-search.md
-	(echo "# Speed"; for part in inference training search; do echo; cat runs/sparse-$$part.md; done) > docs/results/speed.md
+	(echo "# Speed"; for part in inference crossover training search; do echo; cat runs/sparse-$$part.md; done) > docs/results/speed.md
 
 benchmark-prune: $(VENV)/.stamp-core  ## prune() on 100 million weights against one sort of as many
 	mkdir -p docs/results

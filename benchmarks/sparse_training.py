@@ -1,4 +1,4 @@
-"""The sparse training step of LeNet-300-100 against our own dense step, and where each layer's crossover is.
+"""The sparse training steps of LeNet-300-100 and of convolutional networks against our own dense steps.
 
     python benchmarks/sparse_training.py [--blocks 25] [--quick]
 
@@ -7,8 +7,9 @@ are medians over blocks, with quartiles. Data are random, a fifth of the pixels 
 time does not depend on the values. The dense step is that of `benchmarks/training_step.py`.
 
 The second table takes the layers one by one: forward, gradient of weights and, but for the first layer, gradient of
-inputs, on sparse kernels and by torch's dense products on the same panels. `training/sparse/crossover.py` has its
-conclusion.
+inputs, on sparse kernels and by torch's dense products on the same panels. The third has whole convolutional networks,
+whose dense step is autograd's, and the densities at which they break even. `training/sparse/crossover.py` has the
+conclusions.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from tombola.reports.tables import Table
 from tombola.runs.folder import machine
 from tombola.training import Recipe
 from tombola.training.fit import Training
-from tombola.training.sparse.crossover import CROSSOVER
+from tombola.training.sparse.crossover import CROSSOVER, CROSSOVER_OF_CONVOLUTIONS
 from tombola.training.sparse.layer import Layer
 from tombola.training.sparse.layers import DenseLayer, SparseLayer
 from tombola.training.sparse.live import Live
@@ -44,12 +45,16 @@ WIDTH = 64
 
 @dataclass(frozen=True)
 class Case:
-    """An optimizer, a batch, and by density the least wanted speed-up."""
+    """A network, an optimizer, a batch, and by density the least wanted speed-up."""
 
     optimizer: Literal["adam", "sgd"]
     batch: int
     momentum: float
     wanted: Mapping[float, float]
+    network: str = "lenet-300-100"
+    shape: tuple[int, int, int] = (1, 28, 28)
+    steps: int = STEPS_PER_BLOCK
+    """Of a block."""
 
     @property
     def title(self) -> str:
@@ -61,6 +66,13 @@ CASES = (
     Case("sgd", 64, 0.9, {}),
     Case("adam", 128, 0.0, {}),
 )
+CONVOLUTIONAL = (
+    Case("adam", 64, 0.0, {}, "lenet5", steps=20),
+    Case("adam", 64, 0.0, {0.05: 2.0}, "lenet5-caffe", steps=8),
+    Case("adam", 64, 0.0, {0.05: 2.0}, "conv2", (3, 32, 32), steps=1),
+    Case("adam", 64, 0.0, {}, "conv6", (3, 32, 32), steps=1),
+)
+CONVOLUTIONAL_DENSITIES = (1.0, 0.9, 0.8, 0.7, 0.5, 0.2, 0.1, 0.05, 0.02)
 
 
 def main() -> None:
@@ -72,7 +84,7 @@ def main() -> None:
     if options.quick:
         blocks, cases, densities = 2, CASES[:1], (0.2, 0.05)
     torch.set_num_threads(1)
-    data = mnist_shaped(2_000 if options.quick else 55_000)
+    data = random_data(2_000 if options.quick else 55_000)
     print("## Training: the step\n")
     print(
         "Made by `benchmarks/sparse_training.py`: LeNet-300-100, the sparse step against our own dense step in one "
@@ -89,27 +101,46 @@ def main() -> None:
     layers = [layer_row(shape, blocks, densities if options.quick else LAYER_DENSITIES) for shape in SHAPES]
     shown = tuple(f"{density:g}" for density in (densities if options.quick else LAYER_DENSITIES))
     print(Table(("Layer", *shown), layers).to_markdown())
+    print("\n### Convolutional networks\n")
+    print(
+        "Whole steps in batches of 64 with Adam, every layer keeping the stated share: LeNet-5 and Caffe's wider one on "
+        "pictures of 28 × 28, Conv-2 and Conv-6 on 3 × 32 × 32. Milliseconds. `auto` trains such a network on sparse "
+        f"kernels where at most {CROSSOVER_OF_CONVOLUTIONS:.0%} of its multiply-adds are left.\n"
+    )
+    cases, densities = CONVOLUTIONAL, CONVOLUTIONAL_DENSITIES
+    if options.quick:
+        cases, densities = cases[1:3], (0.05,)
+    rows = [network_row(case, density, blocks) for case in cases for density in densities]
+    print(Table(("Network", "Density", "Dense", "Sparse", "Dense / sparse", "Wanted"), rows).to_markdown())
     print(f"\n{machine()['cpu']}, torch {torch.__version__}.")
 
 
-def mnist_shaped(count: int) -> DataSet:
+def random_data(count: int, shape: tuple[int, int, int] = (1, 28, 28)) -> DataSet:
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.rand(count, 1, 28, 28, generator=generator)
-    inputs *= torch.rand(count, 1, 28, 28, generator=generator) < 0.2
+    inputs = torch.rand(count, *shape, generator=generator)
+    inputs *= torch.rand(count, *shape, generator=generator) < 0.2
     examples = Examples(inputs, torch.randint(0, 10, (count,), generator=generator))
     few = examples.at(torch.arange(10))
     return DataSet("random", examples, few, few, 10, "random")
 
 
 def step_row(case: Case, density: float, data: DataSet, blocks: int) -> list[str]:
-    """Both engines at one density."""
-    times = interleaved(
-        {engine: training(case, density, data, engine).advance for engine in ("dense", "sparse")}, blocks
-    )
+    """Both engines at one density, in microseconds."""
+    return [case.title, *comparison(case, density, data, blocks, 1e6)]
+
+
+def network_row(case: Case, density: float, blocks: int) -> list[str]:
+    """The same of a convolutional network, in milliseconds."""
+    return [case.network, *comparison(case, density, random_data(2_000, case.shape), blocks, 1e3)]
+
+
+def comparison(case: Case, density: float, data: DataSet, blocks: int, unit: float) -> list[str]:
+    ways = {engine: training(case, density, data, engine).advance for engine in ("dense", "sparse")}
+    times = interleaved(ways, blocks, case.steps)
     ratio = statistics.median(times["dense"]) / statistics.median(times["sparse"])
     wanted = case.wanted.get(density)
     against = "" if wanted is None else f"at least {wanted:g}"
-    return [case.title, f"{density:g}", shown(times["dense"]), shown(times["sparse"]), f"{ratio:.2f} ×", against]
+    return [f"{density:g}", shown(times["dense"], unit), shown(times["sparse"], unit), f"{ratio:.2f} ×", against]
 
 
 def training(case: Case, density: float, data: DataSet, engine: str) -> Training:
@@ -122,7 +153,7 @@ def training(case: Case, density: float, data: DataSet, engine: str) -> Training
         evaluate_every="1ep",
         engine=engine,
     )
-    model = build(ModelSpec(input_shape=(1, 28, 28), classes=10, seed=0, initialisation="glorot-normal"))
+    model = build(ModelSpec(architecture=case.network, input_shape=case.shape, classes=10, seed=0))
     return Training(model, data, recipe, prune(model, 1 - density, budget="uniform"), seed=0)
 
 
@@ -155,9 +186,11 @@ def layer_step(layer: Layer) -> Callable[[], None]:
     return lambda: sequence(0, 0, 0)
 
 
-def shown(times: list[float]) -> str:
-    low, middle, high = (1e6 * value for value in statistics.quantiles(times, n=4))
-    return f"{middle:.0f} ({low:.0f}-{high:.0f})"
+def shown(times: list[float], unit: float) -> str:
+    """Median and quartiles in 1 / `unit` seconds."""
+    low, middle, high = (unit * value for value in statistics.quantiles(times, n=4))
+    digits = 0 if low >= 100 else 1 if low >= 10 else 2
+    return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
 if __name__ == "__main__":

@@ -113,16 +113,18 @@ def mnist_shaped() -> DataSet:
     return DataSet("random", examples, few, few, 10, "random")
 
 
-def interleaved(ways: dict[str, Callable[[], None]], blocks: int) -> dict[str, list[float]]:
-    """Seconds per step of each way, block by block, after one block of warm-up."""
+def interleaved(
+    ways: dict[str, Callable[[], None]], blocks: int, steps: int = STEPS_PER_BLOCK
+) -> dict[str, list[float]]:
+    """Seconds per step of each way, block by block of so many steps, after one block of warm-up."""
     times: dict[str, list[float]] = {way: [] for way in ways}
     for block in range(blocks + 1):
         for way, step in ways.items():
             began = time.perf_counter()
-            for _ in range(STEPS_PER_BLOCK):
+            for _ in range(steps):
                 step()
             if block:
-                times[way].append((time.perf_counter() - began) / STEPS_PER_BLOCK)
+                times[way].append((time.perf_counter() - began) / steps)
     return times
 
 

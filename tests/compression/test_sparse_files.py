@@ -26,7 +26,8 @@ def network() -> nn.Sequential:
 
 def mixed() -> nn.Module:
     torch.manual_seed(0)
-    own = [nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 20), nn.ReLU()]
+    reflecting = nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect")  # which stays with torch
+    own = [reflecting, nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(128, 20), nn.ReLU()]
     return nn.Sequential(*own, nn.Linear(20, 5), nn.Tanh(), nn.Linear(5, 3))
 
 
@@ -110,7 +111,7 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
 
 Facts = dict[str, Any]
 HOSTILE: dict[str, Callable[[dict[str, Tensor], Facts], Any]] = {
-    "a later format": lambda tensors, facts: facts.update(format=2),
+    "a later format": lambda tensors, facts: facts.update(format=3),
     "an unknown fact": lambda tensors, facts: facts.update(code="import os"),
     "no chains": lambda tensors, facts: facts.update(chains=[]),
     "two wholes": lambda tensors, facts: facts.update(chains=facts["chains"] * 2),

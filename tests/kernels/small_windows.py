@@ -9,6 +9,7 @@ import torch
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from tombola.kernels.expansions import Expansion
 from tombola.kernels.windows import Pair, Panel, Picture, Window, picture
 
 NAN = np.float32(np.nan)
@@ -99,10 +100,28 @@ def convolutions(draw: st.DrawFn) -> Convolution:
     return Convolution(window, draw(sizes(window)), groups, keep, block, draw(st.booleans()), rng)
 
 
-def with_gaps(own: Picture, gap: int) -> Picture:
-    """A picture with more floats between its rows and its channels."""
+def any_picture(channels: int, size: Pair, lanes: int, gap: int | None) -> Picture:
+    """A picture with more floats between its rows and its channels, or as torch has it, with none."""
+    if gap is None:
+        return Picture(channels, *size, size[1], size[0] * size[1])
+    own = picture(channels, *size, lanes)
     pitch = own.pitch + gap
-    return Picture(own.channels, own.height, own.width, pitch, own.height * pitch + own.plane % 16 + gap)
+    return Picture(channels, *size, pitch, size[0] * pitch + own.plane % 16 + gap)
+
+
+gaps = st.one_of(st.none(), st.integers(0, 5))
+
+
+def to_read(numbers: np.ndarray, own: Picture, expansion: Expansion) -> np.ndarray:
+    """A picture with nothing around it but what its expansion may read beside it, NaN.
+
+    With a step of 1 that is nothing at all, not even what lies behind its last row.
+    """
+    flat = laid_out(numbers, own, expansion.slack)
+    if expansion.step > 1:
+        return flat
+    assert expansion.slack == 0
+    return flat[: own.size - own.plane + (own.height - 1) * own.pitch + own.width]
 
 
 def laid_out(numbers: np.ndarray, own: Picture, slack: int = 0) -> np.ndarray:

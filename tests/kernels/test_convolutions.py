@@ -11,7 +11,19 @@ from fenced_arrays import Fences, address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_matrices import assert_sums
-from small_windows import NAN, Convolution, convolutions, inner, laid_out, pairs, result_picture, seen_in, with_gaps
+from small_windows import (
+    NAN,
+    Convolution,
+    any_picture,
+    convolutions,
+    gaps,
+    inner,
+    laid_out,
+    pairs,
+    result_picture,
+    seen_in,
+    to_read,
+)
 
 from tombola.errors import KernelError
 from tombola.kernels.compiler import Kernel, compiled
@@ -21,7 +33,7 @@ from tombola.kernels.packing import Block, values_of
 from tombola.kernels.products import TILES, Epilogue
 from tombola.kernels.target import Target
 from tombola.kernels.tiles import tile_product
-from tombola.kernels.windows import Pair, Panel, Picture, Window, picture
+from tombola.kernels.windows import Pair, Panel, Picture, Window
 
 ADDED = (Epilogue.ADD, Epilogue.ADD_RELU)
 Pack = Callable[..., Packed]
@@ -88,7 +100,7 @@ class Runner:
         calls: list[tuple[Kernel, tuple[int, ...]]] = []
         copies, sums = self._copies(), np.zeros(0, np.float32)
         if pooled and len(blocks) > 1:  # sums that are not yet pooled lie tile by tile
-            sums = fences.room((len(bias), tiles.count, tiles.vectors, self.target.lanes))
+            sums = fences.room((len(bias), tiles.count, tiles.vectors, tiles.registers * self.target.lanes))
         for number, block in enumerate(blocks):
             first, last = number == 0, number == len(blocks) - 1
             inputs = address(x, x_begin + number * packed.channels * self.own.plane)
@@ -99,10 +111,13 @@ class Runner:
             epilogue = self.call.epilogue if last else Epilogue.NONE
             matrix = self._matrix(block, bias)
             if pooled and not last:
-                kernel, goals = tile_product(tiles.vectors, first, epilogue, False), self._in_order(tiles)
+                kernel, goals = (
+                    tile_product(tiles.vectors, first, epilogue, False, tiles.registers),
+                    self._in_order(tiles),
+                )
                 where = (address(sums), sums[0].size, tiles.count, address(tiles.origins), address(goals), 0)
             else:
-                kernel, behind = tile_product(tiles.vectors, first, epilogue, pooled), 0
+                kernel, behind = tile_product(tiles.vectors, first, epilogue, pooled, tiles.registers), 0
                 if pooled and not first:
                     behind = address(sums)
                 elif gate is not None and last:
@@ -120,7 +135,7 @@ class Runner:
         return (len(bias), *map(address, arrays), address(bias))
 
     def _in_order(self, tiles: Tiles) -> np.ndarray:
-        places = np.arange(tiles.count * tiles.vectors, dtype=np.int32) * self.target.lanes
+        places = np.arange(tiles.count * tiles.vectors, dtype=np.int32) * (tiles.registers * self.target.lanes)
         return self.fences.given(places.reshape(tiles.count, tiles.vectors))
 
     def _copies(self) -> np.ndarray:
@@ -132,7 +147,7 @@ class Runner:
         assert expansion is not None
         sources, inside = self.fences.given(expansion.sources), self.fences.given(expansion.inside)
         tables = (len(sources), address(sources), address(inside))
-        kernel = expand(expansion.piece, expansion.step, 0.0)
+        kernel = expand(expansion.piece, expansion.step, None if expansion.whole else 0.0)
         return kernel, (channels, inputs, self.own.plane, address(copies), expansion.size, *tables)
 
 
@@ -168,17 +183,17 @@ def on_panels(
 
 
 def on_a_picture(
-    target: Target, fences: Fences, call: Call, pack: Pack, gap: int = 0, size: Pair | None = None
+    target: Target, fences: Fences, call: Call, pack: Pack, gap: int | None = 0, size: Pair | None = None
 ) -> np.ndarray:
     """The outputs (1, channels, height, width); all that may be read around the inputs is `slack` floats of NaN."""
     convolution, lanes = call.convolution, target.lanes
     height, width = size or convolution.result
-    own = with_gaps(picture(convolution.inputs, *convolution.size, lanes), gap)
+    own = any_picture(convolution.inputs, convolution.size, lanes, gap)
     result = result_picture(convolution.outputs, (height, width), lanes, pack is pack_rows)
     packed = pack(convolution.keep, convolution.groups, convolution.window, own, result, lanes, convolution.block)
     assert packed.expansion is not None
     slack = packed.expansion.slack
-    x, y = fences.given(laid_out(call.x[0], own, slack)), fences.room(result.size)
+    x, y = fences.given(to_read(call.x[0], own, packed.expansion)), fences.room(result.size)
     gate = gate_of(fences, call, laid_out(call.added[0, :, :height, :width], result))
     Runner(target, fences, call, packed, own, result).run(x, slack, y, gate)
     if pack is pack_rows:  # whole rows are written, and nothing behind the last one
@@ -220,10 +235,10 @@ def test_panels_equal_float64(
 
 
 @settings(max_examples=70, deadline=None)
-@given(convolution=convolutions(), gap=st.integers(0, 5), epilogue=epilogues, at_end=st.booleans())
+@given(convolution=convolutions(), gap=gaps, epilogue=epilogues, at_end=st.booleans())
 @pytest.mark.parametrize("pack", [pack_rows, pack_all])
 def test_one_example_equals_float64(
-    target: Target, pack: Pack, convolution: Convolution, gap: int, epilogue: Epilogue, at_end: bool
+    target: Target, pack: Pack, convolution: Convolution, gap: int | None, epilogue: Epilogue, at_end: bool
 ) -> None:
     call = Call.of(convolution, 1, epilogue)
     call.check(on_a_picture(target, Fences(at_end), call, pack, gap))
@@ -294,11 +309,21 @@ def test_tiles_go_through_every_vector(count: int) -> None:
     """Each once, but for the last tile, which may repeat its last."""
     own, result = Panel(1, 1, count, 0, 8), Panel(1, 1, count, 0, 8)
     tiles = pack_panel(np.ones((1, 1, 1, 1), dtype=bool), 1, Window((1, 1)), own, result, 8, 1).tiles
+    assert tiles.registers == (1 if count % 2 else 2)  # neighbours go in pairs
+    width, count = 8 * tiles.registers, count // tiles.registers
     places = tiles.origins.reshape(-1)
     assert np.array_equal(places, tiles.goals.reshape(-1))
-    assert np.array_equal(places[:count], np.arange(count) * 8)
+    assert np.array_equal(places[:count], np.arange(count) * width)
     assert (places[count:] == places[count - 1]).all()
     assert len(places) - count < tiles.vectors <= TILES
+
+
+def test_vectors_that_are_no_neighbours_are_no_pairs() -> None:
+    """Neither of the inputs, with a stride, nor of the outputs, with a border."""
+    keep = np.ones((1, 1, 1, 1), dtype=bool)
+    strided = pack_panel(keep, 1, Window((1, 1), (1, 2)), Panel(1, 1, 8, 0, 8), Panel(1, 1, 4, 0, 8), 8, 1)
+    bordered = pack_panel(keep, 1, Window((1, 1)), Panel(1, 4, 1, 0, 8), Panel(1, 4, 1, 1, 8), 8, 1)
+    assert strided.tiles.registers == bordered.tiles.registers == 1
 
 
 @pytest.mark.parametrize("block", [1, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from fenced_arrays import Fences, address
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_windows import laid_out, result_picture, sizes, windows, with_gaps
+from small_windows import any_picture, gaps, result_picture, sizes, to_read, windows
 from torch.nn import functional
 
 from tombola.kernels.compiler import compiled
@@ -29,10 +30,11 @@ def examples(own: Picture) -> np.ndarray:
 
 def expanded(target: Target, fences: Fences, own: Picture, expansion: Expansion, fill: float) -> np.ndarray:
     """(channels, floats of a copy). All that may be read of the picture's surroundings is `slack` floats of NaN."""
-    x = fences.given(laid_out(examples(own), own, expansion.slack))
+    x = fences.given(to_read(examples(own), own, expansion))
     sources, inside = fences.given(expansion.sources), fences.given(expansion.inside)
     y = fences.room((own.channels, expansion.size))
-    compiled(expand(expansion.piece, expansion.step, fill), target).call(
+    filled = None if expansion.whole else fill
+    compiled(expand(expansion.piece, expansion.step, filled), target).call(
         own.channels, address(x, expansion.slack), own.plane, address(y), expansion.size, len(sources),
         address(sources), address(inside),
     )  # fmt: skip
@@ -61,15 +63,15 @@ def assert_copies(found: np.ndarray, expected: np.ndarray, fill: float) -> None:
 @given(
     window=windows,
     data=st.data(),
-    gap=st.integers(0, 5),
+    gap=gaps,
     whole_rows=st.booleans(),
     fill=st.sampled_from(FILLS),
     at_end=st.booleans(),
 )
 def test_all_windows(
-    target: Target, window: Window, data: st.DataObject, gap: int, whole_rows: bool, fill: float, at_end: bool
+    target: Target, window: Window, data: st.DataObject, gap: int | None, whole_rows: bool, fill: float, at_end: bool
 ) -> None:
-    own = with_gaps(picture(2, *data.draw(sizes(window)), target.lanes), gap)
+    own = any_picture(2, data.draw(sizes(window)), target.lanes, gap)
     result = result_picture(1, window.outputs(own.height, own.width), target.lanes, whole_rows)
     found = expanded(target, Fences(at_end), own, all_windows(own, window, result), fill)
     planes = found.reshape(own.channels, -1, result.plane)
@@ -84,15 +86,15 @@ def test_all_windows(
 @given(
     window=windows,
     data=st.data(),
-    gap=st.integers(0, 5),
+    gap=gaps,
     whole_rows=st.booleans(),
     fill=st.sampled_from(FILLS),
     at_end=st.booleans(),
 )
 def test_shifted_rows(
-    target: Target, window: Window, data: st.DataObject, gap: int, whole_rows: bool, fill: float, at_end: bool
+    target: Target, window: Window, data: st.DataObject, gap: int | None, whole_rows: bool, fill: float, at_end: bool
 ) -> None:
-    own = with_gaps(picture(2, *data.draw(sizes(window)), target.lanes), gap)
+    own = any_picture(2, data.draw(sizes(window)), target.lanes, gap)
     result = result_picture(1, window.outputs(own.height, own.width), target.lanes, whole_rows)
     found = expanded(target, Fences(at_end), own, shifted_rows(own, window, result), fill)
     rows, reach = rows_seen(window, result), window.reach[1]
@@ -117,8 +119,24 @@ def test_strange_numbers_pass_bit_by_bit(target: Target) -> None:
     expansion = all_windows(own, Window((1, 1)), own)
     x = np.resize(np.array([np.inf, -np.inf, -0.0, 1e-45], np.float32), own.size)
     y = np.zeros(expansion.size, np.float32)
-    compiled(expand(expansion.piece, 1, 0.0), target).call(
-        1, address(x), own.plane, address(y), expansion.size, len(expansion.sources),
-        address(expansion.sources), address(expansion.inside),
-    )  # fmt: skip
-    assert y.tobytes() == x.tobytes()
+    assert expansion.whole
+    for fill in (None, 0.0):
+        y[...] = 0
+        compiled(expand(expansion.piece, 1, fill), target).call(
+            1, address(x), own.plane, address(y), expansion.size, len(expansion.sources),
+            address(expansion.sources), address(expansion.inside),
+        )  # fmt: skip
+        assert y.tobytes() == x.tobytes()
+
+
+def test_what_is_whole_is_copied_without_looking(target: Target) -> None:
+    """Windows that see no border and fill their vectors; one column less, and there is something to leave out."""
+    fences, own = Fences(at_end=True), any_picture(2, (6, 18), target.lanes, None)
+    window = Window((3, 3))
+    result = picture(1, 4, 16, target.lanes)
+    expansion = all_windows(own, window, result)
+    assert expansion.whole
+    found = expanded(target, fences, own, expansion, 0.0).reshape(2, 9, 4, 16)
+    assert np.array_equal(found, unfolded(own, window, (3, 3), (1, 1), 0.0))
+    assert not all_windows(own, window, replace(result, width=15)).whole
+    assert not all_windows(own, replace(window, padding=(1, 1)), result).whole

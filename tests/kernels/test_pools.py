@@ -9,7 +9,7 @@ from fenced_arrays import Fences, address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_matrices import assert_sums
-from small_windows import NAN, inner, laid_out, pairs, seen_in
+from small_windows import NAN, inner, laid_out, pairs, seen_in, to_read
 from torch.nn import functional
 
 from tombola.kernels.compiler import compiled
@@ -29,11 +29,11 @@ def pooled(
     scales: np.ndarray,
     size: int,
 ) -> np.ndarray:
-    """Channels of `size` floats from the channels of x, by tables; `scales` has an axis of lanes where they differ."""
+    """Channels of `size` floats from the channels of x, by tables."""
     tables = [address(fences.given(table.astype(np.int32))) for table in (origins, goals)]
     scale = address(fences.given(scales.astype(np.float32))) if kind is PoolKind.MEAN else 0  # nobody looks at it
     inputs, y = fences.given(x), fences.room((len(x), size))
-    compiled(pool(kind, by_lane=scales.ndim == 2), target).call(
+    compiled(pool(kind), target).call(
         len(x), address(inputs), x.shape[1], address(y), size, *origins.shape, *tables, scale
     )
     fences.check()
@@ -47,7 +47,6 @@ def pooled(
     count=st.integers(1, 20),
     taps=st.integers(1, 10),
     strange=st.booleans(),
-    by_lane=st.booleans(),
     seed=st.integers(0, 999),
     at_end=st.booleans(),
 )
@@ -58,7 +57,6 @@ def test_vectors_that_lie_anywhere(
     count: int,
     taps: int,
     strange: bool,
-    by_lane: bool,
     seed: int,
     at_end: bool,
 ) -> None:
@@ -71,7 +69,7 @@ def test_vectors_that_lie_anywhere(
     origins = random.integers(0, x.shape[1] - lanes + 1, (count, taps))
     origins[0, 0], origins[-1, -1] = 0, x.shape[1] - lanes
     goals = random.permutation(count) * (lanes + 1)
-    scales = random.random((count, lanes) if by_lane else count).astype(np.float32)
+    scales = random.random(count).astype(np.float32)
     y = pooled(target, Fences(at_end), kind, x, origins, goals, scales, count * (lanes + 1))
 
     seen = x[:, origins[..., None] + np.arange(lanes)]  # (channels, outputs, taps, lanes)
@@ -80,7 +78,7 @@ def test_vectors_that_lie_anywhere(
     if kind is PoolKind.MAX:
         assert np.array_equal(found, seen.max(2), equal_nan=True)
     else:
-        factors = scales.reshape(count, -1).astype(np.float64)
+        factors = scales.astype(np.float64)[:, None]
         exact, sizes = (numbers.astype(np.float64).sum(2) * factors for numbers in (seen, np.abs(seen)))
         strange_ones = ~np.isfinite(exact)
         assert np.array_equal(found[strange_ones], exact[strange_ones].astype(np.float32), equal_nan=True)
@@ -131,18 +129,15 @@ def assert_pools(kind: PoolKind, found: np.ndarray, x: np.ndarray, window: Windo
     kind=st.sampled_from(PoolKind),
     window=pool_windows,
     size=st.tuples(st.integers(4, 9), st.integers(4, 40)),
-    count_padding=st.booleans(),
     seed=st.integers(0, 99),
     at_end=st.booleans(),
 )
-def test_pictures_as_torch(
-    target: Target, kind: PoolKind, window: Window, size: Pair, count_padding: bool, seed: int, at_end: bool
-) -> None:
-    """One example, its windows copied to whole vectors; the border is filled with what changes nothing."""
+def test_pictures_as_torch(target: Target, kind: PoolKind, window: Window, size: Pair, seed: int, at_end: bool) -> None:
+    """One example, its windows copied to whole vectors; what fills the border changes no largest value and no sum."""
     own, fences, lanes = picture(2, *size, target.lanes), Fences(at_end), target.lanes
     result = picture(2, *window.outputs(*size), lanes)
     expansion, numbers = all_windows(own, window, result), numbers_of(own, 1, seed)
-    x = fences.given(laid_out(numbers[0], own, expansion.slack))
+    x = fences.given(to_read(numbers[0], own, expansion))
     copies = fences.room((2, expansion.size))
     sources, inside = fences.given(expansion.sources), fences.given(expansion.inside)
     fill = -np.inf if kind is PoolKind.MAX else 0.0
@@ -152,11 +147,9 @@ def test_pictures_as_torch(
     )  # fmt: skip
     goals = np.arange(0, result.plane, lanes)
     origins = goals[:, None] + np.arange(np.prod(window.kernel)) * result.plane
-    scales = np.zeros(result.plane)
-    grid = scales[: result.height * result.pitch].reshape(result.height, result.pitch)
-    grid[:, : result.width] = shares(window, own, count_padding)
-    y = pooled(target, fences, kind, copies, origins, goals, scales.reshape(-1, lanes), result.plane)
-    assert_pools(kind, seen_in(y.reshape(-1), result)[None], numbers, window, count_padding)
+    scales = np.full(len(goals), 1 / np.prod(window.kernel))
+    y = pooled(target, fences, kind, copies, origins, goals, scales, result.plane)
+    assert_pools(kind, seen_in(y.reshape(-1), result)[None], numbers, window, True)
 
 
 @settings(max_examples=60, deadline=None)

@@ -198,8 +198,8 @@ def _tiles(begin: Numbers, goals: Numbers, chunks: Numbers, lanes: int) -> Tiles
         return Tiles(phases, _table(origins.T), _table(ends[:, None]), registers)
     vectors = _vectors_of(len(ends))
     filled = np.minimum(np.arange(-(-len(ends) // vectors) * vectors), len(ends) - 1)  # the last tile's rest: its last
-    tables = (_table(places[filled].reshape(-1, vectors)) for places in (origins[0], ends))
-    return Tiles(vectors, *tables, registers)
+    begins, places_to = (_table(places[filled].reshape(-1, vectors)) for places in (origins[0], ends))
+    return Tiles(vectors, begins, places_to, registers)
 
 
 def _are_pairs(places: Numbers, lanes: int) -> bool:

@@ -23,14 +23,13 @@ class PoolKind(StrEnum):
 
 
 @functools.cache
-def pool(kind: PoolKind, by_lane: bool = False) -> Kernel:
+def pool(kind: PoolKind) -> Kernel:
     """The kernel name(channels, x, x_stride, y, y_stride, count, taps, from, to, scale).
 
     For every channel c and each of `count` outputs p, with a vector of `lanes` floats of x for each of its `taps`, at
     least one, x[c·x_stride + from[p·taps + t] ...]: y[c·y_stride + to[p] ...] = the largest of them for MAX, NaN where
     one is NaN, and (Σ_t) · scale[p] for MEAN. `from` and `to` are of 32 bits and count floats; `scale` has a float for
-    each output, or where `by_lane` a vector of them, for vectors of positions that count differently; MAX does not look
-    at it. x and y have no memory in common. MAX of one tap copies vectors.
+    each output, and MAX does not look at it. x and y have no memory in common. MAX of one tap copies vectors.
     """
 
     def emit(module: ir.Module, name: str, lanes: int) -> None:
@@ -51,17 +50,11 @@ def pool(kind: PoolKind, by_lane: bool = False) -> Kernel:
                     tap.next[0] = both(tap.values[0], other)
                 total = tap.values[0]
                 if kind is PoolKind.MEAN:
-                    total = builder.fmul(total, _scale(emit, scale, one.index, by_lane))
+                    total = builder.fmul(total, emit.broadcast(emit.load(scale, one.index, FLOAT)))
                 emit.store(total, goal, emit.number(goals, one.index))
         emit.end()
 
-    return Kernel(f"pool_{kind}{'_by_lane' if by_lane else ''}", emit)
-
-
-def _scale(emit: Emitter, scale: ir.Value, output: ir.Value, by_lane: bool) -> ir.Value:
-    if by_lane:
-        return emit.load(scale, emit.builder.mul(output, i64(emit.lanes)), emit.vector)
-    return emit.broadcast(emit.load(scale, output, FLOAT))
+    return Kernel(f"pool_{kind}", emit)
 
 
 def emit_plane_means(module: ir.Module, name: str, lanes: int) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tombola.kernels.convolutions import Packed
-from tombola.kernels.expansions import Expansion, expand
+from tombola.kernels.expansions import Expansion, all_windows, expand
 from tombola.kernels.packing import Floats
 from tombola.kernels.pictures import CLEAR, CLEAR_BORDER, COPY_ROWS, combine
 from tombola.kernels.pools import PLANE_MEANS, PoolKind, pool
@@ -22,7 +22,6 @@ from tombola.kernels.tiles import tile_product
 from tombola.kernels.windows import Panel, Picture, Window
 
 NOTHING = Where(Place.NOWHERE)
-NO_SCALE = np.zeros(1, dtype=np.float32)
 LOWEST = -math.inf
 
 Layout = Picture | Panel
@@ -99,25 +98,25 @@ def expanded(
 
 
 def picture_pool(
-    kind: PoolKind, window: Window, expansion: Expansion, scales: Floats, own: Picture, result: Picture,
-    x: Where, y: Where, scratch: Where, lanes: int,
-) -> list[Step]:  # fmt: skip
-    """A pool of one example: windows are copied to whole vectors first. `scales`: see `mean_scales`.
-
-    `scratch` has room for channels · `expansion.size` floats.
-    """
+    kind: PoolKind, window: Window, own: Picture, result: Picture, x: Where, y: Where, scratch: Where, lanes: int
+) -> list[Step]:
+    """A pool of one example. `scratch` has room for `pool_scratch` floats: windows are copied to whole vectors first."""
+    expansion = all_windows(own, window, result)
     vectors = np.arange(0, result.plane, lanes)
     taps = np.arange(window.reach[0] * window.reach[1]) * result.plane
     origins = _table(vectors[:, None] + taps)
     goals = _table(vectors)
     copy = expanded(expansion, own.channels, own.plane, x, scratch, LOWEST if kind is PoolKind.MAX else 0.0)
-    tables = (len(vectors), len(taps), origins, goals, scales)
+    tables = (len(vectors), len(taps), origins, goals, _shares(window, len(vectors)))
     return [copy, Step(pool(kind), (own.channels, scratch, expansion.size, y, result.plane, *tables))]
 
 
-def panel_pool(
-    kind: PoolKind, window: Window, scales: Floats, own: Panel, result: Panel, x: Where, y: Where, lanes: int
-) -> list[Step]:
+def pool_scratch(window: Window, result: Picture) -> int:
+    """Floats of scratch that `picture_pool` needs."""
+    return result.channels * window.reach[0] * window.reach[1] * result.plane
+
+
+def panel_pool(kind: PoolKind, window: Window, own: Panel, result: Panel, x: Where, y: Where, lanes: int) -> list[Step]:
     """A pool of a panel. For a mean its border is at least the padding; a largest value stays inside."""
     down, across = np.divmod(np.arange(result.height * result.width), result.width)
     row, column = np.divmod(np.arange(window.kernel[0] * window.kernel[1]), window.kernel[1])
@@ -128,20 +127,14 @@ def panel_pool(
     chunks = np.arange(0, own.examples, lanes)
     origins = (own.at(0, 0) + (rows * own.columns + columns) * own.examples)[:, None, :] + chunks[:, None]
     goals = (result.at(0, 0) + (down * result.columns + across) * result.examples)[:, None] + chunks
-    scale = np.repeat(scales, len(chunks)) if kind is PoolKind.MEAN else scales
-    tables = (goals.size, origins.shape[2], _table(origins).reshape(-1), _table(goals).reshape(-1), scale)
+    places = _table(origins).reshape(-1), _table(goals).reshape(-1)
+    tables = (goals.size, origins.shape[2], *places, _shares(window, goals.size))
     return [Step(pool(kind), (own.channels, x, own.plane, y, result.plane, *tables))]
 
 
-def mean_scales(window: Window, height: int, width: int, count_padding: bool) -> NDArray[np.float32]:
-    """For every output of a mean pool 1 / (how many inputs its window counts), row by row."""
-    rows, columns = window.outputs(height, width)
-    counts = []
-    for size, outputs, axis in ((height, rows, 0), (width, columns, 1)):
-        begin = np.arange(outputs) * window.stride[axis] - window.padding[axis]
-        inside = np.minimum(begin + window.kernel[axis], size) - np.maximum(begin, 0)
-        counts.append(np.full(outputs, window.kernel[axis]) if count_padding else inside)
-    return np.ascontiguousarray(1 / np.outer(*counts).reshape(-1), dtype=np.float32)
+def _shares(window: Window, count: int) -> Floats:
+    """For each of `count` outputs 1 / (how many inputs its window has), the border's too."""
+    return np.full(count, 1 / (window.kernel[0] * window.kernel[1]), dtype=np.float32)
 
 
 def copied_rows(

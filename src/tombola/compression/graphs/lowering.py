@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tombola.compression.graphs.nodes import (
     Combine,
     Convolution,
@@ -51,10 +49,10 @@ from tombola.kernels.window_steps import (
     convolution_scratch,
     copied_rows,
     expanded,
-    mean_scales,
     panel_pool,
     picture_pool,
     plane_means,
+    pool_scratch,
 )
 from tombola.kernels.windows import Panel, Picture, Window, features, picture
 
@@ -309,7 +307,7 @@ class _Pictures(_Lowering):
         begin = self.room.take(before.size)
         sums = self.within(begin)
         steps = super().convolution(value, apart, own, before, x, sums)
-        steps += self._pool(PoolKind.MAX, POOL, np.zeros(1, np.float32), before, result, sums, y)
+        steps += self._pool(PoolKind.MAX, POOL, before, result, sums, y)
         self.room.give_back(begin)
         return steps
 
@@ -321,17 +319,13 @@ class _Pictures(_Lowering):
     def pool(self, node: Pool, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]:
         assert isinstance(own, Picture)
         assert isinstance(result, Picture)
-        scales = np.zeros((result.height, result.pitch), dtype=np.float32)
-        means = mean_scales(node.window, own.height, own.width, node.count_padding)
-        scales[:, : result.width] = means.reshape(result.height, result.width)
-        return self._pool(node.kind, node.window, scales.reshape(-1), own, result, x, y)
+        return self._pool(node.kind, node.window, own, result, x, y)
 
     def _pool(
-        self, kind: PoolKind, window: Window, scales: np.ndarray, own: Picture, result: Picture, x: Where, y: Where
+        self, kind: PoolKind, window: Window, own: Picture, result: Picture, x: Where, y: Where
     ) -> list[Operation]:
-        expansion = all_windows(own, window, result)
-        scratch = self.scratch(own.channels * expansion.size)
-        return [*picture_pool(kind, window, expansion, scales, own, result, x, y, scratch, self.lanes)]
+        scratch = self.scratch(pool_scratch(window, result))
+        return [*picture_pool(kind, window, own, result, x, y, scratch, self.lanes)]
 
     def mean(self, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]:
         assert isinstance(own, Picture)
@@ -448,7 +442,7 @@ class _Panels(_Lowering):
         self.steps.append(from_panel(self.rows, self.graph.outputs, place, self.width, self.output()))
 
     def _copied(self, window: Window, own: Panel, result: Panel, x: Where, y: Where) -> list[Operation]:
-        return [*panel_pool(PoolKind.MAX, window, np.zeros(1, np.float32), own, result, x, y, self.lanes)]
+        return [*panel_pool(PoolKind.MAX, window, own, result, x, y, self.lanes)]
 
     def dense(self, value: int, node: Dense, x: Where, y: Where) -> Sequence[Operation]:
         number = self.arrays.linear_number(value - 1)
@@ -457,15 +451,13 @@ class _Panels(_Lowering):
     def pool(self, node: Pool, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]:
         assert isinstance(own, Panel)
         assert isinstance(result, Panel)
-        scales = mean_scales(node.window, own.height, own.width, node.count_padding)
-        return panel_pool(node.kind, node.window, scales, own, result, x, y, self.lanes)
+        return panel_pool(node.kind, node.window, own, result, x, y, self.lanes)
 
     def mean(self, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]:
         assert isinstance(own, Panel)
         assert isinstance(result, Panel)
         whole = Window((own.height, own.width))
-        scales = mean_scales(whole, own.height, own.width, True)
-        return panel_pool(PoolKind.MEAN, whole, scales, own, result, x, y, self.lanes)
+        return panel_pool(PoolKind.MEAN, whole, own, result, x, y, self.lanes)
 
     def shortcut(self, node: Shortcut, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]:
         assert isinstance(own, Panel)

@@ -47,11 +47,10 @@ class Dense(Node):
 
 @dataclass(frozen=True, eq=False)
 class Pool(Node):
-    """The largest or the mean of each window; a mean counts the border of zeros where `count_padding`."""
+    """The largest or the mean of each window; a mean counts the border of zeros."""
 
     kind: PoolKind
     window: Window
-    count_padding: bool = True
 
 
 @dataclass(frozen=True, eq=False)

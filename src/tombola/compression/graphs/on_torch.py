@@ -31,9 +31,7 @@ def computed(node: Node, inputs: Sequence[Tensor], weight: Tensor | None) -> Ten
             window = node.window
             if node.kind is PoolKind.MAX:
                 return functional.max_pool2d(x, window.kernel, window.stride, window.padding)
-            return functional.avg_pool2d(
-                x, window.kernel, window.stride, window.padding, count_include_pad=node.count_padding
-            )
+            return functional.avg_pool2d(x, window.kernel, window.stride, window.padding)
         case Mean():
             return x.mean((2, 3), keepdim=True)
         case Combine():
@@ -83,9 +81,9 @@ def examples_at(places: Sequence[int], where: Where, layout: Layout) -> Tensor:
     """What lies there as (n, channels, height, width); no copy."""
     numbers = (ctypes.c_float * layout.size).from_address(places[int(where.place)] + 4 * where.offset)
     flat = torch.frombuffer(numbers, dtype=torch.float32, count=layout.size)
+    shape = (layout.channels, layout.height, layout.width)
     if isinstance(layout, Picture):
-        shape = (1, layout.channels, layout.height, layout.width)
-        return flat.as_strided(shape, (layout.size, layout.plane, layout.pitch, 1))
-    panel = flat.view(layout.channels, layout.rows, layout.columns, layout.examples)
-    inner = slice(layout.border, layout.border + layout.height), slice(layout.border, layout.border + layout.width)
-    return panel[:, inner[0], inner[1]].permute(3, 0, 1, 2)
+        return flat.as_strided((1, *shape), (layout.size, layout.plane, layout.pitch, 1))
+    examples = layout.examples
+    strides = (1, layout.plane, layout.columns * examples, examples)
+    return flat.as_strided((examples, *shape), strides, layout.at(0, 0))

@@ -68,7 +68,6 @@ class StoredNode(Config):
     window: StoredWindow | None = None
     groups: PositiveInt | None = None
     pool: PoolKind | None = None
-    count_padding: bool | None = None
     relu: bool | None = None
     step: Positive | None = None
     before: Distance | None = None
@@ -85,7 +84,7 @@ class StoredNode(Config):
 FIELDS: dict[str, set[str]] = {
     "convolution": {"layer", "window", "groups"},
     "dense": {"layer"},
-    "pool": {"pool", "window", "count_padding"},
+    "pool": {"pool", "window"},
     "mean": set(),
     "combine": {"relu"},
     "shortcut": {"step", "before"},
@@ -204,7 +203,7 @@ def _stored_node(node: Node) -> StoredNode:
         case Convolution():
             fields["groups"] = node.groups
         case Pool():
-            fields |= {"pool": node.kind, "count_padding": node.count_padding}
+            fields["pool"] = node.kind
         case Combine():
             fields["relu"] = node.relu
         case Shortcut():
@@ -242,7 +241,7 @@ def _node(stored: StoredNode, prefix: str, tensors: dict[str, Tensor]) -> Node:
         return Convolution(*common, read_layer(stored.layer, shape, prefix, tensors), window, stored.groups)
     if stored.kind == "pool":
         assert stored.pool is not None
-        return Pool(*common, stored.pool, _window(stored), bool(stored.count_padding))
+        return Pool(*common, stored.pool, _window(stored))
     if stored.kind == "combine":
         scale, shift = (_by_channel(tensors.pop(prefix + name), stored.shape[0]) for name in ("scale", "shift"))
         return Combine(*common, scale, shift, bool(stored.relu))

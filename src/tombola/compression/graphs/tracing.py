@@ -287,11 +287,10 @@ def _max_pool(build: _Builder, step: fx.Node, module: nn.MaxPool2d | None = None
 def _mean_pool(build: _Builder, step: fx.Node, module: nn.AvgPool2d | None = None) -> int:
     default = {"ceil_mode": False, "count_include_pad": True, "divisor_override": None}
     window, given = _pool_arguments(step, module, default)
-    if given["ceil_mode"] or given["divisor_override"] is not None:
-        raise UnsupportedError("AvgPool2d (ceil_mode or divisor_override)")
-    return build.add(
-        Pool((build.input(step),), shape_of(step), PoolKind.MEAN, window, bool(given["count_include_pad"]))
-    )
+    uneven = not given["count_include_pad"] and window.padding != (0, 0)
+    if given["ceil_mode"] or given["divisor_override"] is not None or uneven:
+        raise UnsupportedError("AvgPool2d (ceil_mode, divisor_override, or a padding that does not count)")
+    return build.add(Pool((build.input(step),), shape_of(step), PoolKind.MEAN, window))
 
 
 def _pool_arguments(

@@ -30,11 +30,18 @@ def read_chain(model: nn.Module) -> list[Link]:
     """The layers of a Sequential of [Conv2d, ReLU and perhaps MaxPool2d(2)], repeated, Flatten, Linear, ReLU, ...,
     Linear; without convolutions Flatten may be missing. Raises NoChainError for any other.
     """
-    modules = list(model.named_children()) if type(model) is nn.Sequential else []
-    links = []
+    names = {id(module): name for name, module in model.named_children()}
+    modules = [(names[id(module)], module) for module in model] if type(model) is nn.Sequential else []
+    links: list[Link] = []
     while modules and isinstance(modules[0][1], nn.Conv2d):
-        link, modules = _convolution(modules)
+        link, following = _convolution(modules)
+        given = len(links[-1].module.weight) if links else link.module.weight.shape[1]
+        if link.module.weight.shape[1] != given:
+            raise NoChainError(
+                f"cannot train {modules[0][0]}: it reads {link.module.weight.shape[1]} channels and gets {given}"
+            )
         links.append(link)
+        modules = following
     if not links:
         layers = linear_chain(model)
         if layers is None:
