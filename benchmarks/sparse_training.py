@@ -103,9 +103,9 @@ def main() -> None:
     print(Table(("Layer", *shown), layers).to_markdown())
     print("\n### Convolutional networks\n")
     print(
-        "Whole steps in batches of 64 with Adam, every layer keeping the stated share: LeNet-5 and Caffe's wider one on "
-        "pictures of 28 × 28, Conv-2 and Conv-6 on 3 × 32 × 32. Milliseconds. `auto` trains such a network on sparse "
-        f"kernels where at most {CROSSOVER_OF_CONVOLUTIONS:.0%} of its multiply-adds are left.\n"
+        "Whole steps in batches of 64 with Adam, every layer keeping the stated share: LeNet-5 and Caffe's wider one "
+        "on pictures of 28 × 28, Conv-2 and Conv-6 on 3 × 32 × 32. Milliseconds. `auto` trains such a network on "
+        f"sparse kernels where at most {CROSSOVER_OF_CONVOLUTIONS:.0%} of its multiply-adds are left.\n"
     )
     cases, densities = CONVOLUTIONAL, CONVOLUTIONAL_DENSITIES
     if options.quick:

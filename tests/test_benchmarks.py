@@ -8,17 +8,25 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import lottery_results
+import sparse_crossover
 import sparse_search
+import speed_cases
 import speed_report
 import training_step
 from lottery_results import Finding, agreement
 from speed_report import Measured, Timing
+from tombola.models import build
 from tombola.reports.intervals import estimate
+from tombola.runs.configs import load_config
+from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.networks import model_spec
 
+CONFIGS = Path(speed_report.__file__).parent.parent / "configs"
 PAPER = Finding("x", 1, 0.5, "points", False, lottery_results.better_than_reinit)
 MINIMUM = Finding("x", 1, 0.3, "points", True, lottery_results.gain_at_early_stop)
 BACK = Finding("x", 1, 0.0, "points", False, lottery_results.gain_at_early_stop)
@@ -86,6 +94,7 @@ def test_speed_is_compared_with_the_fastest_engine_that_gives_float32_outputs() 
     assert "absent | did not run: RuntimeError: no compiler" in page
     assert "Of 1 wanted speed-ups 1 were reached." in page
     assert "sparsity 90.0% (wanted at least 0.95: **NOT kept**)" in page  # that of the random mask
+    assert "| Network | 64 | 90.0% | exact 3.0 | 0.5 | 6.00 | at least 5.5: reached | 0.60 |" in page
 
 
 def test_a_wrong_or_failed_sparse_network_reaches_nothing() -> None:
@@ -111,18 +120,103 @@ def test_crossover_is_the_last_one_and_not_guessed_over_a_wide_gap(curve: list[t
     assert speed_report.crossover(curve).endswith(said)
 
 
-def test_sparse_inference_measures_and_checks_a_tiny_network(tmp_path: Path) -> None:
-    pytest.importorskip("tombola.compression.runtime")
-    program = Path(speed_report.__file__).with_name("sparse_inference.py")
-    command = [sys.executable, str(program), "--quick", "--seconds", "0.1", "--json", str(tmp_path / "speed.json")]
+def test_chosen_kernels_are_told_in_short() -> None:
+    """Neighbours of one kernel together, of the wanted sparsity only."""
+    chosen = [
+        ("conv_1", "shifted rows by 3"),
+        ("conv_2", "shifted rows by 32"),
+        ("conv_3", "panel"),
+        ("output", "torch"),
+    ]
+    wanted = timing("ours", 5e-7, sparsity=0.9, mask="found", kernels=chosen)
+    other = timing("ours too", 5e-7, sparsity=0.5, mask="found", kernels=[("conv_1", "dense")])
+    page = speed_report.document([measured(wanted, other)], "a machine")
+    assert "* Kernels chosen at 90.0%: conv_1 to conv_2: shifted rows, conv_3: panel, output: torch.\n\n" in page
+    assert "Kernels chosen at 50.0%" not in page
+
+
+@pytest.mark.parametrize(
+    ("ratios", "said"),
+    [
+        ({}, "none measured"),
+        ({1.0: 0.5, 0.5: 0.9}, "none measured"),
+        ({1.0: 1.5, 0.5: 3.0}, "1, all measured"),
+        ({1.0: 0.5, 0.6: 0.9, 0.4: 1.1, 0.1: 4.0}, "0.50"),
+        ({0.5: 1.2, 0.4: 0.8, 0.2: 1.6}, "0.35"),
+    ],
+)
+def test_a_layers_crossover_is_the_last_one(ratios: dict[float, float], said: str) -> None:
+    sparse = [timing("ours", 1e-6 / ratio, sparsity=1 - d, mask="random") for d, ratio in ratios.items()]
+    result = Measured("Layer", 1, 0.0, {}, [timing("torch eager", 1e-6)], sparse)
+    assert sparse_crossover.faster_from(result) == said
+
+
+@pytest.mark.parametrize(
+    ("title", "input_shape", "output_shape"),
+    [
+        ("LeNet-5 (20, 50, 500)", (1, 28, 28), (10,)),
+        ("Convolution 64→64 @ 32²", (64, 32, 32), (64, 32, 32)),
+        ("Convolution 256→256 @ 8²", (256, 8, 8), (256, 8, 8)),
+        ("Convolution 512→512 @ 4²", (512, 4, 4), (512, 4, 4)),
+        ("VGG-16", (3, 32, 32), (10,)),
+        ("ResNet-20", (3, 32, 32), (10,)),
+        ("Conv-6", (3, 32, 32), (10,)),
+    ],
+)
+def test_cases_of_convolutional_networks_are_cut_as_their_titles_say(
+    title: str, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+) -> None:
+    """On what the config of the case's run builds; both parts together are the network up to there."""
+    case = next(case for case in speed_cases.CASES if case.title == title)
+    config = load_config(CONFIGS / f"{case.run.replace('-', '_')}.yaml", LotteryConfig)
+    shape = (1, 28, 28) if config.data.name == "mnist" else (3, 32, 32)
+    network = build(model_spec(config, shape, 10)).eval()
+    before, part = speed_cases.cut(network, case.first, case.last)
+    images = torch.rand(2, *shape)
+    with torch.no_grad():
+        inputs = before(images)
+        outputs = part(inputs)
+        assert (inputs.shape, outputs.shape) == ((2, *input_shape), (2, *output_shape))
+        if case.last == "output":
+            assert torch.equal(outputs, network(images))
+
+
+def test_every_case_has_its_run_and_measures_what_is_wanted() -> None:
+    for case in speed_cases.CASES:
+        config = load_config(CONFIGS / f"{case.run.replace('-', '_')}.yaml", LotteryConfig)
+        assert config.name == case.run
+        found = {1 - density for density in config.pruning.densities if case.has_round(1 - density)}
+        for batch, wanted in case.wanted.items():
+            assert batch in case.batches
+            assert all(min(abs(sparsity - other) for other in found) < 1e-9 for sparsity in wanted)
+
+
+def quick(program: str, folder: Path) -> tuple[list[dict[str, list[dict[str, object]]]], str]:
+    """What `--quick` measured, and its page."""
+    path, written = Path(speed_report.__file__).with_name(program), folder / "speed.json"
+    command = [sys.executable, str(path), "--quick", "--seconds", "0.1", "--json", str(written)]
     page = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    results = json.loads((tmp_path / "speed.json").read_text())
-    assert [result["batch"] for result in results] == [8, 1]
+    return json.loads(written.read_text()), page
+
+
+@pytest.mark.parametrize(
+    ("program", "batches", "blocks", "title"),
+    [
+        ("sparse_inference.py", [8, 1], 15, "### Chain 64-32-16-10, batch 8"),
+        ("sparse_crossover.py", [1, 1, 64, 64], 9, "| 3→8 3×3 @ 8² | torch eager, "),
+    ],
+)
+def test_sparse_inference_measures_and_checks_tiny_networks(
+    tmp_path: Path, program: str, batches: list[int], blocks: int, title: str
+) -> None:
+    results, page = quick(program, tmp_path)
+    assert [result["batch"] for result in results] == batches
     for result in results:
         timings = result["dense"] + result["sparse"]
         assert len(timings) == 4
-        assert all(t["failed"] is None and t["error"] <= 1e-5 and len(t["seconds"]) >= 15 for t in timings)
-    assert "### Chain 64-32-16-10, batch 8" in page
+        assert all(t["failed"] is None and t["error"] <= 1e-5 and len(t["seconds"]) >= blocks for t in timings)
+        assert all(t["kernels"] for t in result["sparse"])
+    assert title in page
 
 
 def trainings(accuracies: list[float], seconds: float) -> list[dict[str, object]]:

@@ -388,6 +388,16 @@ class TestObstacles:
         with pytest.raises(TrainingError, match="do not fit the convolutions"):
             sparse_engine(model, Masks({}), images(20, shape), [True, True])
 
+    def test_of_large_pictures(self) -> None:
+        """Positions are counted in 16 bits."""
+        model = convolutional((1, 260, 8), [(2, (3, 3), (1, 1), True, True)], [])
+        assert make_engine(model, Batches(images(8, (1, 260, 8)), 8, 0), recipe(engine="sparse"), Masks({})).name == "sparse"
+        model = convolutional((1, 260, 250), [(2, (3, 3), (1, 1), True, True)], [])
+        batches, masks = Batches(images(8, (1, 260, 250)), 8, 0), random_masks(model, [0.1, 0.1])
+        assert make_engine(model, batches, recipe(), masks).name == "dense"
+        with pytest.raises(TrainingError, match="cannot train on pictures of 260 × 250: it counts to 65536; set the"):
+            make_engine(model, batches, recipe(engine="sparse"), masks)
+
     def test_of_pictures_to_evaluate(self) -> None:
         """As many numbers are not enough."""
         model = convolutional((1, 8, 6), [(3, (3, 3), (0, 0), True, True)], [])

@@ -100,7 +100,7 @@ def expanded(
 def picture_pool(
     kind: PoolKind, window: Window, own: Picture, result: Picture, x: Where, y: Where, scratch: Where, lanes: int
 ) -> list[Step]:
-    """A pool of one example. `scratch` has room for `pool_scratch` floats: windows are copied to whole vectors first."""
+    """A pool of one example. `scratch` has room for `pool_scratch` floats: copies of windows, as whole vectors."""
     expansion = all_windows(own, window, result)
     vectors = np.arange(0, result.plane, lanes)
     taps = np.arange(window.reach[0] * window.reach[1]) * result.plane

@@ -23,7 +23,7 @@ from tombola.training.held import Held
 from tombola.training.metrics import Scores, evaluate
 from tombola.training.optimizers import OPTIMIZERS
 from tombola.training.recipe import Recipe
-from tombola.training.sparse.chain import Link, NoChainError, read_chain
+from tombola.training.sparse.chain import Link, NoChainError, check_size, read_chain
 from tombola.training.sparse.crossover import sparse_layers
 from tombola.training.sparse.engine import SparseEngine
 
@@ -106,18 +106,30 @@ def make_engine(model: nn.Module, batches: Batches, recipe: Recipe, masks: Masks
     odd = [n for n, p in model.named_parameters() if p.dtype != torch.float32 or p.device.type != "cpu"]
     if odd:
         raise TrainingError(f"{odd[0]}: training needs float32 parameters on the CPU")
-    sparse = layers_on_kernels(model, recipe, masks, batches.size, evolving=evolving)
+    shape = tuple(batches.examples.inputs.shape[1:])
+    sparse = layers_on_kernels(model, recipe, masks, batches.size, evolving=evolving, shape=shape)
     if not any(sparse):
         return DenseEngine(model, batches, recipe, masks)
     return SparseEngine(model, read_chain(model), sparse, batches, recipe, masks)
 
 
 def layers_on_kernels(
-    model: nn.Module, recipe: Recipe, masks: Masks, batch: int, *, evolving: bool = False
+    model: nn.Module,
+    recipe: Recipe,
+    masks: Masks,
+    batch: int,
+    *,
+    evolving: bool = False,
+    shape: tuple[int, ...] | None = None,
 ) -> list[bool]:
-    """Which layers of a chain the recipe's engine trains on sparse kernels; none of a network that is no chain."""
+    """Which layers of a chain the recipe's engine trains on sparse kernels; none of a network that is no chain.
+
+    Where the `shape` of examples is known, pictures that are too large for kernels are an obstacle, too.
+    """
     try:
         chain = _trainable_chain(model, evolving)
+        if shape is not None:
+            check_size(chain, shape)
     except NoChainError as obstacle:
         if recipe.engine == "sparse":
             raise TrainingError(f"the engine sparse {obstacle}; set the engine to auto or dense") from None

@@ -44,12 +44,18 @@ def find_graphs(model: nn.Module, keeps: Mapping[str, Tensor], example: Tensor) 
 
 
 class _Shapes:
-    """How often each module was called, and with what shape of input; None where it differs from call to call."""
+    """How often each module was called, and with what shape of input; None where it differs from call to call.
+
+    `within`: the modules during whose calls all calls of a module were.
+    """
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         self.of: dict[int, torch.Size | None] = {}
         self.calls: Counter[int] = Counter()
+        self.within: dict[int, set[int]] = {}
+        self._running: list[int] = []
         hooks = [module.register_forward_pre_hook(self._see, with_kwargs=True) for module in model.modules()]
+        hooks += [module.register_forward_hook(self._leave) for module in model.modules()]
         try:
             with torch.no_grad():
                 model(example)
@@ -63,6 +69,15 @@ class _Shapes:
         same = self.of.get(id(module), shape) == shape
         self.of[id(module)] = shape if same else None
         self.calls[id(module)] += 1
+        self._running.append(id(module))
+        self.within[id(module)] = self.within.get(id(module), set(self._running)) & set(self._running)
+
+    def _leave(self, *_: Any) -> None:
+        self._running.pop()
+
+    def is_whole(self, module: nn.Module) -> bool:
+        """Whether its parts are only called by itself, so that nobody misses them when it is replaced."""
+        return all(id(module) in self.within.get(id(part), {id(module)}) for part in module.modules())
 
 
 @dataclass
@@ -122,6 +137,8 @@ class _Finder:
     def _traced(self, modules: Sequence[Named]) -> Graph | None:
         shapes = [self.shapes.of.get(id(module)) for _, module in modules]
         if shapes[0] is None or len({id(module) for _, module in modules}) < len(modules):
+            return None
+        if not all(self.shapes.is_whole(module) for _, module in modules):
             return None
         try:
             return trace(modules, self.masks, shapes[0])

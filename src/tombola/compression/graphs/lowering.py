@@ -254,7 +254,7 @@ class _Pictures(_Lowering):
     def direct(self) -> bool:
         """The input can stay where the caller has it: it is only copied for windows, which reads nothing beside it."""
         readers = [node for node in self.graph.nodes if 0 in node.inputs]
-        return not self.bare and all(node.inputs.index(0) == 0 and _step(node) == 1 for node in readers)
+        return not self.bare and all(0 not in node.inputs[1:] and _step(node) == 1 for node in readers)
 
     def slack_wanted(self) -> int:
         slack = 0

@@ -59,7 +59,7 @@ class StoredWindow(Config):
 
 
 class StoredNode(Config):
-    """A node; fields that its kind does not have are None."""
+    """A node; fields that its kind does not have are None. `relu` is that of a combine."""
 
     kind: Literal["convolution", "dense", "pool", "mean", "combine", "shortcut", "flatten"]
     inputs: tuple[Reference] | tuple[Reference, Reference]
@@ -68,7 +68,7 @@ class StoredNode(Config):
     window: StoredWindow | None = None
     groups: PositiveInt | None = None
     pool: PoolKind | None = None
-    relu: bool | None = None
+    relu: bool = False
     step: Positive | None = None
     before: Distance | None = None
 
@@ -76,7 +76,7 @@ class StoredNode(Config):
     def _has_its_fields(self) -> StoredNode:
         needed = FIELDS[self.kind]
         given = {name for name in ALL_FIELDS if getattr(self, name) is not None}
-        if given != needed:
+        if given != needed or (self.relu and self.kind != "combine"):
             raise ValueError(f"a node {self.kind} has {', '.join(sorted(needed)) or 'nothing'}, not {sorted(given)}")
         return self
 
@@ -86,7 +86,7 @@ FIELDS: dict[str, set[str]] = {
     "dense": {"layer"},
     "pool": {"pool", "window"},
     "mean": set(),
-    "combine": {"relu"},
+    "combine": set(),
     "shortcut": {"step", "before"},
     "flatten": set(),
 }

@@ -6,6 +6,7 @@ part of it. Whatever cannot be taken over is an `UnsupportedError` with its reas
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -45,13 +46,44 @@ class UnsupportedError(Exception):
     """What a graph has no node for."""
 
 
+class _Value(fx.Proxy):
+    """A traced value that knows `+=` from `+`."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+
 class _Tracer(fx.Tracer):
     """Goes into everything but torch's own modules."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Value(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if m._forward_hooks or m._forward_pre_hooks:
             raise UnsupportedError(f"{module_qualified_name} has hooks")
+        if "forward" in vars(m):
+            raise UnsupportedError(f"{module_qualified_name} has a forward of its own")
         return not isinstance(m, nn.Sequential) and m.__module__.startswith("torch.nn")
+
+
+class _Sizes(fx.Interpreter):
+    """Runs what was traced and keeps what it computes beside tensors: sizes, and numbers made of them."""
+
+    def __init__(self, traced: fx.GraphModule) -> None:
+        super().__init__(traced)
+        self.found: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if not is_tensor(n):
+            self.found[n] = result
+        return result
+
+
+def is_tensor(step: fx.Node) -> bool:
+    """Whether a step gives a tensor, and not sizes."""
+    return "tensor_meta" in step.meta
 
 
 def trace(modules: Sequence[tuple[str, nn.Module]], keeps: Mapping[int, Tensor], shape: Sequence[int]) -> Graph:
@@ -66,12 +98,11 @@ def trace(modules: Sequence[tuple[str, nn.Module]], keeps: Mapping[int, Tensor],
         traced = fx.GraphModule(whole, graph)
         with torch.no_grad():
             ShapeProp(traced).propagate(torch.zeros(2, *shape[1:]))
+        nodes = _Builder(traced, names, keeps, tuple(shape[1:])).build()
     except UnsupportedError:
         raise
     except Exception as error:  # what tracing somebody's code may raise is anything
         raise UnsupportedError(" ".join(str(error).split())[:200]) from None
-    builder = _Builder(traced, names, keeps)
-    nodes = builder.build()
     types = tuple(type(module).__name__ for _, site in modules for module in site.modules())
     return Graph(tuple(name for name, _ in modules), types, tuple(shape[1:]), nodes)
 
@@ -86,6 +117,7 @@ class _Builder:
     traced: fx.GraphModule
     names: Mapping[int, str]
     keeps: Mapping[int, Tensor]
+    shape: Shape
 
     def build(self) -> tuple[Node, ...]:
         self.nodes: dict[int, Node] = {}
@@ -99,7 +131,7 @@ class _Builder:
                 self.values[step] = 0
             elif step.op == "output":
                 result = step.args[0]
-            elif "tensor_meta" in step.meta:  # sizes of tensors are numbers by now, and no values
+            elif is_tensor(step):  # sizes of tensors are numbers by now, and no values
                 self.values[step] = self._take(step)
         if not isinstance(result, fx.Node) or self.values.get(result) not in self.nodes:
             raise UnsupportedError("it has no output, or several")
@@ -134,13 +166,47 @@ class _Builder:
         """The node of this kind that computes a value which only one step reads; None where there is none such."""
         node = self.nodes.get(value)
         owners = [step for step, own in self.values.items() if own == value]
-        readers = sum(len(step.users) for step in owners) - (len(owners) - 1)
+        readers = sum(is_tensor(user) for step in owners for user in step.users) - (len(owners) - 1)
         return node if isinstance(node, kind) and readers == 1 else None
 
     def check_in_place(self, step: fx.Node, value: int, in_place: bool) -> None:
-        """What changes a value that others read, too, is left alone."""
-        if in_place and self.alone(value, Node) is None:
+        """What changes a value that is read later under another name, or the input, is left alone."""
+        if not in_place:
+            return
+        memory = self._memory_of(value)
+        steps = iter(self.traced.graph.nodes)
+        while next(steps) is not step:
+            pass
+        read = {own for later in steps if is_tensor(later) for own in later.all_input_nodes if own in self.values}
+        if not memory or any(self._memory_of(self.values[own]) == memory for own in read):
             raise UnsupportedError(f"{step.name} changes in place what is read elsewhere")
+
+    def _memory_of(self, value: int) -> int:
+        """The value in whose memory torch has this one."""
+        while isinstance(node := self.nodes.get(value), Flatten | Shortcut):
+            value = node.inputs[0]
+        return value
+
+    def arguments(self, step: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A step's arguments, sizes as numbers."""
+
+        def known(argument: fx.Node) -> Any:
+            if is_tensor(argument):
+                return argument
+            if argument not in self._sizes:
+                raise UnsupportedError(f"{step.name} depends on how many examples there are")
+            return self._sizes[argument]
+
+        return fx.node.map_arg(step.args, known), fx.node.map_arg(step.kwargs, known)
+
+    @functools.cached_property
+    def _sizes(self) -> dict[fx.Node, Any]:
+        """What is computed of sizes and the same for any number of examples."""
+        two, three = _Sizes(self.traced), _Sizes(self.traced)
+        with torch.no_grad():
+            two.run(torch.zeros(2, *self.shape))
+            three.run(torch.zeros(3, *self.shape))
+        return {step: found for step, found in two.found.items() if found == three.found[step]}
 
     def join(self, value: int, node: Node) -> int:
         """`node` in place of the one that computed `value`, behind all others."""
@@ -219,6 +285,8 @@ def _norm(build: _Builder, step: fx.Node, module: nn.BatchNorm2d | nn.BatchNorm1
     value, name = build.input(step), build.names[id(module)]
     if module.running_mean is None or not module.running_mean.is_floating_point():
         raise UnsupportedError(f"{name}: {type(module).__name__} (no stored statistics)")
+    if module.training:
+        raise UnsupportedError(f"{name}: {type(module).__name__} (in training in spite of eval())")
     norm = affine_of(module)
     node = build.alone(value, Convolution) or build.alone(value, Dense)
     if node is not None and _is_plain(node):
@@ -272,7 +340,7 @@ def _add(build: _Builder, step: fx.Node) -> int:
 
 
 def _max_pool(build: _Builder, step: fx.Node, module: nn.MaxPool2d | None = None) -> int:
-    size, given = _pool_arguments(step, module, {"dilation": 1, "return_indices": False, "ceil_mode": False})
+    size, given = _pool_arguments(build, step, module, {"dilation": 1, "return_indices": False, "ceil_mode": False})
     if given["return_indices"] or given["ceil_mode"] or pair(given["dilation"]) != (1, 1):
         raise UnsupportedError("MaxPool2d (dilation, ceil_mode or return_indices)")
     value, window = build.input(step), size
@@ -286,7 +354,7 @@ def _max_pool(build: _Builder, step: fx.Node, module: nn.MaxPool2d | None = None
 
 def _mean_pool(build: _Builder, step: fx.Node, module: nn.AvgPool2d | None = None) -> int:
     default = {"ceil_mode": False, "count_include_pad": True, "divisor_override": None}
-    window, given = _pool_arguments(step, module, default)
+    window, given = _pool_arguments(build, step, module, default)
     uneven = not given["count_include_pad"] and window.padding != (0, 0)
     if given["ceil_mode"] or given["divisor_override"] is not None or uneven:
         raise UnsupportedError("AvgPool2d (ceil_mode, divisor_override, or a padding that does not count)")
@@ -294,7 +362,7 @@ def _mean_pool(build: _Builder, step: fx.Node, module: nn.AvgPool2d | None = Non
 
 
 def _pool_arguments(
-    step: fx.Node, module: nn.Module | None, default: Mapping[str, Any]
+    build: _Builder, step: fx.Node, module: nn.Module | None, default: Mapping[str, Any]
 ) -> tuple[Window, dict[str, Any]]:
     """The window of a pool, called as a module or as a function, and its further arguments."""
     names = ["kernel_size", "stride", "padding", *default]
@@ -302,7 +370,8 @@ def _pool_arguments(
     if module is not None:
         given |= {name: getattr(module, name) for name in names}
     else:
-        given |= dict(zip(names, step.args[1:], strict=False)) | dict(step.kwargs)
+        arguments, named = build.arguments(step)
+        given |= dict(zip(names, arguments[1:], strict=False)) | named
     if "kernel_size" not in given:
         raise UnsupportedError(f"{step.name} without a kernel size")
     kernel = pair(given["kernel_size"])
@@ -323,7 +392,8 @@ def _adaptive_pool(build: _Builder, step: fx.Node, module: nn.AdaptiveAvgPool2d 
 
 
 def _mean(build: _Builder, step: fx.Node) -> int:
-    axes = step.args[1] if len(step.args) > 1 else step.kwargs.get("dim")
+    arguments, named = build.arguments(step)
+    axes = arguments[1] if len(arguments) > 1 else named.get("dim")
     before = _shape_of_value(build, step)
     if not isinstance(axes, list | tuple) or len(before) != 3 or {axis % 4 for axis in axes} != {2, 3}:
         raise UnsupportedError("a mean over other axes than height and width")
@@ -344,14 +414,18 @@ def _flatten(build: _Builder, step: fx.Node, module: nn.Flatten | None = None) -
 
 
 def _nothing(build: _Builder, step: fx.Node, module: nn.Module | None = None) -> int:
-    if module is None and (step.args[2] if len(step.args) > 2 else step.kwargs.get("training", True)):
-        raise UnsupportedError("dropout in evaluation")
+    if module is None:
+        active = step.args[2] if len(step.args) > 2 else step.kwargs.get("training", True)
+    else:
+        active = module.training and type(module) is not nn.Identity
+    if active:
+        raise UnsupportedError(f"{step.name}: dropout in evaluation")
     return build.input(step)
 
 
 def _subsampled(build: _Builder, step: fx.Node) -> int:
     """x[:, :, ::step, ::step]."""
-    index = step.args[1]
+    index = build.arguments(step)[0][1]
     whole, steps = slice(None, None, None), set()
     if not isinstance(index, tuple) or len(index) != 4 or index[:2] != (whole, whole):
         raise UnsupportedError("an index that is not [:, :, ::step, ::step]")
@@ -363,12 +437,16 @@ def _subsampled(build: _Builder, step: fx.Node) -> int:
     return build.add(Shortcut((build.input(step),), shape_of(step), stride, 0))
 
 
+PAD = ("pad", "mode", "value")
+
+
 def _padded(build: _Builder, step: fx.Node) -> int:
     """Channels of zeros before and behind."""
-    widths = step.args[1] if len(step.args) > 1 else step.kwargs.get("pad")
-    mode = step.args[2] if len(step.args) > 2 else step.kwargs.get("mode", "constant")
-    fill = step.args[3] if len(step.args) > 3 else step.kwargs.get("value")
-    if mode != "constant" or fill not in (None, 0) or len(widths) != 6 or any(widths[:4]) or min(widths[4:]) < 0:
+    arguments, named = build.arguments(step)
+    given = {"mode": "constant", "value": None, **dict(zip(PAD, arguments[1:], strict=False)), **named}
+    widths = given["pad"]
+    plain = given["mode"] == "constant" and given["value"] in (None, 0)
+    if not plain or len(widths) != 6 or any(widths[:4]) or min(widths[4:]) < 0:
         raise UnsupportedError("a pad that does not add channels of zeros")
     value, shape = build.input(step), shape_of(step)
     shortcut = build.alone(value, Shortcut)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from tombola.kernels.choices import POOL
+from tombola.kernels.packing import MOST_COLUMNS
 from tombola.kernels.windows import Window
 from tombola.training.gradients import linear_chain
 
@@ -58,6 +59,19 @@ def read_chain(model: nn.Module) -> list[Link]:
     if len(set(parameters)) < len(parameters):
         raise NoChainError("needs layers that have no parameters in common")
     return chain
+
+
+def check_size(chain: Sequence[Link], shape: Sequence[int]) -> None:
+    """Raises NoChainError for pictures of which a kernel cannot count the positions, borders included."""
+    windows = [link.window for link in chain if link.window is not None]
+    if not windows or len(shape) != 3:  # no pictures at all are another matter
+        return
+    size = shape[1], shape[2]
+    for window in windows:
+        border = 2 * max(window.kernel)
+        if (size[0] + border) * (size[1] + border) >= MOST_COLUMNS:
+            raise NoChainError(f"cannot train on pictures of {shape[1]} × {shape[2]}: it counts to {MOST_COLUMNS}")
+        size = window.outputs(*size)
 
 
 def _convolution(modules: Sequence[Named]) -> tuple[Link, list[Named]]:

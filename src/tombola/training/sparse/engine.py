@@ -121,7 +121,7 @@ class SparseEngine:
             return Step(GATHER_PANEL, (positions, some, self.features, INPUTS, panel, width))
 
         operations, panels = self._forward(count, load)
-        deltas = [torch.empty(0), *(torch.zeros_like(panel) for panel in panels[1:])]
+        deltas = [torch.empty(0), *(layer.outputs(count) for layer in self.layers)]
         logits, delta = Where(panels[-1].numpy()), Where(deltas[-1].numpy())
         where = (POSITIONS, TARGETS, count, self.classes, logits, delta, panels[-1].shape[1])
         operations.append(Step(CROSS_ENTROPY_GRADIENT, where))

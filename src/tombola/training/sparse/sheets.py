@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tombola.errors import KernelError
 from tombola.kernels.choices import POOL, TAKEN
 from tombola.kernels.program import Where
 from tombola.kernels.windows import Pair, Panel
@@ -26,6 +27,8 @@ Positions = tuple[Numbers, Numbers]
 """Rows and columns."""
 NEAR_FLOATS = 100_000
 """What a part of the positions may take of inputs and outputs, so that it is still near when it is needed again."""
+LANES = 16
+"""Floats of a vector, at most."""
 LEAST_TILES = 8
 """Tiles of a part below which going through all nonzeros once more costs more than nearness brings."""
 
@@ -105,9 +108,8 @@ class Tiles:
     def parts(self, channels: int) -> Iterator[Tiles]:
         """As many at a time as are near, where `channels` are read and written in all."""
         vectors = self.origins.shape[1]
-        tiles = max(LEAST_TILES, NEAR_FLOATS // (channels * vectors * 16))
-        parts = -(-self.count // tiles)
-        tiles = -(-self.count // max(1, parts))
+        tiles = max(LEAST_TILES, NEAR_FLOATS // (channels * vectors * LANES))
+        tiles = -(-self.count // -(-self.count // tiles))  # parts of equal size
         for first in range(0, self.count, tiles):
             own = slice(first, first + tiles)
             yield Tiles(self.origins[own], self.goals[own])
@@ -130,4 +132,6 @@ def pooling_tiles(origins: Numbers, goals: Numbers) -> Tiles:
 
 
 def _table(numbers: Numbers) -> NDArray[np.int32]:
+    if numbers.size and int(numbers.max()) > np.iinfo(np.int32).max:
+        raise KernelError("a batch's activations of one layer are more than a kernel counts; take smaller batches")
     return np.ascontiguousarray(numbers, dtype=np.int32)
