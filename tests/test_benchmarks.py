@@ -170,7 +170,7 @@ def test_cases_of_convolutional_networks_are_cut_as_their_titles_say(
     case = next(case for case in speed_cases.CASES if case.title == title)
     config = load_config(CONFIGS / f"{case.run.replace('-', '_')}.yaml", LotteryConfig)
     shape = (1, 28, 28) if config.data.name == "mnist" else (3, 32, 32)
-    network = build(model_spec(config, shape, 10)).eval()
+    network = build(model_spec(config, 0, shape, 10)).eval()
     before, part = speed_cases.cut(network, case.first, case.last)
     images = torch.rand(2, *shape)
     with torch.no_grad():

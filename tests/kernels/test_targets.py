@@ -8,6 +8,7 @@ import re
 import pytest
 
 from tombola.errors import KernelError
+from tombola.kernels.choices import UNPOOL, choosing_product
 from tombola.kernels.compiler import Kernel, assembly
 from tombola.kernels.layouts import FROM_PANEL, GATHER_PANEL, TO_PANEL
 from tombola.kernels.losses import CROSS_ENTROPY_GRADIENT
@@ -15,6 +16,7 @@ from tombola.kernels.products import Epilogue, panel_product
 from tombola.kernels.program import RUN_STEPS, RUN_STEPS_ON_STACK
 from tombola.kernels.samples import SAMPLED_PRODUCT
 from tombola.kernels.target import _lanes, aarch64, avx2, host
+from tombola.kernels.tile_samples import tile_samples
 from tombola.kernels.updates import ADAM, GATHER, SGD
 from tombola.kernels.vectors import COLUMNS_TIMES_VECTOR, DENSE_COLUMNS_TIMES_VECTOR, ROWS_TIMES_VECTOR
 
@@ -22,12 +24,14 @@ PRODUCTS = [
     DENSE_COLUMNS_TIMES_VECTOR,
     *(panel_product(first, e) for first in (True, False) for e in Epilogue),
     SAMPLED_PRODUCT,
+    *(choosing_product(first) for first in (True, False)),
+    *(tile_samples(4, pooled, biases=True) for pooled in (True, False)),
 ]
 LAYOUTS = [TO_PANEL, GATHER_PANEL, FROM_PANEL]
 TRAINING = [CROSS_ENTROPY_GRADIENT, SGD, ADAM, GATHER]
 SCALAR = [ROWS_TIMES_VECTOR, COLUMNS_TIMES_VECTOR]
 every = pytest.mark.parametrize(
-    "kernel", [*PRODUCTS, *LAYOUTS, *SCALAR, RUN_STEPS, RUN_STEPS_ON_STACK], ids=lambda kernel: kernel.name
+    "kernel", [*PRODUCTS, *LAYOUTS, *SCALAR, UNPOOL, RUN_STEPS, RUN_STEPS_ON_STACK], ids=lambda kernel: kernel.name
 )
 x86_only = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="AVX2 is an instruction set of x86")
 

@@ -391,7 +391,10 @@ class TestObstacles:
     def test_of_large_pictures(self) -> None:
         """Positions are counted in 16 bits."""
         model = convolutional((1, 260, 8), [(2, (3, 3), (1, 1), True, True)], [])
-        assert make_engine(model, Batches(images(8, (1, 260, 8)), 8, 0), recipe(engine="sparse"), Masks({})).name == "sparse"
+        assert (
+            make_engine(model, Batches(images(8, (1, 260, 8)), 8, 0), recipe(engine="sparse"), Masks({})).name
+            == "sparse"
+        )
         model = convolutional((1, 260, 250), [(2, (3, 3), (1, 1), True, True)], [])
         batches, masks = Batches(images(8, (1, 260, 250)), 8, 0), random_masks(model, [0.1, 0.1])
         assert make_engine(model, batches, recipe(), masks).name == "dense"

@@ -72,8 +72,9 @@ class _Shapes:
         self._running.append(id(module))
         self.within[id(module)] = self.within.get(id(module), set(self._running)) & set(self._running)
 
-    def _leave(self, *_: Any) -> None:
-        self._running.pop()
+    def _leave(self, module: nn.Module, *_: Any) -> None:
+        while self._running.pop() != id(module):  # what ended in an error did not leave
+            pass
 
     def is_whole(self, module: nn.Module) -> bool:
         """Whether its parts are only called by itself, so that nobody misses them when it is replaced."""
@@ -86,11 +87,13 @@ class _Finder:
 
     shapes: _Shapes
     masks: Mapping[int, Tensor]
+    done: set[int] = field(default_factory=set)
 
     def graphs_of(self, name: str, module: nn.Module) -> Iterator[Graph]:
         """The graphs of a module: itself, or those of its parts."""
-        if not any(type(own) is nn.Conv2d for own in module.modules()):
+        if id(module) in self.done or not any(type(own) is nn.Conv2d for own in module.modules()):
             return
+        self.done.add(id(module))  # a module may have several names
         whole = self.graph([(name, module)])
         if whole is not None:
             yield whole
@@ -103,7 +106,7 @@ class _Finder:
     def _graphs_of_sequence(self, name: str, sequence: nn.Sequential) -> Iterator[Graph]:
         """The longest runs of its modules that are graphs, and the graphs of what is in none."""
         steps = [(f"{name}.{own}".strip("."), child) for own, child in sequence._modules.items() if child is not None]
-        unusual = sequence._forward_hooks or sequence._forward_pre_hooks
+        unusual = sequence._forward_hooks or sequence._forward_pre_hooks or "forward" in vars(sequence)
         begin = 0
         while begin < len(steps):
             run = None if unusual else self._longest_run(steps[begin:], self.shapes.calls[id(sequence)])

@@ -54,7 +54,7 @@ from tombola.kernels.window_steps import (
     plane_means,
     pool_scratch,
 )
-from tombola.kernels.windows import Panel, Picture, Window, features, picture
+from tombola.kernels.windows import ROUND, Panel, Picture, Window, features, picture
 
 if TYPE_CHECKING:
     from tombola.compression.graphs.arrays import GraphArrays
@@ -248,6 +248,11 @@ class _Pictures(_Lowering):
         pictures: list[Layout] = [picture_of(shape, self.lanes) for shape in self.graph.shapes()]
         if self.direct:
             pictures[0] = gapless(self.graph.shape)
+        last = self.graph.nodes[-1]
+        if isinstance(last, Convolution) and len(last.inputs) == 1 and not self.bare:
+            whole = gapless(last.shape)
+            if whole.pitch % ROUND == 0 and whole.plane % self.lanes == 0:
+                pictures[-1] = whole
         return pictures
 
     @functools.cached_property
