@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from tombola import Masks
 from tombola.compression.calls import Call, Panels, Part
 from tombola.compression.graphs.arrays import GraphArrays
-from tombola.compression.graphs.lowering import picture_of, unpooled
+from tombola.compression.graphs.by_pictures import picture_of, unpooled
 from tombola.compression.graphs.nodes import Convolution, Graph
 from tombola.compression.graphs.tracing import trace
 from tombola.compression.plans import Choice, Form, Kernel, Plan
@@ -103,8 +104,6 @@ def memory_of_nan() -> Iterator[None]:
 
 def exact(model: nn.Module, x: Tensor) -> Tensor:
     """What the model makes of x in float64."""
-    import copy
-
     with torch.no_grad():
         return copy.deepcopy(model).double()(x.double())
 

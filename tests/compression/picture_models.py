@@ -199,6 +199,34 @@ class Diamond(nn.Module):
         return torch.add(self.c(c), functional.relu(c)) + x
 
 
+class Residual(nn.Module):
+    """x + body(x)."""
+
+    def __init__(self, body: nn.Module, in_place: bool = False) -> None:
+        super().__init__()
+        self.body, self.in_place = body, in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_place:
+            x += self.body(x)
+            return functional.relu_(x)
+        return self.body(x) + x
+
+
+class SizesAsNumbers(nn.Module):
+    """A pool of the whole picture, and as many channels more, by what the sizes of values are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(8, 5, 3, padding=1)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.first(x))
+        x = self.second(functional.pad(x, (0, 0, 0, 0, x.shape[1] // 2, x.size(1) - 2)))
+        return self.head(functional.avg_pool2d(x, x.size()[2:]).view(x.size(0), -1))
+
+
 class Shared(nn.Module):
     """One convolution and one ReLU in several places."""
 
@@ -254,7 +282,7 @@ GEOMETRIES: dict[str, Made] = {
 }
 
 NETWORKS: dict[str, Made] = {
-    "functional": (Functional, (3, 40, 38)) if False else (Functional, (3, 24, 24)),
+    "functional": (Functional, (3, 24, 24)),
     "viewed": (lambda: Viewed(lambda x: x.view(x.size(0), -1)), (2, 6, 7)),
     "viewed by shape": (lambda: Viewed(lambda x: x.view(x.shape[0], -1)), (2, 6, 7)),
     "reshaped": (lambda: Viewed(lambda x: x.reshape(-1, 100)), (2, 6, 7)),
@@ -281,16 +309,22 @@ NETWORKS: dict[str, Made] = {
     ),
     "separable": (lambda: sequence(nn.Conv2d(1, 6, 3), Separable(6), Separable(6)), (1, 11, 10)),
     "diamond": (Diamond, (4, 9, 11)),
+    "residual at once": (lambda: Residual(nn.Conv2d(3, 3, 3, padding=1)), (3, 8, 9)),
+    "residual in place": (
+        lambda: sequence(nn.Conv2d(3, 4, 3), nn.ReLU(), Residual(nn.Conv2d(4, 4, 3, padding=1), in_place=True)),
+        (3, 8, 9),
+    ),
+    "sizes as numbers": (SizesAsNumbers, (3, 8, 9)),
     "shared": (Shared, (3, 7, 18)),
     "pools": (
         lambda: sequence(
             nn.Conv2d(2, 6, 3), nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(3, 2, 1), nn.ReLU(),
-            nn.AvgPool2d((2, 3), (1, 2), (0, 1), count_include_pad=False), nn.MaxPool2d((1, 2)),
+            nn.AvgPool2d((2, 3), (1, 2), (0, 1)), nn.MaxPool2d((1, 2)),
         ),
         (2, 29, 38),
     ),
-    "mean without border": (
-        lambda: sequence(nn.Conv2d(2, 6, 3), nn.AvgPool2d(5, 3, 2, count_include_pad=False)),
+    "means": (
+        lambda: sequence(nn.Conv2d(2, 6, 3), nn.AvgPool2d(5, 3, 2), nn.AvgPool2d(2, count_include_pad=False)),
         (2, 13, 22),
     ),
     "adaptive": (lambda: sequence(nn.Conv2d(2, 3, 3), nn.AdaptiveAvgPool2d((2, 3)), nn.Flatten()), (2, 10, 11)),

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tombola.kernels.convolutions import Packed
+from tombola.kernels.convolutions import Packed, Tiles
 from tombola.kernels.expansions import Expansion, all_windows, expand
 from tombola.kernels.packing import Floats
 from tombola.kernels.pictures import CLEAR, CLEAR_BORDER, COPY_ROWS, combine
@@ -32,14 +33,27 @@ def after(where: Where, floats: int) -> Where:
     return Where(where.place, where.offset + floats)
 
 
+NEAR = 1 << 16
+"""Floats of sums that wait for the next block of channels: a quarter of a second-level cache."""
+LEAST_TILES = 8
+"""Tiles of a part below which going through all nonzeros once more costs more than nearness brings."""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """How a step's input and result lie, and where they begin."""
+
+    own: Layout
+    result: Layout
+    x: Where
+    y: Where
+
+
 def convolution(
     packed: Packed,
     values: Sequence[Floats],
     bias: Floats,
-    own: Layout,
-    result: Layout,
-    x: Where,
-    y: Where,
+    ends: Ends,
     epilogue: Epilogue,
     scratch: Where,
     lanes: int,
@@ -47,41 +61,51 @@ def convolution(
 ) -> list[Step]:
     """One convolution, a block of input channels after the other. `values` are those of the pattern's blocks.
 
-    `scratch` has room for `convolution_scratch` floats; `gate` lies like y. A pooled one has no gate: its sums wait
+    Panels go part by part of their positions, so that sums are still near when the next block adds to them. `scratch`
+    has room for `convolution_scratch` floats; `gate` lies like the result. A pooled one has no gate: its sums wait
     in the scratch until the last block.
     """
-    tiles, blocks = packed.tiles, packed.pattern.blocks
-    rows = packed.pattern.shape[0]
+    blocks, rows = packed.pattern.blocks, packed.pattern.shape[0]
     sums = after(scratch, _copied(packed))
-    width = lanes * tiles.registers
-    waiting = _table(np.arange(tiles.origins.size) * width)
     steps = []
-    for number, (block, inside) in enumerate(zip(blocks, values, strict=True)):
-        first, last = number == 0, number == len(blocks) - 1
-        channel = number * packed.channels
-        inputs = after(x, channel * own.plane)
-        if packed.expansion is not None:
-            count = min(packed.channels, own.channels - channel)
-            steps.append(expanded(packed.expansion, count, own.plane, inputs, scratch))
-            inputs = scratch
-        matrix = (rows, block.starts, block.columns, inside, bias, inputs, packed.column_stride)
-        if tiles.pooled and not last:
-            kernel = tile_product(tiles.vectors, first, Epilogue.NONE, False, tiles.registers)
-            goals = (sums, tiles.origins.size * width, tiles.count, tiles.origins, waiting, NOTHING)
-        else:
-            kernel = tile_product(
-                tiles.vectors, first, epilogue if last else Epilogue.NONE, tiles.pooled, tiles.registers
-            )
-            beside = sums if tiles.pooled else gate
-            goals = (y, result.plane, tiles.count, tiles.origins, tiles.goals, beside)
-        steps.append(Step(kernel, (*matrix, *goals)))
+    for tiles in _parts(packed, lanes):
+        vectors, width = tiles.origins.size, lanes * tiles.registers
+        waiting = (sums, vectors * width, tiles.count, tiles.origins, _table(np.arange(vectors) * width), NOTHING)
+        done = (ends.y, ends.result.plane, tiles.count, tiles.origins, tiles.goals, sums if tiles.pooled else gate)
+        for number, (block, inside) in enumerate(zip(blocks, values, strict=True)):
+            first, last = number == 0, number == len(blocks) - 1
+            channel = number * packed.channels
+            inputs = after(ends.x, channel * ends.own.plane)
+            if packed.expansion is not None:
+                count = min(packed.channels, ends.own.channels - channel)
+                steps.append(expanded(packed.expansion, count, ends.own.plane, inputs, scratch))
+                inputs = scratch
+            matrix = (rows, block.starts, block.columns, inside, bias, inputs, packed.column_stride)
+            wait = tiles.pooled and not last
+            end = epilogue if last else Epilogue.NONE
+            kernel = tile_product(tiles.vectors, first, end, tiles.pooled and not wait, tiles.registers)
+            steps.append(Step(kernel, (*matrix, *(waiting if wait else done))))
     return steps
 
 
 def convolution_scratch(packed: Packed, lanes: int) -> int:
     """Floats of scratch that `convolution` needs."""
-    rows, pooled = packed.pattern.shape[0], packed.tiles.pooled and len(packed.pattern.blocks) > 1
-    return _copied(packed) + (rows * packed.tiles.origins.size * packed.tiles.registers * lanes if pooled else 0)
+    pooled = packed.tiles.pooled and len(packed.pattern.blocks) > 1
+    vectors = max(tiles.origins.size for tiles in _parts(packed, lanes)) if pooled else 0
+    return _copied(packed) + packed.pattern.shape[0] * vectors * packed.tiles.registers * lanes
+
+
+def _parts(packed: Packed, lanes: int) -> list[Tiles]:
+    """The tiles that go through all blocks together. Copies of a block's windows are made once, for all of them."""
+    tiles = packed.tiles
+    if packed.expansion is not None or len(packed.pattern.blocks) == 1:
+        return [tiles]
+    floats = packed.pattern.shape[0] * tiles.vectors * tiles.registers * lanes
+    most = max(LEAST_TILES, NEAR // floats)
+    return [
+        replace(tiles, origins=tiles.origins[first : first + most], goals=tiles.goals[first : first + most])
+        for first in range(0, tiles.count, most)
+    ]
 
 
 def _copied(packed: Packed) -> int:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tombola.compression.graphs.arrays import GraphArrays
-from tombola.compression.graphs.lowering import Bare, lower_bare, picture_of, unpooled
+from tombola.compression.graphs.by_pictures import picture_of, unpooled
+from tombola.compression.graphs.lowering import Bare, lower_bare
 from tombola.compression.graphs.nodes import Convolution, Dense, Graph
 from tombola.compression.graphs.places import borders
 from tombola.compression.plans import PANEL, Choice, Form, Kernel, Plan, width_of

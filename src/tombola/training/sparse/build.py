@@ -13,7 +13,7 @@ from tombola.training.sparse.chain import Link
 from tombola.training.sparse.convolution import ConvLayer, padding_of_gradient
 from tombola.training.sparse.layer import Layer
 from tombola.training.sparse.layers import DenseLayer, SparseLayer
-from tombola.training.sparse.sheets import sheet
+from tombola.training.sparse.sheets import panel_of
 
 
 def build_layers(
@@ -62,7 +62,7 @@ def _panels(chain: Sequence[Link], windows: Sequence[Window], shape: Sequence[in
             border = max(border, *padding_of_gradient(windows[number - 1]))
         as_they_come_in = number == 0 and border == 0  # nothing has to be moved
         panel = Panel(count, *size, border, lanes)
-        panels.append(panel if as_they_come_in else sheet(count, *size, border, lanes))
+        panels.append(panel if as_they_come_in else panel_of(count, *size, border, lanes))
     return panels
 
 

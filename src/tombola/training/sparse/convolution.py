@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tombola.kernels.convolutions import most_channels, pack_panel
@@ -17,27 +18,30 @@ from tombola.kernels.packing import Pattern
 from tombola.kernels.products import TILES, Epilogue
 from tombola.kernels.program import Step
 from tombola.kernels.updates import GATHER
-from tombola.kernels.windows import Panel, Window
+from tombola.kernels.windows import Pair, Panel, Window
 from tombola.training.sparse.convolving import (
+    Choices,
     Matrix,
-    choices_of,
     convolution,
     copied,
     pooled_convolution,
     samples,
+    sums_before_pool,
     unpooled,
 )
 from tombola.training.sparse.layer import Layer, Load, by_block, features_panel
 from tombola.training.sparse.operations import Operation
 from tombola.training.sparse.sheets import (
-    Sheets,
+    Sheet,
     Tiles,
     all_positions,
     empty_sheets,
+    panel_of,
     plain_tiles,
     pooled_positions,
     pooling_tiles,
-    sheet,
+    sheets_of,
+    sheets_of_features,
 )
 
 NEAR_CHANNELS = 32
@@ -61,12 +65,12 @@ class ConvLayer(Layer):
         height, width = Window(window.kernel, padding=window.padding).outputs(inputs.height, inputs.width)
         self.back = Window(window.kernel, padding=padding_of_gradient(window))
         """What an input sees of the gradient of the outputs."""
-        self.before = sheet(results.channels, height, width, max(self.back.padding), self.lanes)
+        self.before = panel_of(results.channels, height, width, max(self.back.padding), self.lanes)
         """How that gradient lies, before the pool."""
         self.keep = keep.numpy()
         self.pattern = _packed(self.keep, window, inputs, results)
         self.places = torch.from_numpy(self.pattern.places)
-        self._choices: dict[int, Tensor] = {}
+        self._choices: dict[int, list[Choices]] = {}
 
     @property
     def count(self) -> int:
@@ -87,15 +91,18 @@ class ConvLayer(Layer):
         panel = self.inputs
         compact = Panel(panel.channels, panel.height, panel.width, 0, self.lanes)
         chunks = -(-count // self.lanes)
-        y = Sheets.of(compact, empty_sheets(compact, chunks))
-        begin: list[Operation] = [
-            load(first, min(self.lanes, count - first), y.at(first // self.lanes * y.apart), self.lanes)
-            for first in range(0, count, self.lanes)
-        ]
+        memory = empty_sheets(compact, chunks)
+        as_they_come_in = sheets_of(compact, memory)
+        begin: list[Operation] = []
+        for number, chunk in enumerate(as_they_come_in):
+            first = number * self.lanes
+            begin.append(load(first, min(self.lanes, count - first), chunk.at(), self.lanes))
         if panel == compact:
-            return y.memory, begin
-        x = Sheets.of(panel, empty_sheets(panel, chunks))
-        return x.memory, [*begin, copied(y, x)]
+            return memory, begin
+        bordered = empty_sheets(panel, chunks)
+        return bordered, begin + [
+            copied(*pair) for pair in zip(as_they_come_in, sheets_of(panel, bordered), strict=True)
+        ]
 
     def outputs(self, count: int) -> Tensor:
         if self.last:
@@ -103,75 +110,93 @@ class ConvLayer(Layer):
         return empty_sheets(self.results, -(-count // self.lanes))
 
     def forward(self, x: Tensor, y: Tensor) -> list[Operation]:
-        own, result = Sheets.of(self.inputs, x), self._results(y, len(x))
+        inputs, results = sheets_of(self.inputs, x), self._results(y, len(x))
         matrix = Matrix(self.pattern, by_block(self.pattern, self.weights), self.biases.numpy())
-        tiles = self._tiles(own, result)
-        if self.pooled:
-            return [*pooled_convolution(matrix, own, result, tiles, self.lanes, self._choices_of(len(x), tiles))]
-        return [*convolution(matrix, own, result, tiles, Epilogue.RELU)]
+        tiles = self._tiles(inputs[0], results[0])
+        steps: list[Operation] = []
+        if not self.pooled:
+            for own, result in zip(inputs, results, strict=True):
+                steps += convolution(matrix, own, result, tiles, Epilogue.RELU)
+            return steps
+        sums = sums_before_pool(matrix, tiles, self.lanes)
+        for own, result, choices in zip(inputs, results, self._choices_of(len(x), tiles), strict=True):
+            steps += pooled_convolution(matrix, own, result, tiles, choices, sums)
+        return steps
 
     def backward(self, delta: Tensor, x: Tensor) -> list[Operation]:
-        own, result = Sheets.of(self.inputs, x), self._results(delta, len(x))
-        tiles = self._tiles(own, result)
-        choices = self._choices_of(len(x), tiles) if self.pooled else None
+        inputs, deltas = sheets_of(self.inputs, x), self._results(delta, len(x))
+        tiles = self._tiles(inputs[0], deltas[0])
         gradients = by_block(self.pattern, self.weight_gradients), self.bias_gradients.numpy()
-        return [*samples(self.pattern, *gradients, result, own, tiles, self.lanes, choices)]
+        steps: list[Operation] = []
+        for own, result, choices in zip(inputs, deltas, self._choices_of(len(x), tiles), strict=True):
+            fresh = own is inputs[0]
+            steps += samples(self.pattern, *gradients, result, own, tiles, choices if self.pooled else None, fresh)
+        return steps
 
     def below(self, delta: Tensor, x: Tensor, delta_below: Tensor) -> list[Operation]:
-        own, result, goal = Sheets.of(self.inputs, x), self._results(delta, len(x)), Sheets.of(self.inputs, delta_below)
-        steps: list[Operation] = []
-        before = result
-        if self.pooled:
-            before = Sheets.of(self.before, empty_sheets(self.before, len(x)))
-            taken, seen = pooled_positions(self.results.height, self.results.width)
-            tiles = [*pooling_tiles(before.vectors(seen), result.vectors(taken)).parts(self._channels)]
-            steps += unpooled(result, before, tiles, self.lanes, self._choices_of(len(x), tiles))
-        elif self.last or self.results.border < self.before.border:
-            before = Sheets.of(self.before, empty_sheets(self.before, len(x)))
-            steps.append(copied(result, before))
+        inputs, deltas = sheets_of(self.inputs, x), self._results(delta, len(x))
+        goals = sheets_of(self.inputs, delta_below)
+        fits = not self.pooled and not self.last and self.results.border >= self.before.border
+        # One sheet for all chunks in turn: it is still near when it is read.
+        before = deltas[0] if fits else sheets_of(self.before, empty_sheets(self.before, 1))[0]
         transposed = _packed(_turned(self.keep), self.back, before.panel, self.inputs)
         values = np.empty(self.count, dtype=np.float32)
-        steps.append(Step(GATHER, (self.count, self._places_of(transposed), self.weights.numpy(), values)))
         blocks = by_block(transposed, torch.from_numpy(values))
         matrix = Matrix(transposed, blocks, np.zeros(self.inputs.channels, dtype=np.float32))
         positions = all_positions(self.inputs.height, self.inputs.width)
         origins = before.vectors(positions, _less(self.back.padding))
-        tiles = _parts(plain_tiles(origins, goal.vectors(positions), TILES), self._channels)
-        return [*steps, *convolution(matrix, before, goal, tiles, Epilogue.GATE, own)]
+        tiles = _parts(plain_tiles(origins, goals[0].vectors(positions), TILES), self._channels)
+        places = self._places_of(transposed)
+        steps: list[Operation] = [Step(GATHER, (self.count, places, self.weights.numpy(), values))]
+        choices = self._choices_of(len(x), self._tiles(inputs[0], deltas[0]))
+        for own, result, goal, taken in zip(inputs, deltas, goals, choices, strict=True):
+            if fits:
+                before = result
+            elif self.pooled:
+                steps += unpooled(result, before, self._pools(before, result), taken)
+            else:
+                steps.append(copied(result, before))
+            steps += convolution(matrix, before, goal, tiles, Epilogue.GATE, own)
+        return steps
 
     @property
     def _channels(self) -> int:
         """That are read and written."""
         return self.inputs.channels + self.results.channels
 
-    def _results(self, memory: Tensor, chunks: int) -> Sheets:
+    def _results(self, memory: Tensor, chunks: int) -> list[Sheet]:
         if self.last:
-            return Sheets.of_features(self.results, chunks, memory)
-        return Sheets.of(self.results, memory)
+            return sheets_of_features(self.results, chunks, memory)
+        return sheets_of(self.results, memory)
 
-    def _tiles(self, own: Sheets, result: Sheets) -> list[Tiles]:
-        """Of inputs and results, part after part."""
+    def _tiles(self, own: Sheet, result: Sheet) -> list[Tiles]:
+        """Of a chunk's inputs and results, part after part."""
         moved = _less(self.window.padding)
         if self.pooled:
-            goals, origins = pooled_positions(self.results.height, self.results.width)
-            return [*pooling_tiles(own.vectors(origins, moved), result.vectors(goals)).parts(self._channels)]
+            return self._pools(own, result, moved)
         positions = all_positions(self.results.height, self.results.width)
         return _parts(plain_tiles(own.vectors(positions, moved), result.vectors(positions), TILES), self._channels)
 
-    def _choices_of(self, chunks: int, tiles: list[Tiles]) -> Tensor:
-        """What the pool took, of a batch of so many chunks: written forward, read on the way back."""
+    def _pools(self, before: Sheet, behind: Sheet, moved: Pair = (0, 0)) -> list[Tiles]:
+        """From the four positions of each pool to its own, part after part."""
+        taken, seen = pooled_positions(self.results.height, self.results.width)
+        return [*pooling_tiles(before.vectors(seen, moved), behind.vectors(taken)).parts(self._channels)]
+
+    def _choices_of(self, chunks: int, tiles: list[Tiles]) -> list[Choices]:
+        """What the pool takes of a batch of so many chunks; the same memory for every step of that size."""
         if chunks not in self._choices:
-            self._choices[chunks] = choices_of(self.results.channels, tiles, self.lanes)
+            made = [Choices.of(self.results.channels, tiles if self.pooled else [], self.lanes) for _ in range(chunks)]
+            self._choices[chunks] = made
         return self._choices[chunks]
 
-    def _places_of(self, transposed: Pattern) -> np.ndarray:
+    def _places_of(self, transposed: Pattern) -> NDArray[np.int32]:
         """Where the nonzeros of W', in the order of its blocks, are among the weights."""
         position = np.empty(self.keep.size, dtype=np.int32)
         position[self.pattern.places] = np.arange(self.count, dtype=np.int32)
         return np.ascontiguousarray(_turned(position.reshape(self.keep.shape)).reshape(-1)[transposed.places])
 
 
-def padding_of_gradient(window: Window) -> tuple[int, int]:
+def padding_of_gradient(window: Window) -> Pair:
     """How far beyond the outputs an input looks for them: where all of its window lies on them, not at all."""
     return window.kernel[0] - 1 - window.padding[0], window.kernel[1] - 1 - window.padding[1]
 
@@ -191,5 +216,5 @@ def _parts(tables: list[Tiles], channels: int) -> list[Tiles]:
     return [part for tiles in tables for part in tiles.parts(channels)]
 
 
-def _less(padding: tuple[int, int]) -> tuple[int, int]:
+def _less(padding: Pair) -> Pair:
     return -padding[0], -padding[1]

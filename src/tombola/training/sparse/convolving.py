@@ -1,4 +1,4 @@
-"""The steps of programs that convolutions in training are made of, over tiles of `sheets`: forward, pool and back."""
+"""The steps of programs that convolutions in training are made of, over tiles of one sheet: forward, pool and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from tombola.kernels.program import Argument, Step, Where
 from tombola.kernels.steps import NOTHING
 from tombola.kernels.tile_samples import tile_samples
 from tombola.kernels.tiles import tile_product
-from tombola.training.sparse.sheets import Sheets, Tiles, all_positions, plain_tiles
+from tombola.training.sparse.sheets import Sheet, Tiles, all_positions, plain_tiles
+
+BYTES = 4
+"""Of a float."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Matrix:
     def rows(self) -> int:
         return self.pattern.shape[0]
 
-    def inputs(self, number: int, x: Sheets) -> tuple[Argument, ...]:
+    def inputs(self, number: int, x: Sheet) -> tuple[Argument, ...]:
         """The arguments of kernels that say what block `number` is and what it reads."""
         block, vector = self.pattern.blocks[number], x.panel.examples
         where = x.at(block.first * vector)
@@ -40,7 +43,7 @@ class Matrix:
 
 
 def convolution(
-    matrix: Matrix, x: Sheets, y: Sheets, tiles: Iterable[Tiles], epilogue: Epilogue, gate: Sheets | None = None
+    matrix: Matrix, x: Sheet, y: Sheet, tiles: Iterable[Tiles], epilogue: Epilogue, gate: Sheet | None = None
 ) -> list[Step]:
     """y = the epilogue of the convolution of x; the gate lies like y."""
     last = len(matrix.pattern.blocks) - 1
@@ -55,29 +58,48 @@ def convolution(
     return steps
 
 
-def choices_of(rows: int, tiles: Iterable[Tiles], lanes: int) -> Tensor:
-    """Room for what pools take: a byte for each, of which four make a float."""
-    return torch.zeros(sum(rows * part.count * lanes for part in tiles) // TAKEN)
+@dataclass(frozen=True)
+class Choices:
+    """What the pool of one chunk took: a byte for each, written forward and read on the way back.
+
+    `memory` holds four of them in a float. They lie part after part, which are the same both ways.
+    """
+
+    memory: Tensor
+    rows: int
+    lanes: int
+
+    @classmethod
+    def of(cls, rows: int, tiles: Sequence[Tiles], lanes: int) -> Choices:
+        return cls(torch.zeros(sum(_floats_of_choices(rows, part, lanes) for part in tiles)), rows, lanes)
+
+    def at(self, tiles: Sequence[Tiles]) -> list[Where]:
+        """Where those of each part are."""
+        sizes = [_floats_of_choices(self.rows, part, self.lanes) for part in tiles]
+        return [Where(self.memory.numpy(), sum(sizes[:number])) for number in range(len(sizes))]
 
 
-def _choices_at(choices: Tensor, rows: int, lanes: int, tiles: Sequence[Tiles]) -> list[Where]:
-    """Where those of each part are."""
-    sizes = [rows * part.count * lanes // TAKEN for part in tiles]
-    return [Where(choices.numpy(), sum(sizes[:number])) for number in range(len(sizes))]
+def _floats_of_choices(rows: int, part: Tiles, lanes: int) -> int:
+    return rows * part.count * lanes // BYTES
+
+
+def sums_before_pool(matrix: Matrix, tiles: Sequence[Tiles], lanes: int) -> Floats:
+    """Room for the sums of a part that are not yet pooled, if the matrix has several blocks."""
+    if len(matrix.pattern.blocks) == 1:
+        return np.zeros(0, dtype=np.float32)
+    return np.zeros(matrix.rows * max(part.count for part in tiles) * TAKEN * lanes, dtype=np.float32)
 
 
 def pooled_convolution(
-    matrix: Matrix, x: Sheets, y: Sheets, tiles: Sequence[Tiles], lanes: int, choices: Tensor
+    matrix: Matrix, x: Sheet, y: Sheet, tiles: Sequence[Tiles], choices: Choices, sums: Floats
 ) -> list[Step]:
-    """y = the largest of each pool's four sums, or 0, and which it was."""
+    """y = the largest of each pool's four sums, or 0, and which it was; `sums` is `sums_before_pool`."""
     last = len(matrix.pattern.blocks) - 1
-    largest = max(part.count for part in tiles)
-    sums = torch.zeros(matrix.rows * largest * TAKEN * lanes if last else 0).numpy()
     steps = []
-    for part, taken in zip(tiles, _choices_at(choices, matrix.rows, lanes, tiles), strict=True):
-        every = np.arange(part.count * TAKEN, dtype=np.int32).reshape(-1, TAKEN) * lanes
+    for part, taken in zip(tiles, choices.at(tiles), strict=True):
+        every = np.arange(part.count * TAKEN, dtype=np.int32).reshape(-1, TAKEN) * choices.lanes
         for number in range(last):
-            where = (Where(sums), every.size * lanes, part.count, part.origins, every, NOTHING)
+            where = (Where(sums), every.size * choices.lanes, part.count, part.origins, every, NOTHING)
             kernel = tile_product(TAKEN, number == 0, Epilogue.NONE, pooled=False)
             steps.append(Step(kernel, (*matrix.inputs(number, x), *where)))
         goals = (y.at(), y.panel.plane, part.count, part.origins, part.goals)
@@ -89,38 +111,43 @@ def samples(
     pattern: Pattern,
     gradients: Sequence[Floats],
     bias_gradients: Floats,
-    delta: Sheets,
-    x: Sheets,
+    delta: Sheet,
+    x: Sheet,
     tiles: Sequence[Tiles],
-    lanes: int,
-    choices: Tensor | None,
+    choices: Choices | None,
+    fresh: bool,
 ) -> list[Step]:
-    """The gradients of weights and biases; with `choices` delta is that behind a pool."""
+    """The gradients of weights and biases; with `choices` delta is that behind a pool.
+
+    They are added to what is there unless the chunk is a `fresh` beginning.
+    """
     rows, vector = pattern.shape[0], x.panel.examples
-    where = _choices_at(choices, rows, lanes, tiles) if choices is not None else [NOTHING] * len(tiles)
+    where = [NOTHING] * len(tiles) if choices is None else choices.at(tiles)
     steps = []
     for part, taken in zip(tiles, where, strict=True):
         for number, (block, own) in enumerate(zip(pattern.blocks, gradients, strict=True)):
             kernel = tile_samples(part.origins.shape[1], choices is not None, biases=number == 0)
             outer = (rows, block.starts, block.columns, delta.at(), delta.panel.plane, taken)
             inner = (x.at(block.first * vector), vector, own, bias_gradients)
-            steps.append(Step(kernel, (*outer, *inner, part.count, part.origins, part.goals, int(part is tiles[0]))))
+            steps.append(
+                Step(kernel, (*outer, *inner, part.count, part.origins, part.goals, int(fresh and part is tiles[0])))
+            )
     return steps
 
 
-def unpooled(delta: Sheets, before: Sheets, tiles: Sequence[Tiles], lanes: int, choices: Tensor) -> list[Step]:
+def unpooled(delta: Sheet, before: Sheet, tiles: Sequence[Tiles], choices: Choices) -> list[Step]:
     """The gradient before a pool from that behind it; tiles lead from four vectors before to one behind."""
     rows = delta.panel.channels
     steps = []
-    for part, taken in zip(tiles, _choices_at(choices, rows, lanes, tiles), strict=True):
+    for part, taken in zip(tiles, choices.at(tiles), strict=True):
         where = (before.at(), before.panel.plane, part.count, part.goals, part.origins)
         steps.append(Step(UNPOOL, (rows, delta.at(), delta.panel.plane, taken, *where)))
     return steps
 
 
-def copied(x: Sheets, y: Sheets) -> Step:
+def copied(x: Sheet, y: Sheet) -> Step:
     """The same positions, laid out like y."""
     positions = all_positions(x.panel.height, x.panel.width)
-    (tiles,) = plain_tiles(x.vectors(positions), y.vectors(positions), 1)[-1:]
+    (tiles,) = plain_tiles(x.vectors(positions), y.vectors(positions), 1)
     tables = (tiles.count, 1, tiles.origins, tiles.goals, NOTHING)
     return Step(pool(PoolKind.MAX), (x.panel.channels, x.at(), x.panel.plane, y.at(), y.panel.plane, *tables))

@@ -2,8 +2,9 @@
 
 Sheets: (chunks, channels, rows, columns, lanes). A chunk is as many examples as a vector has lanes; they are innermost,
 so that whatever the geometry one nonzero is one broadcast and a few multiply-adds. Each chunk is a panel of its own
-rather than a part of a wide one: what neighbouring positions share stays near the core, and channels are closer
-together. The last convolution's results lie as the dense layers behind it want them: (channels, rows, columns, width).
+rather than a part of a wide one: what neighbouring positions share stays near the core, channels are closer together,
+and all chunks have the same tables. The last convolution's results lie as the dense layers behind it want them:
+(channels, rows, columns, width).
 """
 
 from __future__ import annotations
@@ -33,41 +34,40 @@ LEAST_TILES = 8
 """Tiles of a part below which going through all nonzeros once more costs more than nearness brings."""
 
 
-def sheet(channels: int, height: int, width: int, border: int, lanes: int) -> Panel:
+def panel_of(channels: int, height: int, width: int, border: int, lanes: int) -> Panel:
     """The panel of one chunk. Its channels are an odd number of vectors apart, and so share no places of a cache."""
     panel = Panel(channels, height, width, border, lanes)
     return replace(panel, spare=1 - panel.positions % 2)
 
 
 @dataclass(frozen=True)
-class Sheets:
-    """Memory for `chunks` panels, each for a vector of examples and `apart` floats from the one before."""
+class Sheet:
+    """One chunk's panel, which begins somewhere in a memory."""
 
     panel: Panel
-    chunks: int
-    apart: int
     memory: Tensor
-
-    @classmethod
-    def of(cls, panel: Panel, memory: Tensor) -> Sheets:
-        """One panel after the other, in memory (chunks, channels, positions, lanes)."""
-        return cls(panel, len(memory), panel.size, memory)
-
-    @classmethod
-    def of_features(cls, panel: Panel, chunks: int, memory: Tensor) -> Sheets:
-        """Side by side without borders, in memory (features, width)."""
-        lanes, width = panel.examples, memory.shape[1]
-        return cls(Panel(panel.channels, panel.height, panel.width, 0, width), chunks, lanes, memory)
+    begin: int
 
     def at(self, offset: int = 0) -> Where:
-        return Where(self.memory.numpy(), offset)
+        return Where(self.memory.numpy(), self.begin + offset)
 
     def vectors(self, positions: Positions, moved: Pair = (0, 0)) -> Numbers:
-        """Where the vectors of positions, moved by some rows and columns, begin, in floats: (chunks, positions)."""
+        """Where the vectors of positions, moved by some rows and columns, begin in a channel: floats from its own."""
         panel = self.panel
         rows, columns = positions[0] + moved[0], positions[1] + moved[1]
-        places = panel.at(0, 0) + (rows * panel.columns + columns) * panel.examples
-        return np.arange(self.chunks).reshape(-1, *[1] * places.ndim) * self.apart + places
+        return panel.at(0, 0) + (rows * panel.columns + columns) * panel.examples
+
+
+def sheets_of(panel: Panel, memory: Tensor) -> list[Sheet]:
+    """One panel after the other, in memory (chunks, channels, positions, lanes)."""
+    return [Sheet(panel, memory, chunk * panel.size) for chunk in range(len(memory))]
+
+
+def sheets_of_features(panel: Panel, chunks: int, memory: Tensor) -> list[Sheet]:
+    """Side by side without borders, in memory (features, width)."""
+    lanes, width = panel.examples, memory.shape[1]
+    wide = Panel(panel.channels, panel.height, panel.width, 0, width)
+    return [Sheet(wide, memory, chunk * lanes) for chunk in range(chunks)]
 
 
 def empty_sheets(panel: Panel, chunks: int) -> Tensor:
@@ -117,7 +117,6 @@ class Tiles:
 
 def plain_tiles(origins: Numbers, goals: Numbers, vectors: int) -> list[Tiles]:
     """Vectors in order, so many to a tile; those left over one to a tile."""
-    origins, goals = origins.reshape(-1), goals.reshape(-1)
     whole = len(origins) // vectors * vectors
     made = [
         Tiles(_table(origins[:whole].reshape(-1, vectors)), _table(goals[:whole].reshape(-1, vectors))),
@@ -127,11 +126,11 @@ def plain_tiles(origins: Numbers, goals: Numbers, vectors: int) -> list[Tiles]:
 
 
 def pooling_tiles(origins: Numbers, goals: Numbers) -> Tiles:
-    """Vectors (chunks, pools, 4), and where the one that is taken goes (chunks, pools)."""
-    return Tiles(_table(origins.reshape(-1, TAKEN)), _table(goals.reshape(-1, 1)))
+    """Vectors (pools, 4), and where the one that is taken goes (pools)."""
+    return Tiles(_table(origins), _table(goals[:, None]))
 
 
 def _table(numbers: Numbers) -> NDArray[np.int32]:
     if numbers.size and int(numbers.max()) > np.iinfo(np.int32).max:
-        raise KernelError("a batch's activations of one layer are more than a kernel counts; take smaller batches")
+        raise KernelError("an example's activations of one layer are more than a kernel counts")
     return np.ascontiguousarray(numbers, dtype=np.int32)
