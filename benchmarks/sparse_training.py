@@ -70,7 +70,7 @@ CONVOLUTIONAL = (
     Case("adam", 64, 0.0, {}, "lenet5", steps=20),
     Case("adam", 64, 0.0, {0.05: 2.0}, "lenet5-caffe", steps=8),
     Case("adam", 64, 0.0, {0.05: 2.0}, "conv2", (3, 32, 32), steps=1),
-    Case("adam", 64, 0.0, {}, "conv6", (3, 32, 32), steps=1),
+    Case("adam", 64, 0.0, {}, "conv4", (3, 32, 32), steps=1),
 )
 CONVOLUTIONAL_DENSITIES = (1.0, 0.9, 0.8, 0.7, 0.5, 0.2, 0.1, 0.05, 0.02)
 
@@ -104,7 +104,7 @@ def main() -> None:
     print("\n### Convolutional networks\n")
     print(
         "Whole steps in batches of 64 with Adam, every layer keeping the stated share: LeNet-5 and Caffe's wider one "
-        "on pictures of 28 × 28, Conv-2 and Conv-6 on 3 × 32 × 32. Milliseconds. `auto` trains such a network on "
+        "on pictures of 28 × 28, Conv-2 and Conv-4 on 3 × 32 × 32. Milliseconds. `auto` trains such a network on "
         f"sparse kernels where at most {CROSSOVER_OF_CONVOLUTIONS:.0%} of its multiply-adds are left.\n"
     )
     cases, densities = CONVOLUTIONAL, CONVOLUTIONAL_DENSITIES

@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from tombola import Masks
 from tombola.compression.calls import Call, Panels, Part
 from tombola.compression.graphs.arrays import GraphArrays
-from tombola.compression.graphs.by_pictures import picture_of, unpooled
 from tombola.compression.graphs.nodes import Convolution, Graph
 from tombola.compression.graphs.tracing import trace
 from tombola.compression.plans import Choice, Form, Kernel, Plan
-from tombola.kernels.target import host
 
 
 def traced(model: nn.Module, masks: Masks, shape: Sequence[int]) -> GraphArrays:
@@ -29,7 +27,10 @@ def traced(model: nn.Module, masks: Masks, shape: Sequence[int]) -> GraphArrays:
 
 @dataclass(frozen=True)
 class Way:
-    """How a graph runs: the kernel of its convolutions by `channels` at a time, that of its Linear layers."""
+    """How a graph runs: the kernel of its convolutions by `channels` at a time, that of its Linear layers.
+
+    Where rows are no whole vectors, ALL_WINDOWS takes the place of SHIFTED_ROWS.
+    """
 
     form: Form
     convolution: Kernel
@@ -45,13 +46,7 @@ class Way:
         node, shapes = graph.nodes[number], graph.shapes()
         if not isinstance(node, Convolution):
             return Choice(self.linear, 5) if self.linear == Kernel.PANEL else Choice(self.linear)
-        kernel = self.convolution
-        if kernel == Kernel.SHIFTED_ROWS:
-            lanes = host().lanes
-            own, result = picture_of(shapes[node.inputs[0]], lanes), picture_of(node.shape, lanes)
-            _, before = unpooled(node, own, result, lanes)
-            kernel = kernel if before.pitch % lanes == 0 else Kernel.ALL_WINDOWS
-        return Choice(kernel, min(self.channels, shapes[node.inputs[0]][0]))
+        return Choice(self.convolution, min(self.channels, shapes[node.inputs[0]][0]))
 
     def __str__(self) -> str:
         panel = f" of {self.panel}" if self.form == Form.PANELS else ""
@@ -68,6 +63,7 @@ BY_PICTURES = [
 BY_PANELS = [
     Way(Form.PANELS, Kernel.PANEL, Kernel.PANEL, 1, panel=16),
     Way(Form.PANELS, Kernel.PANEL, Kernel.DENSE, 3, panel=16),
+    Way(Form.PANELS, Kernel.PANEL, Kernel.PANEL, 2, panel=64),
     Way(Form.PANELS, Kernel.PANEL, Kernel.PANEL, 100, panel=64),
     Way(Form.PANELS, Kernel.DENSE, Kernel.PANEL, panel=64),
 ]

@@ -41,10 +41,10 @@ from torch import Tensor, nn
 from tombola.compression import plans
 from tombola.compression.calls import call_of
 from tombola.compression.graphs import arrays as graph_arrays
-from tombola.compression.graphs import lowering
+from tombola.compression.graphs import lowered
 from tombola.compression.graphs.arrays import GraphArrays
 from tombola.compression.plans import Form
-from tombola.kernels import compiler
+from tombola.kernels import compiler, window_steps
 from tombola.kernels.target import Target, avx2, host
 from tombola.models import ModelSpec, build
 
@@ -111,6 +111,18 @@ class TestDensities:
         expected = exact(model, x[:5])
         for way in (BY_PICTURES[0], BY_PICTURES[2], BY_PANELS[0], BY_PANELS[2]):
             check(arrays, way, x[:5], expected)
+
+
+@pytest.mark.parametrize("tiles", [1, 3])
+@pytest.mark.parametrize("name", ["stem", "pooled large", "depthwise", "bottlenecks", "diamond"])
+def test_panels_part_by_part(name: str, tiles: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As large panels go."""
+    monkeypatch.setattr(window_steps, "NEAR", 1)
+    monkeypatch.setattr(window_steps, "LEAST_TILES", tiles)
+    model, arrays, x = made(EVERYTHING[name])
+    expected = exact(model, x)
+    for way in BY_PANELS:
+        check(arrays, way, x, expected)
 
 
 class TestNaN:
@@ -187,7 +199,7 @@ def other_machine(request: pytest.FixtureRequest) -> Iterator[Target]:
         pytest.skip("short vectors of an x86 processor")
     target = avx2() if request.param == "8 lanes" else replace(avx2(), lanes=4)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (plans, graph_arrays, lowering, compiler):
+        for module in (plans, graph_arrays, lowered, compiler):
             patch.setattr(module, "host", lambda: target)
         yield target
 

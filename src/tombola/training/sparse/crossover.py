@@ -21,7 +21,8 @@ one thread: for batches of up to `LARGE_BATCH` examples, and for larger ones, of
 
 CROSSOVER_OF_CONVOLUTIONS = 0.7
 """Density of all multiply-adds up to which a convolutional network's sparse step was clearly faster than its dense one:
-Conv-2 to Conv-6 break even at 0.8 to 0.9; LeNet-5, whose dense convolutions are narrow, is faster at any density."""
+Conv-2 to Conv-6 break even between 0.75 and 0.95; LeNet-5, whose convolutions are narrow for dense kernels, is faster at
+any density."""
 
 
 def sparse_layers(
