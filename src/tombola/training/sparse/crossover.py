@@ -21,7 +21,7 @@ one thread: for batches of up to `LARGE_BATCH` examples, and for larger ones, of
 
 CROSSOVER_OF_CONVOLUTIONS = 0.7
 """Density of all multiply-adds up to which a convolutional network's sparse step was clearly faster than its dense one:
-Conv-2 to Conv-6 break even between 0.75 and 0.95; LeNet-5, whose convolutions are narrow for dense kernels, is faster at
+Conv-2 to Conv-6 break even between 0.75 and 1; LeNet-5, whose convolutions are narrow for dense kernels, is faster at
 any density."""
 
 
