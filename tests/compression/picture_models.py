@@ -310,6 +310,7 @@ NETWORKS: dict[str, Made] = {
     "separable": (lambda: sequence(nn.Conv2d(1, 6, 3), Separable(6), Separable(6)), (1, 11, 10)),
     "diamond": (Diamond, (4, 9, 11)),
     "residual at once": (lambda: Residual(nn.Conv2d(3, 3, 3, padding=1)), (3, 8, 9)),
+    "residual last": (lambda: Residual(nn.Conv2d(3, 3, 3, padding=1)), (3, 16, 16)),
     "residual in place": (
         lambda: sequence(nn.Conv2d(3, 4, 3), nn.ReLU(), Residual(nn.Conv2d(4, 4, 3, padding=1), in_place=True)),
         (3, 8, 9),
@@ -329,6 +330,14 @@ NETWORKS: dict[str, Made] = {
     ),
     "adaptive": (lambda: sequence(nn.Conv2d(2, 3, 3), nn.AdaptiveAvgPool2d((2, 3)), nn.Flatten()), (2, 10, 11)),
     "adaptive as it is": (lambda: sequence(nn.Conv2d(2, 3, 3), nn.AdaptiveAvgPool2d((None, 9))), (2, 10, 11)),
+    "pooled twice": (lambda: sequence(nn.Conv2d(2, 3, 3), nn.MaxPool2d(2), nn.ReLU(), nn.MaxPool2d(2)), (2, 19, 23)),
+    "means go on": (
+        lambda: sequence(
+            nn.Conv2d(2, 9, 3), nn.AdaptiveAvgPool2d(1), nn.ReLU(), nn.Conv2d(9, 5, 1), nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(5, 3, 1), nn.ReLU(), nn.Flatten(),
+        ),
+        (2, 8, 8),
+    ),
     "pool first": (lambda: sequence(nn.MaxPool2d(2), nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3)), (2, 12, 13)),
     "norm first": (lambda: sequence(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3, padding=1)), (2, 5, 6)),
     "nothing between": (

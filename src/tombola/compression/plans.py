@@ -22,12 +22,14 @@ from tombola.compression.layers import Layer
 from tombola.kernels.packing import CHUNK, MOST_COLUMNS, Floats, Pattern, pack, values_of
 from tombola.kernels.products import Epilogue
 from tombola.kernels.program import Place, Program, Step, Where
+from tombola.kernels.side_by_side import SideBySide, fits, pack_side_by_side
 from tombola.kernels.steps import (
     columns_times_vector,
     dense_columns_times_vector,
     from_panel,
     panel_products,
     rows_times_vector,
+    side_by_side,
     to_panel,
 )
 from tombola.kernels.target import host
@@ -50,20 +52,22 @@ class Form(StrEnum):
 class Kernel(StrEnum):
     """What a layer runs on. ROWS and COLUMNS take one vector, COLUMNS skipping its zeros; PANEL takes a panel.
 
-    DENSE is torch's product with all weights, DENSE_COLUMNS one that skips zeros of a vector. Convolutions of one
+    DENSE is torch's product with all weights, DENSE_COLUMNS one that skips zeros of a vector. SIDE_BY_SIDE takes one
+    vector, 16 rows at a time. Convolutions of one
     example go by SHIFTED_ROWS or ALL_WINDOWS (`kernels.convolutions`).
     """
 
     ROWS = "rows"
     COLUMNS = "columns"
     DENSE_COLUMNS = "dense columns"
+    SIDE_BY_SIDE = "side by side"
     PANEL = "panel"
     DENSE = "dense"
     SHIFTED_ROWS = "shifted rows"
     ALL_WINDOWS = "all windows"
 
 
-WHOLE = (Kernel.DENSE, Kernel.DENSE_COLUMNS)
+WHOLE = (Kernel.DENSE, Kernel.DENSE_COLUMNS, Kernel.SIDE_BY_SIDE)
 """What does not go by blocks."""
 
 
@@ -129,6 +133,7 @@ class Arrays:
         self._packed: dict[tuple[int, Kernel, int], tuple[Pattern, list[Floats]]] = {}
         self._dense: dict[int, Tensor] = {}
         self._columns: dict[int, Tensor] = {}
+        self._side_by_side: dict[int, SideBySide] = {}
         self._on_torch: list[tuple[Tensor, Tensor, bool]] = []
 
     @property
@@ -164,6 +169,14 @@ class Arrays:
                 self._columns[number] = columns
             return self._columns[number].numpy()
 
+    def side_by_side(self, number: int) -> SideBySide:
+        """A layer's matrix with 16 rows side by side."""
+        with self._lock:
+            if number not in self._side_by_side:
+                matrix = self._matrix(number).numpy()
+                self._side_by_side[number] = pack_side_by_side(self.layers[number].keep(), matrix)
+            return self._side_by_side[number]
+
     def keep_only(self, plans: Sequence[Plan]) -> None:
         """Forgets what these plans do not need."""
         choices = {(number, choice) for plan in plans for number, choice in enumerate(plan.choices)}
@@ -173,6 +186,11 @@ class Arrays:
             self._packed = {key: arrays for key, arrays in self._packed.items() if key in keys}
             self._dense = {
                 number: matrix for number, matrix in self._dense.items() if (number, Kernel.DENSE, 0) in keys
+            }
+            self._side_by_side = {
+                number: packed
+                for number, packed in self._side_by_side.items()
+                if (number, Kernel.SIDE_BY_SIDE, 0) in keys
             }
             self._columns = {
                 number: matrix for number, matrix in self._columns.items() if (number, Kernel.DENSE_COLUMNS, 0) in keys
@@ -283,6 +301,10 @@ def layer_steps(
     if choice.kernel == Kernel.DENSE_COLUMNS:
         assert scratch is not None
         return [*dense_columns_times_vector(arrays.columns(number), layer.bias, x, y, layer.relu, scratch)]
+    if choice.kernel == Kernel.SIDE_BY_SIDE:
+        if fits(layer.outputs, layer.inputs, host().lanes):
+            return [*side_by_side(arrays.side_by_side(number), layer.bias, x, y, layer.relu)]
+        choice = Choice(Kernel.ROWS)  # chosen on another kind of machine
     pattern, values = arrays.packed(number, choice)
     if choice.kernel == Kernel.PANEL:
         epilogue = Epilogue.RELU if layer.relu else Epilogue.NONE

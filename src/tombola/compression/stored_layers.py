@@ -55,7 +55,7 @@ class StoredPlan(Config):
 
 
 OF_LINEAR = {
-    Form.VECTORS: {Kernel.ROWS, Kernel.COLUMNS, Kernel.DENSE_COLUMNS, Kernel.DENSE},
+    Form.VECTORS: {Kernel.ROWS, Kernel.COLUMNS, Kernel.DENSE_COLUMNS, Kernel.SIDE_BY_SIDE, Kernel.DENSE},
     Form.PANELS: {Kernel.PANEL, Kernel.DENSE},
 }
 OF_CONVOLUTION = {

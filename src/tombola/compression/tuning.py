@@ -35,6 +35,8 @@ from tombola.compression.plans import (
 )
 from tombola.kernels.packing import MOST_COLUMNS
 from tombola.kernels.program import Place, Where
+from tombola.kernels.side_by_side import fits
+from tombola.kernels.target import host
 
 WORTH, WORTH_OF_CHAIN = 1.03, 1.1
 """How many times faster than dense sparse has to be measured before it is preferred: noise is not a gain. A layer is
@@ -237,6 +239,8 @@ def _vector_choices(layer: Layer) -> list[Choice]:
     choices = [Choice(Kernel.ROWS), Choice(Kernel.COLUMNS), Choice(Kernel.DENSE)]
     if not _large(layer):
         choices.append(Choice(Kernel.DENSE_COLUMNS))
+    if fits(layer.outputs, layer.inputs, host().lanes) and layer.density < SPARSE_BELOW:
+        choices.append(Choice(Kernel.SIDE_BY_SIDE))
     for kernel, features in ((Kernel.ROWS, layer.inputs), (Kernel.COLUMNS, layer.outputs)):
         choices += [Choice(kernel, even(features, width)) for width in VECTOR_BLOCKS if 2 * width <= features]
     return choices

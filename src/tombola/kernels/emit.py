@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 FLOAT = ir.FloatType()
-INT32, INT64, INT16, INT1 = ir.IntType(32), ir.IntType(64), ir.IntType(16), ir.IntType(1)
+INT32, INT64, INT16, INT8 = ir.IntType(32), ir.IntType(64), ir.IntType(16), ir.IntType(8)
 POINTER = ir.PointerType()
 VOID = ir.VoidType()
 
@@ -140,6 +140,18 @@ class Emitter:
     def shuffled(self, a: ir.Value, b: ir.Value, lanes: Sequence[int]) -> ir.Value:
         """The named lanes of two vectors end to end."""
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(INT32, len(lanes)), list(lanes)))
+
+    def bytes(self, base: ir.Value, index: ir.Value) -> ir.Value:
+        """A vector of 32-bit integers from as many bytes, which have no sign."""
+        few = self.builder.load(self.at(base, index, INT8), typ=ir.VectorType(INT8, self.lanes), align=1)
+        return self.builder.zext(few, ir.VectorType(INT32, self.lanes))
+
+    def permuted(self, numbers: ir.Value, places: ir.Value) -> ir.Value:
+        """numbers[places[lane]] in each lane, 0 for places from 16 to 31. AVX-512 only: LLVM has no word of its own."""
+        name = "llvm.x86.avx512.vpermi2var.ps.512"
+        kind = ir.FunctionType(self.vector, [self.vector, places.type, self.vector])
+        function = self.module.globals.get(name) or ir.Function(self.module, kind, name)
+        return self.builder.call(function, [numbers, places, self.zeros()])
 
     def square_root(self, a: ir.Value) -> ir.Value:
         return self.builder.call(self._intrinsic("sqrt", a.type, 1), [a])

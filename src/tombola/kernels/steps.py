@@ -11,6 +11,7 @@ from tombola.kernels.layouts import FROM_PANEL, TO_PANEL
 from tombola.kernels.packing import Block, Floats, Pattern, in_chunks
 from tombola.kernels.products import Epilogue, panel_product
 from tombola.kernels.program import Argument, Place, Step, Where
+from tombola.kernels.side_by_side import SIDE_BY_SIDE, SideBySide
 from tombola.kernels.vectors import COLUMNS_TIMES_VECTOR, DENSE_COLUMNS_TIMES_VECTOR, ROWS_TIMES_VECTOR
 
 NOTHING = Where(Place.NOWHERE)
@@ -71,6 +72,12 @@ def columns_times_vector(
         matrix: tuple[Argument, ...] = (columns, block.width, chunks.starts, chunks.columns, chunks.values)
         steps.append(Step(COLUMNS_TIMES_VECTOR, (*matrix, bias[block.first :], x, outputs, int(relu), scratch)))
     return steps
+
+
+def side_by_side(packed: SideBySide, bias: Floats, x: Where, y: Where, relu: bool) -> list[Step]:
+    """The same with 16 rows at a time."""
+    matrix = (len(bias), packed.starts, packed.firsts, packed.lanes, packed.values)
+    return [Step(SIDE_BY_SIDE, (*matrix, bias, x, y, int(relu)))]
 
 
 def dense_columns_times_vector(
