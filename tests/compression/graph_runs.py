@@ -57,6 +57,7 @@ BY_PICTURES = [
     Way(Form.VECTORS, Kernel.SHIFTED_ROWS, Kernel.ROWS, 1),
     Way(Form.VECTORS, Kernel.SHIFTED_ROWS, Kernel.COLUMNS, 3),
     Way(Form.VECTORS, Kernel.ALL_WINDOWS, Kernel.DENSE_COLUMNS, 2),
+    Way(Form.VECTORS, Kernel.ALL_WINDOWS, Kernel.SIDE_BY_SIDE, 4),
     Way(Form.VECTORS, Kernel.ALL_WINDOWS, Kernel.DENSE, 100),
     Way(Form.VECTORS, Kernel.DENSE, Kernel.ROWS),
 ]

@@ -80,7 +80,7 @@ def planned(model: nn.Module, masks: Masks, example: Tensor, plans: Sequence[Pla
     return SparseChain(chain, plans)
 
 
-VECTORS = st.sampled_from([Kernel.ROWS, Kernel.COLUMNS, Kernel.DENSE_COLUMNS, Kernel.DENSE])
+VECTORS = st.sampled_from([Kernel.ROWS, Kernel.COLUMNS, Kernel.DENSE_COLUMNS, Kernel.SIDE_BY_SIDE, Kernel.DENSE])
 PANELS = st.sampled_from([Kernel.PANEL, Kernel.PANEL, Kernel.DENSE])
 
 
@@ -232,16 +232,17 @@ class TestOtherModels:
         assert "layers.1.self_attn: MultiheadAttention" in sparse.unsupported
         close(sparse, masked(model, masks), torch.randn(2, 6, 32))
 
-    def test_convolutions_stay_and_are_named_and_warned_of(self) -> None:
+    def test_other_layers_stay_and_are_named_and_warned_of(self) -> None:
         model = nn.Sequential(
-            nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Sequential(nn.Flatten(), nn.Linear(108, 9), nn.ReLU()), nn.Linear(9, 2)
-        )
+            nn.ConvTranspose2d(1, 3, 3), nn.ReLU(), nn.Sequential(nn.Flatten(), nn.Linear(300, 9), nn.ReLU()),
+            nn.Linear(9, 2),
+        )  # fmt: skip
         masks = random_masks(model, 0.3)
         with pytest.warns(UserWarning, match=r"where zeros bring no speed: 0\.weight"):
             sparse = sparsify(model, masks, torch.randn(4, 1, 8, 8))
-        assert sparse.unsupported == ["0: Conv2d"]
+        assert sparse.unsupported == ["0: ConvTranspose2d"]
         assert [chain.chain.sites for chain in sparse.chains] == [("2.0", "2.1", "2.2", "3")]
-        assert "left to torch: 0: Conv2d" in str(sparse)
+        assert "left to torch: 0: ConvTranspose2d" in str(sparse)
         close(sparse, masked(model, masks), torch.randn(70, 1, 8, 8))
 
     def test_words_as_inputs(self) -> None:
@@ -267,7 +268,7 @@ class TestOtherModels:
         close(sparse, model, torch.randn(5, 6))
 
     def test_a_weight_read_past_its_layer_is_an_error_at_once(self) -> None:
-        with pytest.raises(ModelError, match="without its Linear layers"):
+        with pytest.raises(ModelError, match="without its layers"):
             sparsify(Reader(), Masks.full(Reader()), torch.randn(4, 6))
 
 
@@ -365,6 +366,16 @@ class TestCalls:
             x = torch.randn(batch, 3)
             x[-1, 0] = float("nan")
             assert chain(x)[-1].isnan().tolist() == [True, kernel == Kernel.DENSE]
+
+    def test_nan_stays_out_of_rows_beside_it(self) -> None:
+        model = nn.Sequential(nn.Linear(40, 50))
+        masks = random_masks(model, 0.1)
+        for kernel in (Kernel.ROWS, Kernel.COLUMNS, Kernel.SIDE_BY_SIDE):
+            chain = planned(model, masks, torch.randn(2, 40), [Plan(1, 1, Form.VECTORS, (Choice(kernel),))])
+            for odd in range(40):
+                x = torch.randn(1, 40)
+                x[0, odd] = torch.nan
+                assert torch.equal(chain(x)[0].isnan(), masks["0.weight"].keep[:, odd])
 
     def test_no_gradient_and_no_learning(self) -> None:
         _, sparse = small()

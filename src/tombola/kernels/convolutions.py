@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tombola.errors import KernelError
 from tombola.kernels.expansions import Expansion, all_windows, rows_seen, shifted_rows
 from tombola.kernels.packing import MOST_COLUMNS, Block, Pattern
-from tombola.kernels.products import TILES
+from tombola.kernels.products import MOST_SUMS, TILES
 from tombola.kernels.windows import ROUND, Panel, Picture, Window
 
 Numbers = NDArray[np.int64]
@@ -28,7 +28,7 @@ Numbers = NDArray[np.int64]
 class Tiles:
     """Where a kernel's vectors begin and where they go: (tiles, vectors of a tile) of 32 bits, in floats.
 
-    Where tiles are `pooled`, each has one goal. A vector fills `registers` registers, 1 or 2.
+    Where tiles are `pooled`, each has one goal. A vector fills `registers` registers: 1, 2, 4 or 8.
     """
 
     vectors: int
@@ -192,24 +192,25 @@ def _tiles(begin: Numbers, goals: Numbers, chunks: Numbers, lanes: int) -> Tiles
     if max(int(origins.max()), int(ends.max())) > np.iinfo(np.int32).max:
         raise KernelError("the activations of a layer are more than a kernel counts")
     registers = 1
-    if _are_pairs(origins, lanes) and _are_pairs(ends[None], lanes):
-        origins, ends, registers = origins[:, ::2], ends[::2], 2
+    while 2 * registers * phases <= MOST_SUMS and _are_pairs(origins, ends, registers * lanes):
+        origins, ends, registers = origins[:, ::2], ends[::2], 2 * registers
     if phases > 1:
         return Tiles(phases, _table(origins.T), _table(ends[:, None]), registers)
-    vectors = _vectors_of(len(ends))
+    vectors = _vectors_of(len(ends), min(TILES, MOST_SUMS // registers))
     filled = np.minimum(np.arange(-(-len(ends) // vectors) * vectors), len(ends) - 1)  # the last tile's rest: its last
     begins, places_to = (_table(places[filled].reshape(-1, vectors)) for places in (origins[0], ends))
     return Tiles(vectors, begins, places_to, registers)
 
 
-def _are_pairs(places: Numbers, lanes: int) -> bool:
-    """Vectors follow one another two by two, so that each pair needs one place: more sums share a nonzero's cost."""
-    return places.shape[1] % 2 == 0 and bool((places[:, 1::2] == places[:, ::2] + lanes).all())
+def _are_pairs(origins: Numbers, ends: Numbers, floats: int) -> bool:
+    """Vectors of so many floats follow one another two by two: a pair needs one place, and shares a nonzero's cost."""
+    places = np.vstack([origins, ends])
+    return places.shape[1] % 2 == 0 and bool((places[:, 1::2] == places[:, ::2] + floats).all())
 
 
-def _vectors_of(count: int) -> int:
+def _vectors_of(count: int, most: int) -> int:
     """How many vectors a tile best has for so many in all: few tiles, and few that are computed in vain."""
-    return min(range(1, TILES + 1), key=lambda vectors: (-(-count // vectors) * (vectors + 1), -vectors))
+    return min(range(1, most + 1), key=lambda vectors: (-(-count // vectors) * (vectors + 1), -vectors))
 
 
 def _table(numbers: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int32]:

@@ -18,6 +18,8 @@ from tombola.kernels.emit import FLOAT, INT16, INT64, POINTER, Emitter, i64
 
 TILES = 4
 """Vectors of sums that a row keeps in registers: enough additions in flight to hide the latency of one."""
+MOST_SUMS = 8
+"""Registers of sums that a row has at most; with as many again for inputs all machines have them."""
 
 
 class Epilogue(IntEnum):
@@ -90,6 +92,8 @@ class Product:
     outputs: Outputs
     first: bool
     epilogue: Epilogue
+    registers: int = 1
+    """That a vector fills."""
     pooled: bool = False
     """Only the largest of a tile's vectors is stored, at the first of its places."""
 
@@ -129,7 +133,7 @@ class Product:
         emit = self.emit
         builder = emit.builder
         tiles = len(sums)
-        chains = TILES // tiles
+        chains = max(1, (TILES if self.registers == 1 else MOST_SUMS) // (tiles * self.registers))
         whole = builder.add(begin, builder.and_(builder.sub(end, begin), i64(-chains)))
         with emit.loop(begin, whole, [*sums, *[emit.zeros()] * (tiles * (chains - 1))], step=chains) as together:
             for chain in range(chains):

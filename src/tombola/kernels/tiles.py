@@ -41,7 +41,7 @@ def tile_product(tiles: int, first: bool, epilogue: Epilogue, pooled: bool, regi
         )
         outputs = Outputs(y, row_stride, gate)
         matrix = Matrix(rows, starts, columns, values, bias)
-        product = Product(emit, matrix, column_stride, outputs, first, epilogue, pooled)
+        product = Product(emit, matrix, column_stride, outputs, first, epilogue, registers, pooled)
         with emit.loop(i64(0), count) as tile:
             begin = emit.builder.mul(tile.index, i64(tiles))
             own = [emit.builder.add(begin, i64(vector)) for vector in range(tiles)]

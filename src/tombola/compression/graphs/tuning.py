@@ -35,7 +35,7 @@ FEWEST_FOR_PANELS = 4
 """Examples from which a panel is tried: below it most of its vectors would be empty."""
 WIDE_PANELS_UP_TO = 1 << 20
 """Floats of the largest value of a wide panel; beyond it caches hold no panel of 64 any more."""
-COPIES = (1 << 13, 1 << 15, 1 << 17, 1 << 19)
+COPIES = (1 << 13, 1 << 15, 1 << 16, 1 << 17, 1 << 19)
 """Floats that the copies of a block of channels take: with 4 bytes each from a first-level cache to a large second."""
 NEAR = (1 << 12, 1 << 14, 1 << 16)
 """Floats of a panel's block of channels that the windows of a few outputs see."""
