@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.compression.graphs.nodes import Convolution, Graph
-from tombola.compression.graphs.tracing import UnsupportedError, trace
+from tombola.compression.graphs.tracing import NOTHING, UnsupportedError, may_be_traced, trace
 
 Named = tuple[str, nn.Module]
 
@@ -109,6 +109,9 @@ class _Finder:
         unusual = sequence._forward_hooks or sequence._forward_pre_hooks or "forward" in vars(sequence)
         begin = 0
         while begin < len(steps):
+            if type(steps[begin][1]) in NOTHING:  # no graph begins with nothing
+                begin += 1
+                continue
             run = None if unusual else self._longest_run(steps[begin:], self.shapes.calls[id(sequence)])
             if run is not None:
                 yield run
@@ -118,15 +121,19 @@ class _Finder:
                 begin += 1
 
     def _longest_run(self, steps: Sequence[Named], calls: int) -> Graph | None:
-        """The longest graph of several modules that begins with the first, none of which runs elsewhere, too."""
+        """The longest graph of several modules that begins with the first, none of which runs elsewhere, too.
+
+        What begins like it is a graph, too, so that its end is found by halving.
+        """
         end = 0
-        while end < len(steps) and self._only_here(steps[end][1], calls) and self._traced([steps[end]]) is not None:
+        while end < len(steps) and self._only_here(steps[end][1], calls) and may_be_traced(steps[end][1]):
             end += 1
-        for stop in range(end, 1, -1):
-            graph = self.graph(steps[:stop])
-            if graph is not None:
-                return graph
-        return None
+        longest, least, most, stop = None, 0, end, end
+        while least < most:
+            graph = self._traced(steps[:stop])
+            least, most = (least, stop - 1) if graph is None else (stop, most)
+            longest, stop = graph or longest, (least + most + 1) // 2
+        return longest if longest is not None and len(longest.sites) > 1 and has_convolution(longest) else None
 
     def _only_here(self, module: nn.Module, calls: int) -> bool:
         return self.shapes.calls[id(module)] == calls
@@ -134,8 +141,7 @@ class _Finder:
     def graph(self, modules: Sequence[Named]) -> Graph | None:
         """The graph of modules that run one after the other, if they are one with a convolution in it."""
         graph = self._traced(modules)
-        has_any = graph is not None and any(isinstance(node, Convolution) for node in graph.nodes)
-        return graph if has_any else None
+        return graph if graph is not None and has_convolution(graph) else None
 
     def _traced(self, modules: Sequence[Named]) -> Graph | None:
         shapes = [self.shapes.of.get(id(module)) for _, module in modules]
@@ -147,6 +153,11 @@ class _Finder:
             return trace(modules, self.masks, shapes[0])
         except UnsupportedError:
             return None
+
+
+def has_convolution(graph: Graph) -> bool:
+    """Whether it is worth its name; Linear layers alone are chains."""
+    return any(isinstance(node, Convolution) for node in graph.nodes)
 
 
 def _inputs_of(model: nn.Module, example: Tensor, modules: Sequence[nn.Module]) -> list[Tensor]:

@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
 from tombola.compression.graphs.nodes import (
@@ -53,6 +52,11 @@ class _Value(fx.Proxy):
         return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
 
 
+def is_leaf(module: nn.Module) -> bool:
+    """Torch's own modules are not looked into."""
+    return not isinstance(module, nn.Sequential) and module.__module__.startswith("torch.nn")
+
+
 class _Tracer(fx.Tracer):
     """Goes into everything but torch's own modules."""
 
@@ -64,26 +68,42 @@ class _Tracer(fx.Tracer):
             raise UnsupportedError(f"{module_qualified_name} has hooks")
         if "forward" in vars(m):
             raise UnsupportedError(f"{module_qualified_name} has a forward of its own")
-        return not isinstance(m, nn.Sequential) and m.__module__.startswith("torch.nn")
+        return is_leaf(m)
 
 
-class _Sizes(fx.Interpreter):
-    """Runs what was traced and keeps what it computes beside tensors: sizes, and numbers made of them."""
+@dataclass(frozen=True)
+class Given:
+    """What a step gives: a tensor of this shape and type. Several tensors have neither."""
 
-    def __init__(self, traced: fx.GraphModule) -> None:
+    shape: torch.Size | None = None
+    dtype: torch.dtype | None = None
+
+
+class _Run(fx.Interpreter):
+    """Runs what was traced, and keeps what each step gives: `Given`, or sizes and numbers made of them."""
+
+    def __init__(self, traced: fx.GraphModule, shape: Shape, examples: int) -> None:
         super().__init__(traced)
-        self.found: dict[fx.Node, Any] = {}
+        self.results: dict[fx.Node, Any] = {}
+        with torch.no_grad():
+            self.run(torch.zeros(examples, *shape, dtype=torch.float32, device="cpu"))
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if not is_tensor(n):
-            self.found[n] = result
+        tensors: list[Tensor] = []
+        fx.node.map_aggregate(result, lambda part: tensors.append(part) if isinstance(part, Tensor) else None)
+        single = isinstance(result, Tensor)
+        self.results[n] = Given(result.shape, result.dtype) if single else Given() if tensors else result
         return result
+
+
+GIVEN = "given"
+"""Where a traced step keeps its result."""
 
 
 def is_tensor(step: fx.Node) -> bool:
     """Whether a step gives a tensor, and not sizes."""
-    return "tensor_meta" in step.meta
+    return isinstance(step.meta.get(GIVEN), Given)
 
 
 def trace(modules: Sequence[tuple[str, nn.Module]], keeps: Mapping[int, Tensor], shape: Sequence[int]) -> Graph:
@@ -96,8 +116,8 @@ def trace(modules: Sequence[tuple[str, nn.Module]], keeps: Mapping[int, Tensor],
     try:
         graph = _Tracer().trace(whole)
         traced = fx.GraphModule(whole, graph)
-        with torch.no_grad():
-            ShapeProp(traced).propagate(torch.zeros(2, *shape[1:]))
+        for step, result in _Run(traced, tuple(shape[1:]), 2).results.items():
+            step.meta[GIVEN] = result
         nodes = _Builder(traced, names, keeps, tuple(shape[1:])).build()
     except UnsupportedError:
         raise
@@ -202,11 +222,8 @@ class _Builder:
     @functools.cached_property
     def _sizes(self) -> dict[fx.Node, Any]:
         """What is computed of sizes and the same for any number of examples."""
-        two, three = _Sizes(self.traced), _Sizes(self.traced)
-        with torch.no_grad():
-            two.run(torch.zeros(2, *self.shape))
-            three.run(torch.zeros(3, *self.shape))
-        return {step: found for step, found in two.found.items() if found == three.found[step]}
+        found = _Run(self.traced, self.shape, 3).results
+        return {step: result for step, result in found.items() if not is_tensor(step) and result == step.meta[GIVEN]}
 
     def join(self, value: int, node: Node) -> int:
         """`node` in place of the one that computed `value`, behind all others."""
@@ -232,10 +249,10 @@ class _Builder:
 
 def shape_of(step: fx.Node) -> Shape:
     """The shape of one example of a step's result."""
-    meta = step.meta.get("tensor_meta")
-    if meta is None or not hasattr(meta, "shape") or meta.dtype != torch.float32 or meta.shape[:1] != (2,):
+    given = step.meta[GIVEN]
+    if not isinstance(given, Given) or given.shape is None or given.dtype != torch.float32 or given.shape[:1] != (2,):
         raise UnsupportedError(f"{step.name} does not give one float32 tensor (n, ...)")
-    shape = tuple(meta.shape[1:])
+    shape = tuple(given.shape[1:])
     if len(shape) not in (1, 3) or 0 in shape:
         raise UnsupportedError(f"{step.name} gives (n, {', '.join(map(str, shape))})")
     return shape
@@ -478,6 +495,13 @@ MODULES: Mapping[type[nn.Module], Callable[..., int]] = {
     nn.Flatten: _flatten,
     **dict.fromkeys(NOTHING, _nothing),
 }
+
+
+def may_be_traced(module: nn.Module) -> bool:
+    """Whether there are nodes for modules of this type at all; of those that go on inside nothing is known."""
+    return not is_leaf(module) or type(module) in MODULES
+
+
 FUNCTIONS: Mapping[Any, Callable[[_Builder, fx.Node], int]] = {
     **dict.fromkeys((functional.relu, torch.relu, torch.relu_, functional.relu_, "relu", "relu_"), _relu),
     **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), _add),
