@@ -31,7 +31,7 @@ def find_graphs(model: nn.Module, keeps: Mapping[str, Tensor], example: Tensor) 
     `keeps` are boolean tensors by parameter name, of which some may be missing: all weights are kept there.
     """
     found = FoundGraphs()
-    if not any(type(module) is nn.Conv2d for module in model.modules()):
+    if not holds_convolution(model):
         return found
     masks = {id(parameter): keeps[name] for name, parameter in model.named_parameters() if name in keeps}
     shapes = _Shapes(model, example)
@@ -91,7 +91,7 @@ class _Finder:
 
     def graphs_of(self, name: str, module: nn.Module) -> Iterator[Graph]:
         """The graphs of a module: itself, or those of its parts."""
-        if id(module) in self.done or not any(type(own) is nn.Conv2d for own in module.modules()):
+        if id(module) in self.done or not holds_convolution(module):
             return
         self.done.add(id(module))  # a module may have several names
         whole = self.graph([(name, module)])
@@ -108,7 +108,7 @@ class _Finder:
         steps = [(f"{name}.{own}".strip("."), child) for own, child in sequence._modules.items() if child is not None]
         unusual = sequence._forward_hooks or sequence._forward_pre_hooks or "forward" in vars(sequence)
         begin = 0
-        while begin < len(steps):
+        while begin < len(steps) and any(holds_convolution(module) for _, module in steps[begin:]):
             if type(steps[begin][1]) in NOTHING:  # no graph begins with nothing
                 begin += 1
                 continue
@@ -153,6 +153,11 @@ class _Finder:
             return trace(modules, self.masks, shapes[0])
         except UnsupportedError:
             return None
+
+
+def holds_convolution(module: nn.Module) -> bool:
+    """Whether there may be a graph in it."""
+    return any(type(own) is nn.Conv2d for own in module.modules())
 
 
 def has_convolution(graph: Graph) -> bool:
