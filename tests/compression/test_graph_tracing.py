@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import operator
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from graph_runs import traced
+from graph_runs import assert_close, exact, traced
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from picture_models import (
     GEOMETRIES,
     NETWORKS,
@@ -29,6 +33,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from tombola import Masks
+from tombola.compression.graphs.arrays import GraphArrays
 from tombola.compression.graphs.nodes import (
     Combine,
     Convolution,
@@ -40,7 +45,8 @@ from tombola.compression.graphs.nodes import (
     Pool,
     Shortcut,
 )
-from tombola.compression.graphs.tracing import UnsupportedError, trace
+from tombola.compression.graphs.symbolic import UnsupportedError
+from tombola.compression.graphs.tracing import trace
 from tombola.kernels.pools import PoolKind
 from tombola.models import ModelSpec, build
 
@@ -311,7 +317,7 @@ class TestRefused:
     def test_what_stays_in_training(self, kind: Callable[[int], nn.Module]) -> None:
         model = sequence(nn.Conv2d(3, 4, 3), kind(4) if kind is nn.BatchNorm2d else kind(0.5)).eval()
         model[1].train()
-        with pytest.raises(UnsupportedError, match="training|evaluation"):
+        with pytest.raises(UnsupportedError, match=r"training|evaluation"):
             trace([("", model)], {}, (1, 3, 9, 9))
 
     def test_what_is_changed_in_place_and_read_before_only_is_taken(self) -> None:
@@ -327,6 +333,104 @@ def test_nodes_are_numbered_in_the_order_in_which_they_run() -> None:
         for number, node in enumerate(nodes):
             assert all(0 <= value <= number for value in node.inputs)
         assert {value for node in nodes for value in node.inputs} == set(range(len(nodes)))
+
+
+class Program(nn.Module):
+    """Steps in any order, each with what two steps before it gave; the sum of the last and some others."""
+
+    OPERATIONS = ("conv", "norm", "relu", "relu_", "inplace", "module", "add", "iadd", "add_", "part", "view", "same")
+
+    def __init__(self, steps: Sequence[tuple[str, int, int]], read: Sequence[int]) -> None:
+        super().__init__()
+        self.steps, self.read = steps, read
+        self.convs, self.norm = nn.ModuleList(nn.Conv2d(2, 2, 1) for _ in range(2)), nn.BatchNorm2d(2)
+        self.relu, self.nothing = nn.ReLU(inplace=True), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = [x, self.convs[0](x)]
+        for operation, first, second in self.steps:
+            values.append(self._step(operation, values[first % len(values)], values[second % len(values)]))
+        return sum((values[number % len(values)] for number in self.read), start=values[-1])
+
+    def _step(self, operation: str, x: Tensor, other: Tensor) -> Tensor:
+        match operation:
+            case "conv":
+                return self.convs[1](x)
+            case "norm":
+                return self.norm(x)
+            case "relu":
+                return functional.relu(x)
+            case "relu_":
+                return x.relu_()
+            case "inplace":
+                return functional.relu(x, inplace=True)
+            case "module":
+                return self.relu(x)
+            case "add":
+                return x + other
+            case "iadd":
+                x += other
+                return x
+            case "add_":
+                return x.add_(other)
+            case "part":
+                return x[:, :, ::1, ::1]
+            case "view":
+                return x.view(x.shape)
+        return self.nothing(x)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(Program.OPERATIONS), st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=7
+    ),
+    st.lists(st.integers(0, 6), max_size=2),
+)
+def test_any_program_of_steps_is_refused_or_right(steps: list[tuple[str, int, int]], read: list[int]) -> None:
+    """Among them values that are changed in place and read under other names."""
+    model = with_statistics(Program(steps, read))
+    try:
+        graph = graph_of(model, 2, 3, 3)
+    except UnsupportedError:
+        return
+    x = torch.randn(2, 2, 3, 3)
+    found = GraphArrays(graph).on_torch(x)
+    assert_close(found, exact(model, x))
+    with torch.no_grad():
+        model(after := x.clone())
+    assert torch.equal(after, x)
+
+
+class TestThreads:
+    """`fx` exchanges what a module's call is, for the whole process."""
+
+    def test_modules_of_other_threads_go_on(self) -> None:
+        other, done = nn.Sequential(*(nn.Linear(4, 4) for _ in range(5))), threading.Event()
+
+        def calls() -> int:
+            count = 0
+            while not done.is_set():
+                assert other(torch.ones(2, 4)).shape == (2, 4)
+                count += 1
+            return count
+
+        make, shape = NETWORKS["nested"]
+        with ThreadPoolExecutor(1) as pool:
+            counted = pool.submit(calls)
+            for _ in range(100):
+                graph_of(make(), *shape)
+            done.set()
+            assert counted.result() > 0
+
+    def test_several_may_trace_at_once(self) -> None:
+        names = [name for name in NETWORKS for _ in range(3)]
+        call = nn.Module.__call__
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda name: kinds(graph_of(NETWORKS[name][0](), *NETWORKS[name][1])), names))
+        assert nn.Module.__call__ is call
+        assert found[::3] == found[1::3] == found[2::3]
+        assert found[::3] == [kinds(graph_of(make(), *shape)) for make, shape in NETWORKS.values()]
 
 
 def test_shortcuts_keep_what_they_put_before_and_behind() -> None:

@@ -137,6 +137,18 @@ class TestParts:
         model = sequence(nn.GELU(), *block(), nn.Flatten(), nn.Linear(48, 5), nn.ReLU(), nn.Linear(5, 2))
         assert taken(model, 3, 4, 4) == ([("1", "2", "3", "4", "5", "6", "7")], ["0: GELU"])
 
+    def test_what_does_nothing_in_evaluation_parts_no_run(self) -> None:
+        before, after = [nn.Dropout(), nn.Tanh(), nn.Identity()], [nn.Dropout(), nn.Tanh()]
+        found, left = taken(sequence(*before, *block(), nn.Dropout2d(), *block(), *after), 3, 8, 8)
+        assert found == [("3", "4", "5", "6", "7", "8", "9", "10")]
+        assert left[0] == "1: Tanh"
+
+    def test_runs_are_as_long_as_they_can_be(self) -> None:
+        tail = [nn.Flatten(), nn.ReLU(), nn.Linear(48, 2)]  # a ReLU of what is flat
+        for parts in range(1, 5):
+            model = sequence(*(module for _ in range(parts) for module in block()), *tail)
+            assert taken(model, 3, 4, 4)[0] == [tuple(map(str, range(3 * parts + 1)))]
+
     def test_parts_of_a_forward_of_its_own(self) -> None:
         model = Two(lambda self, x: self.second(functional.gelu(self.first(x))), block(), BasicBlock(3, 4))
         assert taken(model, 3, 8, 8) == ([("first",), ("second",)], [])
@@ -249,9 +261,6 @@ class TestHooks:
         assert left[-1] == "2: Own"
 
     def test_a_norm_that_stays_in_training(self) -> None:
-        class Adaptive(nn.BatchNorm2d):
-            pass
-
         class Always(nn.Sequential):
             def train(self, mode: bool = True) -> Always:
                 super().train(mode)
@@ -263,6 +272,11 @@ class TestHooks:
 
 
 class TestWarnings:
+    def test_nothing_is_printed(self, capfd: pytest.CaptureFixture[str]) -> None:
+        model = Two(lambda self, x: self.second(self.first(x).double()), block(), sequence(nn.Conv2d(3, 2, 3)).double())
+        taken(sequence(model, nn.GELU()), 3, 8, 8)
+        assert capfd.readouterr() == ("", "")
+
     def test_pruned_layers_that_stay_are_warned_of(self) -> None:
         model = sequence(*block(), nn.ConvTranspose2d(3, 3, 2), nn.Conv2d(3, 3, 2, padding_mode="circular", padding=1))
         masks = some_masks(model.eval(), 0.5)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tombola.compression.graphs.nodes import Convolution, Graph
-from tombola.compression.graphs.tracing import NOTHING, UnsupportedError, may_be_traced, trace
+from tombola.compression.graphs.symbolic import UnsupportedError
+from tombola.compression.graphs.tracing import NOTHING, may_be_traced, trace
 
 Named = tuple[str, nn.Module]
 

@@ -30,6 +30,14 @@ from tombola.compression.graphs.nodes import (
     Shape,
     Shortcut,
 )
+from tombola.compression.graphs.symbolic import (
+    UnsupportedError,
+    is_leaf,
+    is_tensor,
+    shape_of,
+    sizes_of,
+    traced_steps,
+)
 from tombola.compression.layers import affine_of, layer_of, norm_after
 from tombola.kernels.pools import PoolKind
 from tombola.kernels.windows import Pair, Window
@@ -41,71 +49,6 @@ NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlp
 Kind = TypeVar("Kind", bound=Node)
 
 
-class UnsupportedError(Exception):
-    """What a graph has no node for."""
-
-
-class _Value(fx.Proxy):
-    """A traced value that knows `+=` from `+`."""
-
-    def __iadd__(self, other: Any) -> fx.Proxy:
-        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
-
-
-def is_leaf(module: nn.Module) -> bool:
-    """Torch's own modules are not looked into."""
-    return not isinstance(module, nn.Sequential) and module.__module__.startswith("torch.nn")
-
-
-class _Tracer(fx.Tracer):
-    """Goes into everything but torch's own modules."""
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Value(node, self)
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if m._forward_hooks or m._forward_pre_hooks:
-            raise UnsupportedError(f"{module_qualified_name} has hooks")
-        if "forward" in vars(m):
-            raise UnsupportedError(f"{module_qualified_name} has a forward of its own")
-        return is_leaf(m)
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a step gives: a tensor of this shape and type. Several tensors have neither."""
-
-    shape: torch.Size | None = None
-    dtype: torch.dtype | None = None
-
-
-class _Run(fx.Interpreter):
-    """Runs what was traced, and keeps what each step gives: `Given`, or sizes and numbers made of them."""
-
-    def __init__(self, traced: fx.GraphModule, shape: Shape, examples: int) -> None:
-        super().__init__(traced)
-        self.results: dict[fx.Node, Any] = {}
-        with torch.no_grad():
-            self.run(torch.zeros(examples, *shape, dtype=torch.float32, device="cpu"))
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        tensors: list[Tensor] = []
-        fx.node.map_aggregate(result, lambda part: tensors.append(part) if isinstance(part, Tensor) else None)
-        single = isinstance(result, Tensor)
-        self.results[n] = Given(result.shape, result.dtype) if single else Given() if tensors else result
-        return result
-
-
-GIVEN = "given"
-"""Where a traced step keeps its result."""
-
-
-def is_tensor(step: fx.Node) -> bool:
-    """Whether a step gives a tensor, and not sizes."""
-    return isinstance(step.meta.get(GIVEN), Given)
-
-
 def trace(modules: Sequence[tuple[str, nn.Module]], keeps: Mapping[int, Tensor], shape: Sequence[int]) -> Graph:
     """The graph of modules that run one after the other on inputs (n, ...) of `shape`, n included.
 
@@ -114,10 +57,7 @@ def trace(modules: Sequence[tuple[str, nn.Module]], keeps: Mapping[int, Tensor],
     whole = nn.Sequential(OrderedDict((f"site_{number}", module) for number, (_, module) in enumerate(modules)))
     names = {id(module): f"{name}.{own}".strip(".") for name, site in modules for own, module in site.named_modules()}
     try:
-        graph = _Tracer().trace(whole)
-        traced = fx.GraphModule(whole, graph)
-        for step, result in _Run(traced, tuple(shape[1:]), 2).results.items():
-            step.meta[GIVEN] = result
+        traced = traced_steps(whole, tuple(shape[1:]))
         nodes = _Builder(traced, names, keeps, tuple(shape[1:])).build()
     except UnsupportedError:
         raise
@@ -221,9 +161,7 @@ class _Builder:
 
     @functools.cached_property
     def _sizes(self) -> dict[fx.Node, Any]:
-        """What is computed of sizes and the same for any number of examples."""
-        found = _Run(self.traced, self.shape, 3).results
-        return {step: result for step, result in found.items() if not is_tensor(step) and result == step.meta[GIVEN]}
+        return sizes_of(self.traced, self.shape)
 
     def join(self, value: int, node: Node) -> int:
         """`node` in place of the one that computed `value`, behind all others."""
@@ -245,17 +183,6 @@ class _Builder:
             replace(self.nodes[number], inputs=tuple(new[value] for value in self.nodes[number].inputs))
             for number in kept
         )
-
-
-def shape_of(step: fx.Node) -> Shape:
-    """The shape of one example of a step's result."""
-    given = step.meta[GIVEN]
-    if not isinstance(given, Given) or given.shape is None or given.dtype != torch.float32 or given.shape[:1] != (2,):
-        raise UnsupportedError(f"{step.name} does not give one float32 tensor (n, ...)")
-    shape = tuple(given.shape[1:])
-    if len(shape) not in (1, 3) or 0 in shape:
-        raise UnsupportedError(f"{step.name} gives (n, {', '.join(map(str, shape))})")
-    return shape
 
 
 def pair(numbers: Any) -> Pair:
