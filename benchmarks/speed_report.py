@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ TOLERANCE = 1e-5
 LEAST_OF_DENSE = 0.95
 """The least that ours may reach of our own dense path, at every sparsity."""
 OWN_DENSE = "torch eager"
+KERNEL_SIZE = re.compile(r" by \d+$")
+"""How many inputs a kernel takes at a time."""
 TYPICAL = 0.9
 """The sparsity whose ticket the dense engines run, and whose kernels are shown where nothing is wanted of another."""
 NEAR = 0.003
@@ -192,7 +195,7 @@ def kernels(result: Measured) -> list[str]:
 def in_short(chosen: Sequence[tuple[str, str]]) -> str:
     """Layers and their kernels; neighbours of one kernel together, sizes of blocks left out."""
     parts = []
-    for kernel, group in itertools.groupby(chosen, key=lambda pair: pair[1].split(" by ")[0]):
+    for kernel, group in itertools.groupby(chosen, key=lambda pair: KERNEL_SIZE.sub("", pair[1])):
         names = [name for name, _ in group]
         parts.append(f"{names[0]} to {names[-1]}: {kernel}" if len(names) > 1 else f"{names[0]}: {kernel}")
     return ", ".join(parts)

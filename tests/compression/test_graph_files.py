@@ -98,6 +98,11 @@ def node(facts: Facts, kind: str) -> Facts:
     return found
 
 
+def summed(facts: Facts) -> Facts:
+    found: Facts = next(node for node in facts["graphs"][0]["nodes"] if len(node["inputs"]) == 2)
+    return found
+
+
 Change = Callable[[dict[str, Tensor], Facts], object]
 HOSTILE: dict[str, Change] = {
     "a wider window": lambda tensors, facts: node(facts, "convolution")["window"].update(kernel=[5, 5]),
@@ -116,6 +121,11 @@ HOSTILE: dict[str, Change] = {
     "a node with fields of another": lambda tensors, facts: node(facts, "mean").update(groups=1),
     "channels behind the last": lambda tensors, facts: node(facts, "shortcut").update(before=5),
     "another step": lambda tensors, facts: node(facts, "shortcut").update(step=3),
+    "a sum with another shape": lambda tensors, facts: summed(facts).update(inputs=[summed(facts)["inputs"][0], 0]),
+    "a border around nothing": lambda tensors, facts: node(facts, "convolution")["window"].update(
+        padding=[4096, 4096], stride=[4096, 4096]
+    ),
+    "no plan": lambda tensors, facts: facts["graphs"][0].update(plans=[]),
     "no nodes": lambda tensors, facts: facts["graphs"][0].update(nodes=[]),
     "a kernel of vectors in panels": lambda tensors, facts: facts["graphs"][0]["plans"][0].update(
         form="panels", choices=[{"kernel": "rows", "block": 1, "seconds": None}] * 20
@@ -153,3 +163,50 @@ def test_a_file_of_the_format_without_graphs_is_read(tmp_path: Path) -> None:
     save_tensors(tmp_path / "net", tensors, facts)
     x = torch.randn(5, 8)
     assert torch.equal(load_sparse(tmp_path / "net")(x), sparse(x))
+
+
+OF_POOLS: dict[str, Callable[[Facts], object]] = {
+    "a dilated pool": lambda facts: node(facts, "pool")["window"].update(dilation=[2, 2]),
+    "a pool of a pool": lambda facts: node(facts, "pool")["window"].update(pool=2),
+    "a border wider than half of its window": lambda facts: node(facts, "pool")["window"].update(padding=[2, 2]),
+    "a sum of a picture with another": lambda facts: node(facts, "combine").update(inputs=[0, 2]),
+    "a window of all": lambda facts: node(facts, "pool")["window"].update(kernel=[4096, 4096], padding=[2048, 2048]),
+    "relu where there is none": lambda facts: node(facts, "pool").update(relu=True),
+}
+
+
+@pytest.mark.parametrize("name", OF_POOLS)
+def test_hostile_pools_and_sums_are_one_line(tmp_path: Path, name: str) -> None:
+    save_sparse(tmp_path / "net.safetensors", sparse_of(pooled()))
+    tensors, facts = load_tensors(tmp_path / "net.safetensors")
+    OF_POOLS[name](facts)
+    save_tensors(tmp_path / "net.safetensors", tensors, facts)
+    with pytest.raises(ModelError, match=r"net\.safetensors") as caught:
+        load_sparse(tmp_path / "net.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_value_too_large_is_refused(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU()).eval()
+    save_sparse(tmp_path / "net", sparsify(model, prune(model, 0), torch.randn(1, 1, 8, 8), (1,)))
+    tensors, facts = load_tensors(tmp_path / "net")
+    facts["graphs"][0]["shape"] = facts["graphs"][0]["nodes"][0]["shape"] = [1, 1 << 14, 1 << 14]
+    save_tensors(tmp_path / "net", tensors, facts)
+    with pytest.raises(ModelError, match="does not give"):
+        load_sparse(tmp_path / "net")
+
+
+@pytest.mark.parametrize("form", ["vectors", "panels"])
+def test_blocks_from_elsewhere_are_made_to_fit(tmp_path: Path, form: str) -> None:
+    """With vectors of other machines a block of channels may have more columns than are counted in 16 bits."""
+    model = nn.Sequential(nn.Conv2d(40, 2, 3, padding=1), nn.ReLU()).eval()
+    sparse = sparsify(model, prune(model, 0.9), torch.randn(4, 40, 48, 48), (4,))
+    save_sparse(tmp_path / "net", sparse)
+    tensors, facts = load_tensors(tmp_path / "net")
+    kernel = "shifted rows" if form == "vectors" else "panel"
+    (plan,) = facts["graphs"][0]["plans"]
+    plan |= {"form": form, "panel": 16, "choices": [{"kernel": kernel, "block": 65536, "seconds": None}]}
+    facts["graphs"][0]["plans"] = [plan]
+    save_tensors(tmp_path / "net", tensors, facts)
+    x = torch.randn(4, 40, 48, 48)
+    assert torch.allclose(load_sparse(tmp_path / "net")(x), sparse(x), atol=1e-5)

@@ -121,7 +121,7 @@ class TestParts:
             (nn.ConvTranspose2d(3, 3, 3), ["3: ConvTranspose2d"]),
             (nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), ["3: Conv2d"]),
             (nn.MaxPool2d(3, 2, ceil_mode=True), ["3: MaxPool2d"]),
-            (nn.BatchNorm2d(3, track_running_stats=False), ["3: BatchNorm2d"]),
+            (nn.LocalResponseNorm(2), ["3: LocalResponseNorm"]),
             (nn.GroupNorm(1, 3), ["3: GroupNorm"]),
             (nn.Sequential(nn.GELU(), block(), nn.GELU()), ["3.0: GELU", "3.2: GELU"]),
         ],

@@ -18,6 +18,7 @@ from sparse_steps import (
     sparse_engine,
 )
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tombola.data import DataConfig, DataSet, Examples, load_data
 from tombola.errors import StorageError, TrainingError
@@ -33,7 +34,7 @@ from tombola.training.fit import Evaluation, Training
 from tombola.training.metrics import evaluate
 from tombola.training.sparse.chain import NoChainError, read_chain
 from tombola.training.sparse.convolution import ConvLayer
-from tombola.training.sparse.crossover import CROSSOVER_OF_CONVOLUTIONS
+from tombola.training.sparse.crossover import CROSSOVER_OF_CONVOLUTIONS, _multiply_adds
 from tombola.training.sparse.engine import SparseEngine
 from tombola.training.sparse.layers import DenseLayer, SparseLayer
 from tombola.training.sparse.sheets import empty_sheets
@@ -302,6 +303,16 @@ class TestChoice:
         assert convolutions_kept.density < CROSSOVER_OF_CONVOLUTIONS
         assert make_engine(model, batches, recipe(), convolutions_kept).name == "dense"
 
+    @pytest.mark.parametrize(
+        ("architecture", "shape"), [("lenet5", (1, 28, 28)), ("lenet5-caffe", (1, 28, 28)), ("conv4", (3, 32, 32))]
+    )
+    def test_work_is_what_torch_counts(self, architecture: str, shape: tuple[int, int, int]) -> None:
+        model = build(ModelSpec(architecture=architecture, input_shape=shape, classes=10, seed=0))
+        counter = FlopCounterMode(display=False)
+        with counter:
+            model(torch.zeros(1, *shape))
+        assert 2 * sum(_multiply_adds(read_chain(model))) == pytest.approx(counter.get_total_flops())
+
     def test_dense_layers_behind_convolutions_are_chosen_one_by_one(self, digits: DataSet) -> None:
         model, batches = narrow_conv2(digits), Batches(digits.train, 64, 0)
         masks = random_masks(model, [1, 0.1, 0.1, 1, 0.1])
@@ -385,6 +396,21 @@ class TestObstacles:
         with pytest.raises(TrainingError, match=rf"the engine sparse .*{line}.*; set the engine to auto or dense"):
             layers_on_kernels(model, recipe(engine="sparse"), Masks({}), 64)
         assert not any(layers_on_kernels(model, recipe(), Masks({}), 64))
+
+    def test_of_what_kernels_would_pass_over(self) -> None:
+        """Hooks would not be called, and what is not to be trained would be."""
+        hooked, frozen = (around(nn.Conv2d(1, 4, 3), nn.ReLU()) for _ in range(2))
+        hooked[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+        frozen[0].weight.requires_grad_(False)
+
+        class Own(nn.MaxPool2d):
+            """Whose forward could be anything."""
+
+        own = around(nn.Conv2d(1, 4, 3), nn.ReLU(), Own(2))
+        for model, line in ((hooked, "0: it has hooks"), (frozen, r"0\.weight: it has no gradient"), (own, "Flatten")):
+            with pytest.raises(NoChainError, match=line):
+                read_chain(model)
+            assert not any(layers_on_kernels(model, recipe(), Masks({}), 64))
 
     def test_a_convolution_that_comes_twice(self) -> None:
         twice = nn.Conv2d(2, 2, 3, padding=1)

@@ -19,6 +19,8 @@ from tombola.kernels.program import Program
 
 Call = Callable[[int, int], None]
 """Called with the addresses of the input's rows and the output's."""
+MOST_VECTORS = 8
+"""Rows that are taken one by one in one program: its table names each."""
 WORTH_A_THREAD = 1e-4
 """Seconds of work from which handing it to a thread, tens of microseconds, is worth it."""
 
@@ -49,12 +51,13 @@ class Panels:
     """Rows panel by panel and the last ones by themselves, on as many threads as torch may use."""
 
     def __init__(self, arrays: Weights, plan: Plan, rows: int, whole: Part) -> None:
-        self._whole, self._count, rest = whole, rows // plan.panel, rows % plan.panel
+        together = _together(plan)
+        self._whole, self._count, rest = whole, rows // together, rows % together
         self._last = Part(arrays.compile(plan, rest)) if rest else None
-        self._x, self._y = (4 * plan.panel * features for features in (arrays.inputs, arrays.outputs))
+        self._x, self._y = (4 * together * features for features in (arrays.inputs, arrays.outputs))
         seconds = plan.seconds or 0.0
         torch_inside = not all(isinstance(segment, Program) for segment in whole.segments)
-        self._spread = not torch_inside and seconds / plan.rows * plan.panel * self._count > WORTH_A_THREAD
+        self._spread = not torch_inside and seconds / plan.rows * together * self._count > WORTH_A_THREAD
 
     def __call__(self, x: int, y: int) -> None:
         threads = min(torch.get_num_threads(), self._count) if self._spread else 1
@@ -78,12 +81,20 @@ class Panels:
             self._whole(x + number * self._x, y + number * self._y)
 
 
-def call_of(arrays: Weights, plan: Plan, rows: int, whole: Part | None = None) -> Call:
-    """The chain for `rows` rows, by panels or by vectors; `whole` is the part for a full panel where there is one."""
-    if plan.form == Form.VECTORS or rows < plan.panel:
+def call_of(arrays: Weights, plan: Plan, rows: int, wholes: dict[int, Part] | None = None) -> Call:
+    """The chain for `rows` rows, by panels or by vectors; `wholes` keeps what does a full panel, by the plan's rows."""
+    together = _together(plan)
+    if rows < together or (plan.form == Form.VECTORS and rows <= MOST_VECTORS):
         return _call(arrays.compile(plan, rows))
-    whole = whole or Part(arrays.compile(plan, plan.panel))
-    return whole if rows == plan.panel else Panels(arrays, plan, rows, whole)
+    wholes = {} if wholes is None else wholes
+    if plan.rows not in wholes:
+        wholes[plan.rows] = Part(arrays.compile(plan, together))
+    return wholes[plan.rows] if rows == together else Panels(arrays, plan, rows, wholes[plan.rows])
+
+
+def _together(plan: Plan) -> int:
+    """Rows of which each is a call of its own where there are many: one of vectors, else a panel."""
+    return 1 if plan.form == Form.VECTORS else plan.panel
 
 
 def _call(compiled: Compiled) -> Call:

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from tombola.compression.layers import Affine, Layer, affine_of, layer_of, norm_after, norm_before
+from tombola.compression.nothing import NOTHING
 from tombola.errors import KernelError
 
-NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-"""What does nothing in evaluation."""
 FREE = (*NOTHING, nn.ReLU, nn.Flatten, nn.Sequential, nn.ModuleList, nn.ModuleDict)
 """What is not worth naming when it is left to torch."""
 

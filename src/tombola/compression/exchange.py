@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from tombola.compression.chains import NOTHING
 from tombola.compression.graphs.nodes import Graph
+from tombola.compression.nothing import NOTHING
 from tombola.compression.sparse_modules import SparseChain
 
 

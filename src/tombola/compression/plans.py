@@ -1,7 +1,7 @@
 """Plans: which kernel each layer of a chain takes for a number of rows, and the machine code's steps that follow.
 
-Which choice is best is measured in `tuning`. A plan's packed arrays do not depend on the number of rows, so that a
-plan for 64 rows serves 50 or 256 as well: rows are taken 64 at a time, a *panel*.
+Which choice is best is measured in `tuning`. A plan for 64 rows serves 50 or 256 as well: rows are taken together as
+*panels*, of 64 in chains and of 16 or 64 in graphs.
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ class Kernel(StrEnum):
     """What a layer runs on. ROWS and COLUMNS take one vector, COLUMNS skipping its zeros; PANEL takes a panel.
 
     DENSE is torch's product with all weights, DENSE_COLUMNS one that skips zeros of a vector. SIDE_BY_SIDE takes one
-    vector, 16 rows at a time. Convolutions of one
-    example go by SHIFTED_ROWS or ALL_WINDOWS (`kernels.convolutions`).
+    vector, 16 rows at a time. Convolutions of one example go by SHIFTED_ROWS or ALL_WINDOWS (`kernels.convolutions`).
     """
 
     ROWS = "rows"
@@ -272,7 +271,7 @@ class Compiled:
 
 
 def compile_rows(arrays: Arrays, plan: Plan, rows: int) -> Compiled:
-    """The plan for `rows` rows: at most PANEL of them where it goes by panels. Not for plans on torch."""
+    """The plan for `rows` rows: at most a panel of them where it goes by panels. Not for plans on torch."""
     if plan.form == Form.VECTORS:
         return _vectors(arrays, plan.choices, rows)
     width = width_of(rows)

@@ -154,7 +154,7 @@ def _of_this_format(facts: Any) -> dict[str, Any]:
         raise ValueError("it was not written by save_sparse")
     if facts.get("format") not in READ:
         raise ValueError(
-            f"its format is {facts.get('format')!r} (Tombola {facts.get('tombola')}), this Tombola reads {FORMAT}; "
+            f"its format is {facts.get('format')!r} (Tombola {facts.get('tombola')}), this Tombola reads {READ}; "
             "write it again with sparsify and save_sparse"
         )
     return facts

@@ -14,7 +14,7 @@ from tombola.compression.graphs.arrays import GraphArrays
 from tombola.compression.graphs.nodes import Graph
 from tombola.compression.layers import Layer
 from tombola.compression.plans import Arrays, Form, Plan, Weights
-from tombola.compression.tuning import expected_best
+from tombola.compression.tuning import expected_best, plan_on_torch
 from tombola.errors import KernelError, ModelError
 
 SHAPES_KEPT = 64
@@ -133,15 +133,14 @@ class _Engine:
         plan = self.plan_for(rows)
         if plan.form == Form.TORCH:
             return None
-        if plan.form == Form.VECTORS or rows < plan.panel:
-            return call_of(self.arrays, plan, rows)
-        if plan.rows not in self._wholes:
-            self._wholes[plan.rows] = Part(self.arrays.compile(plan, plan.panel))
-        return call_of(self.arrays, plan, rows, self._wholes[plan.rows])
+        return call_of(self.arrays, plan, rows, self._wholes)
 
     def plan_for(self, rows: int) -> Plan:
         """The plan measured for so many rows, or the one that these measurements let expect to be the fastest."""
-        return self.plans.get(rows) or expected_best(self.chain.layers, tuple(self.plans.values()), rows)
+        measured = tuple(self.plans.values())
+        layers = self.chain.layers
+        unmeasured = plan_on_torch(layers, rows) if isinstance(self.chain, Graph) else None
+        return self.plans.get(rows) or expected_best(layers, measured, rows, unmeasured)
 
 
 def _nothing(x: int, y: int) -> None:

@@ -19,8 +19,6 @@ from tombola.runs.configs import Config
 
 MOST_WEIGHTS = 1 << 30
 MOST_ROWS = 1 << 24
-MOST_VECTORS = 8
-"""Rows that a plan takes one by one: its machine code names each."""
 MOST_PANEL = 1 << 10
 
 
@@ -38,12 +36,6 @@ class StoredPlan(Config):
     seconds: float | None
     dense: float | None
     panel: int = Field(default=PANEL, ge=1, le=MOST_PANEL)
-
-    @model_validator(mode="after")
-    def _not_too_many(self) -> StoredPlan:
-        if self.form == Form.VECTORS and self.rows > MOST_VECTORS:
-            raise ValueError(f"takes {self.rows} rows one by one, more than {MOST_VECTORS}")
-        return self
 
     def check_kernels(self, kinds: Sequence[Mapping[Form, set[Kernel]]]) -> None:
         """That there is a kernel for each layer, and one that it can run on; `kinds` has those for each."""

@@ -70,12 +70,20 @@ def untuned(layers: Sequence[Layer]) -> Plan:
     return Plan(PANEL, PANEL, form, tuple(choices))
 
 
-def expected_best(layers: Sequence[Layer], plans: Sequence[Plan], rows: int) -> Plan:
-    """Of plans measured for other numbers of rows the one to take for `rows`, torch where that is likely faster."""
+def plan_on_torch(layers: Sequence[Layer], rows: int) -> Plan:
+    """A plan that leaves everything to torch."""
+    return Plan(rows, rows, Form.TORCH, tuple(Choice(Kernel.DENSE) for _ in layers))
+
+
+def expected_best(layers: Sequence[Layer], plans: Sequence[Plan], rows: int, unmeasured: Plan | None = None) -> Plan:
+    """Of plans measured for other numbers of rows the one to take for `rows`, torch where that is likely faster.
+
+    `unmeasured` is the one to take where there is none; else the one for chains that nobody measured.
+    """
     measured = sorted((plan for plan in plans if plan.dense and plan.seconds), key=lambda plan: plan.rows)
     if not measured:
         by_panels = [plan for plan in plans if plan.form == Form.PANELS]
-        return min(by_panels, key=lambda plan: abs(math.log(plan.rows / rows)), default=untuned(layers))
+        return min(by_panels, key=lambda plan: abs(math.log(plan.rows / rows)), default=unmeasured or untuned(layers))
     first = measured[0].dense or 0.0
     sizes = [0, *(plan.rows for plan in measured)]
     times = [CALL_OF_DENSE * first, *(plan.dense or 0.0 for plan in measured)]
@@ -83,7 +91,7 @@ def expected_best(layers: Sequence[Layer], plans: Sequence[Plan], rows: int) -> 
     expected = {plan.rows: _expected(plan, rows) for plan in measured if plan.form != Form.TORCH}
     best = min(measured, key=lambda plan: expected.get(plan.rows, math.inf))
     if expected.get(best.rows, math.inf) * UNCERTAIN > dense:
-        return Plan(rows, rows, Form.TORCH, tuple(Choice(Kernel.DENSE) for _ in layers))
+        return plan_on_torch(layers, rows)
     return best
 
 
@@ -91,7 +99,8 @@ def _expected(plan: Plan, rows: int) -> float:
     """The seconds that a measured plan would take for `rows` rows."""
     assert plan.seconds is not None
     if plan.form == Form.VECTORS:
-        return plan.seconds / plan.rows * rows if rows <= VECTORS_UP_TO else math.inf
+        tried = rows <= VECTORS_UP_TO or plan.rows > VECTORS_UP_TO
+        return plan.seconds / plan.rows * rows if tried else math.inf
     return plan.seconds * _panels(rows, plan.panel) / _panels(plan.rows, plan.panel)
 
 
@@ -120,8 +129,7 @@ def best_of(arrays: Weights, plans: Sequence[Plan], x: Tensor) -> Plan:
     dense = times.pop("torch")
     best = min(times, key=lambda number: times[number])
     if times[best] * WORTH_OF_CHAIN > dense:
-        choices = tuple(Choice(Kernel.DENSE) for _ in arrays.layers)
-        return Plan(plans[0].batch, len(x), Form.TORCH, choices, dense, dense)
+        return replace(plan_on_torch(arrays.layers, len(x)), batch=plans[0].batch, seconds=dense, dense=dense)
     return replace(plans[int(best)], seconds=times[best], dense=dense)
 
 

@@ -9,7 +9,6 @@ Everything is checked here, once, so that kernels need not check.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +89,7 @@ def pack_rows(
     rows, vectors = rows_seen(window, result), result.pitch // lanes
     vertical, horizontal = _taps(window)
     columns = vertical[:, None] * vectors + horizontal * (rows * vectors)
-    pattern = _pattern(keep, groups, own.channels, columns, window.reach[1] * rows * vectors, channels)
+    pattern = _pattern(keep, groups, own.channels, columns, columns_of_rows(window, result, lanes), channels)
     _check_outputs(pattern, window, own, result)
     down = np.arange(result.height)
     begin = [
@@ -108,7 +107,7 @@ def pack_all(
     vertical, horizontal = _taps(window)
     reach = window.reach
     columns = vertical[:, None] * reach[1] + horizontal
-    pattern = _pattern(keep, groups, own.channels, columns, reach[0] * reach[1], channels)
+    pattern = _pattern(keep, groups, own.channels, columns, columns_of_all(window), channels)
     _check_outputs(pattern, window, own, result)
     if result.plane % lanes or result.pitch % ROUND:
         raise KernelError(f"a plane of {result.plane} floats, {result.pitch} a row, is not whole vectors of {lanes}")
@@ -177,6 +176,16 @@ def _block(
     return Block(begin, channels * per_channel, starts, (reads - begin).astype(np.uint16), places)
 
 
+def columns_of_rows(window: Window, result: Picture, lanes: int) -> int:
+    """Of one channel in `pack_rows`."""
+    return window.reach[1] * rows_seen(window, result) * result.pitch // lanes
+
+
+def columns_of_all(window: Window) -> int:
+    """Of one channel in `pack_all`."""
+    return window.reach[0] * window.reach[1]
+
+
 def most_channels(per_channel: int) -> int:
     """How many channels of so many columns a block may have; 0 where one is too large."""
     return MOST_COLUMNS // per_channel
@@ -189,16 +198,14 @@ def _tiles(begin: Numbers, goals: Numbers, chunks: Numbers, lanes: int) -> Tiles
         raise KernelError(f"{phases} positions are more than a kernel pools, which is {TILES}")
     origins = (begin[:, :, None] + chunks).reshape(phases, -1)
     ends = (goals[:, None] + chunks).reshape(-1)
-    if max(int(origins.max()), int(ends.max())) > np.iinfo(np.int32).max:
-        raise KernelError("the activations of a layer are more than a kernel counts")
     registers = 1
     while 2 * registers * phases <= MOST_SUMS and _are_pairs(origins, ends, registers * lanes):
         origins, ends, registers = origins[:, ::2], ends[::2], 2 * registers
     if phases > 1:
-        return Tiles(phases, _table(origins.T), _table(ends[:, None]), registers)
+        return Tiles(phases, table(origins.T), table(ends[:, None]), registers)
     vectors = _vectors_of(len(ends), min(TILES, MOST_SUMS // registers))
     filled = np.minimum(np.arange(-(-len(ends) // vectors) * vectors), len(ends) - 1)  # the last tile's rest: its last
-    begins, places_to = (_table(places[filled].reshape(-1, vectors)) for places in (origins[0], ends))
+    begins, places_to = (table(places[filled].reshape(-1, vectors)) for places in (origins[0], ends))
     return Tiles(vectors, begins, places_to, registers)
 
 
@@ -213,5 +220,8 @@ def _vectors_of(count: int, most: int) -> int:
     return min(range(1, most + 1), key=lambda vectors: (-(-count // vectors) * (vectors + 1), -vectors))
 
 
-def _table(numbers: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int32]:
+def table(numbers: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Places as kernels read them. Raises KernelError for those that 32 bits do not hold."""
+    if numbers.size and max(int(numbers.max()), -int(numbers.min())) > np.iinfo(np.int32).max:
+        raise KernelError("the activations of a layer are more than a kernel counts")
     return np.ascontiguousarray(numbers, dtype=np.int32)

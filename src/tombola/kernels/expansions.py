@@ -77,7 +77,7 @@ def _found(
     outside = ir.Constant(vector, [fill] * piece)
     if step == 1 and real is not None:
         return emit.load_some(begin, source, real, outside)
-    parts = [emit.load(begin, builder.add(source, i64(part * piece)), vector) for part in range(min(step, 2))]
+    parts = [emit.load(begin, builder.add(source, i64(part * piece)), vector) for part in range(2 if step == 2 else 1)]
     found = parts[0]
     if step == 2:
         found = emit.shuffled(parts[0], parts[1], range(0, 2 * piece, 2))

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tombola.kernels.convolutions import Packed, Tiles
+from tombola.kernels.convolutions import Packed, Tiles, table
 from tombola.kernels.expansions import Expansion, all_windows, expand
 from tombola.kernels.packing import Floats
 from tombola.kernels.pictures import CLEAR, CLEAR_BORDER, COPY_ROWS, combine
@@ -70,7 +69,7 @@ def convolution(
     steps = []
     for tiles in _parts(packed, lanes):
         vectors, width = tiles.origins.size, lanes * tiles.registers
-        waiting = (sums, vectors * width, tiles.count, tiles.origins, _table(np.arange(vectors) * width), NOTHING)
+        waiting = (sums, vectors * width, tiles.count, tiles.origins, table(np.arange(vectors) * width), NOTHING)
         done = (ends.y, ends.result.plane, tiles.count, tiles.origins, tiles.goals, sums if tiles.pooled else gate)
         for number, (block, inside) in enumerate(zip(blocks, values, strict=True)):
             first, last = number == 0, number == len(blocks) - 1
@@ -128,8 +127,8 @@ def picture_pool(
     expansion = all_windows(own, window, result)
     vectors = np.arange(0, result.plane, lanes)
     taps = np.arange(window.reach[0] * window.reach[1]) * result.plane
-    origins = _table(vectors[:, None] + taps)
-    goals = _table(vectors)
+    origins = table(vectors[:, None] + taps)
+    goals = table(vectors)
     copy = expanded(expansion, own.channels, own.plane, x, scratch, LOWEST if kind is PoolKind.MAX else 0.0)
     tables = (len(vectors), len(taps), origins, goals, _shares(window, len(vectors)))
     return [copy, Step(pool(kind), (own.channels, scratch, expansion.size, y, result.plane, *tables))]
@@ -151,7 +150,7 @@ def panel_pool(kind: PoolKind, window: Window, own: Panel, result: Panel, x: Whe
     chunks = np.arange(0, own.examples, lanes)
     origins = (own.at(0, 0) + (rows * own.columns + columns) * own.examples)[:, None, :] + chunks[:, None]
     goals = (result.at(0, 0) + (down * result.columns + across) * result.examples)[:, None] + chunks
-    places = _table(origins).reshape(-1), _table(goals).reshape(-1)
+    places = table(origins).reshape(-1), table(goals).reshape(-1)
     tables = (goals.size, origins.shape[2], *places, _shares(window, goals.size))
     return [Step(pool(kind), (own.channels, x, own.plane, y, result.plane, *tables))]
 
@@ -191,7 +190,3 @@ def combined(layout: Layout, x: Where, y: Where, scale: Floats, shift: Floats, r
     kernel = combine(other is not None, relu)
     numbers = (layout.channels, layout.plane, x, y, layout.plane, scale, shift)
     return Step(kernel, (*numbers, NOTHING if other is None else other))
-
-
-def _table(numbers: NDArray[np.integer]) -> NDArray[np.int32]:
-    return np.ascontiguousarray(numbers, dtype=np.int32)

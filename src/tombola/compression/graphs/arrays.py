@@ -13,7 +13,15 @@ from tombola.compression.graphs.lowering import lower
 from tombola.compression.graphs.nodes import Convolution, Dense, Graph
 from tombola.compression.graphs.on_torch import computed
 from tombola.compression.plans import Arrays, Choice, Compiled, Kernel, Plan, without_places
-from tombola.kernels.convolutions import Packed, pack_all, pack_panel, pack_rows
+from tombola.kernels.convolutions import (
+    Packed,
+    columns_of_all,
+    columns_of_rows,
+    most_channels,
+    pack_all,
+    pack_panel,
+    pack_rows,
+)
 from tombola.kernels.packing import Floats, values_of
 from tombola.kernels.target import host
 from tombola.kernels.window_steps import Layout
@@ -53,13 +61,19 @@ class GraphArrays:
                 lanes = host().lanes
                 if isinstance(own, Panel):
                     assert isinstance(result, Panel)
-                    packed = pack_panel(keep, node.groups, window, own, result, lanes, choice.block)
+                    channels = _channels(choice, own, own.positions)
+                    packed = pack_panel(keep, node.groups, window, own, result, lanes, channels)
                 else:
                     assert isinstance(result, Picture)
-                    # Chosen on a machine with shorter vectors, rows may not be whole ones here.
-                    by_rows = choice.kernel is Kernel.SHIFTED_ROWS and result.pitch % lanes == 0
-                    pack = pack_rows if by_rows else pack_all
-                    packed = pack(keep, node.groups, window, own, result, lanes, choice.block)
+                    columns = columns_of_rows(window, result, lanes)
+                    rows = choice.kernel is Kernel.SHIFTED_ROWS and result.pitch % lanes == 0
+                    # Chosen on a machine with other vectors, rows may not be whole ones here, or too long.
+                    if rows and most_channels(columns):
+                        channels = _channels(choice, own, columns)
+                        packed = pack_rows(keep, node.groups, window, own, result, lanes, channels)
+                    else:
+                        channels = _channels(choice, own, columns_of_all(window))
+                        packed = pack_all(keep, node.groups, window, own, result, lanes, channels)
                 weights = self._weight(number).numpy()
                 values = [values_of(weights, block) for block in packed.pattern.blocks]
                 self._packed[key] = replace(packed, pattern=without_places(packed.pattern)), values
@@ -119,3 +133,8 @@ class GraphArrays:
         if number in self._linear_numbers:
             return self.linear.dense(self._linear_numbers[number])
         return self.dense(number) if isinstance(self.graph.nodes[number], Convolution) else None
+
+
+def _channels(choice: Choice, own: Layout, columns: int) -> int:
+    """How many channels at a time: as chosen, but no more than there are, or than have columns that can be counted."""
+    return min(choice.block, own.channels, max(1, most_channels(columns)))

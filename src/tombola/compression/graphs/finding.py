@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tombola.compression.graphs.nodes import Convolution, Graph
 from tombola.compression.graphs.symbolic import UnsupportedError
-from tombola.compression.graphs.tracing import NOTHING, may_be_traced, trace
+from tombola.compression.graphs.tracing import may_be_traced, trace
+from tombola.compression.nothing import NOTHING
 
 Named = tuple[str, nn.Module]
 

@@ -45,6 +45,10 @@ class Dense(Node):
     layer: Layer
 
 
+MOST_READS = 1 << 22
+"""What a pool may read of one channel: it has a table of as many places."""
+
+
 @dataclass(frozen=True, eq=False)
 class Pool(Node):
     """The largest or the mean of each window; a mean counts the border of zeros."""

@@ -12,6 +12,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from tombola.compression.graphs.nodes import (
+    MOST_READS,
     Combine,
     Convolution,
     Dense,
@@ -122,7 +123,11 @@ class StoredGraph(Config):
             expected = _shape_of(node, [shapes[value] for value in node.inputs])
             if expected != node.shape or math.prod(node.shape) > MOST_NUMBERS:
                 raise ValueError(f"node {number + 1}, {node.kind}, does not give {node.shape}")
+            if node.window is not None and _with_border(_window(node), shapes[node.inputs[0]]) > MOST_NUMBERS:
+                raise ValueError(f"node {number + 1} reads a border of {node.window.padding} around {node.inputs[0]}")
             shapes.append(node.shape)
+        if not self.plans:
+            raise ValueError("it has no plan")
         kinds = [OF_LINEAR if node.kind == "dense" else OF_CONVOLUTION for node in self.nodes if node.layer is not None]
         for plan in self.plans:
             plan.check_kernels(kinds)
@@ -145,7 +150,8 @@ def _shape_of(node: StoredNode, inputs: Sequence[Shape]) -> Shape | None:
         case "pool":
             window = _window(node)
             padded = all(2 * padding <= kernel for padding, kernel in zip(window.padding, window.kernel, strict=True))
-            simple = single and padded and window.pool == 1 and window.dilation == (1, 1)
+            few = math.prod(window.kernel) * math.prod(node.shape[1:]) <= MOST_READS
+            simple = single and padded and few and window.pool == 1 and window.dilation == (1, 1)
             return (first[0], *_outputs(window, first)) if simple else None
         case "mean":
             return (first[0], 1, 1) if single else None
@@ -157,6 +163,12 @@ def _shape_of(node: StoredNode, inputs: Sequence[Shape]) -> Shape | None:
             fits = single and node.before + first[0] <= node.shape[0]
             return (node.shape[0], -(-first[1] // node.step), -(-first[2] // node.step)) if fits else None
     return None
+
+
+def _with_border(window: Window, shape: Shape) -> int:
+    """Numbers of a value with the padding around it."""
+    border = 2 * max(window.padding)
+    return shape[0] * (shape[1] + border) * (shape[2] + border)
 
 
 def _shape_of_convolution(node: StoredNode, inputs: Sequence[Shape]) -> Shape | None:

@@ -7,6 +7,7 @@ part of it. Whatever cannot be taken over is an `UnsupportedError` with its reas
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from tombola.compression.graphs.nodes import (
+    MOST_READS,
     Combine,
     Convolution,
     Dense,
@@ -39,13 +41,12 @@ from tombola.compression.graphs.symbolic import (
     traced_steps,
 )
 from tombola.compression.layers import affine_of, layer_of, norm_after
+from tombola.compression.nothing import NOTHING
 from tombola.kernels.pools import PoolKind
 from tombola.kernels.windows import Pair, Window
 
 FUSED_POOL = 2
 """The pool that a convolution does in registers: four windows at a time."""
-NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-"""What does nothing in evaluation."""
 Kind = TypeVar("Kind", bound=Node)
 
 
@@ -321,6 +322,8 @@ def _pool_arguments(
     kernel = pair(given["kernel_size"])
     stride = given["stride"]
     window = Window(kernel, kernel if stride in (None, []) else pair(stride), pair(given["padding"]))
+    if math.prod(kernel) * math.prod(shape_of(step)[1:]) > MOST_READS:
+        raise UnsupportedError(f"a pool of {kernel[0]} × {kernel[1]} in so many places")
     return window, given
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tombola.compression.graphs.arrays import GraphArrays
+from tombola.compression.graphs.by_panels import panel_of
 from tombola.compression.graphs.by_pictures import picture_of, unpooled
 from tombola.compression.graphs.lowering import Bare, lower_bare
 from tombola.compression.graphs.nodes import Convolution, Dense, Graph
@@ -26,8 +27,7 @@ from tombola.compression.tuning import (
     panel_choice,
     vector_choice,
 )
-from tombola.kernels.expansions import rows_seen
-from tombola.kernels.packing import MOST_COLUMNS
+from tombola.kernels.convolutions import columns_of_all, columns_of_rows, most_channels
 from tombola.kernels.target import host
 from tombola.kernels.windows import Picture
 
@@ -48,12 +48,18 @@ def tune_graph(arrays: GraphArrays, example: Tensor, batch: int, rows: int) -> P
     x = example[torch.arange(rows) % len(example)].contiguous()
     with torch.no_grad():
         plans = []
-        if rows <= VECTORS_UP_TO:
+        panels = _panels(arrays.graph, rows) if rows >= FEWEST_FOR_PANELS and _fit_panels(arrays) else []
+        if rows <= VECTORS_UP_TO or not panels:
             plans.append(_by_pictures(arrays, example, batch, rows))
-        if rows >= FEWEST_FOR_PANELS or not plans:
-            plans += [_by_panels(arrays, x, batch, panel) for panel in _panels(arrays.graph, rows)]
+        plans += [_by_panels(arrays, x, batch, panel) for panel in panels]
         plans += [other for plan in plans if (other := _without_dense(arrays, plan)) != plan]
         return best_of(arrays, plans, x)
+
+
+def _fit_panels(arrays: GraphArrays) -> bool:
+    """Whether all convolutions have a sparse kernel for panels: not on pictures of more than some 250 × 250."""
+    convolutions = [number for number in arrays.numbers if isinstance(arrays.graph.nodes[number], Convolution)]
+    return all(len(panel_choices(arrays, number, host().lanes)) > 1 for number in convolutions)
 
 
 def _panels(graph: Graph, rows: int) -> list[int]:
@@ -117,8 +123,7 @@ def _measured(
     """The fastest of the candidates for a convolution, between values as they lie inside the graph."""
     node, shapes = arrays.graph.nodes[number], arrays.graph.shapes()
     assert isinstance(node, Convolution)
-    inputs = tuple(0 for _ in node.inputs[:1])
-    alone = Graph(("",), (), shapes[node.inputs[0]], (replace(node, inputs=inputs),))
+    alone = Graph(("",), (), shapes[node.inputs[0]], (replace(node, inputs=(0,)),))
     own = GraphArrays(alone)
     calls = {}
     for choice in candidates:
@@ -128,13 +133,15 @@ def _measured(
 
 
 def _call(bare: Bare) -> Callable[[], None]:
-    x, y, room = torch.rand(bare.input), torch.empty(bare.output), torch.empty(bare.compiled.workspace)
+    x = torch.rand(bare.input, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    y, room = (torch.empty(size, dtype=torch.float32) for size in (bare.output, bare.compiled.workspace))
     places = x.data_ptr(), y.data_ptr(), room.data_ptr()
 
-    def call(alive: tuple[Tensor, ...] = (x, y, room)) -> None:
+    def call() -> None:
         for segment in bare.compiled.segments:
             segment(*places)
 
+    call.__dict__["memory"] = x, y, room  # whose addresses it holds
     return call
 
 
@@ -151,13 +158,12 @@ def picture_choices(arrays: GraphArrays, number: int, own: Picture, result: Pict
     assert isinstance(node, Convolution)
     apart, before = unpooled(node, own, result, lanes)
     window = apart.window
-    down, across = window.reach
     choices = []
     if before.pitch % lanes == 0:
-        rows = rows_seen(window, before)
-        copies, columns = across * rows * before.pitch, across * rows * before.pitch // lanes
-        choices += _by_channels(Kernel.SHIFTED_ROWS, own.channels, copies, columns, COPIES)
-    choices += _by_channels(Kernel.ALL_WINDOWS, own.channels, down * across * before.plane, down * across, COPIES)
+        columns = columns_of_rows(window, before, lanes)
+        choices += _by_channels(Kernel.SHIFTED_ROWS, own.channels, columns * lanes, columns, COPIES)
+    columns = columns_of_all(window)
+    choices += _by_channels(Kernel.ALL_WINDOWS, own.channels, columns * before.plane, columns, COPIES)
     return [*choices, Choice(Kernel.DENSE)]
 
 
@@ -165,11 +171,10 @@ def panel_choices(arrays: GraphArrays, number: int, width: int) -> list[Choice]:
     """Candidates for a panel of `width` examples: how many channels at a time. Dense comes last."""
     graph, node = arrays.graph, arrays.graph.nodes[number]
     assert isinstance(node, Convolution)
-    channels, height, columns = graph.shapes()[node.inputs[0]]
-    border = borders(graph)[node.inputs[0]]
-    positions = (height + 2 * border) * (columns + 2 * border)
-    seen = min(node.window.reach[0] * (node.window.reach[1] + PIECES), positions)
-    return [*_by_channels(Kernel.PANEL, channels, seen * width, positions, NEAR), Choice(Kernel.DENSE)]
+    value = node.inputs[0]
+    own = panel_of(graph.shapes()[value], borders(graph)[value], width)
+    seen = min(node.window.reach[0] * (node.window.reach[1] + PIECES), own.positions)
+    return [*_by_channels(Kernel.PANEL, own.channels, seen * width, own.positions, NEAR), Choice(Kernel.DENSE)]
 
 
 PIECES = 4
@@ -178,7 +183,7 @@ PIECES = 4
 
 def _by_channels(kernel: Kernel, channels: int, floats: int, columns: int, sizes: Sequence[int]) -> list[Choice]:
     """Choices whose blocks of channels take about so many floats; each channel has `columns` columns."""
-    most = min(channels, MOST_COLUMNS // columns)
+    most = min(channels, most_channels(columns))
     if not most:
         return []
     wanted = {even(channels, max(1, min(most, size // floats))) for size in sizes}

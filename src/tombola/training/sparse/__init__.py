@@ -1,1 +1,1 @@
-"""Exact sparse training steps for chains of Linear and ReLU layers: only kept weights are computed and updated."""
+"""Exact sparse training steps for chains of convolutions and Linear layers, which compute kept weights only."""

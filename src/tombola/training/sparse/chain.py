@@ -47,6 +47,7 @@ def read_chain(model: nn.Module) -> list[Link]:
         layers = linear_chain(model)
         if layers is None:
             raise NoChainError("needs convolutions, if any, then a chain of Linear and ReLU layers")
+        _check_plain(model)
         return [Link(layer) for layer in layers]
     layers = linear_chain(nn.Sequential(*(module for _, module in modules)))
     if layers is None or not isinstance(modules[0][1], nn.Flatten):
@@ -58,7 +59,18 @@ def read_chain(model: nn.Module) -> list[Link]:
     parameters = [id(parameter) for link in chain for parameter in link.module.parameters()]
     if len(set(parameters)) < len(parameters):
         raise NoChainError("needs layers that have no parameters in common")
+    _check_plain(model)
     return chain
+
+
+def _check_plain(model: nn.Module) -> None:
+    """Raises NoChainError for what kernels would pass over: hooks, and parameters that are not to be trained."""
+    for name, module in model.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
+            raise NoChainError(f"cannot train {name or 'the model'}: it has hooks")
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            raise NoChainError(f"cannot train {name}: it has no gradient")
 
 
 def check_size(chain: Sequence[Link], shape: Sequence[int]) -> None:
@@ -83,7 +95,7 @@ def _convolution(modules: Sequence[Named]) -> tuple[Link, list[Named]]:
         raise NoChainError(f"needs a ReLU right after {name}{found}")
     pool = 1
     _, *rest = rest
-    if rest and isinstance(rest[0][1], nn.MaxPool2d):
+    if rest and type(rest[0][1]) is nn.MaxPool2d:
         (pool_name, pooling), *rest = rest
         _check_pool(pool_name, pooling)
         pool = POOL
