@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import torch
 
-from tombola.compression.plans import Compiled, Form, Plan, Weights
+from tombola.compression.plans import Choice, Compiled, Form, Plan, Weights
 from tombola.kernels.program import Program
 
 Call = Callable[[int, int], None]
@@ -45,6 +45,10 @@ class Part:
         for run in self._runs:
             run(x, y, workspace)
         self._free.append(workspace)
+
+
+Wholes = dict[tuple[Form, int, tuple[Choice, ...]], Part]
+"""What does a full panel, by all that it depends on."""
 
 
 class Panels:
@@ -81,15 +85,16 @@ class Panels:
             self._whole(x + number * self._x, y + number * self._y)
 
 
-def call_of(arrays: Weights, plan: Plan, rows: int, wholes: dict[int, Part] | None = None) -> Call:
-    """The chain for `rows` rows, by panels or by vectors; `wholes` keeps what does a full panel, by the plan's rows."""
+def call_of(arrays: Weights, plan: Plan, rows: int, wholes: Wholes | None = None) -> Call:
+    """The chain for `rows` rows, by panels or by vectors; `wholes` keeps what does a full panel."""
     together = _together(plan)
     if rows < together or (plan.form == Form.VECTORS and rows <= MOST_VECTORS):
         return _call(arrays.compile(plan, rows))
     wholes = {} if wholes is None else wholes
-    if plan.rows not in wholes:
-        wholes[plan.rows] = Part(arrays.compile(plan, together))
-    return wholes[plan.rows] if rows == together else Panels(arrays, plan, rows, wholes[plan.rows])
+    way = plan.form, plan.panel, plan.choices
+    if way not in wholes:
+        wholes[way] = Part(arrays.compile(plan, together))
+    return wholes[way] if rows == together else Panels(arrays, plan, rows, wholes[way])
 
 
 def _together(plan: Plan) -> int:

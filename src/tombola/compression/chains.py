@@ -71,12 +71,16 @@ class Found:
 
 
 def find_chains(
-    model: nn.Module, keeps: Mapping[str, Tensor], example: Tensor, elsewhere: Collection[nn.Module] = ()
+    model: nn.Module,
+    keeps: Mapping[str, Tensor],
+    example: Tensor,
+    elsewhere: Collection[nn.Module] = (),
+    reasons: Mapping[int, str] | None = None,
 ) -> Found:
     """Runs `model` (in evaluation, removed weights 0) on `example` and finds its chains.
 
     `keeps` are boolean tensors by parameter name, of which some may be missing: all weights are kept there. Modules
-    that are taken care of `elsewhere` are no part of a chain.
+    that are taken care of `elsewhere` are no part of a chain; of others `reasons` may say, by id, why they are not.
     """
     watched = _Watched(model, example, elsewhere)
     masks = {id(parameter): keeps[name] for name, parameter in model.named_parameters() if name in keeps}
@@ -93,7 +97,7 @@ def find_chains(
             chains.append(Chain((name,), (layer_of(name, module, masks.get(id(module.weight))),)))
             taken.add(id(module))
     examples = tuple(_rows(chain, watched.inputs[id(model.get_submodule(chain.sites[0]))]) for chain in chains)
-    return Found(tuple(chains), examples, tuple(_left(model, taken, watched)))
+    return Found(tuple(chains), examples, tuple(_left(model, taken, watched, reasons or {})))
 
 
 class _Watched:
@@ -284,13 +288,15 @@ def _rows(chain: Chain, example: Tensor) -> Tensor:
     return example.reshape(-1, chain.inputs)
 
 
-def _left(model: nn.Module, taken: set[int], watched: _Watched) -> Iterator[str]:
-    """Name and type of every module that computes and is no part of a chain."""
+def _left(model: nn.Module, taken: set[int], watched: _Watched, reasons: Mapping[int, str]) -> Iterator[str]:
+    """Name and type of every module that computes and is no part of a chain, and why, where that is known."""
     for name, module in model.named_modules():
         computes = not any(True for _ in module.children()) or any(True for _ in module.parameters(recurse=False))
-        if id(module) in taken or not computes or type(module) in FREE:
+        if id(module) in taken or type(module) in FREE or not (computes or id(module) in reasons):
             continue
-        reason = ""
+        reason = reasons.get(id(module))
         if type(module) is nn.Linear:
-            reason = f" ({_why_not(module) or 'is not called on the example'})"
-        yield f"{name or 'the model'}: {type(module).__name__}{reason}"
+            reason = _why_not(module)
+        if reason is None and isinstance(module, nn.Linear | nn.Conv2d) and not watched.calls[id(module)]:
+            reason = "is not called on the example"
+        yield f"{name or 'the model'}: {type(module).__name__}{f' ({reason})' if reason else ''}"

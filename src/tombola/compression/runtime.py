@@ -52,7 +52,7 @@ def sparsify(
     reference = _masked_copy(model, keeps)
     try:
         graphs = find_graphs(reference, keeps, example_input)
-        found = find_chains(reference, keeps, example_input, graphs.modules)
+        found = find_chains(reference, keeps, example_input, graphs.modules, graphs.reasons)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ModelError(f"the model does not run on example_input: {_one_line(error)}") from None
     parts = [*zip(graphs.graphs, graphs.examples, strict=True), *zip(found.chains, found.examples, strict=True)]
@@ -158,7 +158,7 @@ def _check_equal(reference: nn.Module, sparse: nn.Module, batch: Tensor) -> None
             apart = (own - other).abs().max().item() if own.shape == other.shape else f"{own.shape} and {other.shape}"
             raise ModelError(
                 f"the sparse model's outputs would differ from the model's by {apart} on a batch of {len(batch)}, "
-                f"more than {allowed:.1e}: does it use a layer in another way than to call it?"
+                f"more than {allowed:.1e}: does it use chance, a lower precision, or a layer otherwise than to call it?"
             )
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tombola.compression.calls import Part, call_of
+from tombola.compression.calls import Wholes, call_of
 from tombola.compression.chains import Chain
 from tombola.compression.graphs.arrays import GraphArrays
 from tombola.compression.graphs.nodes import Graph
 from tombola.compression.layers import Layer
 from tombola.compression.plans import Arrays, Form, Plan, Weights
-from tombola.compression.tuning import expected_best, plan_on_torch
+from tombola.compression.tuning import best_of, expected_best, plan_on_torch
 from tombola.errors import KernelError, ModelError
 
 SHAPES_KEPT = 64
@@ -92,7 +93,7 @@ class _Engine:
         self.chain, self.arrays = chain, arrays
         self.plans = {plan.rows: plan for plan in plans}
         self.ready: dict[torch.Size, Ready] = {}
-        self._wholes: dict[int, Part] = {}
+        self._wholes: Wholes = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Engine:
         return self
@@ -117,7 +118,7 @@ class _Engine:
         """Everything for inputs of this shape."""
         self.check(input)
         rows, shape = self.chain.rows_of(input.shape)
-        found = self._run(rows), torch.empty(shape, dtype=torch.float32, device="cpu")
+        found = self._run(rows, input), torch.empty(shape, dtype=torch.float32, device="cpu")
         if len(self.ready) >= SHAPES_KEPT:
             self.ready.clear()
         self.ready[input.shape] = found
@@ -127,13 +128,25 @@ class _Engine:
     def on_torch(self, input: Tensor) -> Tensor:
         return self.arrays.on_torch(self.chain.as_rows(input))
 
-    def _run(self, rows: int) -> Callable[[int, int], None] | None:
+    def _run(self, rows: int, input: Tensor) -> Callable[[int, int], None] | None:
         if not rows:
             return _nothing
-        plan = self.plan_for(rows)
+        plan = self._measured(rows, input) if isinstance(self.chain, Graph) else self.plan_for(rows)
         if plan.form == Form.TORCH:
             return None
         return call_of(self.arrays, plan, rows, self._wholes)
+
+    def _measured(self, rows: int, input: Tensor) -> Plan:
+        """A graph's plan for so many examples: where it was not measured before, what is fastest on this input.
+
+        Panels that are not full, one by one, or torch: which one wins between two measured batches, no rule foretold.
+        """
+        ways = {(plan.form, plan.panel, plan.choices): plan for plan in self.plans.values() if plan.form != Form.TORCH}
+        if rows in self.plans or not ways:
+            return self.plan_for(rows)
+        candidates = [replace(plan, batch=rows, rows=rows) for plan in ways.values()]
+        with torch.no_grad():
+            return best_of(self.arrays, candidates, input.detach().contiguous())
 
     def plan_for(self, rows: int) -> Plan:
         """The plan measured for so many rows, or the one that these measurements let expect to be the fastest."""
@@ -186,7 +199,10 @@ class SparseModel(nn.Module):
         return [module for module in self.network.modules() if isinstance(module, SparseChain)]
 
     def describe(self) -> str:
-        """A table: for each layer and batch size the kernel and its time, for each chain its time and torch's."""
+        """A table: for each layer and batch size the kernel and its time, for each chain its time and torch's.
+
+        Times are those of a call, each measured by itself: lines do not add up to all.
+        """
         lines = [line for chain in self.chains for line in _lines(chain)]
         left = [f"left to torch: {name}" for name in self.unsupported]
         return "\n".join([*lines, *left])
@@ -218,4 +234,4 @@ def _size(layer: Layer) -> str:
 def _cell(kernel: str, seconds: float | None, form: Form | None = None) -> str:
     if form == Form.TORCH:
         return f"{'torch':>24}"
-    return f"{kernel} {'' if seconds is None else f'{1e6 * seconds:.1f} µs'}".rjust(24)
+    return f"{kernel} {'' if seconds is None else f'{1e6 * seconds:,.1f} µs'}".rjust(24)

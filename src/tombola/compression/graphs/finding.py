@@ -25,6 +25,8 @@ class FoundGraphs:
     graphs: list[Graph] = field(default_factory=list)
     examples: list[Tensor] = field(default_factory=list)
     modules: list[nn.Module] = field(default_factory=list)
+    reasons: dict[int, str] = field(default_factory=dict)
+    """Why modules with code of their own, and convolutions, are none, by their id."""
 
 
 def find_graphs(model: nn.Module, keeps: Mapping[str, Tensor], example: Tensor) -> FoundGraphs:
@@ -37,7 +39,8 @@ def find_graphs(model: nn.Module, keeps: Mapping[str, Tensor], example: Tensor) 
         return found
     masks = {id(parameter): keeps[name] for name, parameter in model.named_parameters() if name in keeps}
     shapes = _Shapes(model, example)
-    for graph in _Finder(shapes, masks).graphs_of("", model):
+    finder = _Finder(shapes, masks, found.reasons)
+    for graph in finder.graphs_of("", model):
         found.graphs.append(graph)
         found.modules += [own for site in graph.sites for own in model.get_submodule(site).modules()]
     first = [model.get_submodule(graph.sites[0]) for graph in found.graphs]
@@ -89,6 +92,9 @@ class _Finder:
 
     shapes: _Shapes
     masks: Mapping[int, Tensor]
+    reasons: dict[int, str]
+    reason: str = ""
+    """Why what was last looked at is no graph."""
     done: set[int] = field(default_factory=set)
 
     def graphs_of(self, name: str, module: nn.Module) -> Iterator[Graph]:
@@ -97,9 +103,13 @@ class _Finder:
             return
         self.done.add(id(module))  # a module may have several names
         whole = self.graph([(name, module)])
+        plain = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+        if whole is None and not plain:
+            own = f"{name}: {type(module).__name__}"
+            self.reasons[id(module)] = self.reason.removeprefix(own).strip(" ()")
         if whole is not None:
             yield whole
-        elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        elif isinstance(module, nn.Sequential) and plain:
             yield from self._graphs_of_sequence(name, module)
         else:
             for own, child in module.named_children():
@@ -148,12 +158,15 @@ class _Finder:
     def _traced(self, modules: Sequence[Named]) -> Graph | None:
         shapes = [self.shapes.of.get(id(module)) for _, module in modules]
         if shapes[0] is None or len({id(module) for _, module in modules}) < len(modules):
+            self.reason = "not called with one float32 tensor, or with several shapes"
             return None
         if not all(self.shapes.is_whole(module) for _, module in modules):
+            self.reason = "parts of it are called from outside"
             return None
         try:
             return trace(modules, self.masks, shapes[0])
-        except UnsupportedError:
+        except UnsupportedError as error:
+            self.reason = str(error)
             return None
 
 

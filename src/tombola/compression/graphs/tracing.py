@@ -294,7 +294,7 @@ def _max_pool(build: _Builder, step: fx.Node, module: nn.MaxPool2d | None = None
     if node is not None and window == fused and node.window.pool == 1 and len(node.inputs) == 1:
         pooled = replace(node.window, pool=FUSED_POOL)
         return build.join(value, replace(node, window=pooled, shape=shape_of(step)))
-    return build.add(Pool((value,), shape_of(step), PoolKind.MAX, window))
+    return _pool(build, step, PoolKind.MAX, window)
 
 
 def _mean_pool(build: _Builder, step: fx.Node, module: nn.AvgPool2d | None = None) -> int:
@@ -303,7 +303,7 @@ def _mean_pool(build: _Builder, step: fx.Node, module: nn.AvgPool2d | None = Non
     uneven = not given["count_include_pad"] and window.padding != (0, 0)
     if given["ceil_mode"] or given["divisor_override"] is not None or uneven:
         raise UnsupportedError("AvgPool2d (ceil_mode, divisor_override, or a padding that does not count)")
-    return build.add(Pool((build.input(step),), shape_of(step), PoolKind.MEAN, window))
+    return _pool(build, step, PoolKind.MEAN, window)
 
 
 def _pool_arguments(
@@ -322,9 +322,14 @@ def _pool_arguments(
     kernel = pair(given["kernel_size"])
     stride = given["stride"]
     window = Window(kernel, kernel if stride in (None, []) else pair(stride), pair(given["padding"]))
-    if math.prod(kernel) * math.prod(shape_of(step)[1:]) > MOST_READS:
-        raise UnsupportedError(f"a pool of {kernel[0]} × {kernel[1]} in so many places")
     return window, given
+
+
+def _pool(build: _Builder, step: fx.Node, kind: PoolKind, window: Window) -> int:
+    shape = shape_of(step)
+    if math.prod(window.kernel) * math.prod(shape[1:]) > MOST_READS:
+        raise UnsupportedError(f"a pool of {window.kernel[0]} × {window.kernel[1]} in so many places")
+    return build.add(Pool((build.input(step),), shape, kind, window))
 
 
 def _adaptive_pool(build: _Builder, step: fx.Node, module: nn.AdaptiveAvgPool2d | None = None) -> int:
