@@ -104,8 +104,8 @@ def main() -> None:
     print("\n### Convolutional networks\n")
     print(
         "Whole steps in batches of 64 with Adam, every layer keeping the stated share: LeNet-5 and Caffe's wider one "
-        "on pictures of 28 × 28, Conv-2 and Conv-4 on 3 × 32 × 32. The dense step is our dense engine's: torch's autograd "
-        "and fused optimizer on parameters that are one vector. Milliseconds. `auto` trains such a network on "
+        "on pictures of 28 × 28, Conv-2 and Conv-4 on 3 × 32 × 32. The dense step is our dense engine's: torch's "
+        "autograd and fused optimizer on parameters that are one vector. Milliseconds. `auto` trains such a network on "
         f"sparse kernels where at most {CROSSOVER_OF_CONVOLUTIONS:.0%} of its multiply-adds are left.\n"
     )
     cases, densities = CONVOLUTIONAL, CONVOLUTIONAL_DENSITIES
