@@ -13,7 +13,7 @@ import torch
 from small_study import SMALL_STUDY
 from tombola.compression.ticket import read_mask
 from tombola.data import load_data
-from tombola.errors import ConfigError, RunFailure, RunFolderError, StorageError
+from tombola.errors import ConfigError, RunFailure, RunFolderError, StorageError, TrainingError
 from tombola.models import build, load_model
 from tombola.models.tensors import content_sha256, load_tensors
 from tombola.pruning import Mask, Masks, prunable_parameters, prune
@@ -416,3 +416,15 @@ def small_spec():
 
 def build_small() -> torch.nn.Module:
     return build(small_spec())
+
+
+def test_an_engine_that_cannot_train_the_network_leaves_nothing(tmp_path: Path) -> None:
+    """Neither a folder nor a lock: it is known before any data are read."""
+    asked = config(
+        model={"architecture": "resnet20", "widths": [2, 2, 2]},
+        data={"name": "mnist"},
+        training={**SMALL_STUDY["training"], "engine": "sparse"},
+    )
+    with pytest.raises(TrainingError, match="needs a ReLU right after conv_1, not BatchNorm2d"):
+        run_study(asked, tmp_path, data_dir=tmp_path / "no data")
+    assert not list(tmp_path.iterdir())

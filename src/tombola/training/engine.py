@@ -28,6 +28,8 @@ from tombola.training.sparse.crossover import sparse_layers
 from tombola.training.sparse.engine import SparseEngine
 
 EngineName = Literal["dense", "sparse"]
+ANY_PICTURE, ANY_CLASSES = (3, 32, 32), 10
+"""What every architecture takes: to ask for an engine before data say what pictures are like."""
 
 
 class Engine(Protocol):

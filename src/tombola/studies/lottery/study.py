@@ -31,6 +31,7 @@ from tombola.studies.lottery.result import (
     units_per_replicate,
 )
 from tombola.studies.lottery.stability import stored_stabilities
+from tombola.training.engine import ANY_CLASSES, ANY_PICTURE
 
 COPY_LIMIT = 16 << 30
 
@@ -69,6 +70,8 @@ def run_study(
         _refuse_foreign(results, folder)
     finished = _read_finished(folder, config)
     if finished is None:
+        if config.training.engine == "sparse":  # what no data change is refused before they are read
+            check_engine(config, ANY_PICTURE, ANY_CLASSES)
         with writing(folder):
             finished = _run(folder, config, workers, data_dir, watcher)
     if results is not None:

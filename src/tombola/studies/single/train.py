@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from tombola.data import DataSet, load_data, split_record
-from tombola.models import build
+from tombola.models import ModelSpec, build
 from tombola.pruning import Masks
 from tombola.pruning.observe import output_weights
 from tombola.pruning.structures import Neuron, make_structure
@@ -20,7 +20,7 @@ from tombola.studies.single.metrics import layer_rows, stage_row, units_removed
 from tombola.studies.single.parents import zoo_spec
 from tombola.studies.single.result import Result, evaluation_rows, read_result, write_result
 from tombola.training import fit
-from tombola.training.engine import layers_on_kernels
+from tombola.training.engine import ANY_CLASSES, ANY_PICTURE, layers_on_kernels
 from tombola.training.evolution import Evolution, Gradual
 from tombola.training.threads import one_thread
 
@@ -35,8 +35,17 @@ def train(config: TrainConfig, out: Path, data_dir: Path | None, on_progress: On
     if finished is not None:
         _checkpoint(folder).unlink(missing_ok=True)  # a kill at the very end leaves it
         return finished
+    if config.training.engine == "sparse":  # what no data change is refused before they are read
+        spec = ModelSpec(**config.model.model_dump(), input_shape=ANY_PICTURE, classes=ANY_CLASSES, seed=0)
+        _check_engine(build(spec), config)
     with writing(folder), one_thread():
         return _train(folder, config, data_dir, on_progress)
+
+
+def _check_engine(model: nn.Module, config: TrainConfig) -> None:
+    """TrainingError where the engine asked for cannot train this network."""
+    evolving = config.evolution is not None
+    layers_on_kernels(model, config.training, Masks.full(model), config.training.batch_size, evolving=evolving)
 
 
 def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_progress: OnProgress) -> Result:
@@ -44,8 +53,7 @@ def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_pro
     facts = {"data": {"name": data.name, "checksum": data.checksum}, "seed": config.seed}
     spec = zoo_spec(config.model, data, derive_seed(config.seed, "init"))
     model = build(spec)
-    evolving = config.evolution is not None
-    layers_on_kernels(model, config.training, Masks.full(model), config.training.batch_size, evolving=evolving)
+    _check_engine(model, config)
     begin_or_continue(folder, config.study, config, facts)
     spared = _classes(config.evolution, model, data)
     trained = fit(
