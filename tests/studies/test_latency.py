@@ -100,11 +100,9 @@ class TestMeasureLatency:
         assert seen == {1}
 
     def test_what_is_left_to_torch_is_named_without_a_warning(self, recwarn: pytest.WarningsRecorder) -> None:
-        network = build(
-            ModelSpec(architecture="conv2", widths=(4, 4, 16, 12), input_shape=(1, 8, 8), classes=10, seed=1)
-        )
+        network = nn.Sequential(nn.ConvTranspose2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(200, 10))
         found = measure_latency(network, prune(network, 0.5), torch.rand(64, 1, 8, 8))
-        assert any("Conv2d" in name for name in found[0].on_torch)
+        assert found[0].on_torch == ("0: ConvTranspose2d",)
         assert found[0].sparse is not None
         assert not recwarn.list
 
@@ -383,11 +381,12 @@ class TestPrune:
         assert len(outcome.latencies) == 2 * 4
         assert all(row["seconds"] for row in outcome.latencies)
 
-    def test_convolutions_are_named_as_left_to_torch(self, convolutional: Path, tmp_path: Path) -> None:
+    def test_convolutions_run_on_kernels_and_what_does_not_is_named(self, convolutional: Path, tmp_path: Path) -> None:
         outcome = make_child(convolutional, tmp_path / "child", {"sparsity": 0.5}, fine_tuning=None)
-        note = stages_note(outcome.stages, outcome.latencies)
-        assert "Left to torch: " in note
-        assert "Conv2d" in note
+        assert all(row["on_torch"] == [] and row["seconds"] for row in outcome.latencies)
+        assert "Left to torch" not in stages_note(outcome.stages, outcome.latencies)
+        partly = [{**row, "on_torch": ["0: ConvTranspose2d"]} for row in outcome.latencies]
+        assert "Left to torch: 0: ConvTranspose2d" in stages_note(outcome.stages, partly)
 
     def test_a_finished_child_is_not_measured_again(
         self, child: Child, parent: Path, monkeypatch: pytest.MonkeyPatch
