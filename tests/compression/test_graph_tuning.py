@@ -7,12 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from tombola import prune, sparsify
+from tombola.compression import sparse_modules
 from tombola.compression.calls import Panels, call_of
 from tombola.compression.graphs import tuning
 from tombola.compression.graphs.arrays import GraphArrays
+from tombola.compression.graphs.symbolic import UnsupportedError
 from tombola.compression.graphs.tracing import trace
 from tombola.compression.graphs.tuning import panel_choices, tune_graph
 from tombola.compression.plans import Choice, Form, Kernel, Plan
+from tombola.compression.sparse_modules import SparseChain
+from tombola.compression.tuning import plan_on_torch
 
 
 class Transition(nn.Module):
@@ -112,3 +116,30 @@ def test_torch_between_kernels_is_not_spread_over_threads() -> None:
         call = call_of(arrays, plan, 64)
         assert isinstance(call, Panels)
         assert call._spread == spread
+
+
+def test_a_new_batch_size_is_measured_on_its_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On all ways that are known, and once: no rule tells between panels that are not full, one by one and torch."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()).eval()
+    graph = trace([("", model)], {}, (1, 1, 8, 8))
+    ways = [Plan(1, 1, Form.VECTORS, (Choice(Kernel.ALL_WINDOWS, 1),), 1.0, 2.0)]
+    ways += [Plan(64, 64, Form.PANELS, (Choice(Kernel.PANEL, 1),), 1.0, 2.0, panel=16)]
+    sparse = SparseChain(graph, [*ways, plan_on_torch(graph.layers, 7)])
+    asked: list[tuple[list[Form], int]] = []
+
+    def best_of(arrays: GraphArrays, plans: list[Plan], x: Tensor) -> Plan:
+        asked.append(([plan.form for plan in plans], len(x)))
+        return plans[-1]
+
+    monkeypatch.setattr(sparse_modules, "best_of", best_of)
+    for count in (20, 20, 9, 64, 1, 7, 0):
+        x = torch.randn(count, 1, 8, 8)
+        assert torch.allclose(sparse(x), model(x), atol=1e-5)
+    assert asked == [([Form.VECTORS, Form.PANELS], 20), ([Form.VECTORS, Form.PANELS], 9)]
+
+
+def test_a_pool_with_too_large_a_table_stays_with_torch() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.MaxPool2d(65, 1, 32)).eval()
+    with pytest.raises(UnsupportedError, match="a pool of 65 × 65 in so many places"):
+        trace([("", model)], {}, (1, 1, 300, 300))

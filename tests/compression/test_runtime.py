@@ -525,6 +525,8 @@ class TestWrongRequests:
 
     def test_masks_and_examples(self) -> None:
         model = nn.Sequential(nn.Linear(4, 3))
+        with pytest.raises(ModelError, match=r"takes a torch\.nn\.Module, not a str"):
+            sparsify("model", Masks.full(model), torch.randn(2, 4))
         with pytest.raises(PruningError, match="masks are what prune returns, not a NoneType"):
             sparsify(model, None, torch.randn(2, 4))  # type: ignore[arg-type]
         with pytest.raises(ModelError, match="not finite"):

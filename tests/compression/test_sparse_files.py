@@ -91,6 +91,12 @@ def test_a_whole_file_needs_no_model(saved: Path) -> None:
         load_sparse(saved, model=network())
 
 
+@pytest.mark.parametrize("arguments", [(3,), ("file", "model"), (None,)])
+def test_a_path_and_a_model_are_asked_for(arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(ModelError, match="load_sparse takes a path and a model, not"):
+        load_sparse(*arguments)
+
+
 def test_only_sparse_models_are_saved(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a Sequential"):
         save_sparse(tmp_path / "net", network())  # type: ignore[arg-type]

@@ -47,6 +47,8 @@ def sparsify(
     """
     if not isinstance(masks, Masks):
         raise PruningError(f"masks are what prune returns, not a {type(masks).__name__}")
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"sparsify takes a torch.nn.Module, not a {type(model).__name__}")
     _check_request(model, example_input, batch_sizes)
     keeps = _keeps(model, masks)
     reference = _masked_copy(model, keeps)

@@ -130,6 +130,8 @@ def load_sparse(path: Path | str, model: nn.Module | None = None) -> SparseModel
     Kernels are made for this machine; which ones, was measured where the file was written.
     Raises ModelError for a file that is damaged, of another format, or does not fit `model`.
     """
+    if not isinstance(path, str | Path) or not isinstance(model, nn.Module | None):
+        raise ModelError(f"load_sparse takes a path and a model, not {type(path).__name__} and {type(model).__name__}")
     path = Path(path)
     try:
         tensors, facts = load_tensors(path)

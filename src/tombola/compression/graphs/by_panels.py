@@ -13,7 +13,7 @@ from tombola.compression.plans import Choice, Operation, layer_steps, width_of
 from tombola.kernels.pools import PoolKind
 from tombola.kernels.program import Place, Where
 from tombola.kernels.steps import from_panel, to_panel
-from tombola.kernels.window_steps import Layout, after, cleared, cleared_border, panel_pool
+from tombola.kernels.window_steps import after, cleared, cleared_border, panel_pool
 from tombola.kernels.windows import Panel, Window
 
 if TYPE_CHECKING:
@@ -22,16 +22,14 @@ if TYPE_CHECKING:
 COPY = Window((1, 1))
 
 
-class Panels(Lowered):
+class Panels(Lowered[Panel]):
     """Up to a panel of examples."""
-
-    layouts: list[Panel]  # type: ignore[assignment]
 
     def __init__(self, arrays: GraphArrays, choices: Sequence[Choice], rows: int, bare: bool = False) -> None:
         self.rows, self.width = rows, width_of(rows)
         super().__init__(arrays, choices, bare)
 
-    def laid_out(self) -> list[Layout]:
+    def laid_out(self) -> list[Panel]:
         wanted = borders(self.graph)
         return [panel_of(shape, border, self.width) for shape, border in zip(self.graph.shapes(), wanted, strict=True)]
 
@@ -67,20 +65,14 @@ class Panels(Lowered):
         number = self.arrays.linear_number(value - 1)
         return layer_steps(self.arrays.linear, number, self.choices[value - 1], x, y, self.width)
 
-    def pool(self, node: Pool, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]:
-        assert isinstance(own, Panel)
-        assert isinstance(result, Panel)
+    def pool(self, node: Pool, own: Panel, result: Panel, x: Where, y: Where) -> Sequence[Operation]:
         return panel_pool(node.kind, node.window, own, result, x, y, self.lanes)
 
-    def mean(self, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]:
-        assert isinstance(own, Panel)
-        assert isinstance(result, Panel)
+    def mean(self, own: Panel, result: Panel, x: Where, y: Where) -> Sequence[Operation]:
         whole = Window((own.height, own.width))
         return panel_pool(PoolKind.MEAN, whole, own, result, x, y, self.lanes)
 
-    def shortcut(self, node: Shortcut, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]:
-        assert isinstance(own, Panel)
-        assert isinstance(result, Panel)
+    def shortcut(self, node: Shortcut, own: Panel, result: Panel, x: Where, y: Where) -> Sequence[Operation]:
         there = after(y, node.before * result.plane)
         behind = (result.channels - node.before - own.channels) * result.plane
         return [
@@ -89,8 +81,7 @@ class Panels(Lowered):
             cleared(behind, after(there, own.channels * result.plane)),
         ]
 
-    def flatten(self, value: int, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]:
-        assert isinstance(own, Panel)
+    def flatten(self, value: int, own: Panel, result: Panel, x: Where, y: Where) -> Sequence[Operation]:
         if value in self._same:
             return []
         return self._copied(COPY, own, _flat(own), x, y)

@@ -15,7 +15,6 @@ from tombola.kernels.expansions import Expansion, all_windows
 from tombola.kernels.pools import PoolKind
 from tombola.kernels.program import Place, Step, Where
 from tombola.kernels.window_steps import (
-    Layout,
     after,
     cleared,
     copied_rows,
@@ -32,17 +31,15 @@ if TYPE_CHECKING:
 POOL = Window((2, 2), (2, 2))
 
 
-class Pictures(Lowered):
+class Pictures(Lowered[Picture]):
     """One example, number `row` of the input."""
-
-    layouts: list[Picture]  # type: ignore[assignment]
 
     def __init__(self, arrays: GraphArrays, choices: Sequence[Choice], row: int, bare: bool = False) -> None:
         self.row = row
         super().__init__(arrays, choices, bare)
 
-    def laid_out(self) -> list[Layout]:
-        pictures: list[Layout] = [picture_of(shape, self.lanes) for shape in self.graph.shapes()]
+    def laid_out(self) -> list[Picture]:
+        pictures: list[Picture] = [picture_of(shape, self.lanes) for shape in self.graph.shapes()]
         if self.direct:
             pictures[0] = gapless(self.graph.shape)
         for number, node in enumerate(self.graph.nodes):
@@ -100,13 +97,11 @@ class Pictures(Lowered):
             self.steps.append(_rows(self.layouts[-1], self.places[-1], self.output(), inwards=False))
 
     def convolution(
-        self, value: int, node: Convolution, own: Layout, result: Layout, x: Where, y: Where
+        self, value: int, node: Convolution, own: Picture, result: Picture, x: Where, y: Where
     ) -> list[Operation]:
         """A pool whose pictures are too small to fill vectors comes after, not with the convolution."""
-        assert isinstance(result, Picture)
         if self.choices[value - 1].kernel == Kernel.DENSE:
             return super().convolution(value, node, own, result, x, y)
-        assert isinstance(own, Picture)
         apart, before = unpooled(node, own, result, self.lanes)
         if apart is node:
             return super().convolution(value, node, own, result, x, y)
@@ -122,9 +117,7 @@ class Pictures(Lowered):
         room = self.scratch(scratch_of(node.layer))
         return layer_steps(self.arrays.linear, number, self.choices[value - 1], x, y, 1, room)
 
-    def pool(self, node: Pool, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]:
-        assert isinstance(own, Picture)
-        assert isinstance(result, Picture)
+    def pool(self, node: Pool, own: Picture, result: Picture, x: Where, y: Where) -> Sequence[Operation]:
         return self._pool(node.kind, node.window, own, result, x, y)
 
     def _pool(
@@ -133,18 +126,14 @@ class Pictures(Lowered):
         scratch = self.scratch(pool_scratch(window, result))
         return [*picture_pool(kind, window, own, result, x, y, scratch, self.lanes)]
 
-    def mean(self, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]:
-        assert isinstance(own, Picture)
-        assert isinstance(result, Picture)
+    def mean(self, own: Picture, result: Picture, x: Where, y: Where) -> Sequence[Operation]:
         if result.compact:
             return [plane_means(own, x, y)]
         means = self.scratch(own.channels)
         copy = copied_rows(own.channels, 1, 1, means, 1, 1, y, result.plane, result.pitch)
         return [plane_means(own, x, means), copy]
 
-    def shortcut(self, node: Shortcut, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]:
-        assert isinstance(own, Picture)
-        assert isinstance(result, Picture)
+    def shortcut(self, node: Shortcut, own: Picture, result: Picture, x: Where, y: Where) -> Sequence[Operation]:
         expansion = _strided(own, result, node)
         there = after(y, node.before * result.plane)
         behind = (result.channels - node.before - own.channels) * result.plane
@@ -154,8 +143,7 @@ class Pictures(Lowered):
             cleared(behind, after(there, own.channels * result.plane)),
         ]
 
-    def flatten(self, value: int, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]:
-        assert isinstance(own, Picture)
+    def flatten(self, value: int, own: Picture, result: Picture, x: Where, y: Where) -> Sequence[Operation]:
         if value in self._same:
             return []
         return [_rows(own, x, y, inwards=False)]

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tombola.compression.graphs.conversions import may_be_traced
 from tombola.compression.graphs.nodes import Convolution, Graph
 from tombola.compression.graphs.symbolic import UnsupportedError
-from tombola.compression.graphs.tracing import may_be_traced, trace
+from tombola.compression.graphs.tracing import trace
 from tombola.compression.nothing import NOTHING
 
 Named = tuple[str, nn.Module]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tombola.compression.graphs.nodes import (
     Combine,
@@ -22,14 +22,18 @@ from tombola.compression.plans import Choice, Kernel, Operation
 from tombola.kernels.products import Epilogue
 from tombola.kernels.program import Place, Where
 from tombola.kernels.target import host
-from tombola.kernels.window_steps import Ends, Layout, cleared_border, combined, convolution, convolution_scratch
-from tombola.kernels.windows import Panel
+from tombola.kernels.window_steps import Ends, cleared_border, combined, convolution, convolution_scratch
+from tombola.kernels.windows import Panel, Picture
 
 if TYPE_CHECKING:
     from tombola.compression.graphs.arrays import GraphArrays
 
 
-class Lowered(ABC):
+Own = TypeVar("Own", Picture, Panel)
+"""How values lie."""
+
+
+class Lowered(ABC, Generic[Own]):
     """The steps of a graph, node by node; `layouts` and `places` are those of its values.
 
     `bare`: input and output lie as they do between nodes, the input with slack before and behind.
@@ -40,7 +44,7 @@ class Lowered(ABC):
         self.lanes = host().lanes
         self.choices = dict(zip(arrays.numbers, choices, strict=True))
         self.room, self.steps = Room(), list[Operation]()
-        self.layouts = self.laid_out()
+        self.layouts: list[Own] = self.laid_out()
         self.slack = self.slack_wanted()
         self.places: list[Where] = []
         self._same = self.in_place()
@@ -102,9 +106,7 @@ class Lowered(ABC):
         if isinstance(result, Panel):
             self.steps += cleared_border(result, y)
 
-    def convolution(
-        self, value: int, node: Convolution, own: Layout, result: Layout, x: Where, y: Where
-    ) -> list[Operation]:
+    def convolution(self, value: int, node: Convolution, own: Own, result: Own, x: Where, y: Where) -> list[Operation]:
         """By the choice made for it."""
         choice = self.choices[value - 1]
         gate = self.places[node.inputs[1]] if len(node.inputs) > 1 else None
@@ -119,7 +121,7 @@ class Lowered(ABC):
         return [*convolution(packed, values, node.layer.bias, ends, done, scratch, self.lanes, **beside)]
 
     @abstractmethod
-    def laid_out(self) -> list[Layout]:
+    def laid_out(self) -> list[Own]:
         """How each value lies."""
 
     def slack_wanted(self) -> int:
@@ -154,16 +156,16 @@ class Lowered(ABC):
     def dense(self, value: int, node: Dense, x: Where, y: Where) -> Sequence[Operation]: ...
 
     @abstractmethod
-    def pool(self, node: Pool, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]: ...
+    def pool(self, node: Pool, own: Own, result: Own, x: Where, y: Where) -> Sequence[Operation]: ...
 
     @abstractmethod
-    def mean(self, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]: ...
+    def mean(self, own: Own, result: Own, x: Where, y: Where) -> Sequence[Operation]: ...
 
     @abstractmethod
-    def shortcut(self, node: Shortcut, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]: ...
+    def shortcut(self, node: Shortcut, own: Own, result: Own, x: Where, y: Where) -> Sequence[Operation]: ...
 
     @abstractmethod
-    def flatten(self, value: int, own: Layout, result: Layout, x: Where, y: Where) -> Sequence[Operation]: ...
+    def flatten(self, value: int, own: Own, result: Own, x: Where, y: Where) -> Sequence[Operation]: ...
 
 
 def epilogue(relu: bool, adds: bool) -> Epilogue:
