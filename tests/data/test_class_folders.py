@@ -212,6 +212,61 @@ def test_a_damaged_picture_is_named(tmp_path: Path, case: str, suffix: str) -> N
     _refused(lambda: class_folders(tmp_path), path, "cannot be read as a picture")
 
 
+def test_bad_pictures_are_counted_and_left_out_only_when_asked(tmp_path: Path) -> None:
+    good = class_folders(_set(tmp_path))
+    assert good.skipped == ()
+    (tmp_path / "cat" / "x.png").write_bytes(b"x")
+    _refused(lambda: class_folders(tmp_path), tmp_path / "cat" / "x.png", "--skip-bad (data.skip_bad: true)")
+    (tmp_path / "dog" / "05a.png").write_bytes((tmp_path / "dog" / "05.png").read_bytes()[:50])
+    (tmp_path / "dog" / "y.png").symlink_to("none.png")
+    _refused(lambda: class_folders(tmp_path), tmp_path / "cat" / "x.png", "; 2 more of 23 are bad; --skip-bad")
+    left = class_folders(tmp_path, skip_bad=True)
+    assert left.skipped == ("cat/x.png", "dog/05a.png", "dog/y.png")
+    assert left.checksum == good.checksum
+    assert torch.equal(left.training.targets, good.training.targets)
+    config = DataConfig(name="folder", folder=tmp_path)
+    with pytest.raises(DataError):
+        load_data(config, seed=0)
+    with pytest.warns(UserWarning, match=r"left out what cannot be read \(3\): cat/x.png, dog/05a.png, dog/y.png"):
+        assert len(load_data(config.model_copy(update={"skip_bad": True}), seed=0).train) == 14
+
+
+def test_groups_are_those_of_the_pictures_that_are_left(tmp_path: Path) -> None:
+    (_set(tmp_path) / "cat" / "03.png").write_bytes(b"x")
+    groups = class_folders(tmp_path, skip_bad=True, group_by=r"\d+").groups
+    assert groups is not None
+    assert groups.tolist() == [*range(9), 0, 1, 2, 9, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("part", ["", "train", "test"])
+def test_a_class_is_never_left_out(tmp_path: Path, part: str) -> None:
+    for name in ("train", "test") if part else ("",):
+        _set(tmp_path / name, ("cat", "dog", "emu"), count=2)
+    for path in (tmp_path / part / "emu").iterdir():
+        path.write_bytes(b"x")
+    _refused(lambda: class_folders(tmp_path, skip_bad=True), tmp_path / part / "emu" / "00.png", "no picture of its")
+
+
+@pytest.mark.parametrize("case", ["pictures without a class", "folders within a class", "a file linked from outside"])
+def test_a_wrong_layout_is_never_left_out(tmp_path: Path, case: str) -> None:
+    make, says = MISLAID[case]
+    make(_set(tmp_path / "set"))
+    _refused(lambda: class_folders(tmp_path / "set", skip_bad=True), *says)
+
+
+def test_channels_can_be_asked_for(tmp_path: Path) -> None:
+    _set(tmp_path)
+    grey, three = class_folders(tmp_path), class_folders(tmp_path, channels=3)
+    assert torch.equal(three.training.inputs, grey.training.inputs.expand(-1, 3, -1, -1))
+    _picture(tmp_path / "dog" / "99.png", (200, 100, 50))
+    _picture(tmp_path / "dog" / "99a.png", (200, 100, 50, 7), mode="RGBA")
+    one = class_folders(tmp_path, channels=1)
+    assert one.training.inputs.shape == (22, 1, 5, 6)
+    assert torch.equal(one.training.inputs[:20], grey.training.inputs)
+    assert _values(one.training.inputs)[20:] == [round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)] * 2
+    assert one.checksum == class_folders(tmp_path, channels=1, size=None).checksum != class_folders(tmp_path).checksum
+
+
 @pytest.mark.parametrize("side", [10_000, 60_000])
 def test_a_decompression_bomb_is_refused(tmp_path: Path, side: int) -> None:
     """Between one and two of Pillow's limits it only warns; that is refused, too."""

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from tombola.data import DataConfig, load_data
+from tombola.data import DataConfig, load_data, pictures
 from tombola.data import npz as package
+from tombola.data.folders import class_folders
 from tombola.data.npz import npz, read_arrays
 from tombola.errors import ConfigError, DataError
 from tombola.runs.configs import identity_hash, validate
@@ -208,11 +210,46 @@ def test_only_data_sets_of_ones_own_take_a_folder() -> None:
     for content in ({"name": "npz"}, {"name": "folder"}, {"name": "cifar10", "folder": "x"}):
         with pytest.raises(ConfigError, match="`folder` belongs to the data sets idx, npz, folder"):
             validate(content, DataConfig, "data.yaml")
-    with pytest.raises(ConfigError, match="`size` belongs to the data set folder"):
-        validate({"name": "npz", "folder": "x", "size": 32}, DataConfig, "data.yaml")
+    with pytest.raises(ConfigError, match="`size` belongs to the data sets npz, folder, plantvillage-apple, pneumo"):
+        validate({"name": "mnist", "size": 32}, DataConfig, "data.yaml")
     for size in (1, 1025):
         with pytest.raises(ConfigError, match="size"):
             validate({"name": "folder", "folder": "x", "size": size}, DataConfig, "data.yaml")
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("channels", [None, 1, 3])
+@pytest.mark.parametrize("size", [None, 4, 9])
+def test_pictures_are_fitted_exactly_as_those_of_files(
+    tmp_path: Path, depth: int, channels: int | None, size: int | None
+) -> None:
+    arrays = _arrays(shape=(6, 5) if depth == 1 else (6, 5, 3))
+    for part in ("train", "test"):
+        for number, (image, label) in enumerate(zip(arrays[f"{part}_images"], arrays[f"{part}_labels"], strict=True)):
+            path = tmp_path / "set" / part / str(label[0]) / f"{number:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    order = {part: np.argsort(arrays[f"{part}_labels"][:, 0], kind="stable") for part in ("train", "test")}
+    sorted_ = {name: array[order[name.split("_")[0]]] for name, array in arrays.items()}
+    one = npz(_save(tmp_path, sorted_), size=size, channels=channels)
+    assert one.training.inputs.shape == (20, channels or depth, size or 6, size or 5)
+    assert one.checksum == class_folders(tmp_path / "set", size=size, channels=channels).checksum
+
+
+def test_parts_of_different_size_can_be_fitted(tmp_path: Path) -> None:
+    path = _save(tmp_path, _arrays() | {"test_images": np.full((6, 9, 9), 7, np.uint8)})
+    _refused(lambda: npz(path), "(1, 5, 4)", "(1, 9, 9)")
+    raw = npz(path, size=8)
+    assert raw.test is not None
+    assert raw.test.inputs.shape == (6, 1, 8, 8)
+    assert raw.test.inputs.mul(255).round().unique().tolist() == [7]
+
+
+def test_pictures_too_large_to_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _save(tmp_path, _arrays())
+    monkeypatch.setattr(pictures, "SIZE_LIMIT", 10_000)
+    _refused(lambda: npz(path, size=64), path, "20 pictures of (1, 64, 64) are more than 10,000 bytes", "data.size")
+    npz(path, size=16)
 
 
 def test_new_options_rename_no_old_run() -> None:

@@ -57,7 +57,7 @@ def test_lenet_300_100_is_the_papers() -> None:
         "output.weight": (10, 100),
     }
     assert sum(weight.numel() for weight in weights.values()) == 266_200
-    assert [name for name, _ in model.named_children()] == ["flatten", "fc1", "relu1", "fc2", "relu2", "output"]
+    assert [name for name, _ in model.named_children()] == ["flatten", "fc1", "fc1_relu", "fc2", "fc2_relu", "output"]
     assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
 
 

@@ -31,7 +31,9 @@ NARROW = {
     "conv2": (4, 5, 12, 8),
     "conv4": (4, 4, 5, 5, 12, 8),
     "conv6": (4, 4, 5, 5, 6, 6, 12, 8),
+    "head": (12, 8),
     "resnet20": (4, 5, 8),
+    "vgg16-keras": (4, 4, 5, 5, 6, 12, 8),
     **dict.fromkeys(("vgg11", "vgg13", "vgg16", "vgg19"), (6, 6, 7, 8, 8)),
 }
 """Networks that train in a moment; a new architecture wants its line here."""

@@ -52,13 +52,13 @@ class Latency:
         shared = {"batch": self.batch, "dtype": "float32", "threads": 1}
         dense_reason = self.reason if self.dense is None else None
         return [
-            {**shared, "engine": DENSE, "on_torch": [], "reason": dense_reason, "seconds": _listed(self.dense)},
+            {**shared, "engine": DENSE, "on_torch": [], "reason": dense_reason, "seconds": listed(self.dense)},
             {
                 **shared,
                 "engine": SPARSE,
                 "on_torch": list(self.on_torch),
                 "reason": self.reason,
-                "seconds": _listed(self.sparse),
+                "seconds": listed(self.sparse),
             },
         ]
 
@@ -72,11 +72,11 @@ def measure_latency(
     be measured: work that is done already must not be lost for want of a number.
     """
     with one_thread(), evaluation_mode(model), torch.no_grad():
-        sparse, reason = _sparsified(model, masks, inputs, batch_sizes)
-        return [_measured(model, sparse, reason, _batches(inputs, size)) for size in batch_sizes]
+        sparse, reason = sparsified(model, masks, inputs, batch_sizes)
+        return [_measured(model, sparse, reason, batches_of(inputs, size)) for size in batch_sizes]
 
 
-def _sparsified(
+def sparsified(
     model: nn.Module, masks: Masks, inputs: Tensor, batch_sizes: Sequence[int]
 ) -> tuple[nn.Module | None, str | None]:
     """The model on sparse kernels, or why there is none. What it leaves to torch is named in the rows: no warning."""
@@ -85,42 +85,46 @@ def _sparsified(
             warnings.simplefilter("ignore")
             return sparsify(model, masks, inputs, batch_sizes), None
     except Exception as error:  # no such kernels on this machine; or somebody's own model, which may raise anything
-        return None, _one_line(error)
+        return None, one_line(error)
 
 
 def _measured(model: nn.Module, sparse: nn.Module | None, reason: str | None, batches: Sequence[Tensor]) -> Latency:
-    ways = {DENSE: _in_turn(model, batches)}
+    ways = {DENSE: in_turn(model, batches)}
     if sparse is not None:
-        ways[SPARSE] = _in_turn(sparse, batches)
+        ways[SPARSE] = in_turn(sparse, batches)
     size = len(batches[0])
     try:
         times = interleaved(ways, SECONDS, LEAST_BLOCKS)
     except Exception as error:  # a model may refuse a batch of this size
-        return Latency(size, None, None, _one_line(error))
-    quartiles = {way: _quartiles(blocks) for way, blocks in times.items()}
+        return Latency(size, None, None, one_line(error))
+    quartiles = {way: quartiles_of(blocks) for way, blocks in times.items()}
     left = tuple(getattr(sparse, "unsupported", ()))
     return Latency(size, quartiles[DENSE], quartiles.get(SPARSE), reason, left)
 
 
-def _batches(inputs: Tensor, size: int) -> list[Tensor]:
+def batches_of(inputs: Tensor, size: int) -> list[Tensor]:
     """Batches of exactly `size`, from as many examples as there are, or from some of them again."""
     count = max(1, len(inputs) // size)
     return list(inputs[torch.arange(count * size) % len(inputs)].split(size))
 
 
-def _in_turn(model: nn.Module, batches: Sequence[Tensor]) -> Callable[[], object]:
-    turns = itertools.cycle(batches)
-    return lambda: model(next(turns))
+def in_turn(call: Callable[[Any], object], inputs: Sequence[Any]) -> Callable[[], object]:
+    """A call that takes the next of the inputs each time, and begins again after the last."""
+    turns = itertools.cycle(inputs)
+    return lambda: call(next(turns))
 
 
-def _quartiles(blocks: Sequence[float]) -> Quartiles:
+def quartiles_of(blocks: Sequence[float]) -> Quartiles:
+    """Of the seconds per call of some blocks."""
     low, median, high = statistics.quantiles(blocks, n=4, method="inclusive")
     return low, median, high
 
 
-def _listed(quartiles: Quartiles | None) -> list[float] | None:
+def listed(quartiles: Quartiles | None) -> list[float] | None:
+    """As a row holds them."""
     return None if quartiles is None else list(quartiles)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What went wrong, as a reason in a row."""
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import lzma
 import re
 import tarfile
 from pathlib import Path
@@ -16,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tombola.data.dataset import RawData
-from tombola.data.home import cache_home
 from tombola.data.npz import read_arrays, read_picture_set
 from tombola.data.pictures import Pixels, decode, one_line, raw_data
+from tombola.data.tars import unpacked
 from tombola.errors import DataError, StorageError
 from tombola.runs.atomic import make_folder, read_bytes, write_bytes
+from tombola.runs.cache import cache_home
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PER_CLASS = {"train": 5_000, "test": 1_000}
@@ -148,16 +148,6 @@ def _decoded(content: bytes, path: Path) -> dict[str, NDArray[np.uint8]]:
     return decoded
 
 
-def _unpacked(content: bytes) -> bytes:
-    """The whole tar file. Its xz checksum comes last, so pictures are looked at only when all of it is there."""
-    unpacker = lzma.LZMADecompressor(memlimit=UNPACKED_LIMIT)
-    unpacked = unpacker.decompress(content, UNPACKED_LIMIT)
-    if not unpacker.eof:
-        large = len(unpacked) >= UNPACKED_LIMIT
-        raise lzma.LZMAError(f"unpacks to more than {UNPACKED_LIMIT:,} bytes" if large else "its end is missing")
-    return unpacked
-
-
 def _read_cache(path: Path) -> dict[str, NDArray[np.uint8]]:
     *arrays, digest = read_arrays(path, [*PER_CLASS, "sha256"])
     decoded = dict(zip(PER_CLASS, arrays, strict=True))
@@ -183,7 +173,7 @@ def _decode_archive(content: bytes, path: Path) -> dict[str, NDArray[np.uint8]]:
         seen[part] = np.zeros((len(CLASSES), count), dtype=bool)
     pattern = re.compile(rf"({'|'.join(PER_CLASS)})/({'|'.join(CLASSES)})/([0-9]{{4}})\.jpg")
     try:
-        with tarfile.open(fileobj=io.BytesIO(_unpacked(content)), mode="r:") as archive:
+        with tarfile.open(fileobj=io.BytesIO(unpacked(content, path, UNPACKED_LIMIT)), mode="r:") as archive:
             for member in archive:
                 if member.isdir():
                     continue
@@ -199,7 +189,7 @@ def _decode_archive(content: bytes, path: Path) -> dict[str, NDArray[np.uint8]]:
                     raise DataError(f"{path}: {member.name} is {picture.shape}, not {SIDE}×{SIDE} in colour")
                 decoded[part][label, number] = picture
                 seen[part][label, number] = True
-    except (tarfile.TarError, lzma.LZMAError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError) as error:
         raise DataError(f"{path}: damaged or cut short ({one_line(error)}); get the archive again") from None
     for part, there in seen.items():
         for label, number in np.argwhere(~there)[:1]:

@@ -33,18 +33,23 @@ class RawData:
     """A data set as its source gives it: perhaps with a fixed test set, not yet split by a seed.
 
     Inputs are scaled to [0, 1]. `checksum` is over the decompressed content, so that it names the data and
-    not a file format.
+    not a file format. `groups` (training examples,) int64: examples of the same number are never split from each
+    other. `skipped` names what was left out because it could not be read.
     """
 
     name: str
     training: Examples
     test: Examples | None
     checksum: str
+    groups: Tensor | None = None
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part in (self.training, self.test):
             if part is not None and len(part.inputs) != len(part.targets):
                 raise DataError(f"{self.name}: {len(part.inputs)} inputs but {len(part.targets)} labels")
+        if self.groups is not None and self.groups.shape != self.training.targets.shape:
+            raise DataError(f"{self.name}: {len(self.training)} examples but groups of {tuple(self.groups.shape)}")
         classes = torch.unique(self.training.targets)
         if len(classes) < 2:
             raise DataError(f"{self.name}: all training labels are the same class; a classifier needs two")
@@ -93,9 +98,10 @@ def split(
     """A random split by `seed` alone: `validation` examples, `test` examples unless the source has a test set.
 
     The rest is to train on, or with `training` only the first so many of it: fewer are always part of more, and the
-    other two parts stay the same. With `normalise`, all three parts are normalised by the training part, channel by
-    channel. Raises DataError when too little is left to train on, less than `training` asks for, a part would be
-    empty, or a channel that is normalised is constant.
+    other two parts stay the same. Where `raw` has groups, whole groups go to test until it has that many examples
+    or more, then to validation, in an order that the seed draws. With `normalise`, all three parts are normalised by
+    the training part, channel by channel. Raises DataError when too little is left to train on, less than `training`
+    asks for, a part would be empty, or a channel that is normalised is constant.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "split"))
     order = torch.randperm(len(raw.training), generator=generator)
@@ -105,6 +111,8 @@ def split(
             f"{raw.name}: {len(raw.training)} examples are too few for {validation} validation"
             + (f" and {held_out} test examples" if held_out else " examples")
         )
+    if raw.groups is not None:
+        order, held_out, validation = _by_groups(raw, order, held_out, validation, generator)
     test_part = raw.test or raw.training.at(order[:held_out])
     validation_part = raw.training.at(order[held_out : held_out + validation])
     if not len(test_part) or not len(validation_part):
@@ -123,6 +131,33 @@ def split(
     normalisation = _of_training(raw.name, train.inputs)
     parts = [_normalised(part, normalisation) for part in (train, validation_part, test_part)]
     return DataSet(raw.name, *parts, raw.classes, raw.checksum, normalisation)
+
+
+def _by_groups(
+    raw: RawData, order: Tensor, held_out: int, validation: int, generator: torch.Generator
+) -> tuple[Tensor, int, int]:
+    """`order` with whole groups first, and how many examples of it are for test and for validation.
+
+    What is left to train on stays in the order in which it was drawn, so that its first examples are of many groups.
+    """
+    _, numbers = torch.unique(raw.groups, return_inverse=True)
+    sizes = torch.bincount(numbers)
+    drawn = torch.randperm(len(sizes), generator=generator)
+    ends = torch.cat([torch.zeros(1, dtype=torch.int64), sizes[drawn].cumsum(0)])
+    to_test = int(torch.searchsorted(ends, held_out))
+    to_validation = int(torch.searchsorted(ends, int(ends[to_test]) + validation))
+    if to_validation >= len(sizes) or len(raw.training) - int(ends[to_validation]) < 2:
+        raise DataError(
+            f"{raw.name}: {len(sizes)} groups, the largest of {int(sizes.max())} examples, are too few or too large "
+            f"for {validation} validation" + (f" and {held_out} test examples" if held_out else " examples") + " and a "
+            "rest to train on; ask for fewer, or take a data.group_by of smaller groups"
+        )
+    part_of_group = torch.empty_like(drawn)
+    for part, groups in enumerate(drawn.tensor_split([to_test, to_validation])):
+        part_of_group[groups] = part
+    part_of = part_of_group[numbers[order]]
+    parts = [order[part_of == part] for part in range(3)]
+    return torch.cat(parts), len(parts[0]), len(parts[1])
 
 
 def normalised(data: DataSet, normalisation: Normalisation) -> DataSet:

@@ -1,120 +1,159 @@
-"""Pictures in folders: one sub-folder per class. The layout is checked here, decoding is in `pictures`."""
+"""Pictures of one's own: a folder or a tar file with one sub-folder per class.
+
+How they must lie is checked in `layout`, how an archive is read in `tars`; decoding is in `pictures`.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tombola.data.dataset import RawData
-from tombola.data.pictures import Pixels, decode, raw_data
+from tombola.data.layout import LAYOUT, Entry, Labelled, labelled_parts, shown
+from tombola.data.pictures import SIZE_LIMIT, Pixels, decode, raw_data
+from tombola.data.tars import tar_tree
 from tombola.errors import DataError
+from tombola.runs.atomic import read_bytes
 
-SIZE_LIMIT = 4 << 30
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-LAYOUT = "the layout is <class>/<picture>, or train/<class>/<picture> and test/<class>/<picture>"
-
-Labelled = list[tuple[Path, int]]
+PICTURE_LIMIT = 512 << 20
 
 
-def class_folders(folder: Path, size: int | None = None) -> RawData:
-    """Any folder of PNG, JPEG or BMP pictures, one sub-folder per class, perhaps within train/ and test/.
+def class_folders(
+    folder: Path,
+    size: int | None = None,
+    channels: int | None = None,
+    skip_bad: bool = False,
+    group_by: str | None = None,
+    name: str = "folder",
+) -> RawData:
+    """Any folder or tar of PNG, JPEG or BMP pictures, one sub-folder per class, perhaps within train/ and test/.
 
     Classes are numbered by name, pictures ordered by name. All are resized to `size` × `size` pixels; without
-    `size` they must be of one size already. They are read as RGB if any of them has colours, else as grey.
-    Hidden files and files of another suffix are left aside. Raises DataError that names what cannot be used.
+    `size` they must be of one size already. They are read as RGB if any of them has colours, else as grey, or with
+    the `channels` asked for. Hidden files and files of another suffix are left aside. With `skip_bad`, pictures that
+    cannot be decoded are left out and named in the result. `group_by` is a regular expression: training pictures
+    in whose path below `folder` it finds the same, or the same in its groups, belong to one group. Raises DataError
+    that names what cannot be used.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; {LAYOUT}")
-    parts = _parts(folder)
-    classes = [path.name for path in _sub_folders(parts[0], folder)]
-    listed = [_pictures(part, classes, folder) for part in parts]
-    images = _decode([path for part in listed for path, _ in part], size)
-    labels = np.array([label for part in listed for _, label in part], dtype=np.int64)
-    count = len(listed[0])
-    test = Pixels(images[count:], labels[count:]) if len(parts) == 2 else None
-    return raw_data("folder", folder, Pixels(images[:count], labels[:count]), test)
+    if not folder.is_dir() and not folder.is_file():
+        raise DataError(f"{shown(str(folder))}: no such folder or tar; {LAYOUT}")
+    root = _disk_entry(folder, "", folder) if folder.is_dir() else tar_tree(folder)
+    parts = labelled_parts(root)
+    images = _decoded([picture.entry for part in parts for picture in part], size, channels, skip_bad)
+    kept = [[picture for picture in part if picture.entry.path in images] for part in parts]
+    for part, left in zip(parts, kept, strict=True):
+        _refuse_lost_class(part, left)
+    depth = channels or max(1 if image.ndim == 2 else 3 for image in images.values())
+    training, *test = (_stacked(part, images, depth) for part in kept)
+    paths = [picture.entry.path for part in parts for picture in part]
+    skipped = tuple(path for path in paths if path not in images)
+    groups = None if group_by is None else _groups(kept[0], group_by, root.where)
+    return raw_data(name, folder, training, test[0] if test else None, groups, skipped)
 
 
-def _parts(folder: Path) -> list[Path]:
-    """The folders of classes: `folder` itself, or its train/ and test/, which then stand alone."""
-    there = _sub_folders(folder, folder)
-    parts = [path for name in ("train", "test") for path in there if path.name == name]
-    if len(parts) < 2:
-        return [folder]
-    if others := [path.name for path in there if path not in parts]:
-        raise DataError(f"{folder}: holds {others[0]}/ beside train/ and test/; {LAYOUT}")
-    return parts
+def _disk_entry(path: Path, relative: str, root: Path) -> Entry:
+    """A name on disk; a link that leads out of `root` is refused."""
+    where = shown(str(path))
+    if path.is_symlink() and not path.name.startswith(".") and not _within(path, root):
+        raise DataError(f"{where}: a link out of {shown(str(root))}; put the files themselves there")
+    if path.is_dir():
+        below = f"{relative}/" if relative else ""
+        return Entry(relative, where, lambda: [_disk_entry(p, below + p.name, root) for p in path.iterdir()])
+    return Entry(relative, where, read=partial(read_bytes, path, PICTURE_LIMIT) if path.is_file() else None)
 
 
-def _sub_folders(folder: Path, root: Path) -> list[Path]:
-    entries = _entries(folder, root)
-    found = [path for path in entries if path.is_dir()]
-    if not found:
-        raise DataError(f"{folder}: holds no class folders; {LAYOUT}")
-    if stray := [path for path in entries if _is_picture(path)]:
-        raise DataError(f"{stray[0]}: a picture outside of the class folders; {LAYOUT}")
-    return found
+def _within(link: Path, root: Path) -> bool:
+    try:
+        return link.resolve().is_relative_to(root.resolve())
+    except RuntimeError:  # a loop of links
+        return False
 
 
-def _pictures(folder: Path, classes: Sequence[str], root: Path) -> Labelled:
-    """The pictures of every class folder in `folder`, each with its label."""
-    found: Labelled = []
-    for path in _sub_folders(folder, root):
-        if path.name not in classes:
-            raise DataError(f"{path}: a class without training pictures; the classes are {', '.join(classes[:20])}")
-        entries = _entries(path, root)
-        if nested := [entry for entry in entries if entry.is_dir()]:
-            raise DataError(f"{nested[0]}: a folder within a class folder; {LAYOUT}")
-        pictures = [entry for entry in entries if _is_picture(entry)]
-        if not pictures:
-            aside = f" ({count} other files left aside)" if (count := sum(1 for _ in path.iterdir())) else ""
-            raise DataError(f"{path}: no picture ({', '.join(SUFFIXES)}) of this class{aside}")
-        if odd := [entry for entry in pictures if not entry.is_file()]:
-            raise DataError(f"{odd[0]}: not a file, or a link to nothing; remove it")
-        found += [(entry, classes.index(path.name)) for entry in pictures]
-    return found
-
-
-def _entries(folder: Path, root: Path) -> list[Path]:
-    """What is in `folder` and not hidden, by name; a link that leads out of `root` is refused."""
-    entries = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
-    for path in entries:
-        if path.is_symlink():
-            try:
-                inside = path.resolve().is_relative_to(root.resolve())
-            except RuntimeError:  # a loop of links
-                inside = False
-            if not inside:
-                raise DataError(f"{path}: a link out of {root}; put the files themselves there")
-    return entries
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
-
-
-def _decode(paths: Sequence[Path], size: int | None) -> NDArray[np.uint8]:
-    """All pictures as one array (n, channels, height, width)."""
-    pictures: list[NDArray[np.uint8]] = []
-    for path in paths:
-        picture = decode(path, str(path), size)
-        first = pictures[0] if pictures else picture
-        if picture.shape[:2] != first.shape[:2]:
-            (height, width), (first_height, first_width) = picture.shape[:2], first.shape[:2]
-            raise DataError(
-                f"{path}: {width}×{height} pixels, where {paths[0].name} has {first_width}×{first_height}; set "
-                "data.size to have all resized"
-            )
-        pictures.append(picture)
-        if picture.size * len(paths) > SIZE_LIMIT:
-            raise DataError(
-                f"{path}: {len(paths):,} pictures like this are more than {SIZE_LIMIT:,} bytes; set data.size"
-            )
-    channels = max(1 if picture.ndim == 2 else 3 for picture in pictures)
-    images = np.empty((len(pictures), channels, *pictures[0].shape[:2]), dtype=np.uint8)
-    for image, picture in zip(images, pictures, strict=True):
-        image[:] = picture if picture.ndim == 2 else picture.transpose(2, 0, 1)  # grey fills all channels
+def _decoded(
+    entries: Sequence[Entry], size: int | None, channels: int | None, skip_bad: bool
+) -> dict[str, NDArray[np.uint8]]:
+    """The pictures by their paths: all of them, or with `skip_bad` those that can be decoded."""
+    images: dict[str, NDArray[np.uint8]] = {}
+    bad: list[str] = []
+    for entry in entries:
+        try:
+            image = _decode(entry, size, channels)
+        except DataError as error:
+            bad.append(str(error))
+            continue
+        if bad and not skip_bad:
+            continue  # the rest is only looked at to say how much of it is bad
+        _refuse_misfit(entry, image, images, len(entries))
+        images[entry.path] = image
+    if bad and not skip_bad:
+        more = f"; {len(bad) - 1} more of {len(entries)} are bad" if len(bad) > 1 else ""
+        raise DataError(f"{bad[0]}{more}; --skip-bad (data.skip_bad: true) leaves out what cannot be read")
     return images
+
+
+def _decode(entry: Entry, size: int | None, channels: int | None) -> NDArray[np.uint8]:
+    if entry.read is None:
+        raise DataError(f"{entry.where}: not a file, or a link to nothing; remove it")
+    return decode(entry.read(), entry.where, size, channels)
+
+
+def _refuse_misfit(entry: Entry, image: NDArray[np.uint8], images: dict[str, NDArray[np.uint8]], count: int) -> None:
+    path, first = next(iter(images.items()), (entry.path, image))
+    if image.shape[:2] != first.shape[:2]:
+        (height, width), (first_height, first_width) = image.shape[:2], first.shape[:2]
+        name = shown(path.rpartition("/")[2])
+        raise DataError(
+            f"{entry.where}: {width}×{height} pixels, where {name} has {first_width}×{first_height}; set data.size to "
+            "have all resized"
+        )
+    if image.size * count > SIZE_LIMIT:
+        raise DataError(
+            f"{entry.where}: {count:,} pictures like this are more than {SIZE_LIMIT:,} bytes; set data.size"
+        )
+
+
+def _refuse_lost_class(pictures: Sequence[Labelled], left: Sequence[Labelled]) -> None:
+    there = {picture.label for picture in left}
+    if lost := [picture for picture in pictures if picture.label not in there]:
+        raise DataError(
+            f"{lost[0].entry.where}: no picture of its class can be read, and a class without pictures cannot be "
+            "left out; mend them or remove the class"
+        )
+
+
+def _stacked(pictures: Sequence[Labelled], images: dict[str, NDArray[np.uint8]], channels: int) -> Pixels:
+    """Pictures as one array; a grey one fills all channels."""
+    height, width = images[pictures[0].entry.path].shape[:2]
+    stacked = np.empty((len(pictures), channels, height, width), dtype=np.uint8)
+    for place, picture in zip(stacked, pictures, strict=True):
+        image = images[picture.entry.path]
+        place[:] = image if image.ndim == 2 else image.transpose(2, 0, 1)
+    return Pixels(stacked, np.array([picture.label for picture in pictures], dtype=np.int64))
+
+
+def _groups(pictures: Sequence[Labelled], pattern: str, where: str) -> Tensor:
+    """Pictures (n,) numbered so that those in whose paths `pattern` finds the same have the same number.
+
+    A pattern that finds nothing in a path, or something else in every path, is a mistake that would go unnoticed.
+    """
+    found = [re.search(pattern, picture.entry.path) for picture in pictures]
+    if lost := [picture.entry.path for picture, match in zip(pictures, found, strict=True) if match is None]:
+        raise DataError(
+            f"{where}: data.group_by {pattern!r} finds nothing in {len(lost)} of {len(pictures)} paths, the first is "
+            f"{shown(lost[0])}; every training picture needs its group"
+        )
+    names = [match.groups(default="") or (match[0],) for match in found if match]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    if len(numbers) == len(pictures):
+        raise DataError(
+            f"{where}: data.group_by {pattern!r} groups nothing: what it finds is different in each of {len(pictures)} "
+            f"paths, in the first it is {' '.join(names[0])!r}"
+        )
+    return torch.tensor([numbers[name] for name in names])

@@ -17,7 +17,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from tombola.data.dataset import RawData
-from tombola.data.pictures import Pixels, one_line, raw_data
+from tombola.data.pictures import Pixels, fitted, one_line, raw_data
 from tombola.errors import DataError
 from tombola.runs.atomic import storage_errors
 
@@ -28,23 +28,24 @@ MEDMNIST_VALIDATION = ("val_images", "val_labels")
 KERAS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def npz(folder: Path) -> RawData:
+def npz(folder: Path, size: int | None = None, channels: int | None = None) -> RawData:
     """Any .npz file of pictures: MedMNIST's array names, or x_train, y_train, x_test and y_test.
 
     `folder` is the file, or a folder that holds exactly one. Pictures are uint8, (n, height, width), (n, height,
     width, channels) or (n, channels, height, width) with 1 or 3 channels; labels are integers, (n,) or (n, 1).
     Arrays for validation (val_images, val_labels) are added to the training examples: what is held out for
-    validation is drawn by each replicate's seed, as for every other data set.
+    validation is drawn by each replicate's seed, as for every other data set. With `size` and `channels`, pictures
+    are resized to size × size pixels, and made grey (1) or RGB (3).
     """
     if folder.is_dir():
         found = sorted(path for path in folder.glob("*.npz") if path.is_file())
         if len(found) != 1:
             raise DataError(f"{folder}: holds {len(found)} .npz files; let data.folder name the one to read")
         folder = found[0]
-    return read_picture_set(folder, "npz")
+    return read_picture_set(folder, "npz", size, channels)
 
 
-def read_picture_set(path: Path, name: str) -> RawData:
+def read_picture_set(path: Path, name: str, size: int | None = None, channels: int | None = None) -> RawData:
     """The data set called `name` in an .npz file; DataError names the file and the array."""
     there = array_names(path)
     wanted = KERAS if set(KERAS) <= set(there) else MEDMNIST
@@ -59,7 +60,8 @@ def read_picture_set(path: Path, name: str) -> RawData:
     names = wanted + (MEDMNIST_VALIDATION if merged else ())
     arrays = dict(zip(names, read_arrays(path, names), strict=True))
     training, test, *validation = (
-        _pixels(path, arrays, images, labels) for images, labels in zip(names[::2], names[1::2], strict=True)
+        fitted(_pixels(path, arrays, images, labels), path, size, channels)
+        for images, labels in zip(names[::2], names[1::2], strict=True)
     )
     for part in validation:
         if part.images.shape[1:] != training.images.shape[1:]:

@@ -5,30 +5,41 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import multiprocessing
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
 
+from tombola.data.base import Base
 from tombola.data.cifar import cifar10, cifar10_exact
 from tombola.data.dataset import DataSet, Examples, RawData, split
 from tombola.data.folders import class_folders
 from tombola.data.home import data_home, idx_files
 from tombola.data.idx import read_idx_folder
+from tombola.data.layout import shown
 from tombola.data.npz import npz
+from tombola.data.published import plantvillage_apple, pneumoniamnist
 from tombola.errors import ConfigError, DataError
 from tombola.registry import Registry
 from tombola.runs.atomic import storage_errors
 from tombola.runs.configs import Config
 
 Source = Callable[..., RawData]
-"""Reads a data set from its folder; sources that need no file ignore the folder. `folder` also takes `size`."""
+"""Reads a data set from its folder; sources that need no file ignore the folder. Some take OPTIONS by name, too."""
 
 data_sets: Registry[Source] = Registry("data set")
 
 OWN_DATA = ("idx", "npz", "folder")
+DECODED = ("folder", "plantvillage-apple")
+RESIZED = ("npz", "folder", "plantvillage-apple", "pneumoniamnist")
+OPTIONS = {"size": RESIZED, "channels": RESIZED, "skip_bad": DECODED, "group_by": DECODED}
+"""What a config says of how a data set is read, and which data sets can be read so."""
 SHARED_FOLDERS = {"cifar10-exact": "cifar10"}
 """Data sets that lie in the data home's folder of another one."""
 
@@ -37,12 +48,23 @@ class DataConfig(Config):
     """Which data, and how many examples are held out. The split itself comes from each replicate's seed."""
 
     name: str
-    folder: Path | None = Field(None, description="for `idx`, `npz` and `folder`: where your own data lie")
+    folder: Path | None = Field(
+        None, description="for `idx`, `npz` and `folder`: where your own data lie, for `folder` also a tar"
+    )
     validation: int | None = Field(None, ge=1, description="validation examples; default a tenth, MNIST 5,000")
     test: int | None = Field(None, ge=1, description="test examples, where the data come without a test set")
     training: int | None = Field(None, ge=2, description="use only so many training examples; default all")
-    size: int | None = Field(None, ge=2, le=1024, description="for `folder`: resize pictures to size × size pixels")
+    size: int | None = Field(None, ge=2, le=1024, description="resize pictures to size × size pixels")
+    channels: Literal[1, 3] | None = Field(None, description="grey pictures (1) or RGB (3); default as they are")
+    skip_bad: bool = Field(False, description="leave out pictures that cannot be read")
+    group_by: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        description="regular expression: pictures in whose paths it finds the same stay in one part of the split",
+    )
     normalise: bool = Field(False, description="subtract each channel's training mean, divide by its deviation")
+    base: Base | None = Field(None, description="a frozen network that pictures pass first: its features are learned")
 
     @field_validator("name")
     @classmethod
@@ -53,13 +75,33 @@ class DataConfig(Config):
             raise ValueError(str(error)) from None
         return name
 
+    @field_validator("group_by")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"not a regular expression ({error})") from None
+        return pattern
+
+    @model_validator(mode="after")
+    def _base_normalises(self) -> DataConfig:
+        if self.base is not None and self.normalise:
+            raise ValueError("a base brings the normalisation of its weights: leave `normalise` out")
+        return self
+
     @model_validator(mode="after")
     def _folder_where_needed(self) -> DataConfig:
         if (self.name in OWN_DATA) != (self.folder is not None):
             raise ValueError(f"`folder` belongs to the data sets {', '.join(OWN_DATA)}, which need it")
-        if self.size is not None and self.name != "folder":
-            raise ValueError("`size` belongs to the data set folder")
+        for option in self.reading():
+            if self.name not in OPTIONS[option]:
+                raise ValueError(f"`{option}` belongs to the data sets {', '.join(OPTIONS[option])}")
         return self
+
+    def reading(self) -> dict[str, object]:
+        """How the data set is to be read: those of OPTIONS that are not left at their defaults."""
+        return self.model_dump(include=set(OPTIONS), exclude_defaults=True)
 
 
 def load_data(config: DataConfig, seed: int, data_dir: Path | None = None) -> DataSet:
@@ -67,7 +109,16 @@ def load_data(config: DataConfig, seed: int, data_dir: Path | None = None) -> Da
 
     Raises DataError for missing, damaged or unfit data.
     """
-    raw = load_raw(config, data_dir)
+    return split_data(load_raw(config, data_dir), config, seed)
+
+
+def split_data(raw: RawData, config: DataConfig, seed: int) -> DataSet:
+    """`raw`, read by `load_raw` and perhaps given other inputs since, in the parts that `config` and `seed` give it.
+
+    Which example goes where depends on their number, the groups and the seed, never on inputs or labels. Without
+    numbers in `config`, a tenth is for validation (MNIST's 60,000: 5,000) and a fifth for test, unless there is a test
+    set.
+    """
     if config.test is not None and raw.test is not None:
         raise DataError(f"{config.name} comes with its own test set: leave `test` out of the config")
     count = len(raw.training)
@@ -84,14 +135,17 @@ def split_record(config: DataConfig, seed: int, checksum: str) -> dict[str, obje
 def load_raw(config: DataConfig, data_dir: Path | None = None) -> RawData:
     """The data set before it is split; kept in memory, because the replicates of a process share it."""
     folder = config.folder or data_home(data_dir) / SHARED_FOLDERS.get(config.name, config.name)
-    return _read(config.name, folder.resolve(), config.size)
+    return _read(config.name, folder.resolve(), tuple(config.reading().items()))
 
 
 @functools.lru_cache(maxsize=2)
-def _read(name: str, folder: Path, size: int | None) -> RawData:
-    source = data_sets.get(name)
+def _read(name: str, folder: Path, options: tuple[tuple[str, object], ...]) -> RawData:
     with storage_errors("read", folder):
-        return source(folder) if size is None else source(folder, size=size)
+        raw = data_sets.get(name)(folder, **dict(options))
+    if raw.skipped and multiprocessing.parent_process() is None:  # workers read the same data and would repeat it
+        names = ", ".join(shown(path) for path in raw.skipped)
+        warnings.warn(f"{folder}: left out what cannot be read ({len(raw.skipped)}): {names}", stacklevel=2)
+    return raw
 
 
 @data_sets.register("digits")
@@ -143,5 +197,7 @@ def idx(folder: Path) -> RawData:
     return read_idx_folder(folder, "idx")
 
 
+data_sets.register("plantvillage-apple")(plantvillage_apple)
+data_sets.register("pneumoniamnist")(pneumoniamnist)
 data_sets.register("npz")(npz)
 data_sets.register("folder")(class_folders)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from tombola.models.dense import dense_layers
+
 
 def convolutional_chain(
     input_shape: Sequence[int],
@@ -15,11 +17,13 @@ def convolutional_chain(
     dense: Sequence[int],
     kernel: int,
     padding: int,
+    dropout: float = 0.0,
 ) -> nn.Sequential:
     """Convolutions (`conv_1`, `conv_2`, ...), a 2×2 max pool after each block of them, dense layers, `output`.
 
     `blocks` holds the filters of each block's convolutions, `dense` the units of `dense_1`, `dense_2`, ...;
-    a ReLU follows every layer but the last. Takes inputs (n, channels, height, width), gives logits (n, classes).
+    a ReLU follows every layer but the last, `dropout` every dense one but the last. Takes inputs (n, channels, height,
+    width), gives logits (n, classes).
     """
     channels, height, width = input_shape
     shrinks = kernel - 1 - 2 * padding
@@ -34,10 +38,5 @@ def convolutional_chain(
         layers[f"pool_{block}"] = nn.MaxPool2d(2)
         height, width = height // 2, width // 2
     layers["flatten"] = nn.Flatten()
-    features = channels * height * width
-    for number, units in enumerate(dense, start=1):
-        layers[f"dense_{number}"] = nn.Linear(features, units)
-        layers[f"dense_relu_{number}"] = nn.ReLU()
-        features = units
-    layers["output"] = nn.Linear(features, classes)
+    layers.update(dense_layers(channels * height * width, dense, classes, "dense_", dropout))
     return nn.Sequential(layers)

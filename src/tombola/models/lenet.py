@@ -8,17 +8,16 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from tombola.models.dense import dense_layers
 
-def lenet_300_100(input_shape: Sequence[int], classes: int, widths: Sequence[int]) -> nn.Sequential:
+
+def lenet_300_100(
+    input_shape: Sequence[int], classes: int, widths: Sequence[int], dropout: float = 0.0
+) -> nn.Sequential:
     """Flatten, then a Linear and ReLU per width (`fc1`, `fc2`, ...), then the Linear `output`.
 
     Takes inputs (n, *input_shape), gives logits (n, classes).
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-    features = math.prod(input_shape)
-    for number, width in enumerate(widths, start=1):
-        layers[f"fc{number}"] = nn.Linear(features, width)
-        layers[f"relu{number}"] = nn.ReLU()
-        features = width
-    layers["output"] = nn.Linear(features, classes)
+    layers.update(dense_layers(math.prod(input_shape), widths, classes, "fc", dropout))
     return nn.Sequential(layers)

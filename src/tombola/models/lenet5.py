@@ -13,7 +13,7 @@ from torch import nn
 from tombola.models.chain import convolutional_chain
 
 
-def lenet5(input_shape: Sequence[int], classes: int, widths: Sequence[int]) -> nn.Sequential:
+def lenet5(input_shape: Sequence[int], classes: int, widths: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
     """conv_1, pool_1, conv_2, pool_2, then a dense layer per further width, then output."""
     first, second, *dense = widths
-    return convolutional_chain(input_shape, classes, [[first], [second]], dense, kernel=5, padding=0)
+    return convolutional_chain(input_shape, classes, [[first], [second]], dense, kernel=5, padding=0, dropout=dropout)

@@ -28,6 +28,7 @@ class ModelConfig(Config):
         None, description="filters and units of the hidden layers; nothing for the architecture's own"
     )
     initialisation: str = "glorot-normal"
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of hidden dense units that a training step silences")
 
     @field_validator("architecture")
     @classmethod
@@ -44,6 +45,13 @@ class ModelConfig(Config):
         architecture = architectures.get(name)
         architecture.check_widths(name, widths)
         return None if widths == architecture.widths else widths
+
+    @field_validator("dropout")
+    @classmethod
+    def _can_drop_out(cls, dropout: float, info: ValidationInfo) -> float:
+        if name := info.data.get("architecture"):
+            architectures.get(name).check_dropout(name, dropout)
+        return dropout
 
     @field_validator("initialisation")
     @classmethod
@@ -111,7 +119,7 @@ def build(spec: ModelSpec) -> nn.Module:
     assert spec.widths is not None  # a spec's never are
     try:
         with torch.random.fork_rng(devices=[]):  # layers draw default weights; the caller's stream stays as it is
-            model = architecture.build(spec.input_shape, spec.classes, spec.widths)
+            model = architecture.make(spec.input_shape, spec.classes, spec.widths, spec.dropout)
         initialise(model, spec.initialisation, spec.seed)
     except (RuntimeError, MemoryError, OverflowError, ValueError, TypeError) as error:
         reason = str(error).partition("\n")[0]

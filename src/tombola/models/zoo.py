@@ -14,6 +14,7 @@ from tombola.models.lenet import lenet_300_100
 from tombola.models.lenet5 import lenet5
 from tombola.models.resnet import resnet20
 from tombola.models.vgg import CONVOLUTIONS, vgg
+from tombola.models.vgg16_keras import vgg16_keras
 from tombola.registry import Registry
 
 
@@ -21,16 +22,18 @@ from tombola.registry import Registry
 class Architecture:
     """A network up to input shape, classes and widths.
 
-    `build` is (input_shape, classes, widths) -> module with uninitialised weights. `widths` are its own; their
-    number is free where `variable`. `smallest` is the least height and width of the images it takes, None for
-    a network that flattens inputs of any shape.
+    `build` is (input_shape, classes, widths) -> module with uninitialised weights, and takes a share of `dropout`
+    after its dense layers, too, where it `drops_out`. `widths` are its own; their number is free where `variable`.
+    `smallest` is the least height and width of the images it takes, None for a network that flattens inputs of any
+    shape.
     """
 
-    build: Callable[[Sequence[int], int, Sequence[int]], nn.Module]
+    build: Callable[..., nn.Module]
     widths: tuple[int, ...]
     description: str
     variable: bool = False
     smallest: int | None = None
+    drops_out: bool = False
 
     def check_widths(self, name: str, widths: Sequence[int]) -> None:
         """Raises ValueError where the number of `widths` does not fit."""
@@ -38,6 +41,16 @@ class Architecture:
             raise ValueError(f"{name} takes at least one width, such as {list(self.widths)}")
         if not self.variable and len(widths) != len(self.widths):
             raise ValueError(f"{name} takes {len(self.widths)} widths, such as {list(self.widths)}, not {len(widths)}")
+
+    def check_dropout(self, name: str, dropout: float) -> None:
+        """Raises ValueError where there are no dense layers to drop out from."""
+        if dropout and not self.drops_out:
+            raise ValueError(f"{name} has no hidden dense layers to drop out from; leave dropout out")
+
+    def make(self, input_shape: Sequence[int], classes: int, widths: Sequence[int], dropout: float) -> nn.Module:
+        """The network, its weights not yet initialised."""
+        options = {"dropout": dropout} if self.drops_out else {}
+        return self.build(input_shape, classes, widths, **options)
 
     def check_input(self, name: str, shape: Sequence[int]) -> None:
         """Raises ModelError where inputs of `shape` have no height and width or too little of them."""
@@ -52,28 +65,63 @@ architectures: Registry[Architecture] = Registry("architecture")
 
 for _name, _architecture in {
     "lenet-300-100": Architecture(
-        lenet_300_100, (300, 100), "fully connected, one hidden layer per width; LeCun et al. 1998", variable=True
+        lenet_300_100,
+        (300, 100),
+        "fully connected, one hidden layer per width; LeCun et al. 1998",
+        variable=True,
+        drops_out=True,
+    ),
+    "head": Architecture(
+        lenet_300_100,
+        (256, 128),
+        "fully connected, on the features of a frozen base: fc1, fc2, output",
+        variable=True,
+        drops_out=True,
     ),
     "lenet5": Architecture(
-        lenet5, (6, 16, 120, 84), "two 5×5 convolutions, two dense layers; LeCun et al. 1998", smallest=16
+        lenet5,
+        (6, 16, 120, 84),
+        "two 5×5 convolutions, two dense layers; LeCun et al. 1998",
+        smallest=16,
+        drops_out=True,
     ),
     "lenet5-caffe": Architecture(
-        lenet5, (20, 50, 500), "two 5×5 convolutions, one dense layer; Caffe's, pruned by Han et al. 2015", smallest=16
+        lenet5,
+        (20, 50, 500),
+        "two 5×5 convolutions, one dense layer; Caffe's, pruned by Han et al. 2015",
+        smallest=16,
+        drops_out=True,
     ),
     "conv2": Architecture(
-        conv, (64, 64, 256, 256), "two 3×3 convolutions, two dense layers; Frankle & Carbin 2019", smallest=2
+        conv,
+        (64, 64, 256, 256),
+        "two 3×3 convolutions, two dense layers; Frankle & Carbin 2019",
+        smallest=2,
+        drops_out=True,
     ),
     "conv4": Architecture(
-        conv, (64, 64, 128, 128, 256, 256), "four 3×3 convolutions, two dense layers; Frankle & Carbin 2019", smallest=4
+        conv,
+        (64, 64, 128, 128, 256, 256),
+        "four 3×3 convolutions, two dense layers; Frankle & Carbin 2019",
+        smallest=4,
+        drops_out=True,
     ),
     "conv6": Architecture(
         conv,
         (64, 64, 128, 128, 256, 256, 256, 256),
         "six 3×3 convolutions, two dense layers; Frankle & Carbin 2019",
         smallest=8,
+        drops_out=True,
     ),
     "resnet20": Architecture(
         resnet20, (16, 32, 64), "nineteen 3×3 convolutions with batch norm and shortcuts; He et al. 2016", smallest=1
+    ),
+    "vgg16-keras": Architecture(
+        vgg16_keras,
+        (64, 128, 256, 512, 512, 256, 128),
+        "VGG16 by Keras's layer names, no batch norm; Simonyan & Zisserman 2015",
+        smallest=32,
+        drops_out=True,
     ),
     **{
         f"vgg{depth}": Architecture(

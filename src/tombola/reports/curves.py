@@ -37,7 +37,8 @@ class Chart:
     """What a figure shows: series over x, perhaps with a horizontal baseline.
 
     `within` is the range that values can have at all; an interval may reach beyond, its band does not. With `factors`
-    values are positive ratios, on a logarithmic axis.
+    values are positive ratios, on a logarithmic axis. With `places` x counts named places from 0 on, and these are the
+    names.
     """
 
     x_title: str
@@ -47,6 +48,7 @@ class Chart:
     over_density: bool = False
     within: tuple[float, float] | None = None
     factors: bool = False
+    places: Sequence[str] = ()
 
     def band(self, series: Series) -> tuple[list[float], list[float], list[float]] | None:
         """The series' band, clipped to what its values can be."""
@@ -99,6 +101,8 @@ def plotly_figure(chart: Chart, size: tuple[int, int] = nature.DOUBLE_COLUMN) ->
         )
     if chart.over_density:
         figure.update_xaxes(nature.density_axis([x for s in chart.series for x in s.x]))
+    if chart.places:
+        figure.update_xaxes(tickvals=list(range(len(chart.places))), ticktext=list(chart.places))
     if chart.factors:
         figure.update_yaxes(nature.factor_axis(_heights(chart)))
     return figure
@@ -141,6 +145,9 @@ def png(chart: Chart) -> bytes:
         axes.invert_xaxis()
         axes.set_xticks(settings["tickvals"], settings["ticktext"])
         axes.minorticks_off()
+    if chart.places:
+        many = len(chart.places) > 8  # side by side they would run into one another
+        axes.set_xticks(range(len(chart.places)), chart.places, rotation=30 * many, ha="right" if many else "center")
     if chart.factors:
         settings = nature.factor_axis(_heights(chart))
         axes.set_yscale("log")

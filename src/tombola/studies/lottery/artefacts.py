@@ -96,9 +96,7 @@ def _share(part: Estimate | None, whole: Estimate | None) -> float | None:
 
 
 def _write_ticket(result: Result) -> None:
-    verdict, mode = result.verdict, result.config.rewinds[0]
-    target = max(summary.round for summary in result.summaries)
-    index = verdict.round if verdict.outcome == "winning" and verdict.round is not None else target
+    verdict, mode, index = result.verdict, result.config.rewinds[0], result.ticket_round
     network, spec, masks = restored_ticket(result.folder, mode, replicate=0, index=index)
     history = {
         "run": result.folder.root.name,

@@ -17,6 +17,7 @@ from tombola.runs.configs import Config
 from tombola.studies.lottery.early_bird import EarlyBirdConfig
 from tombola.studies.lottery.rewind import Rewind
 from tombola.training import Recipe
+from tombola.training.frozen import refuse_augmentation
 
 Density = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
@@ -137,6 +138,11 @@ class LotteryConfig(Config):
     def _early_birds_of_rewound_networks(self) -> LotteryConfig:
         if self.early_bird and any(mode.keeps_weights for mode in self.rewinds):
             raise ValueError("`early_bird` needs modes that rewind: lr and finetune go on from a whole training")
+        return self
+
+    @model_validator(mode="after")
+    def _features_stay(self) -> LotteryConfig:
+        refuse_augmentation(self.data, self.training)
         return self
 
     @property

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from tombola.data import DataSet, load_data
+from tombola.data import DataSet
 from tombola.models import build
 from tombola.pruning import Masks, prune
 from tombola.reports.tables import Table
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.networks import model_spec, replicate_seed
+from tombola.studies.lottery.networks import model_spec, replicate_data
 from tombola.studies.lottery.plan import Round, rates_of
 from tombola.studies.lottery.result import check_steps, plan_of, units_per_replicate
 from tombola.training.engine import layers_on_kernels
@@ -61,7 +61,7 @@ def forecast(config: LotteryConfig, workers: int, data_dir: Path | None = None) 
 
     Rounds that train on sparse kernels are timed as such, with masks of their density from the initial weights.
     """
-    data = load_data(config.data, replicate_seed(config, 0), data_dir)
+    data = replicate_data(config, 0, data_dir)
     rounds = plan_of(config, data.input_shape, data.classes)
     check_steps(config, len(data.train))
     units = units_per_replicate(config, rounds)

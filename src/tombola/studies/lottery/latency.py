@@ -11,9 +11,8 @@ from pathlib import Path
 from torch import Tensor
 
 from tombola.compression.measured import BATCH_SIZES, measure_latency
-from tombola.data import load_data
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.lottery.networks import replicate_seed, trained_network
+from tombola.studies.lottery.networks import replicate_data, trained_network
 from tombola.studies.lottery.result import Result
 
 REPLICATE = 0
@@ -33,14 +32,14 @@ def latency_units(result: Result, rounds: list[int], data_dir: Path | None) -> I
     """One unit of rows for each of the rounds, measured when it is asked for."""
     if not rounds:
         return
-    images = load_data(result.config.data, replicate_seed(result.config, REPLICATE), data_dir).test.inputs[:IMAGES]
+    images = replicate_data(result.config, REPLICATE, data_dir).test.inputs[:IMAGES]
     for index in rounds:
         yield _unit(result, index, images)
 
 
 def _unit(result: Result, index: int, images: Tensor) -> list[Row]:
     mode = result.config.rewinds[0]
-    network, masks = trained_network(result.folder, mode, REPLICATE, index)
+    network, _, masks = trained_network(result.folder, mode, REPLICATE, index)
     key = {"replicate": REPLICATE, "rewind": str(mode) if index else None, "round": index, "branch": "latency"}
     return [
         {"kind": "latency", **key, "density": masks.density, **row}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import nn
 
+from tombola.data import DataSet
 from tombola.models import ModelSpec, build
 from tombola.pruning import Masks, prunable_parameters
 from tombola.runs.atomic import read_json
@@ -22,10 +24,16 @@ from tombola.studies.lottery.stored import (
     stored_masks,
     stored_start,
 )
+from tombola.training.frozen import load_examples
 
 
 def replicate_seed(config: LotteryConfig, index: int) -> int:
     return derive_seed(config.seed, "replicate", index)
+
+
+def replicate_data(config: LotteryConfig, index: int, data_dir: Path | None) -> DataSet:
+    """A replicate's examples, in its own split."""
+    return load_examples(config.data, replicate_seed(config, index), data_dir)
 
 
 def model_spec(config: LotteryConfig, index: int, input_shape: Sequence[int], classes: int) -> ModelSpec:
@@ -57,12 +65,12 @@ def restored_ticket(folder: RunFolder, mode: Rewind, replicate: int, index: int)
     return network, spec, masks
 
 
-def trained_network(folder: RunFolder, mode: Rewind, replicate: int, index: int) -> tuple[nn.Module, Masks]:
-    """The dense network (round 0) or a ticket at the end of its training, and its masks."""
+def trained_network(folder: RunFolder, mode: Rewind, replicate: int, index: int) -> tuple[nn.Module, ModelSpec, Masks]:
+    """The dense network (round 0) or a ticket at the end of its training, its spec and its masks."""
     files = ReplicateFiles.of(folder.checkpoints, replicate)
-    network, _, masks = _built(files, mode, index)
+    network, spec, masks = _built(files, mode, index)
     network.load_state_dict(load_stored(files.round(mode, index) / TRAINED, network.state_dict()))
-    return network, masks
+    return network, spec, masks
 
 
 def _built(files: ReplicateFiles, mode: Rewind, index: int) -> tuple[nn.Module, ModelSpec, Masks]:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tombola.data import load_data
 from tombola.errors import TrainingError
 from tombola.models import build
 from tombola.models.spec import Normalisation
@@ -26,7 +25,7 @@ from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls import reinitialised, shuffled
 from tombola.studies.lottery.early_bird import FOUND, EarlyBird, candidates, settled
 from tombola.studies.lottery.metrics import Unit, training_rows
-from tombola.studies.lottery.networks import layer_sizes, model_spec, replicate_seed
+from tombola.studies.lottery.networks import layer_sizes, model_spec, replicate_data, replicate_seed
 from tombola.studies.lottery.plan import Round, plan_rounds, rates_of
 from tombola.studies.lottery.rewind import Rewind, is_rewound, rewind
 from tombola.studies.lottery.stored import (
@@ -108,7 +107,7 @@ class _Replicate:
         self.emit = emit
         self.seed = replicate_seed(spec.config, spec.index)
         self.files = ReplicateFiles.of(spec.folder, spec.index)
-        self.data = load_data(spec.config.data, self.seed, spec.data_dir)
+        self.data = replicate_data(spec.config, spec.index, spec.data_dir)
         plain = model_spec(spec.config, spec.index, self.data.input_shape, self.data.classes)
         self.model_spec = plain.model_copy(update={"normalisation": Normalisation(**asdict(self.data.normalisation))})
         self.model = build(self.model_spec)

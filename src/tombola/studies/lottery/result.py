@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tombola.data import load_data
-from tombola.data.sources import load_raw
 from tombola.errors import ConfigError, RunFolderError
 from tombola.models import build
 from tombola.pruning import Masks
@@ -24,6 +22,7 @@ from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.lottery.verdict import Verdict, judge
 from tombola.training.batches import iterations_per_epoch
 from tombola.training.engine import layers_on_kernels
+from tombola.training.frozen import base_of, load_examples, load_raw_examples
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,14 @@ class Result:
     @property
     def verdict(self) -> Verdict:
         return self.verdicts[self.config.rewind[0]]
+
+    @property
+    def ticket_round(self) -> int:
+        """The round of the run's ticket: the verdict's when it won, else the target."""
+        verdict = self.verdict
+        if verdict.outcome == "winning" and verdict.round is not None:
+            return verdict.round
+        return max(summary.round for summary in self.summaries)
 
 
 @dataclass(frozen=True)
@@ -80,14 +87,15 @@ def open_run(root: Path) -> OpenedRun:
 
 def data_facts(config: LotteryConfig, data_dir: Path | None) -> dict[str, Any]:
     """What the manifest says of the data; a run is continued only on equal data."""
-    raw = load_raw(config.data, data_dir)
-    return {
+    raw, base = load_raw_examples(config.data, data_dir), base_of(config.data, data_dir)
+    facts = {
         "name": raw.name,
         "checksum": raw.checksum,
         "input_shape": list(raw.training.inputs.shape[1:]),
         "classes": raw.classes,
-        "training_examples": len(load_data(config.data, config.seed, data_dir).train),
+        "training_examples": len(load_examples(config.data, config.seed, data_dir).train),
     }
+    return facts if base is None else facts | {"base": base.facts}
 
 
 def check_steps(config: LotteryConfig, examples: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tombola.data import DataSet, load_data
+from tombola.data import DataSet
 from tombola.errors import ConfigError, StorageError
 from tombola.models.tensors import load_tensors, save_tensors
 from tombola.pruning import Masks
@@ -29,7 +29,7 @@ from tombola.runs.folder import begin_or_continue, writing
 from tombola.runs.rows import rows_of
 from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery.extract import mode_of
-from tombola.studies.lottery.networks import replicate_seed, restored_ticket
+from tombola.studies.lottery.networks import replicate_data, replicate_seed, restored_ticket
 from tombola.studies.lottery.replicate import STATISTICS_EXAMPLES
 from tombola.studies.lottery.result import OpenedRun, data_facts, open_run
 from tombola.studies.lottery.rewind import Rewind
@@ -171,7 +171,7 @@ def stability_cell(spec: StabilitySpec, emit: Emit) -> None:
 
 def _measure(spec: StabilitySpec, emit: Emit) -> None:
     opened = open_run(spec.root)
-    data = load_data(opened.config.data, replicate_seed(opened.config, spec.replicate), spec.data_dir)
+    data = replicate_data(opened.config, spec.replicate, spec.data_dir)
     mode = Rewind.parse(spec.mode)
     model, _, masks = restored_ticket(opened.folder, mode, spec.replicate, spec.round)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -32,6 +32,7 @@ from tombola.studies.lottery.result import (
 )
 from tombola.studies.lottery.stability import stored_stabilities
 from tombola.training.engine import ANY_CLASSES, ANY_PICTURE
+from tombola.training.frozen import prepare_examples
 
 COPY_LIMIT = 16 << 30
 
@@ -41,13 +42,15 @@ class Watcher:
     """Functions that are told what happens: what is about to run, each finished unit, and where trainings are.
 
     `begin(units, finished)` counts trainings; `unit(row)` gets the training row of each unit that ends;
-    `measuring(done, total)` counts the networks whose latency is measured at the end.
+    `measuring(done, total)` counts the networks whose latency is measured at the end, `features(done, total)` the
+    examples that have passed a frozen base before anything is trained.
     """
 
     begin: Callable[[int, int], None]
     unit: Callable[[Row], None]
     progress: Callable[[Progress], None]
     measuring: Callable[[int, int], None] = lambda done, total: None
+    features: Callable[[int, int], None] = lambda done, total: None
 
 
 def run_study(
@@ -82,6 +85,8 @@ def run_study(
 def _run(
     folder: RunFolder, config: LotteryConfig, workers: int, data_dir: Path | None, watcher: Watcher | None
 ) -> Result:
+    if watcher is not None:
+        prepare_examples(config.data, data_dir, watcher.features)
     data = data_facts(config, data_dir)
     rounds = plan_of(config, data["input_shape"], data["classes"])
     check_steps(config, data["training_examples"])

@@ -57,9 +57,15 @@ class _BarWatcher:
         self.trainings: dict[int, tuple[int, str]] = {}
 
         self.latencies: TaskID | None = None
+        self.base: TaskID | None = None
 
     def watcher(self) -> Watcher:
-        return Watcher(self.begin, self.unit, self.progress, self.measuring)
+        return Watcher(self.begin, self.unit, self.progress, self.measuring, self.features)
+
+    def features(self, done: int, total: int) -> None:
+        if self.base is None:
+            self.base = self.bars.add_task("features of the frozen base", total=total)
+        self.bars.update(self.base, completed=done)
 
     def begin(self, units: int, finished: int) -> None:
         self.whole = self.bars.add_task("all trainings", total=units, completed=finished)
@@ -97,7 +103,13 @@ class _LineWatcher:
         self.measured: float | None = None
 
     def watcher(self) -> Watcher:
-        return Watcher(self.begin, self.unit, lambda event: None, self.measuring)
+        return Watcher(self.begin, self.unit, lambda event: None, self.measuring, self.features)
+
+    def features(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self.printed >= LINE_SECONDS:
+            self.printed = now
+            self._print(f"{done} of {total} examples have passed the frozen base")
 
     def begin(self, units: int, finished: int) -> None:
         self.units, self.finished, self.earlier = units, finished, finished

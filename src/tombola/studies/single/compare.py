@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tombola.data import load_data
 from tombola.errors import PruningError, RunFailure
 from tombola.models import build, load_model
 from tombola.models.folder import write_model_files
@@ -29,6 +28,7 @@ from tombola.studies.single.config import CompareConfig, Pruning
 from tombola.studies.single.metrics import broken, check_child, stage_row, unit_columns
 from tombola.studies.single.parents import zoo_spec
 from tombola.training import fit
+from tombola.training.frozen import load_examples
 from tombola.training.threads import one_thread
 
 UNIT = ("replicate", "structure", "budget", "sparsity", "criterion")
@@ -90,7 +90,7 @@ def compare(config: CompareConfig, out: Path, workers: int, data_dir: Path | Non
     with writing(folder):
         table = RowTable(folder.rows, UNIT)
         config = config.model_copy(update={"replicates": max(config.replicates, whole_replicates(config, table.rows))})
-        data = load_data(config.data, config.seed, data_dir)
+        data = load_examples(config.data, config.seed, data_dir)
         facts = {"data": {"name": data.name, "checksum": data.checksum}, "seed": config.seed}
         begin_or_continue(folder, config.study, config, facts)
         _run(table, folder, config, workers, data_dir, watcher)
@@ -155,7 +155,7 @@ def train_parent(spec: ParentSpec, emit: Emit) -> None:
     make_folder(spec.path)
     with one_thread():
         if not path.exists():
-            data = load_data(config.data, spec.seed, spec.data_dir)
+            data = load_examples(config.data, spec.seed, spec.data_dir)
             model_spec = zoo_spec(config.model, data, derive_seed(spec.seed, "init"))
             model = build(model_spec)
             masks = Masks.full(model)
@@ -199,7 +199,7 @@ def _unit(
 def _way_row(spec: WaySpec) -> Row:
     config, pruning = spec.parent.config, spec.pruning
     unit = dict(zip(UNIT, _key(spec), strict=True)) | {"kind": "way"}
-    data = load_data(config.data, spec.parent.seed, spec.parent.data_dir)
+    data = load_examples(config.data, spec.parent.seed, spec.parent.data_dir)
     model, _, _ = load_model(spec.parent.path)
     before = content_sha256(model.state_dict())
     full = Masks.full(model)

@@ -18,6 +18,7 @@ from tombola.runs.configs import Config
 from tombola.studies.single.schedule import PruneSchedule
 from tombola.training import Recipe
 from tombola.training.evolution import Evolution
+from tombola.training.frozen import refuse_augmentation
 
 
 def _fit_for_a_folder(name: str) -> str:
@@ -73,6 +74,11 @@ class TrainConfig(_Continued):
     training: Recipe
     evolution: Evolution | None = None
 
+    @model_validator(mode="after")
+    def _features_stay(self) -> TrainConfig:
+        refuse_augmentation(self.data, self.training)
+        return self
+
 
 class Pruning(Config):
     """How a child is pruned from its parent."""
@@ -122,6 +128,11 @@ class PruneConfig(_Continued):
             raise ValueError(f"the schedule {self.pruning.schedule} prunes during the fine-tuning: give it a length")
         return self
 
+    @model_validator(mode="after")
+    def _features_stay(self) -> PruneConfig:
+        refuse_augmentation(self.data, self.fine_tuning)
+        return self
+
 
 class CompareConfig(_Continued):
     """A grid of ways to prune: criteria × structures × budgets × sparsities, on a parent per replicate."""
@@ -154,6 +165,12 @@ class CompareConfig(_Continued):
                 raise ValueError(f"{structure} fixes its own sparsity and cannot be compared over `sparsities`")
         if any(budget.startswith("rates") for budget in self.budgets):
             raise ValueError("the budget `rates` takes no sparsity and cannot be compared over `sparsities`")
+        return self
+
+    @model_validator(mode="after")
+    def _features_stay(self) -> CompareConfig:
+        refuse_augmentation(self.data, self.training)
+        refuse_augmentation(self.data, self.fine_tuning)
         return self
 
     def identity(self) -> dict[str, Any]:

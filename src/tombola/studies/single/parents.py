@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tombola.data import DataConfig, DataSet, load_data, normalised, split_record
-from tombola.data.sources import load_raw
+from tombola.data import DataConfig, DataSet, normalised, split_record
 from tombola.errors import ConfigError, ModelError
 from tombola.models import FactorySpec, ModelConfig, ModelSpec, architectures, build, load_model, read_spec
 from tombola.models.factory import is_factory_name, make_with
@@ -26,6 +25,7 @@ from tombola.pruning.modes import evaluation_mode
 from tombola.registry import suggest
 from tombola.runs.configs import validate
 from tombola.studies.single.config import PruneConfig
+from tombola.training.frozen import load_examples, load_raw_examples
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def zoo_spec(model: ModelConfig, data: DataSet, seed: int) -> ModelSpec:
 
 def _from_zoo(config: PruneConfig, data_dir: Path | None) -> Parent:
     chosen = _chosen_data(config)
-    data = load_data(chosen, config.seed, data_dir)
+    data = load_examples(chosen, config.seed, data_dir)
     spec = zoo_spec(ModelConfig(architecture=config.model), data, config.seed)
     model = build(spec)
     name = config.model
@@ -100,7 +100,7 @@ def _from_zoo(config: PruneConfig, data_dir: Path | None) -> Parent:
 
 def _from_factory(config: PruneConfig, data_dir: Path | None) -> Parent:
     chosen = _chosen_data(config)
-    data = load_data(chosen, config.seed, data_dir)
+    data = load_examples(chosen, config.seed, data_dir)
     model = make_with(config.model, config.seed)
     odd = next((p.dtype for p in model.parameters() if p.is_floating_point() and p.dtype != torch.float32), None)
     if odd is not None:
@@ -125,7 +125,7 @@ def _from_folder(config: PruneConfig, data_dir: Path | None) -> Parent:
     spec, history = read_spec(config.model)
     model, _, masks = load_model(config.model, config.factory)
     chosen, split_seed = _data_of_folder(config, history, data_dir)
-    raw = load_data(chosen.model_copy(update={"normalise": False}), split_seed, data_dir)
+    raw = load_examples(chosen.model_copy(update={"normalise": False}), split_seed, data_dir)
     if (raw.input_shape, raw.classes) != (spec.input_shape, spec.classes):
         raise ModelError(
             f"{config.model}: made for inputs {spec.input_shape} and {spec.classes} classes, but {raw.name} has "
@@ -151,17 +151,22 @@ def _data_of_folder(config: PruneConfig, history: dict[str, Any], data_dir: Path
     if asked is None:
         return recorded, found["split_seed"]
     named_alike = (asked.name, asked.folder) == (recorded.name, recorded.folder)
-    if not named_alike and load_raw(asked, data_dir).checksum != found.get("checksum"):
+    if not named_alike and load_raw_examples(asked, data_dir).checksum != found.get("checksum"):
         return asked, config.seed
-    for part in ("validation", "test"):
+    for part in ("validation", "test", "group_by"):
         if getattr(asked, part) not in (None, getattr(recorded, part)):
             raise ConfigError(
                 f"--data: {config.model} was trained on a split of these data with {part}="
                 f"{getattr(recorded, part) or 'the default'}; another one would test the child on what its parent "
                 f"learned from, so leave {part!r} out"
             )
-    split = {"validation": recorded.validation, "test": recorded.test, "training": asked.training or recorded.training}
-    return asked.model_copy(update=split), found["split_seed"]
+    split = {
+        "validation": recorded.validation,
+        "test": recorded.test,
+        "training": asked.training or recorded.training,
+        "group_by": recorded.group_by,
+    }
+    return validate(asked.model_dump() | split, DataConfig, "--data"), found["split_seed"]
 
 
 def _chosen_data(config: PruneConfig) -> DataConfig:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from tombola.data import DataSet, load_data, split_record
+from tombola.data import DataSet, split_record
 from tombola.models import ModelSpec, build
 from tombola.pruning import Masks
 from tombola.pruning.observe import output_weights
@@ -22,6 +22,7 @@ from tombola.studies.single.result import Result, evaluation_rows, read_result, 
 from tombola.training import fit
 from tombola.training.engine import ANY_CLASSES, ANY_PICTURE, layers_on_kernels
 from tombola.training.evolution import Evolution, Gradual
+from tombola.training.frozen import load_examples
 from tombola.training.threads import one_thread
 
 
@@ -49,7 +50,7 @@ def _check_engine(model: nn.Module, config: TrainConfig) -> None:
 
 
 def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_progress: OnProgress) -> Result:
-    data = load_data(config.data, config.seed, data_dir)
+    data = load_examples(config.data, config.seed, data_dir)
     facts = {"data": {"name": data.name, "checksum": data.checksum}, "seed": config.seed}
     spec = zoo_spec(config.model, data, derive_seed(config.seed, "init"))
     model = build(spec)

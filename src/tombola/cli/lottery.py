@@ -1,0 +1,158 @@
+"""The commands around one lottery run: find a ticket, take it out, measure its stability, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tombola.cli.console import terminal
+from tombola.cli.errors import errors
+from tombola.cli.options import (
+    DataDir,
+    Debug,
+    Engine,
+    Out,
+    RewindMode,
+    RunArgument,
+    SetOption,
+    SkipBad,
+    Workers,
+    cores,
+    override,
+    skipping,
+)
+
+
+def imp(
+    config: Annotated[Path, typer.Argument(help="A YAML config, such as configs/imp_digits.yaml.")],
+    set_: SetOption = None,
+    out: Out = Path("runs"),
+    results: Annotated[Path | None, typer.Option(help="Copy the result files to this folder too.")] = None,
+    replicates: Annotated[
+        int | None, typer.Option(help="Number of replicates; a larger one extends a finished run.")
+    ] = None,
+    engine: Engine = None,
+    workers: Workers = None,
+    skip_bad: SkipBad = False,
+    data_dir: DataDir = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show rounds, trainings and the estimated time; run nothing.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Find a winning ticket by **iterative magnitude pruning**, with controls, and judge it.
+
+    Trains, prunes and rewinds round by round; trains the controls of every round; repeats it all in
+    replicates; ends with a table, each round's cost, the measured latency of dense and ticket, a verdict and
+    `report.html`. The same command again continues a run that was stopped, or shows a finished one at once.
+
+    Example: `tombola imp configs/imp_digits.yaml --set training.length=300it --replicates 3`
+    """
+    with errors(debug):
+        from tombola.runs.configs import load_config
+        from tombola.studies.lottery.config import LotteryConfig
+        from tombola.studies.lottery.study import run_study
+        from tombola.studies.lottery.terminal import show_result, watching
+
+        overrides = [*override("replicates", replicates), *override("training.engine", engine), *skipping(skip_bad)]
+        study = load_config(config, LotteryConfig, [*(set_ or []), *overrides])
+        console = terminal()
+        if dry_run:
+            from tombola.studies.lottery.forecast import forecast
+            from tombola.studies.lottery.terminal import show_forecast
+
+            show_forecast(console, forecast(study, workers or cores(), data_dir), study)
+            return
+        with watching(console) as watcher:
+            result = run_study(
+                study,
+                out,
+                workers=workers or cores(),
+                results=results,
+                data_dir=data_dir,
+                watcher=watcher,
+            )
+        show_result(console, result)
+        if result.config.replicates > study.replicates:
+            typer.echo(
+                f"Asked for {study.replicates} replicates; the run has {result.config.replicates}, all are shown."
+            )
+
+
+def extract(
+    run: RunArgument,
+    density: Annotated[float, typer.Option(help="Share of weights kept, e.g. 0.21: the round nearest to it.")],
+    out: Annotated[Path, typer.Option(help="The model folder to write; it must not hold a model yet.")],
+    reinit: Annotated[
+        int | None, typer.Option(min=0, metavar="SEED", help="Fresh weights from this seed instead of W_0.")
+    ] = None,
+    replicate: Annotated[int, typer.Option(min=0, help="Whose ticket.")] = 0,
+    rewind: RewindMode = None,
+    debug: Debug = False,
+) -> None:
+    """Write a ticket as a **model folder**: spec.json, weights.safetensors, masks.safetensors.
+
+    The weights are those that the ticket restarts from (W_0 under its mask), ready to be trained again.
+
+    Example: `tombola extract runs/lottery-digits-1a2b3c4d --density 0.07 --out ticket`
+    """
+    with errors(debug):
+        from tombola.studies.lottery.extract import extract as write_ticket
+
+        planned = write_ticket(run, density, out, reinit=reinit, replicate=replicate, mode=rewind)
+        typer.echo(
+            f"{out}: round {planned.index}, {planned.kept:,} of {planned.total:,} weights ({planned.density:.1%})"
+        )
+
+
+def stability(
+    run: RunArgument,
+    round_: Annotated[int, typer.Option("--round", help="The round whose ticket is trained; 0 is the dense network.")],
+    copies: Annotated[int, typer.Option(help="Trainings under different data orders, two or more.")] = 2,
+    rewind: RewindMode = None,
+    workers: Workers = None,
+    data_dir: DataDir = None,
+    debug: Debug = False,
+) -> None:
+    """Does the **order of the data** decide where a ticket ends? Instability along the straight line.
+
+    Trains copies of every replicate's ticket under different data orders and measures the error at 30 points
+    between them (Frankle et al. 2020). The result goes into the run's report.
+
+    Example: `tombola stability runs/lottery-digits-1a2b3c4d --round 5`
+    """
+    with errors(debug):
+        from tombola.studies.lottery.compare import report_run
+        from tombola.studies.lottery.stability import run_stability
+        from tombola.studies.lottery.terminal import stability_progress
+
+        result = run_stability(
+            run,
+            round_,
+            mode=rewind,
+            copies=copies,
+            workers=workers or cores(),
+            data_dir=data_dir,
+            on_event=stability_progress(terminal()),
+        )
+        typer.echo(f"{result.sentence}\nReport: {report_run(run)}")
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of `tombola imp`.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The comparison page to write; default comparison.html for several runs.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Make a run's **report.html** anew, or **compare several runs** on one page.
+
+    Example: `tombola report runs/lottery-a-* runs/lottery-b-* --out a-and-b.html`
+    """
+    with errors(debug):
+        from tombola.studies.lottery.compare import compare_runs, report_run
+
+        alone = len(runs) == 1 and out is None
+        typer.echo(f"Report: {report_run(runs[0]) if alone else compare_runs(runs, out or Path('comparison.html'))}")

@@ -1,0 +1,53 @@
+"""Arguments and options that several commands share. One that a single command has stands in its signature."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder with one folder per data set; default $TOMBOLA_DATA, else the user's cache."),
+]
+SkipBad = Annotated[
+    bool,
+    typer.Option(
+        "--skip-bad",
+        help="Leave out pictures that cannot be read, and say which; otherwise they are an error.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. training.length=300it. Repeatable."),
+]
+Out = Annotated[Path, typer.Option(help="Folder that holds the run folders.")]
+RewindMode = Annotated[
+    str | None, typer.Option(help="One of the run's modes of rewinding, e.g. step:500it; default its first.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes of one thread each; default one per core.")]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, dense or sparse: compute kept weights alone where that is faster, never, always. Default auto."
+    ),
+]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder of `tombola imp`.")]
+
+
+def override(key: str, value: object) -> list[str]:
+    """An option as `--set` would have it; nothing where it was not given."""
+    return [] if value is None else [f"{key}={value}"]
+
+
+def skipping(skip_bad: bool) -> list[str]:
+    """`--skip-bad` as `--set` would have it; the config decides where it was not given."""
+    return override("data.skip_bad", "true" if skip_bad else None)
+
+
+def cores() -> int:
+    """Cores that this process may use: the default of `--workers`."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,59 @@
+"""The commands that look at what is there: a run of any study, all runs of a folder, what there is to choose from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tombola.cli.console import terminal
+from tombola.cli.errors import errors
+from tombola.cli.options import Debug, Out
+
+
+def show(run: Annotated[Path, typer.Argument(help="A run folder.")], debug: Debug = False) -> None:
+    """Show a run's **table and outcome** again; of a lottery study as far as its replicates are complete."""
+    with errors(debug):
+        from tombola.studies.single.runs import STUDIES, study_of
+
+        if study_of(run) in STUDIES:
+            from tombola.studies.single.runs import open_single
+            from tombola.studies.single.terminal import show_run
+
+            show_run(terminal(), open_single(run))
+        else:
+            from tombola.studies.lottery.compare import result_of
+            from tombola.studies.lottery.terminal import show_result
+
+            show_result(terminal(), result_of(run))
+
+
+def list_(
+    what: Annotated[
+        str, typer.Argument(help="runs, criteria, structures, budgets, schedules, models or data.")
+    ] = "runs",
+    out: Out = Path("runs"),
+    debug: Debug = False,
+) -> None:
+    """List the **runs** in a folder with their verdict, or what there is to choose from.
+
+    Example: `tombola list criteria`
+    """
+    with errors(debug):
+        from tombola.reports.terminal import drawn
+
+        if what == "runs":
+            from tombola.studies.lottery.terminal import runs_table as lottery_runs
+            from tombola.studies.single.runs import runs_table as single_runs
+
+            tables = [table for table in (lottery_runs(out), single_runs(out)) if table is not None]
+            for table in tables:
+                terminal().print(drawn(table, left=3))
+            if not tables:
+                typer.echo(f"no runs in {out}; start one with: tombola imp configs/imp_digits.yaml")
+        else:
+            from tombola.studies.single.listing import listing
+
+            table = listing(what)
+            terminal().print(drawn(table, left=len(table.columns)))

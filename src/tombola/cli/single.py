@@ -1,0 +1,165 @@
+"""The commands around one parent: train it, prune it, compare ways to prune it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tombola.cli.console import terminal
+from tombola.cli.errors import errors
+from tombola.cli.options import DataDir, Debug, Engine, Out, SetOption, SkipBad, Workers, cores, override, skipping
+from tombola.errors import ConfigError
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="A YAML config, such as configs/train_lenet5.yaml.")],
+    set_: SetOption = None,
+    out: Out = Path("runs"),
+    engine: Engine = None,
+    skip_bad: SkipBad = False,
+    data_dir: DataDir = None,
+    debug: Debug = False,
+) -> None:
+    """Train a **parent**: a model folder with spec, weights and metrics, ready for `tombola prune`.
+
+    The weights are those of the lowest validation loss. `evolution` in the config makes it sparse on the way
+    (`method: gradual`) or from the start (`set`, `rigl`). The same command again continues or shows it.
+
+    Example: `tombola train configs/train_lenet5.yaml --set training.length=2ep`
+    """
+    with errors(debug):
+        from tombola.runs.configs import load_config
+        from tombola.studies.single.config import TrainConfig
+        from tombola.studies.single.terminal import following, show
+        from tombola.studies.single.train import train as train_parent
+
+        console = terminal()
+        overrides = [*(set_ or []), *override("training.engine", engine), *skipping(skip_bad)]
+        wanted = load_config(config, TrainConfig, overrides)
+        with following(console) as follower:
+            result = train_parent(wanted, out, data_dir, follower)
+        show(console, result)
+
+
+def prune(
+    model: Annotated[str, typer.Argument(help="A zoo name, a model folder, or package.module:function.")],
+    sparsity: Annotated[float | None, typer.Option(help="Share of units to remove, e.g. 0.9.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Data set, or its keys as YAML: '{name: npz, folder: x}'. Default: the folder's own."),
+    ] = None,
+    criterion: Annotated[str, typer.Option(help="What a weight is worth; see `tombola list criteria`.")] = "magnitude",
+    structure: Annotated[str, typer.Option(help="What is removed whole: weight, neuron, filter, 2:4 ...")] = "weight",
+    budget: Annotated[str, typer.Option(help="How it spreads over layers: global, uniform, erk, rates:0.2")] = "global",
+    schedule: Annotated[str, typer.Option(help="oneshot, iterative:N, linear:N or cubic:N.")] = "oneshot",
+    protect: Annotated[
+        list[str] | None, typer.Option(help="A layer to leave alone, name or pattern. Repeatable.")
+    ] = None,
+    min_keep: Annotated[int, typer.Option(min=1, help="Units that every layer keeps.")] = 1,
+    score_batches: Annotated[int, typer.Option(min=1, help="Batches that criteria with need of data look at.")] = 16,
+    finetune: Annotated[
+        str, typer.Option(help="How long to fine-tune, e.g. 2ep or 500it; 0it for not at all.")
+    ] = "2ep",
+    lr: Annotated[float, typer.Option(help="Learning rate of the fine-tuning.")] = 1e-4,
+    optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "adam",
+    batch_size: Annotated[int, typer.Option(min=1, help="Of fine-tuning and scoring.")] = 64,
+    engine: Engine = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of a zoo or factory model: .safetensors, or .pt read as weights only.")
+    ] = None,
+    factory: Annotated[
+        str | None, typer.Option(help="package.module:function that makes the model of a folder, if it is your own.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The child's model folder; default one below runs/.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Makes split, chance of criteria and order of the examples.")] = 0,
+    skip_bad: SkipBad = False,
+    data_dir: DataDir = None,
+    debug: Debug = False,
+) -> None:
+    """**Prune** a model and fine-tune what is left; the parent stays as it is, to the bit.
+
+    Prints before, pruned and fine-tuned side by side: accuracy, F1, parameters, FLOPs, bytes, measured latency,
+    sparsity per layer. The child is a model folder with a record of its parent. The same command again continues or
+    shows it.
+
+    Example: `tombola prune runs/train-lenet5-1a2b3c4d --sparsity 0.9 --criterion taylor --structure filter`
+    """
+    with errors(debug):
+        from tombola.runs.configs import validate
+        from tombola.studies.single.config import PruneConfig
+        from tombola.studies.single.prune import prune_parent
+        from tombola.studies.single.terminal import following, show
+
+        length = {"length": finetune, "evaluate_every": "1ep", "optimizer": optimizer, "learning_rate": lr}
+        length |= {} if engine is None else {"engine": engine}
+        none = finetune in ("0", "0it", "0ep")
+        if none and engine is not None:
+            raise ConfigError("--engine belongs to the fine-tuning; leave it out with --finetune 0it")
+        content = {
+            "model": model,
+            "weights": weights,
+            "factory": factory,
+            "data": data_keys(data, skip_bad),
+            "seed": seed,
+            "batch_size": batch_size,
+            "fine_tuning": None if none else {**length, "batch_size": batch_size},
+            "pruning": {
+                "sparsity": sparsity,
+                "criterion": criterion,
+                "structure": structure,
+                "budget": budget,
+                "schedule": schedule,
+                "protect": protect or [],
+                "min_keep": min_keep,
+                "score_batches": score_batches,
+            },
+        }
+        console = terminal()
+        with following(console) as follower:
+            result = prune_parent(validate(content, PruneConfig, "tombola prune"), out, data_dir, follower)
+        show(console, result)
+
+
+def data_keys(data: str | None, skip_bad: bool) -> Any:
+    """`--data` as the keys of a config: of a name alone, or of keys as YAML; None leaves it to the model's folder.
+
+    What is no keys at all is returned as it is; validation says so.
+    """
+    from tombola.runs.configs import parse_value
+
+    chosen = None if data is None else parse_value(data, "--data")
+    keys = {"name": chosen} if isinstance(chosen, str) else chosen
+    if skip_bad and keys is None:
+        raise ConfigError("--skip-bad: say of which data with --data, for example --data '{name: folder, folder: x}'")
+    return keys | {"skip_bad": True} if skip_bad and isinstance(keys, dict) else keys
+
+
+def compare(
+    config: Annotated[Path, typer.Argument(help="A YAML config, such as configs/compare_lenet5.yaml.")],
+    set_: SetOption = None,
+    out: Out = Path("runs"),
+    workers: Workers = None,
+    skip_bad: SkipBad = False,
+    data_dir: DataDir = None,
+    debug: Debug = False,
+) -> None:
+    """Compare **ways to prune**: criteria × structures × budgets × sparsities, on a fresh parent per replicate.
+
+    Ends with a table with confidence intervals, a sentence per place of the grid on which way loses least, and
+    `report.html`. The same command again continues or shows it.
+
+    Example: `tombola compare configs/compare_lenet5.yaml --set 'criteria=[magnitude, taylor]'`
+    """
+    with errors(debug):
+        from tombola.runs.configs import load_config
+        from tombola.studies.single.compare import compare as compare_ways
+        from tombola.studies.single.config import CompareConfig
+        from tombola.studies.single.terminal import counting, show_comparison
+
+        console = terminal()
+        wanted = load_config(config, CompareConfig, [*(set_ or []), *skipping(skip_bad)])
+        with counting(console) as watcher:
+            comparison = compare_ways(wanted, out, workers or cores(), data_dir, watcher)
+        show_comparison(console, comparison)

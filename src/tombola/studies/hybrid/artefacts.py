@@ -1,0 +1,47 @@
+"""The files that a hybrid study leaves for others, by fixed names, in `results/`."""
+
+from __future__ import annotations
+
+from tombola.reports import curves
+from tombola.reports.tables import Table
+from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
+from tombola.runs.rows import rows_of
+from tombola.studies.hybrid.answers import answers_of
+from tombola.studies.hybrid.charts import exits_chart, gate_chart
+from tombola.studies.hybrid.report import summary_markdown
+from tombola.studies.hybrid.result import HybridResult
+from tombola.studies.hybrid.tables import curve_table, features_table
+
+SUMMARY = "hybrid.json"
+NAMES = (SUMMARY, "answers.json", "exits.csv", "gates.csv", "exits.png", "gate.png", "summary.md")
+"""Every file of `results/`; the first is written last and names the run that all belong to.
+
+A picture of what was not measured is left out.
+"""
+
+
+def write_results(result: HybridResult) -> None:
+    """Writes `results/`."""
+    results = result.folder.results
+    make_folder(results)
+    answers = answers_of(result)
+    write_text(results / "summary.md", summary_markdown(result))
+    write_json(results / "answers.json", [answer.entry for answer in answers])
+    tables: dict[str, Table] = {"exits.csv": features_table(result.rows), "gates.csv": curve_table(result.rows)}
+    for name, table in tables.items():
+        write_text(results / name, table.to_csv())
+    for name, chart in {"exits.png": exits_chart(result.rows), "gate.png": gate_chart(result.rows)}.items():
+        if chart is None:
+            (results / name).unlink(missing_ok=True)
+        else:
+            write_bytes(results / name, curves.png(chart))
+    write_json(
+        results / SUMMARY,
+        {
+            "run": result.folder.root.name,
+            "replicates": len({row["replicate"] for row in rows_of(result.rows, kind="forest")}),
+            "units": {"accuracy": "percent", "intervals": "95 %, Student t", "flops": "one example"},
+            "lotteries": sorted(result.lotteries),
+            "answers": [answer.lead for answer in answers],
+        },
+    )

@@ -1,0 +1,36 @@
+"""What a hybrid study asserts of itself, and the facts of its split, as lines from its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tombola.runs.rows import Row, rows_of
+
+
+def check_lines(rows: Sequence[Row]) -> list[str]:
+    """That the forests' ONNX files say what scikit-learn's forests say; one that did not would have ended the run."""
+    forests = rows_of(rows, kind="forest")
+    if not forests:
+        return ["No forest was grown."]
+    worst, examples = max(row["onnx_error"] for row in forests), min(row["onnx_checked"] for row in forests)
+    return [
+        f"labels of the ONNX forest equal to scikit-learn's on {examples:,} training examples or more: {len(forests)} "
+        f"of {len(forests)} forests (one that differs ends the run)",
+        f"largest difference of their probabilities: {worst:.2g}",
+    ]
+
+
+def facts_lines(rows: Sequence[Row]) -> list[str]:
+    """Replicates, examples and trees."""
+    forests = rows_of(rows, kind="forest")
+    if not forests:
+        return []
+    counts = {
+        column: " or ".join(f"{n:,}" for n in sorted({row[column] for row in forests}))
+        for column in ("train_examples", "test_examples", "trees")
+    }
+    replicates = len({row["replicate"] for row in forests})
+    return [
+        f"{replicates} replicate(s), each with a split of its own; forests of {counts['trees']} trees learn from "
+        f"{counts['train_examples']} examples and are tested on {counts['test_examples']}."
+    ]

@@ -1,0 +1,103 @@
+"""What you ask of a hybrid study: the lotteries whose networks it cuts, the exits, the forests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
+
+from tombola.data import DataConfig
+from tombola.errors import ConfigError
+from tombola.runs.configs import Config, load_config, validate
+from tombola.studies.hybrid.exits import poolings
+from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.single.config import Name
+
+ROLES = ("cnn", "head", "lenet")
+
+
+def _read(value: Any) -> Any:
+    """A lottery is written out, or is the path of its config file."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return load_config(Path(value), LotteryConfig)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+Lottery = Annotated[LotteryConfig, BeforeValidator(_read)]
+
+
+class HybridConfig(Config):
+    """A hybrid study. `data`, `seed` and `replicates` hold for all its lotteries, whatever their own configs say."""
+
+    study: Literal["hybrid"] = "hybrid"
+    name: Name
+    data: DataConfig | None = Field(None, description="pictures for all; default the cnn's. The head keeps its base")
+    seed: int | None = Field(None, ge=0, description="for all; default the cnn's")
+    replicates: int | None = Field(None, ge=1, le=1000, description="for all; default the cnn's")
+    cnn: Lottery = Field(description="of a convolutional network, whole: its dense network and ticket are cut")
+    head: Lottery | None = Field(None, description="of a dense head behind a frozen base, which is cut, too")
+    lenet: Lottery | None = Field(None, description="of a LeNet, to compare")
+    exits: tuple[str, ...] = Field((), description="layers to leave at; default the last convolution of each block")
+    features: tuple[str, ...] = Field(("gap", "gap+max", "grid"), min_length=1, description="how pictures are pooled")
+    trees: PositiveInt = 300
+    components: PositiveInt = Field(50, description="of the baseline PCA + forest")
+    gate_exit: str = Field("block3_conv3", description="the early exit that is gated, timed and compared")
+    gate_tolerance: float = Field(0.5, ge=0, description="points of validation accuracy that the gate may lose")
+
+    @field_validator("features")
+    @classmethod
+    def _known_features(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            try:
+                poolings.get(name)
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+        if len(set(names)) < len(names):
+            raise ValueError("name each kind of features once")
+        return names
+
+    @model_validator(mode="after")
+    def _head_has_a_base(self) -> HybridConfig:
+        if self.head is not None and self.head.data.base is None:
+            raise ValueError("`head` is a lottery on the features of a frozen base: its config needs data.base")
+        if self.cnn.data.base is not None:
+            raise ValueError("`cnn` learns from pictures: its config must not have data.base")
+        if self.data is not None and self.data.base is not None:
+            raise ValueError("`data` are the pictures for all lotteries; the base belongs to the head's own data")
+        self.lotteries()  # what does not go together is an error now
+        return self
+
+    def lotteries(self) -> dict[str, LotteryConfig]:
+        """The lotteries by role, all on the same pictures, splits and seeds."""
+        data = self.data or self.cnn.data
+        shared = {
+            "seed": self.cnn.seed if self.seed is None else self.seed,
+            "replicates": self.cnn.replicates if self.replicates is None else self.replicates,
+        }
+        found: Mapping[str, LotteryConfig | None] = {role: getattr(self, role) for role in ROLES}
+        lotteries = {}
+        for role, config in found.items():
+            if config is not None:
+                own = data.model_copy(update={"base": config.data.base} | ({} if config.data.base is None else PLAIN))
+                content = config.model_dump() | shared | {"data": own.model_dump()}
+                lotteries[role] = validate(content, LotteryConfig, role)
+        return lotteries
+
+    def skipping_bad(self) -> HybridConfig:
+        """The same study without the pictures that cannot be read."""
+        data = (self.data or self.cnn.data).model_copy(update={"skip_bad": True})
+        return self.model_copy(update={"data": data})
+
+    def identity(self) -> dict[str, Any]:
+        """What changes a result: the lotteries as they are run, and the study's own keys but for the replicates."""
+        own = {k: v for k, v in super().identity().items() if k not in ("data", "seed", "replicates", *ROLES)}
+        return own | {role: config.identity() for role, config in self.lotteries().items()}
+
+
+PLAIN = {"normalise": False}
+"""A base brings its own normalisation."""

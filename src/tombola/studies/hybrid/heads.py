@@ -1,0 +1,100 @@
+"""What pruning the head of a frozen base can save: weights and bytes, hardly FLOPs. A pure function of rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tombola.studies.hybrid.questions import Lottery, not_run
+from tombola.studies.hybrid.summaries import Measured
+from tombola.studies.hybrid.wording import begun, kilo, mega, share
+
+NO_MATTER = 0.05
+"""A head whose FLOPs are at most this share of base and head cannot move them, however few weights it keeps."""
+FLOAT32 = 4
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head's ticket, means over replicates: FLOPs of one example, weights, and bytes of its weights.
+
+    `packed_bytes` are those of one bit per weight and the kept values, or of dense weights where these are fewer
+    (`compression.cost.count_size`). `base_flops` is None where no base was measured.
+    """
+
+    flops_dense: float
+    flops_effective: float
+    kept: float
+    total: int
+    base_flops: float | None
+
+    @property
+    def dense_bytes(self) -> int:
+        return FLOAT32 * self.total
+
+    @property
+    def packed_bytes(self) -> float:
+        return min(self.dense_bytes, math.ceil(self.total / 8) + FLOAT32 * self.kept)
+
+    def of_whole(self, flops: float) -> float | None:
+        """A share of the FLOPs of base and dense head."""
+        return None if self.base_flops is None else flops / (self.base_flops + self.flops_dense)
+
+
+def head_sentences(lottery: Lottery | None, base: Measured | None) -> list[str]:
+    """Whether the head can move FLOPs, and what its ticket saves instead."""
+    head = _head(lottery, base)
+    if head is None:
+        return [f"{begun(not_run('head'))}: what its ticket saves is not known."]
+    return [_flops_sentence(head), _weights_sentence(head)]
+
+
+def head_numbers(lottery: Lottery | None, base: Measured | None) -> dict[str, Any]:
+    head = _head(lottery, base)
+    if head is None:
+        return {"reason": not_run("head")}
+    return {
+        "flops_dense": head.flops_dense,
+        "flops_effective": head.flops_effective,
+        "base_flops": head.base_flops,
+        "share_of_flops": head.of_whole(head.flops_dense),
+        "share_of_flops_saved": head.of_whole(head.flops_dense - head.flops_effective),
+        "weights": head.total,
+        "weights_kept": head.kept,
+        "bytes_dense": head.dense_bytes,
+        "bytes_packed": head.packed_bytes,
+        "reason": None if head.base_flops is not None else "no base was measured",
+    }
+
+
+def _flops_sentence(head: Head) -> str:
+    own = f"dense {mega(head.flops_dense)} MFLOPs, its ticket {mega(head.flops_effective)}"
+    whole, saved = head.of_whole(head.flops_dense), head.of_whole(head.flops_dense - head.flops_effective)
+    if whole is None or saved is None or head.base_flops is None:
+        return f"The VGG head costs {own}; its frozen base was not measured, so its share is not known."
+    total = mega(head.base_flops + head.flops_dense)
+    said = f"the VGG head is {share(whole)} of the {total} MFLOPs of base and head ({own})"
+    if whole <= NO_MATTER:
+        return f"A head cannot move FLOPs: {said}, and its ticket saves {share(saved)} of the whole."
+    return f"Here the head does move FLOPs: {said}, and its ticket saves {share(saved)} of the whole."
+
+
+def _weights_sentence(head: Head) -> str:
+    return (
+        f"What it saves are weights and bytes: {head.kept:,.0f} of {head.total:,} weights are kept "
+        f"({share(head.kept / head.total)}), {kilo(head.packed_bytes)} kB as bit mask and values against "
+        f"{kilo(head.dense_bytes)} kB dense."
+    )
+
+
+def _head(lottery: Lottery | None, base: Measured | None) -> Head | None:
+    if lottery is None or lottery.ticket_round is None:
+        return None
+    tickets = lottery.branch("ticket", lottery.ticket_round)
+
+    def mean(column: str) -> float:
+        return sum(row[column] for row in tickets) / len(tickets)
+
+    under = None if base is None else base.mean("flops_dense")
+    return Head(tickets[0]["flops_dense"], mean("flops_effective"), mean("kept"), tickets[0]["total"], under)

@@ -1,0 +1,66 @@
+"""How fast the ways to a class are: replicate 0's networks, exits and forests, measured once at the end of a study.
+
+By the parent process, alone, on test pictures. Features of an exit are those that are best on its validation part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from tombola.compression.measured import BATCH_SIZES
+from tombola.models.exits import find_exit
+from tombola.runs.atomic import read_bytes
+from tombola.runs.rows import Row, rows_of
+from tombola.studies.hybrid.cuts import LATENCY, PCA, PIXELS, TICKET, Cut, Sources, cuts_of, pictures_of
+from tombola.studies.hybrid.forests import Forest
+from tombola.studies.hybrid.pipelines import Pipeline, measure_pipelines
+from tombola.studies.hybrid.replicate import forest_path, unit_names
+from tombola.studies.hybrid.summaries import best_features, forests_of
+
+REPLICATE = 0
+IMAGES = 64
+FOREST_LIMIT = 4 << 30
+
+
+def latency_units(sources: Sources, folder: Path, rows: Sequence[Row], done: Sequence[str]) -> Iterator[list[Row]]:
+    """One unit of rows for each network that is not `done`, measured when it is asked for.
+
+    `folder` is replicate 0's, `rows` are the table's.
+    """
+    wanted = [name for name in unit_names(sources.config) if name not in done]
+    if not wanted:
+        return
+    pictures = pictures_of(sources, REPLICATE)
+    for name in (name for name in (PIXELS, PCA) if name in wanted):
+        forest = _forest(forest_path(folder, name))
+        yield _unit(name, [Pipeline(name, forest=forest)], pictures.test.inputs[:IMAGES])
+    for cut in cuts_of(sources, REPLICATE, pictures):
+        if cut.name in wanted:
+            yield _unit(cut.name, _pipelines(cut, folder, rows), cut.data.test.inputs[:IMAGES])
+
+
+def _unit(name: str, pipelines: Sequence[Pipeline], inputs: Tensor) -> list[Row]:
+    key = {"kind": "latency", "replicate": REPLICATE, "network": name, "unit": LATENCY}
+    return [key | row for row in measure_pipelines(pipelines, inputs, BATCH_SIZES)]
+
+
+def _pipelines(cut: Cut, folder: Path, rows: Sequence[Row]) -> list[Pipeline]:
+    """The whole network, by torch and for a ticket on sparse kernels, too; and every exit with its forest."""
+    masks = cut.masks if cut.name == TICKET else None
+    found = [Pipeline(cut.name, cut.network)]
+    if masks is not None:
+        found.append(Pipeline(cut.name, cut.network, masks))
+    for best in best_features(forests_of(rows_of(rows, replicate=REPLICATE, network=cut.name))):
+        assert best.exit is not None
+        assert best.features is not None
+        forest = _forest(forest_path(folder, cut.name, best.exit, best.features))
+        exit = find_exit(cut.network, best.exit)
+        found.append(Pipeline(cut.name, cut.network, masks, exit, best.features, forest))
+    return found
+
+
+def _forest(path: Path) -> Forest:
+    return Forest(read_bytes(path, FOREST_LIMIT))

@@ -1,0 +1,136 @@
+"""What you see of a hybrid study: the page, and the result as a document."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from tombola.reports import curves
+from tombola.reports.curves import Chart
+from tombola.reports.page import Section, copyable, figure_html, page
+from tombola.reports.tables import Table
+from tombola.runs.configs import dump_config
+from tombola.runs.rows import Row, rows_of
+from tombola.studies.hybrid import charts
+from tombola.studies.hybrid.answers import answers_of
+from tombola.studies.hybrid.checks import check_lines, facts_lines
+from tombola.studies.hybrid.questions import Answer
+from tombola.studies.hybrid.result import HybridResult
+from tombola.studies.hybrid.tables import (
+    EXITS_NOTE,
+    GATES_NOTE,
+    baselines_table,
+    exits_table,
+    features_table,
+    gates_table,
+    latency_table,
+)
+from tombola.studies.hybrid.timings import latency_remarks
+
+LATENCY_NOTE = (
+    "Median µs per call [quartiles], measured once on the machine of the run: replicate 0 on test images, float32, one "
+    "thread. The part cnn is the network up to the exit and the pooling, forest its ONNX file, whole both."
+)
+MEASURED = (
+    "FLOPs are of one example's forward pass, a multiply-add being two; effective ones count kept weights only, as a "
+    "perfect sparse engine would. They are no claim of speed.",
+    "Comparisons are a forest's: the nodes that a mean example passes, over all trees. They are no FLOPs and are "
+    "never added to them.",
+    "Features of an exit and thresholds of a gate are chosen on validation; all else is of the test set.",
+    "Differences are paired by replicate. Accuracies are shares of a finite test set, so their differences are given "
+    "at least the spread of two rounding errors.",
+    "A frozen base is one network: its replicates differ in split and forest only, so their spread says nothing of "
+    "how bases differ. A dense network and a ticket are trained anew in every replicate.",
+)
+
+
+def report_page(result: HybridResult) -> str:
+    """`report.html`, whole: the answers first."""
+    answers = answers_of(result)
+    rows = result.rows
+    lead = f"{answers[1].lead} {answers[3].lead}"
+    sections = [
+        Section("The four questions", _answers_body(answers)),
+        Section("Exits", _exits_body(rows)),
+        Section("Gates", _gates_body(rows)),
+        Section("Latency", _latency_body(rows)),
+        Section("Checks of the run", _list(check_lines(rows))),
+        Section("How it was measured", _list([*MEASURED, *facts_lines(rows)])),
+        Section("Configuration", f"<pre>{html.escape(dump_config(result.config))}</pre>"),
+    ]
+    return page(f"Hybrid study: {result.config.name}", lead, sections)
+
+
+def summary_markdown(result: HybridResult) -> str:
+    """The result as a document: the answers, every table, how it was made."""
+    manifest = result.folder.read_manifest()
+    machine, facts = manifest["machine"], manifest["must_match"]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    rows = result.rows
+    gates = gates_table(rows)
+    gating = [gates.to_markdown(), GATES_NOTE] if gates.rows else ["No gate was measured."]
+    return "\n\n".join(
+        [
+            f"# {result.config.name}: CNN features, random forests and tickets",
+            *[f"**{answer.question}** {answer.text}" for answer in answers_of(result)],
+            "## Exits",
+            exits_table(rows).to_markdown(),
+            EXITS_NOTE,
+            "## Baselines",
+            baselines_table(rows).to_markdown(),
+            "## Gates",
+            *gating,
+            "## Latency",
+            *_latency_parts(rows),
+            "## Checks",
+            _bullets(check_lines(rows)),
+            "## How it was measured",
+            _bullets([*MEASURED, *facts_lines(rows)]),
+            f"{machine['cpu']}, one thread per replicate; {versions}; data {facts['data']['name']} "
+            f"({facts['data']['checksum']}).",
+            f"```yaml\n{dump_config(result.config).rstrip()}\n```\n",
+        ]
+    )
+
+
+def _answers_body(answers: Sequence[Answer]) -> str:
+    return "".join(f"<h3>{html.escape(a.question)}</h3><p>{html.escape(a.text)}</p>" for a in answers)
+
+
+def _exits_body(rows: Sequence[Row]) -> str:
+    figure = _figure(charts.exits_chart(rows), charts.EXITS_CAPTION)
+    every = copyable("Every features at every exit, as CSV", features_table(rows).to_csv())
+    return f"{figure}{_table(exits_table(rows), EXITS_NOTE)}<h3>Baselines</h3>{_table(baselines_table(rows))}{every}"
+
+
+def _gates_body(rows: Sequence[Row]) -> str:
+    if not rows_of(rows, kind="gate"):
+        return "<p>No gate was measured.</p>"
+    return _figure(charts.gate_chart(rows), charts.GATE_CAPTION) + _table(gates_table(rows), GATES_NOTE)
+
+
+def _latency_body(rows: Sequence[Row]) -> str:
+    if not rows_of(rows, kind="latency"):
+        return _list(latency_remarks(rows))
+    return _table(latency_table(rows), " ".join([LATENCY_NOTE, *latency_remarks(rows)]))
+
+
+def _latency_parts(rows: Sequence[Row]) -> list[str]:
+    table = [latency_table(rows).to_markdown(), LATENCY_NOTE] if rows_of(rows, kind="latency") else []
+    return [*table, *latency_remarks(rows)]
+
+
+def _figure(chart: Chart | None, caption: str) -> str:
+    return "" if chart is None else figure_html(curves.plotly_figure(chart), caption)
+
+
+def _table(table: Table, note: str = "") -> str:
+    return table.to_html() + (f"<p class='caption'>{html.escape(note)}</p>" if note else "")
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

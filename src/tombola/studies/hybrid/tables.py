@@ -1,0 +1,189 @@
+"""The tables of a hybrid study: exits, baselines, gates, latencies, and what was checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tombola.compression.measured import BATCH_SIZES
+from tombola.reports.intervals import Estimate, estimate
+from tombola.reports.tables import Table, plus_minus
+from tombola.runs.rows import Row, rows_of
+from tombola.studies.hybrid.gating import gates_of
+from tombola.studies.hybrid.summaries import (
+    Measured,
+    accuracies,
+    best_features,
+    forests_of,
+    networks_of,
+    paired,
+    resolution_of,
+)
+from tombola.studies.hybrid.timings import clock, fastest
+from tombola.studies.hybrid.wording import MISSING, NETWORK, kilo, mega, share, signed
+from tombola.studies.speed import microseconds
+
+EXITS_NOTE = (
+    "Random forests on features of a network up to an exit, with the features that are best on validation (mean over "
+    "replicates). Test accuracy and macro-F1 in percent, ± half of the 95 % confidence interval; MFLOPs of one example "
+    "up to the exit, dense and with kept weights only; comparisons of the forest, mean per example over all trees, "
+    "which are no FLOPs; median µs of a whole call by the fastest engine measured; kB of the network up to the exit "
+    "(kept weights packed) and of the forest as ONNX."
+)
+GATES_NOTE = (
+    "An example leaves at the exit when the forest's largest probability reaches the threshold, and goes on through "
+    "the network otherwise. Thresholds are chosen on validation, the rest is of the test set: the share that leaves, "
+    "accuracy in percent, its difference to the network without a gate, paired by replicate, effective MFLOPs and "
+    "comparisons of a mean example."
+)
+TIMES = tuple(f"µs, batch {batch}" for batch in BATCH_SIZES)
+MEASURES = ("Test accuracy", "F1", "MFLOPs", "effective", "Comparisons", *TIMES, "kB network", "kB forest")
+
+
+def exits_table(rows: Sequence[Row]) -> Table:
+    """A line for every network and exit."""
+    exits = [forest for forest in best_features(forests_of(rows)) if forest.exit is not None]
+    body = []
+    for forest in exits:
+        size = (_kilo(forest, "cnn_bytes"), _kilo(forest, "forest_bytes"))
+        name = (NETWORK[forest.network], forest.exit or "", forest.features or "")
+        body.append((*name, *_measures(forest), *_clocks(rows, forest), *size))
+    return Table(("Network", "Exit", "Features", *MEASURES), body)
+
+
+def baselines_table(rows: Sequence[Row]) -> Table:
+    """Forests on plain pixels and PCA, and the whole networks."""
+    forests = [forest for forest in best_features(forests_of(rows)) if forest.exit is None]
+    body = []
+    for forest in forests:
+        size = (_kilo(forest, "cnn_bytes"), _kilo(forest, "forest_bytes"))
+        name = f"forest on {NETWORK[forest.network]}"
+        body.append((name, *_measures(forest), *_clocks(rows, forest), *size))
+    for network in networks_of(rows).values():
+        size = (_kilo(network, "bytes"), MISSING)
+        name = f"{NETWORK[network.network]} network, whole"
+        body.append((name, *_measures(network), *_clocks(rows, network), *size))
+    return Table(("Baseline", *MEASURES), body)
+
+
+def features_table(rows: Sequence[Row]) -> Table:
+    """Every forest, for programs: plain numbers, an empty cell where there is none; `chosen` as on validation."""
+    forests = forests_of(rows)
+    chosen = best_features(forests)
+    columns = ["network", "exit", "features", "chosen", "replicates", "inputs"]
+    for part in ("validation", "test"):
+        columns += [f"{part}_{column}" for column in ("accuracy_percent", "low", "high", "f1_percent")]
+    means = ("flops_dense", "flops_effective", "comparisons", "nodes", "cnn_bytes", "forest_bytes", "density")
+    body = []
+    for forest in forests:
+        cells = [forest.network, forest.exit or "", forest.features or "", str(int(forest in chosen))]
+        cells += [str(len(forest.rows)), str(forest.rows[0]["inputs"])]
+        for part in ("validation", "test"):
+            cells += [*_interval(forest.over(f"{part}_accuracy", 100)), _plain(forest.over(f"{part}_f1", 100))]
+        body.append((*cells, *(_plain(forest.over(column)) for column in means)))
+    return Table((*columns, *means), body)
+
+
+def gates_table(rows: Sequence[Row]) -> Table:
+    """A line for every gate at its chosen thresholds."""
+    networks = networks_of(rows)
+    columns = ("Network", "Exit", "Features", "Threshold", "Leave early", "Test accuracy", "To the whole network")
+    body = []
+    for gate in gates_of(rows):
+        chosen, whole = gate.chosen, networks.get(gate.network)
+        if not chosen:
+            continue
+        flops = estimate([row["flops"] for row in chosen]).mean
+        body.append(
+            (
+                *(NETWORK[gate.network], gate.exit, gate.features),
+                _span([row["threshold"] for row in chosen]),
+                share(estimate([row["left"] for row in chosen]).mean),
+                plus_minus(estimate([100 * row["accuracy"] for row in chosen])),
+                _to_whole(chosen, whole, rows),
+                mega(flops),
+                MISSING if whole is None else _of_whole(flops, whole),
+                f"{estimate([row['comparisons'] for row in chosen]).mean:,.0f}",
+            )
+        )
+    return Table((*columns, "MFLOPs", "of the whole", "Comparisons"), body)
+
+
+def curve_table(rows: Sequence[Row]) -> Table:
+    """Every gate row, for programs: thresholds are each replicate's own, `chosen` the one it chose on validation."""
+    names = ("network", "exit", "features", "part", "replicate")
+    numbers = ("threshold", "left", "accuracy", "flops", "comparisons")
+    gates = sorted(rows_of(rows, kind="gate"), key=lambda row: tuple(row[name] for name in (*names, "threshold")))
+    body = [
+        (*(str(row[name]) for name in names), str(int(row["chosen"])), *(f"{row[name]:.9g}" for name in numbers))
+        for row in gates
+    ]
+    return Table((*names, "chosen", *numbers), body)
+
+
+def latency_table(rows: Sequence[Row]) -> Table:
+    """Every call measured: median and quartiles in microseconds, for each batch size."""
+    calls: dict[tuple[str, ...], dict[int, Row]] = {}
+    for row in rows_of(rows, kind="latency"):
+        place = (NETWORK[row["network"]], row["exit"] or "whole network", row["features"] or "")
+        calls.setdefault((*place, row["part"], row["engine"]), {})[row["batch"]] = row
+    body = [(*call, *(_quartiles(found.get(batch)) for batch in BATCH_SIZES)) for call, found in calls.items()]
+    return Table(("Network", "Exit", "Features", "Part", "Engine", *TIMES), body)
+
+
+def _measures(measured: Measured) -> tuple[str, ...]:
+    """Accuracy, F1, FLOPs dense and effective, comparisons."""
+    accuracy = measured.over("test_accuracy", 100)
+    f1 = measured.over("test_f1", 100)
+    comparisons = measured.over("comparisons") if "comparisons" in measured.rows[0] else None
+    return (
+        MISSING if accuracy is None else plus_minus(accuracy),
+        MISSING if f1 is None else f"{f1.mean:.2f}",
+        *(MISSING if (n := measured.mean(c)) is None else mega(n) for c in ("flops_dense", "flops_effective")),
+        MISSING if comparisons is None else f"{comparisons.mean:,.0f}",
+    )
+
+
+def _clocks(rows: Sequence[Row], measured: Measured) -> tuple[str, ...]:
+    place = (measured.network, measured.exit, measured.features if measured.exit else None)
+    return tuple(clock(fastest(rows, *place, batch)) for batch in BATCH_SIZES)
+
+
+def _kilo(measured: Measured, column: str) -> str:
+    size = measured.mean(column)
+    return MISSING if size is None else kilo(size)
+
+
+def _interval(value: Estimate | None) -> tuple[str, str, str]:
+    if value is None:
+        return "", "", ""
+    ends = ("" if end is None else f"{end:.6g}" for end in (value.low, value.high))
+    return (f"{value.mean:.6g}", *ends)
+
+
+def _plain(value: Estimate | None) -> str:
+    return "" if value is None else f"{value.mean:.9g}"
+
+
+def _span(thresholds: Sequence[float]) -> str:
+    low, high = min(thresholds), max(thresholds)
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
+def _to_whole(gate: Sequence[Row], whole: Measured | None, rows: Sequence[Row]) -> str:
+    if whole is None:
+        return MISSING
+    ours = {row["replicate"]: 100 * row["accuracy"] for row in gate}
+    gap = paired(ours, accuracies(whole), resolution_of(rows))
+    return MISSING if gap is None else signed(gap)
+
+
+def _of_whole(flops: float, whole: Measured) -> str:
+    dense = whole.mean("flops_effective")
+    return MISSING if not dense else share(flops / dense)
+
+
+def _quartiles(row: Row | None) -> str:
+    if row is None or row["seconds"] is None:
+        return MISSING
+    low, median, high = (microseconds([seconds] * 3) for seconds in row["seconds"])
+    return f"{median} [{low}–{high}]"

@@ -1,0 +1,49 @@
+"""Measured latency in the rows of a hybrid study: which call, by which engine, and which is fastest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tombola.runs.rows import Row, rows_of
+from tombola.studies.hybrid.wording import MISSING
+from tombola.studies.speed import NOT_MEASURED, Speed, microseconds, remarks
+
+
+def timed(
+    rows: Iterable[Row], network: str, exit: str | None, features: str | None, batch: int, part: str = "whole"
+) -> list[Row]:
+    """The rows of one call that have a time, fastest engine first."""
+    place = {"network": network, "exit": exit, "features": features, "batch": batch, "part": part}
+    found = [row for row in rows_of(rows, kind="latency", **place) if row["seconds"] is not None]
+    return sorted(found, key=lambda row: row["seconds"][1])
+
+
+def fastest(rows: Iterable[Row], network: str, exit: str | None, features: str | None, batch: int) -> Row | None:
+    """The whole call by its fastest engine; None when no engine was measured."""
+    return next(iter(timed(rows, network, exit, features, batch)), None)
+
+
+def clock(row: Row | None) -> str:
+    """The median of a call in microseconds, for a table."""
+    return MISSING if row is None else microseconds(row["seconds"])
+
+
+def why_missing(rows: Iterable[Row], network: str, exit: str | None, features: str | None, batch: int) -> str:
+    """Why a whole call has no time."""
+    tried = rows_of(rows, kind="latency", network=network, exit=exit, features=features, batch=batch, part="whole")
+    return next((row["reason"] for row in tried if row["reason"]), NOT_MEASURED)
+
+
+def apart(ours: Row, theirs: Row) -> bool:
+    """Whether the quartiles of two calls lie apart, so that one is the faster."""
+    return ours["seconds"][2] < theirs["seconds"][0] or theirs["seconds"][2] < ours["seconds"][0]
+
+
+def latency_remarks(rows: Iterable[Row]) -> list[str]:
+    """What could not be measured and why, and what was left to torch; a sentence each."""
+    latencies = rows_of(rows, kind="latency")
+    if not latencies:
+        return ["Latency: not measured."]
+    return remarks(
+        Speed(row["batch"], None, row["seconds"], row["reason"], tuple(row["on_torch"])) for row in latencies
+    )

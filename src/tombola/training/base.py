@@ -1,0 +1,140 @@
+"""The frozen base: a network up to a layer, its weights from wherever a config has them, that never learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tombola.data.base import Base
+from tombola.errors import ModelError
+from tombola.models import ModelSpec, build, load_model
+from tombola.models.exits import find_exit, prefix
+from tombola.models.pretrained import read_base
+from tombola.models.published import published_weights
+from tombola.models.spec import Normalisation
+from tombola.models.tensors import content_sha256
+from tombola.models.vgg16_keras import STAGES
+
+ARCHITECTURE = "vgg16-keras"
+RANDOM = "random weights, never trained"
+PUBLISHED = ("torchvision", "keras")
+HEAD_UNITS = 1
+"""Of the dense layers behind a base that is only built to be cut off before them."""
+
+
+@dataclass(frozen=True)
+class FrozenBase:
+    """A network (n, *input_shape) -> (n, *output_shape) in evaluation mode, and the normalisation of its inputs."""
+
+    network: nn.Sequential
+    layer: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    normalisation: Normalisation
+    source: str
+
+    @property
+    def sha256(self) -> str:
+        """Over its weights."""
+        return content_sha256(self.network.state_dict())
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a run records of it, and must find again to be continued."""
+        return {
+            "source": self.source,
+            "sha256": self.sha256,
+            "layer": self.layer,
+            "input_shape": list(self.input_shape),
+            "normalisation": self.normalisation.model_dump(mode="json"),
+        }
+
+
+def open_base(config: Base, input_shape: Sequence[int]) -> FrozenBase:
+    """The base of `config` for pictures of `input_shape`.
+
+    Raises ModelError where weights are missing, damaged, or of another network or number of channels, ConfigError for
+    a layer that it does not have.
+    """
+    network, normalisation, source = _network(config, input_shape)
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is not None and first.in_channels != input_shape[0]:
+        raise ModelError(
+            f"the base ({source}) takes pictures of {first.in_channels} channel(s), these have {input_shape[0]}; set "
+            f"data.channels to {first.in_channels}"
+        )
+    frozen = prefix(network, find_exit(network, config.layer)).eval().requires_grad_(False)
+    try:
+        with torch.no_grad():
+            output = frozen(torch.zeros(1, *input_shape))
+    except RuntimeError as error:
+        raise ModelError(
+            f"the base ({source}) does not take pictures of shape {tuple(input_shape)}: {str(error).splitlines()[0]}"
+        ) from None
+    return FrozenBase(frozen, config.layer, tuple(input_shape), tuple(output.shape[1:]), normalisation, source)
+
+
+def _network(config: Base, input_shape: Sequence[int]) -> tuple[nn.Sequential, Normalisation, str]:
+    if config.weights is None:
+        return _random(config, input_shape)
+    path = published_weights(config.weights) if config.weights in PUBLISHED else Path(config.weights)
+    if path.is_dir():
+        return _of_folder(config, path)
+    if not path.exists():
+        raise ModelError(
+            f"data.base.weights: there is no {path}; name VGG16's weights (.pth, .h5, .keras, .safetensors) or a model "
+            "folder, which tombola train configs/train_vgg16_base.yaml makes"
+        )
+    read = read_base(path, config.sha256, config.preprocessing)
+    widths = _widths(read.weights, path)
+    network = _vgg16((_input_channels(read.weights), *input_shape[1:]), widths, seed=0)
+    expected = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("block")}
+    if {n: t.shape for n, t in read.weights.items()} != {n: t.shape for n, t in expected.items()}:
+        raise ModelError(f"{path}: its convolutions are not VGG16's")
+    network.load_state_dict(read.weights, strict=False)
+    return network, read.normalisation, read.source
+
+
+def _of_folder(config: Base, folder: Path) -> tuple[nn.Sequential, Normalisation, str]:
+    if config.preprocessing or config.sha256:
+        raise ModelError(f"{folder}: a model folder brings its own preprocessing and checksums; leave these out")
+    model, spec, _ = load_model(folder)
+    if not isinstance(model, nn.Sequential):
+        raise ModelError(f"{folder}: a base is a chain of layers, this is a {type(model).__name__}")
+    return model, spec.normalisation, f"model folder {folder.resolve().name}"
+
+
+def _random(config: Base, input_shape: Sequence[int]) -> tuple[nn.Sequential, Normalisation, str]:
+    widths = config.widths or (64, 128, 256, 512, 512)
+    return _vgg16(input_shape, widths, seed=0), Normalisation(), RANDOM
+
+
+def _vgg16(input_shape: Sequence[int], widths: Sequence[int], seed: int) -> nn.Sequential:
+    spec = ModelSpec(
+        architecture=ARCHITECTURE,
+        widths=(*widths, HEAD_UNITS, HEAD_UNITS),
+        initialisation="kaiming-normal",
+        input_shape=tuple(input_shape),
+        classes=2,
+        seed=seed,
+    )
+    network = build(spec)
+    assert isinstance(network, nn.Sequential)
+    return network
+
+
+def _widths(weights: Mapping[str, Tensor], path: Path) -> list[int]:
+    """The channels of the five blocks."""
+    try:
+        return [len(weights[f"block{block}_conv{count}.weight"]) for block, count in enumerate(STAGES, start=1)]
+    except KeyError as error:
+        raise ModelError(f"{path}: VGG16's layer {str(error).strip(chr(39))} is not in it") from None
+
+
+def _input_channels(weights: Mapping[str, Tensor]) -> int:
+    return weights["block1_conv1.weight"].shape[1]

@@ -1,0 +1,108 @@
+"""Features on disk: parts of a few hundred examples, one folder per key in the user's cache, bounded as a whole.
+
+A key stands for all that makes the features, so an entry never goes stale. Each part is written whole or not at all and
+carries a checksum: a killed computation goes on where it was, a damaged part is computed again. Two processes that
+compute the same part write the same file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tombola.errors import ConfigError, DataError, StorageError
+from tombola.models.tensors import load_tensors, save_tensors
+from tombola.runs.atomic import make_folder, storage_errors
+from tombola.runs.cache import cache_home
+
+LIMIT_GIB = 20.0
+VARIABLE = "TOMBOLA_FEATURE_CACHE_GIB"
+PART = 512
+"""Examples in a file."""
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """The entry of `key`: features (count, *shape) float32."""
+
+    key: str
+    count: int
+    shape: tuple[int, ...]
+
+    @property
+    def folder(self) -> Path:
+        return cache_folder() / self.key
+
+    @property
+    def size(self) -> int:
+        """Bytes of all features."""
+        return 4 * self.count * torch.Size(self.shape).numel()
+
+    def parts(self) -> list[slice]:
+        """The examples of each part, in order."""
+        return [slice(start, min(start + PART, self.count)) for start in range(0, self.count, PART)]
+
+    def read(self, part: slice) -> Tensor | None:
+        """The features of a part; None where they are not stored, or damaged."""
+        try:
+            found = load_tensors(self._path(part))[0].get("features")
+        except StorageError:
+            return None
+        expected = (part.stop - part.start, *self.shape)
+        return found if found is not None and found.shape == expected and found.dtype == torch.float32 else None
+
+    def write(self, part: slice, features: Tensor) -> None:
+        """Stores the features of a part."""
+        save_tensors(self._path(part), {"features": features})
+
+    def begin(self) -> None:
+        """Makes the folder, and room for all parts: the entries that were not used for longest go first.
+
+        Raises DataError where these features alone are more than the cache may hold.
+        """
+        limit = limit_bytes()
+        if self.size > limit:
+            raise DataError(
+                f"the features of {self.count:,} examples take {self.size / 2**30:.1f} GiB, more than the cache's "
+                f"{limit / 2**30:.3g}; choose a deeper data.base.layer or smaller pictures, or set {VARIABLE}"
+            )
+        make_folder(self.folder)
+        with storage_errors("use", self.folder):
+            os.utime(self.folder)  # used now
+            others = [entry for entry in cache_folder().iterdir() if entry.is_dir() and entry != self.folder]
+            sizes = {entry: _bytes(entry) for entry in sorted(others, key=lambda entry: entry.stat().st_mtime)}
+            total = self.size + sum(sizes.values())
+            for entry, size in sizes.items():
+                if total <= limit:
+                    break
+                shutil.rmtree(entry, ignore_errors=True)
+                total -= size
+
+    def _path(self, part: slice) -> Path:
+        return self.folder / f"part-{part.start // PART:05d}.safetensors"
+
+
+def cache_folder() -> Path:
+    """Where all features are kept."""
+    return cache_home() / "features"
+
+
+def limit_bytes() -> float:
+    """How much the whole cache may hold; ConfigError where the variable is no positive number."""
+    text = os.environ.get(VARIABLE, str(LIMIT_GIB))
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = 0.0
+    if not limit > 0:
+        raise ConfigError(f"{VARIABLE} is {text!r}; it is the number of GiB that cached features may take")
+    return limit * 2**30
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())

@@ -1,0 +1,261 @@
+"""A network's Keras twin: the file computes what the network does, or it is not written."""
+
+from __future__ import annotations
+
+import builtins
+import random
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from keras_networks import keras
+from tombola.errors import ModelError, StorageError
+from tombola.models import ModelSpec, build, keras_twin
+from tombola.models.keras_layouts import to_keras
+from tombola.models.keras_models import read_keras
+from tombola.models.keras_twin import keras_masks, write_keras
+from tombola.models.spec import Normalisation
+from tombola.models.tensors import content_sha256
+from tombola.pruning import Masks, prune
+
+PICTURES = (3, 37, 33)
+"""Sides that no pool halves evenly, and that cannot be mistaken for one another."""
+NORMALISATION = Normalisation(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 1 / 255))
+WIDTHS = {
+    "lenet-300-100": (12, 8),
+    "lenet5": (3, 4, 12, 8),
+    "lenet5-caffe": (4, 5, 10),
+    "conv2": (4, 5, 12, 8),
+    "conv4": (4, 4, 5, 5, 12, 8),
+    "conv6": (4, 4, 5, 5, 6, 6, 12, 8),
+    "vgg16-keras": (4, 4, 5, 5, 6, 12, 8),
+    **dict.fromkeys(("vgg11", "vgg13", "vgg16", "vgg19"), (6, 6, 7, 8, 8)),
+}
+
+
+def spec_of(architecture: str, shape: tuple[int, ...] = PICTURES, **fields: Any) -> ModelSpec:
+    content = {"widths": WIDTHS.get(architecture), "classes": 5, "seed": 3, **fields}
+    return ModelSpec(architecture=architecture, input_shape=shape, **content)
+
+
+def trained(spec: ModelSpec) -> nn.Module:
+    """The model of `spec` with biases and statistics that are not 0 and 1 any more, as after training."""
+    model = build(spec)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.dim() == 1:
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) * 0.5 + 0.25)
+            elif not tensor.dim():
+                assert name.endswith("num_batches_tracked")
+                tensor.zero_()
+    return model
+
+
+def predictions(path: Path, inputs: torch.Tensor) -> torch.Tensor:
+    """What Keras's own `predict` gives for inputs as torch has them."""
+    model = keras.saving.load_model(path, compile=False)
+    return torch.from_numpy(model.predict(inputs.movedim(1, -1).numpy(), verbose=0))
+
+
+@pytest.mark.parametrize("architecture", WIDTHS)
+def test_a_network_its_twin_and_the_network_read_back(architecture: str, tmp_path: Path) -> None:
+    spec = spec_of(architecture, normalisation=NORMALISATION)
+    model = trained(spec)
+    path = tmp_path / "twin.keras"
+    error = write_keras(path, model, spec.input_shape, spec.normalisation)
+    assert 0 < error < 1e-5
+    pixels = torch.rand(3, *PICTURES, generator=torch.Generator().manual_seed(5))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (NORMALISATION.mean, NORMALISATION.std))
+    with torch.no_grad():
+        wanted = model.eval()((pixels - mean) / std).softmax(1)
+    torch.testing.assert_close(predictions(path, pixels), wanted, atol=1e-5, rtol=0)
+    again = read_keras(path)
+    assert (again.architecture, again.widths) == (spec.architecture, spec.widths)
+    assert (again.input_shape, again.classes, again.normalisation) == (PICTURES, 5, NORMALISATION)
+    assert content_sha256(again.weights) == content_sha256(model.state_dict())
+
+
+def test_features_of_a_base(tmp_path: Path) -> None:
+    spec = spec_of("head", (24,), widths=(9, 7), dropout=0.25, normalisation=Normalisation(mean=(0.5,), std=(0.25,)))
+    model = trained(spec)
+    assert write_keras(tmp_path / "head.keras", model, (24,), spec.normalisation) < 1e-5
+    again = read_keras(tmp_path / "head.keras")
+    assert (again.widths, again.dropout, again.input_shape) == ((9, 7), 0.25, (24,))
+    assert content_sha256(again.weights) == content_sha256(model.state_dict())
+
+
+def test_layers_keep_their_names_and_come_before_the_probabilities(tmp_path: Path) -> None:
+    model = trained(spec_of("lenet5", dropout=0.5))
+    write_keras(tmp_path / "lenet.keras", model, PICTURES, Normalisation())
+    twin = keras.saving.load_model(tmp_path / "lenet.keras", compile=False)
+    assert [layer.name for layer in twin.layers] == ["input", *dict(model.named_children()), "probabilities"]
+
+
+class Odd(nn.Conv2d):
+    pass
+
+
+@pytest.mark.parametrize(
+    "convolution",
+    [
+        pytest.param(nn.Conv2d(4, 6, 3, stride=2, padding=1), id="stride"),
+        pytest.param(nn.Conv2d(4, 6, (3, 5), padding=(2, 1)), id="more padding"),
+        pytest.param(nn.Conv2d(4, 6, 3, padding=2, dilation=2), id="dilation"),
+        pytest.param(nn.Conv2d(4, 6, 2, padding=1, bias=False), id="even kernel"),
+        pytest.param(nn.Conv2d(4, 6, 4, padding="same"), id="even kernel, same"),
+        pytest.param(nn.Conv2d(4, 6, (3, 1), padding=(1, 0), groups=2), id="groups"),
+    ],
+)
+def test_convolutions_of_somebodys_own(convolution: nn.Conv2d, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3), nn.ReLU(), convolution, nn.MaxPool2d((3, 2), stride=2), nn.Flatten()]
+    features = nn.Sequential(*layers)(torch.zeros(1, 1, 12, 11)).shape[1]
+    model = nn.Sequential(*layers, nn.Linear(features, 3))
+    assert write_keras(tmp_path / "own.keras", model, (1, 12, 11), Normalisation()) < 1e-5
+
+
+REFUSED = {
+    "another layer": (nn.GELU(), "layer odd is a GELU, which has no Keras twin here; these have: Conv2d"),
+    "a subclass": (Odd(1, 1, 3), "layer odd is a Odd"),
+    "a block": (nn.Sequential(nn.ReLU()), "layer odd is a Sequential"),
+    "reflection": (nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), "layer odd pads with reflect"),
+    "a padded pool": (nn.MaxPool2d(2, padding=1), "layer odd pads, dilates"),
+    "a pool that rounds up": (nn.MaxPool2d(2, ceil_mode=True), "layer odd pads, dilates, rounds up"),
+    "a larger mean": (nn.AdaptiveAvgPool2d(2), "layer odd makes pictures of 2 pixels"),
+    "norm of the batch": (nn.BatchNorm2d(1, track_running_stats=False), "layer odd has no weights, no running"),
+    "part of it flat": (nn.Flatten(2), "layer odd flattens a part only"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_has_no_twin_is_named(case: str, tmp_path: Path) -> None:
+    module, said = REFUSED[case]
+    model = nn.Sequential(OrderedDict(odd=module, flatten=nn.Flatten(), output=nn.LazyLinear(2)))
+    with pytest.raises(ModelError, match=said):
+        write_keras(tmp_path / "x.keras", model, (1, 8, 8), Normalisation())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_that_is_no_chain(tmp_path: Path) -> None:
+    spec = spec_of("resnet20", (1, 8, 8), widths=(4, 4, 4))
+    with pytest.raises(ModelError, match="no Keras twin"):
+        write_keras(tmp_path / "x.keras", build(spec), (1, 8, 8), Normalisation())
+    with pytest.raises(ModelError, match="a Linear has no Keras twin here: only networks whose layers follow"):
+        write_keras(tmp_path / "x.keras", nn.Linear(3, 2), (3,), Normalisation())
+
+
+@pytest.mark.parametrize("name", ["x.h5", "x", "x.KERAS"])
+def test_other_names(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"call it x\.keras"):
+        write_keras(tmp_path / name, nn.Sequential(nn.Linear(3, 2)), (3,), Normalisation())
+
+
+class TestGate:
+    def test_a_twin_that_differs_is_not_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Leaving out the permutation after a flattened picture is the mistake that exporters make."""
+        monkeypatch.setattr(keras_twin, "flattened_channels", lambda model, shape: dict.fromkeys(WEIGHTED, 1))
+        with pytest.raises(ModelError, match=r"not written, its outputs differ from the network's by [\d.]+e-0[1-3]"):
+            write_keras(tmp_path / "x.keras", trained(spec_of("lenet5")), PICTURES, Normalisation())
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_nor_one_of_no_numbers(self, value: float, tmp_path: Path) -> None:
+        model = trained(spec_of("lenet5"))
+        with torch.no_grad():
+            model.get_submodule("dense_1").bias[0] = value
+        path = tmp_path / "x.keras"
+        path.write_bytes(b"what was there")
+        with pytest.raises(ModelError, match="not written"):
+            write_keras(path, model, PICTURES, Normalisation())
+        assert path.read_bytes() == b"what was there"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_inputs_that_do_not_fit_are_one_line(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match=r"x\.keras: keras 3\.\S+ on \w+ cannot make this twin: ") as caught:
+            write_keras(tmp_path / "x.keras", trained(spec_of("lenet5")), (1, 28, 28), Normalisation())
+        assert "\n" not in str(caught.value)
+        assert not list(tmp_path.iterdir())
+
+    def test_a_place_that_cannot_be_written(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(StorageError, match="cannot write"):
+            write_keras(tmp_path / "file" / "x.keras", nn.Sequential(nn.Linear(3, 2)), (3,), Normalisation())
+
+
+WEIGHTED = ("dense_1", "dense_2", "output")
+
+
+def test_the_network_and_the_random_streams_stay_as_they_are(tmp_path: Path) -> None:
+    model = trained(spec_of("lenet5", dropout=0.5)).train()
+    model.get_submodule("conv_1").eval()
+    before = content_sha256(model.state_dict()), [module.training for module in model.modules()]
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    write_keras(tmp_path / "x.keras", model, PICTURES, NORMALISATION)
+    assert before == (content_sha256(model.state_dict()), [module.training for module in model.modules()])
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1] == random.getstate()
+    assert (states[2] == np.random.get_state()[1]).all()
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("missing", ["keras", "h5py"])
+def test_without_the_extra(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def absent(name: str, *rest: Any) -> Any:
+        if name == missing:
+            raise ImportError(f"No module named {name!r}", name=name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(ModelError, match=rf"need {missing}, which is not installed: pip install 'tombola\[keras\]'"):
+        write_keras(tmp_path / "x.keras", nn.Sequential(nn.Linear(3, 2)), (3,), Normalisation())
+
+
+class TestMasks:
+    @pytest.mark.parametrize("architecture", ["lenet-300-100", "lenet5", "conv4", "vgg11", "vgg16-keras"])
+    def test_are_where_the_kernels_are_not_zero(self, architecture: str, tmp_path: Path) -> None:
+        model = trained(spec_of(architecture))
+        masks = prune(model, 0.6)
+        masks.apply_(model)
+        assert all(int((p != 0).sum()) == masks[n].kept for n, p in masks.parameters_of(model).items())
+        write_keras(tmp_path / "x.keras", model, PICTURES, Normalisation())
+        twin = keras.saving.load_model(tmp_path / "x.keras", compile=False)
+        laid_out = keras_masks(model, PICTURES, masks)
+        assert len(laid_out) == len(masks)
+        for name, keep in laid_out.items():
+            kernel = np.array(twin.get_layer(name.removesuffix("/kernel")).kernel.numpy())
+            assert keep.dtype == np.bool_
+            assert np.array_equal(keep, kernel != 0), name
+
+    def test_without_the_permutation_after_flatten_they_are_not(self) -> None:
+        model = trained(spec_of("lenet5"))
+        masks = prune(model, 0.6)
+        wrong = masks["dense_1.weight"].keep.T.numpy()
+        right = keras_masks(model, PICTURES, masks)["dense_1/kernel"]
+        assert right.shape == wrong.shape
+        assert right.sum() == wrong.sum()
+        assert not np.array_equal(right, wrong)
+
+    def test_full_masks_keep_everything(self) -> None:
+        model = trained(spec_of("conv2"))
+        laid_out = keras_masks(model, PICTURES, Masks.full(model))
+        assert all(keep.all() for keep in laid_out.values())
+
+
+def test_the_permutation_spelled_out() -> None:
+    """Entry (row, column, channel) of Keras's flattened picture is entry (channel, row, column) of torch's."""
+    outputs, channels, height, width = 2, 3, 4, 5
+    weight = torch.arange(outputs * channels * height * width).view(outputs, -1)
+    kernel = to_keras(weight, channels)
+    for row in range(height):
+        for column in range(width):
+            for channel in range(channels):
+                theirs, ours = (row * width + column) * channels + channel, (channel * height + row) * width + column
+                assert torch.equal(kernel[theirs], weight[:, ours])

@@ -1,0 +1,370 @@
+"""The four answers are computed from rows: altered rows change the sentence, missing ones are named."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import Any
+
+import pytest
+from hybrid_rows import (
+    EXITS,
+    TEST_EXAMPLES,
+    Row,
+    altered,
+    hybrid_rows,
+    latencies,
+    lottery,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tombola.reports.intervals import estimate
+from tombola.studies.hybrid.answers import four_answers
+from tombola.studies.hybrid.contest import contest
+from tombola.studies.hybrid.costs import cost
+from tombola.studies.hybrid.degradation import degradation
+from tombola.studies.hybrid.heads import head_sentences
+from tombola.studies.hybrid.maps import maps
+from tombola.studies.hybrid.questions import Answer, Lottery
+from tombola.studies.hybrid.summaries import best_features, exits_of, forests_of, networks_of
+from tombola.studies.lottery.verdict import judge
+
+EARLY, LATE, NEVER = (0.0, 2.0, 3.0, 4.0), (0.0, 0.0, 0.0, 3.0), (0.0, 0.0, 0.0, 0.0)
+EXIT = "block3_conv3"
+
+
+def lotteries(**drops: tuple[float, ...]) -> dict[str, Lottery]:
+    return {name: lottery(name, drops=each) for name, each in drops.items()}
+
+
+class TestDegradation:
+    def test_lenet_before_the_head(self) -> None:
+        answer = degradation(lotteries(lenet=EARLY, head=LATE))
+        assert answer.lead == (
+            "LeNet begins to degrade at a lower sparsity than the VGG head: at 75.0%, the VGG head at 93.8%."
+        )
+
+    @pytest.mark.parametrize(
+        ("lenet", "head", "said"),
+        [
+            (LATE, EARLY, "at a higher sparsity than the VGG head"),
+            (EARLY, EARLY, "LeNet and the VGG head begin to degrade at the same sparsity, 75.0%."),
+            (
+                EARLY,
+                NEVER,
+                "LeNet begins to degrade at 75.0% sparsity, the VGG head is not shown to degrade up to 93.8%",
+            ),
+            (
+                NEVER,
+                EARLY,
+                "The VGG head begins to degrade at 75.0% sparsity, LeNet is not shown to degrade up to 93.8%",
+            ),
+            (NEVER, NEVER, "Neither LeNet (up to 93.8% sparsity) nor the VGG head (up to 93.8%) is shown to degrade."),
+        ],
+    )
+    def test_altered_rows_change_the_comparison(self, lenet: Any, head: Any, said: str) -> None:
+        assert said in degradation(lotteries(lenet=lenet, head=head)).lead
+
+    def test_pruned_less_far_is_no_evidence(self) -> None:
+        lead = degradation(lotteries(lenet=LATE, head=(0.0, 0.0))).lead
+        assert "the VGG head is not shown to degrade but was pruned to 75.0% only" in lead
+        assert "not known" in lead
+
+    def test_the_step_is_the_one_sided_paired_t_test_on_test(self) -> None:
+        """An independent computation of the first round whose bound is below 0."""
+        from scipy import stats
+
+        one = lottery("lenet", drops=(0.0, 0.15, 0.2, 4.0), spread=0.15)
+        dense = {r["replicate"]: r["test_accuracy"] for r in one.rows if r["branch"] == "dense"}
+        first = None
+        for index in (1, 2, 3, 4):
+            ticket = [r for r in one.rows if r["branch"] == "ticket" and r["round"] == index]
+            gaps = [r["test_accuracy"] - dense[r["replicate"]] for r in ticket]
+            if first is None and stats.ttest_1samp(gaps, 0.0, alternative="less").pvalue < 0.05:
+                first = 1 - ticket[0]["density"]
+        assert degradation({"lenet": one}).numbers["lenet"]["degrades_at_sparsity"] == first
+
+    def test_the_verdict_gives_the_last_sparsity_within_tolerance(self) -> None:
+        one = lottery("lenet", drops=LATE)
+        answer = degradation({"lenet": one})
+        assert answer.numbers["lenet"]["last_sparsity_within_tolerance"] == 1 - judge(one.rows, 1.0).density == 0.875
+        assert "within 1 point(s) of dense is 87.5%" in answer.text
+        wide = Lottery("lenet", one.architecture, 5.0, one.rows)
+        assert "within 5 point(s) of dense is 93.8%" in degradation({"lenet": wide}).text
+
+    def test_says_what_could_not_have_been_seen(self) -> None:
+        few, many = (degradation({"lenet": lottery("lenet", replicates=n, spread=0.4)}) for n in (3, 12))
+        assert "could not have been seen with 3 replicates" in few.text
+        smallest = [a.numbers["lenet"]["smallest_and_largest_drop_unseen"][1] for a in (few, many)]
+        assert smallest[0] > smallest[1] > 0
+
+    def test_a_dip_that_sparser_tickets_do_not_share_is_named(self) -> None:
+        text = degradation(lotteries(lenet=(2.0, 0.0, 0.0, 0.0))).text
+        assert "Of 3 sparser tickets 3 are not: chance may have had a hand in it." in text
+
+    def test_one_replicate_decides_nothing(self) -> None:
+        both = {name: lottery(name, replicates=1, drops=EARLY) for name in ("lenet", "head")}
+        answer = degradation(both)
+        assert "cannot be compared: one replicate has no spread" in answer.lead
+        assert answer.numbers["head"]["degrades_at_sparsity"] is None
+        assert answer.numbers["head"]["reason"] == "one replicate has no spread"
+
+    def test_what_was_not_run_is_named(self) -> None:
+        answer = degradation(lotteries(cnn=LATE))
+        assert "the lottery of LeNet was not run and the lottery of the VGG head was not run" in answer.lead
+        assert answer.numbers["head"] == {"reason": "the lottery of the VGG head was not run"}
+
+    @settings(max_examples=20, deadline=None)
+    @given(onset=st.integers(0, 3), depth=st.floats(1.0, 8.0), seed=st.integers(0, 1000))
+    def test_whatever_the_order_of_rows_the_onset_is_where_the_drop_is(
+        self, onset: int, depth: float, seed: int
+    ) -> None:
+        drops = tuple(depth if index >= onset else -0.5 for index in range(4))
+        one = lottery("lenet", drops=drops)
+        shuffled = list(one.rows)
+        Random(seed).shuffle(shuffled)
+        found = [degradation({"lenet": Lottery("lenet", "lenet5", 1.0, rows)}) for rows in (one.rows, shuffled)]
+        assert found[0].numbers["lenet"]["degrades_at_sparsity"] == pytest.approx(1 - 0.5 ** (onset + 1))
+        assert found[0].sentences == found[1].sentences
+
+
+class TestContest:
+    def test_matching_is_not_beating(self) -> None:
+        answer = contest(lotteries(cnn=LATE))
+        assert answer.lead == "The CNN's ticket matches dense."
+        assert "it is not shown to beat dense" in answer.text
+        assert "verdict: winning" in answer.text
+
+    def test_altered_rows_make_it_beat(self) -> None:
+        one = lottery("cnn", drops=NEVER)
+        better = altered(list(one.rows), {"test_accuracy": lambda a: a + 0.02}, branch="ticket")
+        answer = contest({"cnn": Lottery("cnn", "vgg11", 1.0, better)})
+        assert answer.lead == "The CNN's ticket beats dense."
+        assert "lies above 0: it beats dense" in answer.text
+
+    def test_altered_rows_make_it_lose(self) -> None:
+        answer = contest(lotteries(cnn=(5.0, 5.0, 5.0, 5.0), lenet=LATE))
+        assert answer.lead == "LeNet's ticket matches dense; the CNN's ticket does not match dense."
+        assert answer.numbers["cnn"]["standing"] == "does not match dense"
+
+    def test_undecided_is_said(self) -> None:
+        answer = contest({"cnn": lottery("cnn", replicates=1)})
+        assert answer.lead == "The CNN's ticket is undecided."
+        assert "run with --replicates 5 or more" in answer.text
+        assert "beat dense" not in answer.text
+
+    def test_worse_within_the_tolerance_is_said(self) -> None:
+        text = contest({"cnn": lottery("cnn", drops=(0.5, 0.5, 0.5, 0.5), spread=0.05)}).text
+        assert "lies below 0: it is worse than dense, by less than the tolerance" in text
+
+    @pytest.mark.parametrize(("control", "name"), [("random", "random mask"), ("reinit", "re-initialised")])
+    def test_a_control_that_wins_is_stated(self, control: str, name: str) -> None:
+        answer = contest({"cnn": lottery("cnn", drops=NEVER, controls={control: -3.0})})
+        assert f"The control wins: {name} is better than the ticket of the CNN" in answer.text
+        assert answer.numbers["cnn"]["controls_that_win"] == [control]
+        assert "The control wins" not in contest({"cnn": lottery("cnn", drops=NEVER)}).text
+
+    def test_not_run(self) -> None:
+        assert contest({}).lead == "Not known: no lottery was run."
+        assert "The lottery of LeNet was not run" in contest(lotteries(cnn=LATE)).text
+
+
+class TestCost:
+    def test_all_measured(self) -> None:
+        answer = cost(hybrid_rows(), lotteries(head=LATE), EXIT)
+        assert answer.lead.startswith(
+            f"Against the exit {EXIT} of the dense network with grid features and a forest, the ticket needs fewer "
+            "FLOPs, is faster at batch 1, is faster at batch 64 and is more accurate on test (+"
+        )
+        assert "needs 3.00 ± 0.00 of the 15.0 MFLOPs of its dense network, 0.33 × the exit's" in answer.text
+        assert "9.00 ± 0.00 MFLOPs and, counted apart, 2,502 comparisons in 300 trees" in answer.text
+        assert (
+            "Measured at batch 1: ticket 200 µs (sparse kernels), exit and forest 275 µs (torch eager + " in answer.text
+        )
+
+    def test_the_base_is_the_rival_where_there_is_one(self) -> None:
+        rows = hybrid_rows(networks=("base", "dense", "ticket"))
+        assert f"the exit {EXIT} of the frozen base" in cost(rows, {}, EXIT).lead
+
+    def test_altered_flops_change_the_sentence(self) -> None:
+        rows = altered(hybrid_rows(), {"flops_effective": 12_000_000}, kind="network", network="ticket")
+        answer = cost(rows, {}, EXIT)
+        assert "needs more FLOPs" in answer.lead
+        assert "with more of them the ticket is faster at batch 1 and 64" in answer.text
+
+    def test_altered_times_change_the_sentence(self) -> None:
+        slow = {"seconds": [9e-3, 1e-2, 1.1e-2]}
+        rows = altered(hybrid_rows(), slow, kind="latency", network="ticket", exit=None, batch=1)
+        answer = cost(rows, {}, EXIT)
+        assert "is slower at batch 1, is faster at batch 64" in answer.lead
+        assert "with fewer of them the ticket is slower at batch 1." in answer.text
+
+    def test_overlapping_quartiles_are_no_difference(self) -> None:
+        like = {"seconds": [2.6e-4, 2.7e-4, 2.8e-4]}
+        rows = altered(hybrid_rows(), like, kind="latency", network="ticket", exit=None, batch=1)
+        answer = cost(rows, {}, EXIT)
+        assert "is about as fast at batch 1" in answer.lead
+        assert "their quartiles overlap" in answer.text
+
+    def test_altered_accuracy_changes_the_sentence(self) -> None:
+        rows = altered(hybrid_rows(), {"test_accuracy": 0.5}, kind="network", network="ticket")
+        assert "is less accurate on test (−" in cost(rows, {}, EXIT).lead
+
+    def test_a_time_that_is_missing_has_a_reason_and_is_never_0(self) -> None:
+        gone = {"seconds": None, "reason": "no such kernels here"}
+        rows = altered(hybrid_rows(), gone, kind="latency", network="ticket", exit=None)
+        answer = cost(rows, {}, EXIT)
+        assert "is of unknown speed at batch 1" in answer.lead
+        assert "(ticket: no such kernels here)" in answer.text
+        assert answer.numbers["seconds"][0]["ticket"] is None
+        assert answer.numbers["seconds"][0]["reason"] == "ticket: no such kernels here"
+
+    def test_without_latency_rows(self) -> None:
+        rows = [row for row in hybrid_rows() if row["kind"] != "latency"]
+        assert "(ticket: not measured)" in cost(rows, {}, EXIT).text
+
+    def test_an_exit_without_a_forest_lists_those_there_are(self) -> None:
+        said = cost(hybrid_rows(), {}, "block9_conv9").lead
+        assert said.startswith("Not known: no forest was grown at block9_conv9 of the dense network; there are block1")
+        assert all(exit in said for exit in EXITS)
+
+    def test_without_a_ticket(self) -> None:
+        assert cost(hybrid_rows(networks=("dense",)), {}, EXIT).lead == "Not known: no ticket was measured."
+
+
+class TestHead:
+    BASE = networks_of(hybrid_rows(networks=("base",)))["base"]
+
+    def test_a_head_cannot_move_flops(self) -> None:
+        said = head_sentences(lottery("head", drops=LATE), self.BASE)
+        assert said[0] == (
+            "A head cannot move FLOPs: the VGG head is 0.7% of the 15.1 MFLOPs of base and head (dense 0.100 MFLOPs, "
+            "its ticket 0.0125), and its ticket saves 0.6% of the whole."
+        )
+        assert said[1] == (
+            "What it saves are weights and bytes: 6,250 of 50,000 weights are kept (12.5%), 31.2 kB as bit mask and "
+            "values against 200 kB dense."
+        )
+
+    def test_altered_rows_change_the_sentence(self) -> None:
+        said = head_sentences(lottery("head", drops=LATE, flops=15_000_000), self.BASE)
+        assert said[0].startswith("Here the head does move FLOPs: the VGG head is 50.0% of the 30.0 MFLOPs")
+
+    def test_no_base_or_no_head(self) -> None:
+        assert "its share is not known" in head_sentences(lottery("head"), None)[0]
+        assert head_sentences(None, self.BASE) == [
+            "The lottery of the VGG head was not run: what its ticket saves is not known."
+        ]
+
+
+class TestMaps:
+    def test_no_loss_shown(self) -> None:
+        answer = maps(hybrid_rows())
+        assert answer.lead.startswith("As far as can be seen they do: at none of 3 exits")
+
+    def test_the_exits_that_lose_are_named(self) -> None:
+        answer = maps(hybrid_rows(lost={"block1_conv2": 4.0}))
+        assert answer.lead == "In part: at block1_conv2, 1 of 3 exits, a forest on the ticket's features is worse."
+        assert "Not told apart: block3_conv3 and block5_conv3." in answer.text
+
+    def test_all_lose(self) -> None:
+        assert maps(hybrid_rows(lost=dict.fromkeys(EXITS, 4.0))).lead.startswith("No: at every exit (3)")
+
+    def test_a_gain_is_named(self) -> None:
+        assert "serve better at block5_conv3." in maps(hybrid_rows(lost={"block5_conv3": -4.0})).text
+
+    def test_the_difference_is_paired(self) -> None:
+        """Each replicate's own luck cancels: the interval is that of differences by replicate."""
+        rows = hybrid_rows(lost={"block1_conv2": 4.0})
+        found = {
+            network: [
+                row["test_accuracy"]
+                for row in rows
+                if row["kind"] == "forest"
+                and row["network"] == network
+                and row["features"] == "grid"
+                and row["exit"] == "block1_conv2"
+            ]
+            for network in ("ticket", "dense")
+        }
+        differences = [100 * (a - b) for a, b in zip(found["ticket"], found["dense"], strict=True)]
+        mine = maps(rows).numbers["ticket_minus_dense"]["block1_conv2"]
+        assert mine["high"] == pytest.approx(estimate(differences, 100 / TEST_EXAMPLES).high)
+
+    def test_gap_suffers_more(self) -> None:
+        text = maps(hybrid_rows(lost_by_features={"gap": 5.0})).text
+        assert "gap suffers more than gap+max" in text
+        assert "gap suffers more than grid" in text
+
+    def test_gap_suffers_less(self) -> None:
+        text = maps(hybrid_rows(lost_by_features={"grid": 5.0})).text
+        assert "gap is not told apart from gap+max" in text
+        assert "gap suffers less than grid" in text
+
+    def test_pixels_that_win_are_said_to(self) -> None:
+        text = maps(hybrid_rows(pixels=97.0)).text
+        assert "A forest on raw pixels beats the best exit on validation" in text
+        assert "A forest on PCA beats the best exit on validation" in text
+        assert "A forest on raw pixels is worse than the best exit" in maps(hybrid_rows(pixels=50.0)).text
+
+    def test_one_replicate_decides_nothing(self) -> None:
+        assert maps(hybrid_rows(replicates=1)).lead == "Undecided: one replicate has no spread."
+
+    def test_missing_parts(self) -> None:
+        assert maps([]).lead == "Not known: no forest was grown."
+        alone = maps(hybrid_rows(networks=("dense",)))
+        assert alone.lead.startswith("Not known: there are no forests on a ticket's")
+        bare = [row for row in hybrid_rows() if row["network"] not in ("pixels", "pca")]
+        answer = maps(bare)
+        assert "A forest on raw pixels was not grown." in answer.text
+        assert answer.numbers["baselines_minus_best_exit"] == {"pixels": None, "pca": None}
+
+
+class TestChoice:
+    def test_features_are_chosen_on_validation_alone(self) -> None:
+        rows = hybrid_rows()
+        spoiled = altered(rows, {"test_accuracy": 0.0}, kind="forest", features="grid")
+        assert [f.features for f in best_features(forests_of(spoiled))] == [
+            f.features for f in best_features(forests_of(rows))
+        ]
+        turned = altered(rows, {"validation_accuracy": 0.999}, kind="forest", features="gap", exit=EXIT)
+        chosen = {(f.network, f.exit): f.features for f in best_features(forests_of(turned))}
+        assert (chosen["dense", EXIT], chosen["dense", "block1_conv2"]) == ("gap", "grid")
+
+    def test_of_equals_the_fewest_features(self) -> None:
+        rows = altered(hybrid_rows(), {"validation_accuracy": 0.8}, kind="forest")
+        assert {f.features for f in best_features(forests_of(rows)) if f.exit} == {"gap"}
+
+    def test_exits_stand_from_first_to_last(self) -> None:
+        assert exits_of(forests_of(list(reversed(hybrid_rows())))) == list(EXITS)
+
+
+def sentences(answers: list[Answer]) -> list[str]:
+    return [answer.text for answer in answers]
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_the_order_of_rows_changes_no_answer(seed: int) -> None:
+    rows, runs = hybrid_rows(replicates=3), lotteries(cnn=LATE, head=NEVER, lenet=EARLY)
+    shuffled = list(rows)
+    Random(seed).shuffle(shuffled)
+    assert sentences(four_answers(shuffled, runs, EXIT)) == sentences(four_answers(rows, runs, EXIT))
+
+
+@pytest.mark.parametrize("rows", [[], latencies(), hybrid_rows(replicates=1, networks=("ticket",))])
+def test_however_little_there_is_every_question_has_an_answer_that_json_holds(rows: list[Row]) -> None:
+    answers = four_answers(rows, {}, EXIT)
+    assert len(answers) == 4
+    for answer in answers:
+        assert "ot known" in answer.lead or "cannot be compared" in answer.lead
+        json.dumps(answer.entry, allow_nan=False)
+
+
+def test_nothing_is_called_that_was_not_asked() -> None:
+    """One paragraph a question, in the order of the issue; every number of the document is JSON."""
+    answers = four_answers(hybrid_rows(), lotteries(cnn=LATE, head=LATE, lenet=EARLY), EXIT)
+    assert ["degrade" in answers[0].question, "match or beat" in answers[1].question] == [True, True]
+    assert ["cost" in answers[2].question, "feature maps" in answers[3].question] == [True, True]
+    assert json.loads(json.dumps([answer.entry for answer in answers], allow_nan=False))[0]["answer"] == answers[0].text
