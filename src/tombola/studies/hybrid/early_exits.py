@@ -14,7 +14,7 @@ from tombola.pruning.modes import evaluation_mode
 from tombola.runs.rows import Row
 from tombola.studies.hybrid.cuts import Cut
 from tombola.studies.hybrid.forests import Forest, comparisons
-from tombola.studies.hybrid.gates import Gated, choose_threshold, gate_curve
+from tombola.studies.hybrid.gates import Gated, at_threshold, choose_threshold, gate_curve
 
 PARTS = ("validation", "test")
 BATCH = 256
@@ -23,14 +23,15 @@ BATCH = 256
 def gate_rows(
     cut: Cut, tolerance: float, whole: Row, exit: Row, forest: Forest, features: Mapping[str, NDArray[np.float32]]
 ) -> list[Row]:
-    """A row for every threshold, on validation and test.
+    """A row for every threshold of the validation part, there and on test.
 
     `whole` and `exit` are the rows of the network and of the exit's forest; `tolerance` is in points of validation
     accuracy.
     """
     gates = {part: _gated(cut, getattr(cut.data, part), whole, exit, forest, features[part]) for part in PARTS}
-    curves = {part: gate_curve(gated) for part, gated in gates.items()}
-    chosen = choose_threshold(curves["validation"], tolerance).threshold
+    validation = gate_curve(gates["validation"])
+    chosen = choose_threshold(validation, tolerance).threshold
+    curves = {"validation": validation, "test": [at_threshold(gates["test"], p.threshold) for p in validation]}
     key = {"kind": "gate", "exit": exit["exit"], "features": exit["features"]}
     return [
         {**key, "part": part, **asdict(point), "chosen": point.threshold == chosen}

@@ -1,6 +1,6 @@
 """How fast the ways to a class are: replicate 0's networks, exits and forests, measured once at the end of a study.
 
-By the parent process, alone, on test pictures. Features of an exit are those that are best on its validation part.
+By the parent process, alone, on test pictures. Features of an exit are those that are best on validation, as in the tables.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _pipelines(cut: Cut, folder: Path, rows: Sequence[Row]) -> list[Pipeline]:
     found = [Pipeline(cut.name, cut.network)]
     if masks is not None:
         found.append(Pipeline(cut.name, cut.network, masks))
-    for best in best_features(forests_of(rows_of(rows, replicate=REPLICATE, network=cut.name))):
+    for best in best_features(forests_of(rows_of(rows, network=cut.name))):
         assert best.exit is not None
         assert best.features is not None
         forest = _forest(forest_path(folder, cut.name, best.exit, best.features))
