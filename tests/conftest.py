@@ -1,4 +1,4 @@
-"""What all tests share: one thread, the data home, and latency in no time."""
+"""What all tests share: one thread, the data home, latency in no time, and studies that write no Keras twin."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from tombola.compression import measured
+from tombola.studies.lottery import artefacts
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,6 +30,17 @@ def _latency_in_no_time() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measured, "SECONDS", 0.001)
         patch.setattr(measured, "sparsify", stand_in)
+        yield
+
+
+NO_TWIN = {"model": None, "difference": None, "reason": "these tests write none", "extra_missing": False}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_keras_twins() -> Iterator[None]:
+    """Keras takes seconds to import; what it writes of a study is looked at in `test_twin`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artefacts, "write_twin", lambda *_: NO_TWIN)
         yield
 
 

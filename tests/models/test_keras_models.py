@@ -16,7 +16,9 @@ from torch import nn
 from keras_networks import Chain, L, functional, keras, lenet, saved, sequential, vgg_base, vgg_head
 from tombola.errors import ModelError
 from tombola.models import ModelSpec, build
+from tombola.models.keras_archive import KerasLayer
 from tombola.models.keras_models import KerasModel, read_keras
+from tombola.models.keras_steps import keras_steps
 from tombola.models.spec import Normalisation
 from tombola.pruning import prune
 
@@ -300,3 +302,12 @@ def test_keras_is_not_imported_to_read(tmp_path: Path) -> None:
         f"read_keras(pathlib.Path({str(path)!r}))\nassert 'keras' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 1, (1, 1)), (5, 1, (2, 2)), (1, 1, (0, 0)), (4, 1, "same"), (3, 2, "same")]
+)
+def test_same_is_a_padding_of_ours_where_both_sides_are_alike(kernel: int, stride: int, padding: object) -> None:
+    config = L.Conv2D(6, kernel, strides=stride, padding="same", name="c").get_config()
+    layer = KerasLayer("c", "Conv2D", config, "layers/conv2d", weights=None)  # type: ignore[arg-type]
+    assert keras_steps([layer], (1, 9, 9))[0][4] == padding

@@ -76,7 +76,7 @@ def start() -> Iterator[Callable[[Path, Path], Command]]:
     started: list[Command] = []
 
     def begin(config: Path, out: Path) -> Command:
-        call = "import sys; from tombola.cli import main; sys.exit(main())"
+        call = "import sys; sys.modules['keras'] = None; from tombola.cli import main; sys.exit(main())"
         arguments = ["imp", str(config), "--out", str(out), "--workers", "2"]
         process = subprocess.Popen(
             [sys.executable, "-c", call, *arguments],

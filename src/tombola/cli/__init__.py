@@ -1,7 +1,7 @@
 """The command line: the app, its commands in the order of `--help`, and the entry point.
 
-A command is a few lines that call a study, and lies in `lottery`, `single`, `hybrid` or `runs` by what it is about. Torch is
-loaded by the command that needs it, not here.
+A command is a few lines that call a study, and lies in `lottery`, `single`, `hybrid` or `runs` by what it is about.
+Torch is loaded by the command that needs it, not here.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from tombola.cli.options import (
     Workers,
     cores,
     override,
+    quoted,
     skipping,
 )
 
@@ -32,6 +33,9 @@ def imp(
     results: Annotated[Path | None, typer.Option(help="Copy the result files to this folder too.")] = None,
     replicates: Annotated[
         int | None, typer.Option(help="Number of replicates; a larger one extends a finished run.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="A .keras file whose network is pruned: it brings model and first weights.")
     ] = None,
     engine: Engine = None,
     workers: Workers = None,
@@ -56,7 +60,12 @@ def imp(
         from tombola.studies.lottery.study import run_study
         from tombola.studies.lottery.terminal import show_result, watching
 
-        overrides = [*override("replicates", replicates), *override("training.engine", engine), *skipping(skip_bad)]
+        overrides = [
+            *override("replicates", replicates),
+            *override("training.engine", engine),
+            *override("start", quoted(start)),
+            *skipping(skip_bad),
+        ]
         study = load_config(config, LotteryConfig, [*(set_ or []), *overrides])
         console = terminal()
         if dry_run:

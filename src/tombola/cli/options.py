@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +42,11 @@ RunArgument = Annotated[Path, typer.Argument(help="A run folder of `tombola imp`
 def override(key: str, value: object) -> list[str]:
     """An option as `--set` would have it; nothing where it was not given."""
     return [] if value is None else [f"{key}={value}"]
+
+
+def quoted(path: Path | None) -> str | None:
+    """A path as a value of `override`, whatever signs are in it."""
+    return None if path is None else json.dumps(str(path))
 
 
 def skipping(skip_bad: bool) -> list[str]:

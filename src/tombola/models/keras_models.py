@@ -61,7 +61,7 @@ def read_keras(path: Path) -> KerasModel:
         weights = _weights(body, model, shape, halved=end == SIGMOID)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
-    classes = model[-1].out_features
+    classes = 2 if end == SIGMOID else network[-1][1]
     return KerasModel(name, widths, _dropout(steps), shape, classes, normalisation, weights)
 
 
@@ -118,8 +118,9 @@ def _on_meta(name: str, shape: tuple[int, ...], classes: int, widths: tuple[int,
             model = architecture.make(shape, classes, widths, 0.0)
     except (ValueError, ModelError, RuntimeError, TypeError, OverflowError):
         return None  # not this one
-    follow_one_another = isinstance(model, nn.Sequential) and not any(list(layer.children()) for layer in model)
-    return model if follow_one_another else None
+    if not isinstance(model, nn.Sequential) or any(list(layer.children()) for layer in model):
+        return None  # its layers do not follow one another
+    return model
 
 
 def _weights(
@@ -159,7 +160,7 @@ def _tensors(layer: KerasLayer, module: nn.Module, channels: int | None) -> dict
         tensors["running_var"] = tensors["running_var"] + difference if difference else tensors["running_var"]
         return tensors
     kernel = tensors["weight"]
-    if kernel.dim() != module.weight.dim() or (channels is not None and kernel.shape[0] % channels):
+    if kernel.dim() != module.state_dict()["weight"].dim() or (channels is not None and kernel.shape[0] % channels):
         raise ModelError(f"layer {layer.name}: its kernel of shape {tuple(kernel.shape)} does not fit its place")
     return tensors | {"weight": from_keras(kernel, channels)}
 

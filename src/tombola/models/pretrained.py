@@ -71,6 +71,7 @@ def read_base(path: Path, sha256: str | None = None, preprocessing: Preprocessin
     have that checksum; files with a published name must have their published one. Raises ModelError in one line.
     """
     _check_sums(path, sha256)
+    own: Normalisation | Preprocessing | None
     if path.suffix == ".keras":
         weights, own = _of_keras(path, preprocessing is not None)
     elif path.suffix in (".h5", ".hdf5"):
@@ -78,7 +79,7 @@ def read_base(path: Path, sha256: str | None = None, preprocessing: Preprocessin
         own = None if path.name.endswith(".weights.h5") else "keras"
     else:
         weights, own = _of_torch(path)
-    wanted = preprocessing or own
+    wanted: Normalisation | Preprocessing | None = preprocessing or own
     if wanted is None:
         raise ModelError(
             f"{path}: does not say how pictures were prepared for these weights; give preprocessing: keras, "

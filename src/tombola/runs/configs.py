@@ -10,7 +10,7 @@ import json
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -31,6 +31,9 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    PARTS: ClassVar[tuple[str, ...]] = ()
+    """Keys whose value is a config itself, written out or the path of its file; `load_config` reads the file."""
 
     @model_validator(mode="before")
     @classmethod
@@ -57,23 +60,42 @@ C = TypeVar("C", bound=Config)
 def load_config(path: Path, kind: type[C], overrides: Sequence[str] = ()) -> C:
     """Reads and validates a YAML config; each override is `dotted.key=value`, its value read as YAML.
 
-    Raises ConfigError in one line that names the file and the key.
+    Files of `kind.PARTS` are looked for where every path is, in the current folder, then beside `path`; overrides reach
+    their keys as if they were written out. Raises ConfigError in one line that names the file and the key.
     """
+    content = _read_content(path)
+    for override in overrides:
+        _read_parts(content, kind, path)
+        _apply_override(content, override)
+    _read_parts(content, kind, path)
+    return validate(content, kind, str(path))
+
+
+def _read_content(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file, of which nothing is known yet."""
     try:
         with storage_errors("read", path):
             if not path.exists():
                 raise ConfigError(f"{path}: no such config file")
-        text = read_bytes(path, CONFIG_SIZE_LIMIT).decode()
-        content = _parse(text)
+        content = _parse(read_bytes(path, CONFIG_SIZE_LIMIT).decode())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {_one_line(error)}") from None
     except StorageError as error:
         raise ConfigError(str(error)) from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected keys and values, found {_kind_of(content)}")
-    for override in overrides:
-        _apply_override(content, override)
-    return validate(content, kind, str(path))
+    return content
+
+
+def _read_parts(content: dict[str, Any], kind: type[Config], path: Path) -> None:
+    """Puts what they hold in the place of files that `content`, of the file `path`, names."""
+    for name in kind.PARTS:
+        if isinstance(content.get(name), str):
+            here, beside = Path(content[name]), path.parent / content[name]
+            try:
+                content[name] = _read_content(beside if beside.exists() and not here.exists() else here)
+            except (ConfigError, ValueError) as error:  # no path at all: a zero byte in it
+                raise ConfigError(f"{path}: {name}: {error}") from None
 
 
 def validate(content: Any, kind: type[C], source: str) -> C:
@@ -94,9 +116,9 @@ def parse_value(text: str, source: str) -> Any:
         raise ConfigError(f"{source} {text!r}: {_one_line(error)}") from None
 
 
-def dump_config(config: Config) -> str:
-    """The complete config, defaults included, as YAML that `load_config` reads back to an equal object."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+def dump_config(config: Config, *, defaults: bool = True) -> str:
+    """The config, complete or without its defaults, as YAML that `load_config` reads back to an equal object."""
+    return yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=not defaults), sort_keys=False)
 
 
 def identity_hash(study: str, config: Config) -> str:

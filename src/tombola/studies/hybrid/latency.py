@@ -1,6 +1,7 @@
 """How fast the ways to a class are: replicate 0's networks, exits and forests, measured once at the end of a study.
 
-By the parent process, alone, on test pictures. Features of an exit are those that are best on validation, as in the tables.
+By the parent process, alone, on test pictures. Features of an exit are those that are best on validation, as in the
+tables.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def report_page(result: HybridResult) -> str:
         Section("Latency", _latency_body(rows)),
         Section("Checks of the run", _list(check_lines(rows))),
         Section("How it was measured", _list([*MEASURED, *facts_lines(rows)])),
-        Section("Configuration", f"<pre>{html.escape(dump_config(result.config))}</pre>"),
+        Section("Configuration", f"<pre>{html.escape(dump_config(result.config, defaults=False))}</pre>"),
     ]
     return page(f"Hybrid study: {result.config.name}", lead, sections)
 
@@ -88,7 +88,7 @@ def summary_markdown(result: HybridResult) -> str:
             _bullets([*MEASURED, *facts_lines(rows)]),
             f"{machine['cpu']}, one thread per replicate; {versions}; data {facts['data']['name']} "
             f"({facts['data']['checksum']}).",
-            f"```yaml\n{dump_config(result.config).rstrip()}\n```\n",
+            f"```yaml\n{dump_config(result.config, defaults=False).rstrip()}\n```\n",
         ]
     )
 

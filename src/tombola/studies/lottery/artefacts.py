@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tombola.compression.ticket import write_ticket
 from tombola.reports import curves
 from tombola.reports.intervals import Estimate
 from tombola.reports.page import Section, figure_html, page
-from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
+from tombola.runs.atomic import make_folder, read_json, write_bytes, write_json, write_text
 from tombola.runs.rows import Row
 from tombola.studies.lottery.charts import COST_CAPTION, accuracy_chart, cost_chart, modes_chart
 from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_mode
@@ -18,6 +19,7 @@ from tombola.studies.lottery.networks import restored_ticket
 from tombola.studies.lottery.report import accuracy_caption, speed_body, summary_markdown
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.tables import results_table, round_speeds
+from tombola.studies.lottery.twin import MASKS, MODEL, extra_is_missing, write_twin
 
 SUMMARY = "sparsity_vs_accuracy.json"
 NAMES = (
@@ -36,9 +38,15 @@ NAMES = (
 )
 """Every file of `results/`; the first is written last and names the run that all belong to."""
 
+TWIN_NAMES = (MODEL, MASKS)
+"""Of the Keras twin, where there is one; the summary says why not where there is none."""
 
-def write_results(result: Result) -> None:
-    """Writes `results/`. The ticket is replicate 0's, at the verdict's density when it won, else at the target."""
+
+def write_results(result: Result, data_dir: Path | None = None) -> None:
+    """Writes `results/`. The ticket is replicate 0's, at the verdict's density when it won, else at the target.
+
+    `data_dir` is where the pictures lie that the base of a head's Keras twin is built for.
+    """
     results = result.folder.results
     make_folder(results)
     summaries = summaries_of_mode(result.summaries, result.config.rewind[0])
@@ -55,6 +63,7 @@ def write_results(result: Result) -> None:
     write_text(results / "table.csv", table.to_csv())
     write_text(results / "table.tex", table.to_latex())
     _write_ticket(result)
+    twin = write_twin(result, data_dir)
     write_json(
         results / SUMMARY,
         {
@@ -62,10 +71,34 @@ def write_results(result: Result) -> None:
             "replicates": result.verdict.replicates,
             "units": {"accuracy": "percent", "intervals": "95 %, Student t"},
             "verdict": asdict(result.verdict),
+            "keras": twin,
             "verdicts": {mode: asdict(verdict) for mode, verdict in result.verdicts.items()},
             "densities": [asdict(summary) for summary in result.summaries],
         },
     )
+
+
+def twin_is_wanted(result: Result) -> bool:
+    """Whether finished results lack a Keras twin that can be written now: the extra has come since."""
+    return bool(_twin_entry(result).get("extra_missing")) and not extra_is_missing()
+
+
+def twin_line(result: Result) -> str | None:
+    """What became of the Keras twin; None for results of a version that knew of none."""
+    twin = _twin_entry(result)
+    if not twin:
+        return None
+    if twin["model"] is None:
+        return f"No Keras twin: {twin['reason']}."
+    return f"Keras twin: {result.folder.results / twin['model']}, whose outputs differ by {twin['difference']:.1e}."
+
+
+def _twin_entry(result: Result) -> dict[str, Any]:
+    """What the summary says of it; empty where there is no summary (yet)."""
+    path = result.folder.results / SUMMARY
+    summary = read_json(path) if path.exists() else None
+    twin = summary.get("keras") if isinstance(summary, dict) else None
+    return twin if isinstance(twin, dict) else {}
 
 
 def _write_sparsity_vs_time(results: Path, name: str, summaries: Sequence[Summary], rows: Sequence[Row]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -106,6 +107,7 @@ class LotteryConfig(Config):
     replicates: int = Field(5, ge=1, le=1000, description="whole experiments; more can be added to a run later")
     data: DataConfig
     model: ModelConfig = ModelConfig()
+    start: Path | None = Field(None, description="a .keras file whose network is pruned: it brings model and W_0")
     training: Recipe
     pruning: PruningConfig
     rewind: tuple[str, ...] = Field(("init",), min_length=1, description="init, step:500it, lr, finetune; or a list")
@@ -138,6 +140,12 @@ class LotteryConfig(Config):
     def _early_birds_of_rewound_networks(self) -> LotteryConfig:
         if self.early_bird and any(mode.keeps_weights for mode in self.rewinds):
             raise ValueError("`early_bird` needs modes that rewind: lr and finetune go on from a whole training")
+        return self
+
+    @model_validator(mode="after")
+    def _start_is_whole(self) -> LotteryConfig:
+        if self.start is not None and (self.data.base is not None or self.data.normalise):
+            raise ValueError("`start` is a whole network with its own normalisation: leave data.base and normalise out")
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import model_spec, replicate_data
 from tombola.studies.lottery.plan import Round, rates_of
 from tombola.studies.lottery.result import check_steps, plan_of, units_per_replicate
+from tombola.studies.lottery.start import started
 from tombola.training.engine import layers_on_kernels
 from tombola.training.fit import Training
 from tombola.training.threads import one_thread
@@ -61,6 +62,7 @@ def forecast(config: LotteryConfig, workers: int, data_dir: Path | None = None) 
 
     Rounds that train on sparse kernels are timed as such, with masks of their density from the initial weights.
     """
+    config = started(config)
     data = replicate_data(config, 0, data_dir)
     rounds = plan_of(config, data.input_shape, data.classes)
     check_steps(config, len(data.train))

@@ -16,6 +16,7 @@ from tombola.runs.folder import RunFolder
 from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.rewind import Rewind, rewind
+from tombola.studies.lottery.start import as_started
 from tombola.studies.lottery.stored import (
     STATISTICS,
     TRAINED,
@@ -32,8 +33,8 @@ def replicate_seed(config: LotteryConfig, index: int) -> int:
 
 
 def replicate_data(config: LotteryConfig, index: int, data_dir: Path | None) -> DataSet:
-    """A replicate's examples, in its own split."""
-    return load_examples(config.data, replicate_seed(config, index), data_dir)
+    """A replicate's examples, in its own split, as its network wants them."""
+    return as_started(config, load_examples(config.data, replicate_seed(config, index), data_dir))
 
 
 def model_spec(config: LotteryConfig, index: int, input_shape: Sequence[int], classes: int) -> ModelSpec:

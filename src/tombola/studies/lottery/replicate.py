@@ -28,6 +28,7 @@ from tombola.studies.lottery.metrics import Unit, training_rows
 from tombola.studies.lottery.networks import layer_sizes, model_spec, replicate_data, replicate_seed
 from tombola.studies.lottery.plan import Round, plan_rounds, rates_of
 from tombola.studies.lottery.rewind import Rewind, is_rewound, rewind
+from tombola.studies.lottery.start import load_start
 from tombola.studies.lottery.stored import (
     MASKS,
     STATISTICS,
@@ -159,6 +160,7 @@ class _Replicate:
     def _initial_weights(self) -> Mapping[str, Tensor]:
         """W_0 as stored: written once, and read back so that every rewind is held against the file."""
         if not self.files.initial.exists():
+            load_start(self.config, self.model)
             write_json(self.files.spec, self.model_spec.model_dump(mode="json"))
             save_tensors(self.files.initial, self.model.state_dict())
         return load_stored(self.files.initial, self.model.state_dict())

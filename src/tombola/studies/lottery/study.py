@@ -12,7 +12,7 @@ from tombola.runs.atomic import make_folder, read_bytes, read_json, write_bytes,
 from tombola.runs.executors import run_cells
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.rows import Row, RowTable, read_rows
-from tombola.studies.lottery.artefacts import NAMES, SUMMARY, write_results
+from tombola.studies.lottery.artefacts import NAMES, SUMMARY, TWIN_NAMES, twin_is_wanted, write_results
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.latency import latency_units, rounds_to_measure
 from tombola.studies.lottery.metrics import UNIT, failed_checks
@@ -31,6 +31,7 @@ from tombola.studies.lottery.result import (
     units_per_replicate,
 )
 from tombola.studies.lottery.stability import stored_stabilities
+from tombola.studies.lottery.start import start_facts, started
 from tombola.training.engine import ANY_CLASSES, ANY_PICTURE
 from tombola.training.frozen import prepare_examples
 
@@ -67,11 +68,15 @@ def run_study(
     A finished study is read, not run again, and never made smaller: asked for fewer replicates than it was
     finished with, it shows all of them. `results`, if given, gets a copy of the run's `results/`.
     """
+    config = started(config)
     folder = run_folder(out, config.study, config.name, config)
     config = _with_finished_replicates(folder, config)
     if results is not None:
         _refuse_foreign(results, folder)
     finished = _read_finished(folder, config)
+    if finished is not None and twin_is_wanted(finished):
+        with writing(folder):
+            write_results(finished, data_dir)
     if finished is None:
         if config.training.engine == "sparse":  # what no data change is refused before they are read
             check_engine(config, ANY_PICTURE, ANY_CLASSES)
@@ -91,7 +96,8 @@ def _run(
     rounds = plan_of(config, data["input_shape"], data["classes"])
     check_steps(config, data["training_examples"])
     check_engine(config, data["input_shape"], data["classes"])
-    begin_or_continue(folder, config.study, config, {"data": data, "seed": config.seed})
+    facts = start_facts(config, tuple(data["input_shape"]), data["classes"])
+    begin_or_continue(folder, config.study, config, {"data": data, "seed": config.seed, **facts})
     # From here on the results are not those of this number of replicates, until they are written again.
     (folder.results / SUMMARY).unlink(missing_ok=True)
     make_folder(folder.checkpoints)
@@ -112,7 +118,7 @@ def _run(
     result = make_result(folder, config, data, table.rows, asked)
     write_text(folder.report, report_page(result, stored_stabilities(folder.root)))
     # The summary is the last file of the results and says that all is written: see _read_finished.
-    write_results(result)
+    write_results(result, data_dir)
     return result
 
 
@@ -203,5 +209,6 @@ def _refuse_foreign(results: Path, folder: RunFolder) -> None:
 
 
 def _copy_results(folder: RunFolder, results: Path) -> None:
-    for name in NAMES:
-        write_bytes(results / name, read_bytes(folder.results / name, COPY_LIMIT))
+    for name in (*NAMES, *TWIN_NAMES):
+        if name not in TWIN_NAMES or (folder.results / name).exists():
+            write_bytes(results / name, read_bytes(folder.results / name, COPY_LIMIT))

@@ -1,0 +1,66 @@
+"""Starting from a `.keras` file: a search whose W_0 are the weights of somebody's trained network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from tombola.data import DataSet, normalised
+from tombola.data.dataset import Normalisation
+from tombola.errors import ConfigError, ModelError
+from tombola.models import ModelConfig
+from tombola.models.keras_models import read_keras
+from tombola.models.tensors import content_sha256
+from tombola.studies.lottery.config import LotteryConfig
+
+OWN = ("architecture", "widths", "dropout")
+"""What a file says of its network."""
+
+
+def started(config: LotteryConfig) -> LotteryConfig:
+    """`config` with the network of its `start`, if it has one; ConfigError where it asks for another network."""
+    if config.start is None:
+        return config
+    held = read_keras(config.start)
+    model = ModelConfig(**{key: getattr(held, key) for key in OWN}, initialisation=config.model.initialisation)
+    asked = config.model.model_dump(include=set(OWN) & config.model.model_fields_set)
+    differing = {key: value for key, value in asked.items() if value != getattr(model, key)}
+    if differing:
+        raise ConfigError(
+            f"start: {config.start} holds a {held.architecture} of widths {list(held.widths)} and dropout "
+            f"{held.dropout:g}, model asks for {differing}; leave {', '.join(differing)} out"
+        )
+    return config.model_copy(update={"model": model})
+
+
+def start_facts(config: LotteryConfig, input_shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+    """What a run records of its start, and must find again; ModelError where the data do not fit the network."""
+    if config.start is None:
+        return {}
+    held = read_keras(config.start)
+    if held.input_shape[0] != input_shape[0] and len(held.input_shape) == len(input_shape) == 3:
+        raise ModelError(
+            f"{config.start}: takes pictures of {held.input_shape[0]} channel(s), these have {input_shape[0]}; set "
+            f"data.channels to {held.input_shape[0]}"
+        )
+    if (held.input_shape, held.classes) != (input_shape, classes):
+        raise ModelError(
+            f"{config.start}: made for inputs {held.input_shape} and {held.classes} classes, the data have "
+            f"{input_shape} and {classes}; set data.size, or use its own data"
+        )
+    return {"start": content_sha256(held.weights)}
+
+
+def as_started(config: LotteryConfig, data: DataSet) -> DataSet:
+    """`data` with the normalisation that the network of `start` was trained with."""
+    if config.start is None:
+        return data
+    held = read_keras(config.start).normalisation
+    return normalised(data, Normalisation(held.mean, held.std))
+
+
+def load_start(config: LotteryConfig, model: nn.Module) -> None:
+    """Fills `model` with the weights of `start`, if there is one."""
+    if config.start is not None:
+        model.load_state_dict(read_keras(config.start).weights)

@@ -1,0 +1,75 @@
+"""`winning_ticket_model.keras`: the trained ticket as a Keras model, and its masks as Keras lays kernels out.
+
+What is pruned and trained stays torch's; the file is for those who deploy with Keras. A head's twin has its base in
+front of it. Where there can be no twin, the summary of the results says why.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from tombola.errors import ModelError
+from tombola.models.keras_twin import keras_masks, write_keras
+from tombola.models.spec import Normalisation
+from tombola.pruning import Masks
+from tombola.runs.atomic import write_bytes
+from tombola.studies.lottery.networks import trained_network
+from tombola.studies.lottery.result import Result
+from tombola.training.frozen import base_of
+
+MODEL, MASKS = "winning_ticket_model.keras", "winning_ticket_model_masks.npz"
+EXTRA = ("keras", "h5py")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A network from pixels in [0, 1] (of `input_shape`, once normalised) to logits, and the masks of its ticket."""
+
+    network: nn.Sequential
+    input_shape: tuple[int, ...]
+    normalisation: Normalisation
+    masks: Masks
+
+
+def write_twin(result: Result, data_dir: Path | None) -> dict[str, Any]:
+    """Writes both files of the run's ticket, replicate 0's at the end of its training; gives what the summary says.
+
+    `difference` is the largest to torch's outputs, relative to the largest logit; None with a `reason` where there is
+    no twin, and then no file of an earlier ticket is left.
+    """
+    results = result.folder.results
+    for name in (MODEL, MASKS):
+        (results / name).unlink(missing_ok=True)
+    try:
+        whole = _whole(result, data_dir)
+        difference = write_keras(results / MODEL, whole.network, whole.input_shape, whole.normalisation)
+    except ModelError as error:
+        return {"model": None, "difference": None, "reason": str(error), "extra_missing": extra_is_missing()}
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **keras_masks(whole.network, whole.input_shape, whole.masks))
+    write_bytes(results / MASKS, buffer.getvalue())
+    return {"model": MODEL, "difference": difference, "reason": None, "extra_missing": False}
+
+
+def extra_is_missing() -> bool:
+    """Whether Keras files cannot be written for want of the extra `keras`."""
+    return any(importlib.util.find_spec(name) is None for name in EXTRA)
+
+
+def _whole(result: Result, data_dir: Path | None) -> Whole:
+    network, spec, masks = trained_network(result.folder, result.config.rewinds[0], 0, result.ticket_round)
+    if not isinstance(network, nn.Sequential):
+        raise ModelError(f"a {spec.architecture} is no chain of layers and has no Keras twin")
+    base = base_of(result.config.data, data_dir)
+    if base is None:
+        return Whole(network, spec.input_shape, spec.normalisation, masks)
+    layers = OrderedDict([*base.network.named_children(), *network.named_children()])
+    return Whole(nn.Sequential(layers), base.input_shape, base.normalisation, masks)
