@@ -14,10 +14,11 @@ from tombola.compression import measured
 from tombola.compression.runtime import sparsify
 from tombola.errors import ConfigError, KernelError
 from tombola.models import ModelSpec, build
+from tombola.models.exits import Exit, find_exit
 from tombola.pruning import Masks, prune
 from tombola.runs.rows import Row
 from tombola.studies.hybrid import pipelines as module
-from tombola.studies.hybrid.exits import Exit, extractor, features_at, find_exit, poolings
+from tombola.studies.hybrid.exits import extractor, features_at, poolings
 from tombola.studies.hybrid.forests import Forest, fit_forest, fit_pca
 from tombola.studies.hybrid.pipelines import Pipeline, measure_pipelines
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tombola.errors import ModelError
-from tombola.runs.atomic import make_folder, read_bytes, write_bytes
-from tombola.runs.cache import cache_home
+from tombola.models.pretrained import PUBLISHED_MD5
+from tombola.runs.atomic import make_folder, write_bytes
+from tombola.runs.cache import cache_folder
 
 SIZE_LIMIT = 1 << 30
 TIMEOUT_SECONDS = 30
@@ -33,14 +34,12 @@ class Published:
         return hashlib.new(self.algorithm, content, usedforsecurity=False).hexdigest().startswith(self.digits)
 
 
+_KERAS = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 PUBLISHED = {
     # torch's hub puts the first digits of the SHA-256 into the name.
     "torchvision": Published("https://download.pytorch.org/models/vgg16-397923af.pth", "sha256", "397923af"),
     "keras": Published(
-        "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
-        "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "md5",
-        "6d6bbae143d832006294945121d1f1fc",
+        f"https://storage.googleapis.com/tensorflow/keras-applications/vgg16/{_KERAS}", "md5", PUBLISHED_MD5[_KERAS]
     ),
 }
 
@@ -48,17 +47,19 @@ PUBLISHED = {
 def published_weights(name: str) -> Path:
     """The file of the published weights `name`, fetched into the cache if it is not there.
 
-    Raises ModelError where it cannot be had, or is another file than its checksum says.
+    A file that is there is returned as it is: `pretrained.read_base` holds it against the checksum of its name. Raises
+    ModelError where it cannot be had, or what came is another file than its checksum says.
     """
     wanted = PUBLISHED[name]
-    path = cache_home() / "weights" / wanted.name
-    content = read_bytes(path, SIZE_LIMIT) if path.exists() else _fetched(wanted, path)
-    if not wanted.is_it(content):
-        raise ModelError(
-            f"{path}: not the published weights (their {wanted.algorithm} begins with {wanted.digits}); put the right "
-            "file there, or remove it to have it downloaded"
-        )
+    path = cache_folder("weights") / wanted.name
     if not path.exists():
+        content = _fetched(wanted, path)
+        if not wanted.is_it(content):
+            raise ModelError(
+                f"{wanted.url}: what came is not the published file, whose {wanted.algorithm} begins with "
+                f"{wanted.digits}; put the right one in {path.parent}, or name a file of your own with "
+                "data.base.weights"
+            )
         make_folder(path.parent)
         write_bytes(path, content)
     return path

@@ -93,8 +93,8 @@ def _read_parts(content: dict[str, Any], kind: type[Config], path: Path) -> None
         if isinstance(content.get(name), str):
             here, beside = Path(content[name]), path.parent / content[name]
             try:
-                content[name] = _read_content(beside if beside.exists() and not here.exists() else here)
-            except (ConfigError, ValueError) as error:  # no path at all: a zero byte in it
+                content[name] = _read_content(beside if not here.is_file() and beside.is_file() else here)
+            except (ConfigError, OSError, ValueError) as error:  # the latter where it is no path at all
                 raise ConfigError(f"{path}: {name}: {error}") from None
 
 

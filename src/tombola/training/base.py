@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from tombola.data.base import Base
-from tombola.errors import ModelError
+from tombola.errors import ConfigError, ModelError
 from tombola.models import ModelSpec, build, load_model
 from tombola.models.exits import find_exit, prefix
+from tombola.models.folder import SPEC, WEIGHTS
 from tombola.models.pretrained import read_base
 from tombola.models.published import published_weights
 from tombola.models.spec import Normalisation
 from tombola.models.tensors import content_sha256
 from tombola.models.vgg16_keras import STAGES
+from tombola.runs.atomic import storage_errors
 
 ARCHITECTURE = "vgg16-keras"
 RANDOM = "random weights, never trained"
@@ -38,7 +41,7 @@ class FrozenBase:
     normalisation: Normalisation
     source: str
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         """Over its weights."""
         return content_sha256(self.network.state_dict())
@@ -56,40 +59,66 @@ class FrozenBase:
 
 
 def open_base(config: Base, input_shape: Sequence[int]) -> FrozenBase:
-    """The base of `config` for pictures of `input_shape`.
+    """The base of `config` for pictures of `input_shape`; one that was opened before if its files are as they were.
 
     Raises ModelError where weights are missing, damaged, or of another network or number of channels, ConfigError for
     a layer that it does not have.
     """
-    network, normalisation, source = _network(config, input_shape)
+    path = None if config.weights is None else _existing(config.weights)
+    return _opened(config, path, None if path is None else _stamps(path), tuple(input_shape))
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(
+    config: Base, path: Path | None, stamps: tuple[tuple[int, int], ...] | None, input_shape: tuple[int, ...]
+) -> FrozenBase:
+    network, normalisation, source = _network(config, path, input_shape)
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
     if first is not None and first.in_channels != input_shape[0]:
         raise ModelError(
             f"the base ({source}) takes pictures of {first.in_channels} channel(s), these have {input_shape[0]}; set "
             f"data.channels to {first.in_channels}"
         )
-    frozen = prefix(network, find_exit(network, config.layer)).eval().requires_grad_(False)
+    try:
+        exit = find_exit(network, config.layer)
+    except ConfigError as error:
+        raise ConfigError(f"data.base.layer: {error}") from None
+    frozen = prefix(network, exit).eval().requires_grad_(False)
     try:
         with torch.no_grad():
             output = frozen(torch.zeros(1, *input_shape))
     except RuntimeError as error:
         raise ModelError(
-            f"the base ({source}) does not take pictures of shape {tuple(input_shape)}: {str(error).splitlines()[0]}"
+            f"the base ({source}) does not take pictures of shape {input_shape}: {str(error).splitlines()[0]}"
         ) from None
-    return FrozenBase(frozen, config.layer, tuple(input_shape), tuple(output.shape[1:]), normalisation, source)
+    return FrozenBase(frozen, config.layer, input_shape, tuple(output.shape[1:]), normalisation, source)
 
 
-def _network(config: Base, input_shape: Sequence[int]) -> tuple[nn.Sequential, Normalisation, str]:
-    if config.weights is None:
+def _existing(weights: str) -> Path:
+    """The file or model folder that `data.base.weights` names, whole: the folder where a program works may change."""
+    path = published_weights(weights) if weights in PUBLISHED else Path(weights)
+    with storage_errors("read", path):
+        if not path.exists():
+            raise ModelError(
+                f"data.base.weights: there is no {path}; name VGG16's weights (.pth, .h5, .keras, .safetensors) or a "
+                "model folder, which tombola train configs/train_vgg16_base.yaml makes"
+            )
+        return path.absolute()
+
+
+def _stamps(path: Path) -> tuple[tuple[int, int], ...]:
+    """By which files of weights are known to be as they were: when each was written, and its bytes."""
+    with storage_errors("read", path):
+        files = [path / SPEC, path / WEIGHTS] if path.is_dir() else [path]
+        found = [file.stat() for file in files if file.exists()]
+    return tuple((file.st_mtime_ns, file.st_size) for file in found)
+
+
+def _network(config: Base, path: Path | None, input_shape: Sequence[int]) -> tuple[nn.Sequential, Normalisation, str]:
+    if path is None:
         return _random(config, input_shape)
-    path = published_weights(config.weights) if config.weights in PUBLISHED else Path(config.weights)
     if path.is_dir():
         return _of_folder(config, path)
-    if not path.exists():
-        raise ModelError(
-            f"data.base.weights: there is no {path}; name VGG16's weights (.pth, .h5, .keras, .safetensors) or a model "
-            "folder, which tombola train configs/train_vgg16_base.yaml makes"
-        )
     read = read_base(path, config.sha256, config.preprocessing)
     widths = _widths(read.weights, path)
     network = _vgg16((_input_channels(read.weights), *input_shape[1:]), widths, seed=0)

@@ -7,6 +7,7 @@ compute the same part write the same file.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from torch import Tensor
 from tombola.errors import ConfigError, DataError, StorageError
 from tombola.models.tensors import load_tensors, save_tensors
 from tombola.runs.atomic import make_folder, storage_errors
-from tombola.runs.cache import cache_home
+from tombola.runs.cache import cache_folder
 
+FEATURES = "features"
 LIMIT_GIB = 20.0
 VARIABLE = "TOMBOLA_FEATURE_CACHE_GIB"
 PART = 512
@@ -36,7 +38,7 @@ class FeatureCache:
 
     @property
     def folder(self) -> Path:
-        return cache_folder() / self.key
+        return cache_folder(FEATURES) / self.key
 
     @property
     def size(self) -> int:
@@ -46,6 +48,11 @@ class FeatureCache:
     def parts(self) -> list[slice]:
         """The examples of each part, in order."""
         return [slice(start, min(start + PART, self.count)) for start in range(0, self.count, PART)]
+
+    @property
+    def missing(self) -> int:
+        """Examples whose features are not stored; damage is only seen when they are read."""
+        return sum(part.stop - part.start for part in self.parts() if not self._path(part).exists())
 
     def read(self, part: slice) -> Tensor | None:
         """The features of a part; None where they are not stored, or damaged."""
@@ -57,7 +64,8 @@ class FeatureCache:
         return found if found is not None and found.shape == expected and found.dtype == torch.float32 else None
 
     def write(self, part: slice, features: Tensor) -> None:
-        """Stores the features of a part."""
+        """Stores the features of a part, even where another study has made room of this entry meanwhile."""
+        make_folder(self.folder)
         save_tensors(self._path(part), {"features": features})
 
     def begin(self) -> None:
@@ -74,22 +82,16 @@ class FeatureCache:
         make_folder(self.folder)
         with storage_errors("use", self.folder):
             os.utime(self.folder)  # used now
-            others = [entry for entry in cache_folder().iterdir() if entry.is_dir() and entry != self.folder]
-            sizes = {entry: _bytes(entry) for entry in sorted(others, key=lambda entry: entry.stat().st_mtime)}
-            total = self.size + sum(sizes.values())
-            for entry, size in sizes.items():
+            others = [entry for entry in _entries() if entry.folder != self.folder]
+            total = self.size + sum(entry.size for entry in others)
+            for entry in others:
                 if total <= limit:
                     break
-                shutil.rmtree(entry, ignore_errors=True)
-                total -= size
+                shutil.rmtree(entry.folder, ignore_errors=True)
+                total -= entry.size
 
     def _path(self, part: slice) -> Path:
         return self.folder / f"part-{part.start // PART:05d}.safetensors"
-
-
-def cache_folder() -> Path:
-    """Where all features are kept."""
-    return cache_home() / "features"
 
 
 def limit_bytes() -> float:
@@ -104,5 +106,20 @@ def limit_bytes() -> float:
     return limit * 2**30
 
 
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+@dataclass(frozen=True, order=True)
+class _Entry:
+    """What is there of some features: when they were last used, where they lie, and their bytes."""
+
+    used: float
+    folder: Path
+    size: int
+
+
+def _entries() -> list[_Entry]:
+    """All entries, the one that was not used for longest first. Other processes may be removing some."""
+    found = []
+    for folder in cache_folder(FEATURES).iterdir():
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            size = sum(path.stat().st_size for path in folder.iterdir())
+            found.append(_Entry(folder.stat().st_mtime, folder, size))
+    return sorted(found)

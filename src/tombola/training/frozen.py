@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from tombola.training.threads import one_thread
 BATCH = 32
 """Pictures that pass a base at a time."""
 
-OnProgress = Callable[[int, int], None]
+OnFeatures = Callable[[int, int], None]
 """Told of how many examples the features are there, and of how many they are wanted."""
 
 
@@ -39,10 +40,11 @@ def load_examples(config: DataConfig, seed: int, data_dir: Path | None = None) -
 
 def load_raw_examples(config: DataConfig, data_dir: Path | None = None) -> RawData:
     """The examples of `config` before they are split, features as they are cached, or computed where they are not."""
-    return load_raw(config, data_dir) if config.base is None else _features(config, data_dir)
+    raw, base = load_raw(config, data_dir), base_of(config, data_dir)
+    return raw if base is None else _features(_Wanted(_key(base, raw), base, raw))
 
 
-def prepare_examples(config: DataConfig, data_dir: Path | None, on_progress: OnProgress) -> None:
+def prepare_examples(config: DataConfig, data_dir: Path | None, on_features: OnFeatures) -> None:
     """Computes what is not cached of the features of `config`, if it has a base, and says how far it is.
 
     Warns of a base that has no weights but random ones. For the process that a person watches, before any other.
@@ -50,13 +52,26 @@ def prepare_examples(config: DataConfig, data_dir: Path | None, on_progress: OnP
     base = base_of(config, data_dir)
     if base is None:
         return
-    if base.source == RANDOM:
-        warnings.warn(
-            "the base has NO pretrained weights: its features are those of a random network; name weights with "
-            "data.base.weights",
-            stacklevel=2,
-        )
-    _compute(base, load_raw(config, data_dir), on_progress)
+    _warn_of_random_weights(base)
+    _compute(base, load_raw(config, data_dir), on_features)
+
+
+def foreseen_examples(config: DataConfig, seed: int, data_dir: Path | None = None) -> tuple[DataSet, float]:
+    """Examples of the shape that `load_examples` will give, and the seconds until it can; nothing is written.
+
+    Where features are not cached, random numbers stand for them, and a batch that passes the base is timed.
+    """
+    raw, base = load_raw(config, data_dir), base_of(config, data_dir)
+    if base is not None:
+        _warn_of_random_weights(base)
+        inputs = _Joined.of(raw)
+        if missing := FeatureCache(_key(base, raw), len(inputs), base.output_shape).missing:
+            began = time.perf_counter()
+            with one_thread(), torch.no_grad():
+                _pass(base, inputs.at(slice(0, BATCH)))
+            seconds = (time.perf_counter() - began) * missing / min(BATCH, len(inputs))
+            return split_data(_with(raw, torch.rand(len(inputs), *base.output_shape)), config, seed), seconds
+    return load_examples(config, seed, data_dir), 0.0
 
 
 def base_of(config: DataConfig, data_dir: Path | None = None) -> FrozenBase | None:
@@ -72,41 +87,69 @@ def refuse_augmentation(config: DataConfig | None, recipe: Recipe | None) -> Non
         raise ValueError("the features of a frozen base are computed once: leave `augmentation` out")
 
 
+def _warn_of_random_weights(base: FrozenBase) -> None:
+    if base.source == RANDOM:
+        warnings.warn(
+            "the base has NO pretrained weights: its features are those of a random network; name weights with "
+            "data.base.weights",
+            stacklevel=3,
+        )
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Features that are asked for: the same ones wherever the key is the same."""
+
+    key: str
+    base: FrozenBase = field(compare=False)
+    raw: RawData = field(compare=False)
+
+
 @functools.lru_cache(maxsize=2)
-def _features(config: DataConfig, data_dir: Path | None) -> RawData:
-    raw, base = load_raw(config, data_dir), base_of(config, data_dir)
-    assert base is not None
-    features = _compute(base, raw, lambda done, total: None)
+def _features(wanted: _Wanted) -> RawData:
+    """The examples with features for pictures; kept in memory, because the replicates of a process share them."""
+    features = _compute(wanted.base, wanted.raw, lambda done, total: None)
+    return replace(_with(wanted.raw, features), checksum=f"sha256:{wanted.key}")
+
+
+def _with(raw: RawData, features: Tensor) -> RawData:
+    """`raw` with features for its pictures, the test set's behind the others'."""
     count = len(raw.training)
     test = None if raw.test is None else Examples(features[count:], raw.test.targets)
-    training = Examples(features[:count], raw.training.targets)
-    return replace(raw, training=training, test=test, checksum=f"sha256:{_key(base, raw)}")
+    return replace(raw, training=Examples(features[:count], raw.training.targets), test=test)
 
 
-def _compute(base: FrozenBase, raw: RawData, on_progress: OnProgress) -> Tensor:
+def _compute(base: FrozenBase, raw: RawData, on_features: OnFeatures) -> Tensor:
     """The features (n, *output_shape) of all examples, the test set's behind the others'; on one thread."""
-    parts = [raw.training.inputs] + ([raw.test.inputs] if raw.test is not None else [])
-    count = sum(map(len, parts))
-    cache = FeatureCache(_key(base, raw), count, base.output_shape)
+    inputs = _Joined.of(raw)
+    cache = FeatureCache(_key(base, raw), len(inputs), base.output_shape)
     cache.begin()
-    features = torch.empty(count, *base.output_shape)
-    inputs = _Joined(parts)
-    with one_thread(), torch.no_grad():
-        for part in cache.parts():
-            found = cache.read(part)
-            if found is None:
-                found = torch.cat([_pass(base, batch) for batch in inputs.at(part).split(BATCH)])
-                cache.write(part, found)
-                on_progress(part.stop, count)
-            features[part] = found
+    features = torch.empty(len(inputs), *base.output_shape)
+    for part in cache.parts():
+        found = cache.read(part)
+        if found is None:
+            found = _of_part(base, inputs, part, on_features)
+            cache.write(part, found)
+        features[part] = found
     return features
+
+
+def _of_part(base: FrozenBase, inputs: _Joined, part: slice, on_features: OnFeatures) -> Tensor:
+    done, batches = part.start, []
+    with one_thread(), torch.no_grad():
+        for pictures in inputs.at(part).split(BATCH):
+            batches.append(_pass(base, pictures))
+            done += len(pictures)
+            on_features(done, len(inputs))
+    return torch.cat(batches)
 
 
 def _pass(base: FrozenBase, pictures: Tensor) -> Tensor:
     """One batch through the base, wide channels last: a quarter faster for large convolutions."""
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (base.normalisation.mean, base.normalisation.std))
     inputs = pictures.sub(mean).div_(std).contiguous(memory_format=torch.channels_last)
-    return base.network(inputs).contiguous()
+    features: Tensor = base.network(inputs).contiguous()
+    return features
 
 
 class _Joined:
@@ -114,6 +157,14 @@ class _Joined:
 
     def __init__(self, parts: list[Tensor]) -> None:
         self.parts = parts
+
+    @classmethod
+    def of(cls, raw: RawData) -> _Joined:
+        """All pictures, the test set's behind the others'."""
+        return cls([raw.training.inputs] + ([raw.test.inputs] if raw.test is not None else []))
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
 
     def at(self, wanted: slice) -> Tensor:
         chosen, first = [], 0

@@ -3,45 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tombola.data import DataConfig
 from tombola.errors import ConfigError
-from tombola.runs.configs import Config, load_config, validate
+from tombola.runs.configs import Config, validate
 from tombola.studies.hybrid.exits import poolings
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.single.config import Name
 
 ROLES = ("cnn", "head", "lenet")
-
-
-def _read(value: Any) -> Any:
-    """A lottery is written out, or is the path of its config file."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return load_config(Path(value), LotteryConfig)
-    except ConfigError as error:
-        raise ValueError(str(error)) from None
-
-
-Lottery = Annotated[LotteryConfig, BeforeValidator(_read)]
+PLAIN = {"normalise": False}
+"""A base brings its own normalisation."""
 
 
 class HybridConfig(Config):
-    """A hybrid study. `data`, `seed` and `replicates` hold for all its lotteries, whatever their own configs say."""
+    """A hybrid study. `data`, `seed` and `replicates` hold for all its lotteries, whatever their own configs say.
+
+    The lotteries are written out, or paths of their config files.
+    """
+
+    PARTS: ClassVar[tuple[str, ...]] = ROLES
 
     study: Literal["hybrid"] = "hybrid"
     name: Name
     data: DataConfig | None = Field(None, description="pictures for all; default the cnn's. The head keeps its base")
     seed: int | None = Field(None, ge=0, description="for all; default the cnn's")
     replicates: int | None = Field(None, ge=1, le=1000, description="for all; default the cnn's")
-    cnn: Lottery = Field(description="of a convolutional network, whole: its dense network and ticket are cut")
-    head: Lottery | None = Field(None, description="of a dense head behind a frozen base, which is cut, too")
-    lenet: Lottery | None = Field(None, description="of a LeNet, to compare")
+    cnn: LotteryConfig = Field(description="of a convolutional network, whole: its dense network and ticket are cut")
+    head: LotteryConfig | None = Field(None, description="of a dense head behind a frozen base, which is cut, too")
+    lenet: LotteryConfig | None = Field(None, description="of a LeNet, to compare")
     exits: tuple[str, ...] = Field((), description="layers to leave at; default the last convolution of each block")
     features: tuple[str, ...] = Field(("gap", "gap+max", "grid"), min_length=1, description="how pictures are pooled")
     trees: PositiveInt = 300
@@ -61,12 +54,20 @@ class HybridConfig(Config):
             raise ValueError("name each kind of features once")
         return names
 
+    @field_validator("exits")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("name each exit once")
+        return names
+
     @model_validator(mode="after")
-    def _head_has_a_base(self) -> HybridConfig:
+    def _only_the_head_has_a_base(self) -> HybridConfig:
         if self.head is not None and self.head.data.base is None:
             raise ValueError("`head` is a lottery on the features of a frozen base: its config needs data.base")
-        if self.cnn.data.base is not None:
-            raise ValueError("`cnn` learns from pictures: its config must not have data.base")
+        for role in ("cnn", "lenet"):
+            if (lottery := getattr(self, role)) is not None and lottery.data.base is not None:
+                raise ValueError(f"`{role}` learns from pictures: its config must not have data.base")
         if self.data is not None and self.data.base is not None:
             raise ValueError("`data` are the pictures for all lotteries; the base belongs to the head's own data")
         self.lotteries()  # what does not go together is an error now
@@ -84,7 +85,7 @@ class HybridConfig(Config):
         for role, config in found.items():
             if config is not None:
                 own = data.model_copy(update={"base": config.data.base} | ({} if config.data.base is None else PLAIN))
-                content = config.model_dump() | shared | {"data": own.model_dump()}
+                content = config.model_dump(exclude_unset=True) | shared | {"data": own.model_dump()}
                 lotteries[role] = validate(content, LotteryConfig, role)
         return lotteries
 
@@ -97,7 +98,3 @@ class HybridConfig(Config):
         """What changes a result: the lotteries as they are run, and the study's own keys but for the replicates."""
         own = {k: v for k, v in super().identity().items() if k not in ("data", "seed", "replicates", *ROLES)}
         return own | {role: config.identity() for role, config in self.lotteries().items()}
-
-
-PLAIN = {"normalise": False}
-"""A base brings its own normalisation."""

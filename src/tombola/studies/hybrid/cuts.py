@@ -15,16 +15,12 @@ from tombola.models.spec import Normalisation as SpecNormalisation
 from tombola.pruning import Masks
 from tombola.runs.folder import RunFolder
 from tombola.studies.hybrid.config import HybridConfig
-from tombola.studies.lottery.networks import replicate_data, trained_network
+from tombola.studies.lottery.networks import replicate_seed, trained_network
 from tombola.studies.lottery.result import Result
 from tombola.training.base import FrozenBase
-from tombola.training.frozen import base_of
+from tombola.training.frozen import base_of, load_examples
 
-UNIT = ("replicate", "network", "unit")
-"""The columns that name what a cell or the clock leaves: `unit` is `forests` or `latency`."""
-FORESTS, LATENCY = "forests", "latency"
-
-PIXELS, PCA, BASE, DENSE, TICKET = "pixels", "pca", "base", "dense", "ticket"
+BASE, DENSE, TICKET = "base", "dense", "ticket"
 NO_NORMALISATION = Normalisation()
 
 
@@ -62,13 +58,13 @@ def sources_of(config: HybridConfig, lotteries: dict[str, Result], data_dir: Pat
 def pictures_of(sources: Sources, replicate: int) -> DataSet:
     """A replicate's pictures, split as its lotteries split them, in [0, 1]."""
     lottery = sources.config.lotteries()["cnn"]
-    plain = lottery.model_copy(update={"data": lottery.data.model_copy(update={"normalise": False})})
-    return replicate_data(plain, replicate, sources.data_dir)
+    plain = lottery.data.model_copy(update={"normalise": False})
+    return load_examples(plain, replicate_seed(lottery, replicate), sources.data_dir)
 
 
 def cuts_of(sources: Sources, replicate: int, pictures: DataSet) -> Iterator[Cut]:
     """The base, if there is one, then the dense CNN, then its ticket, each when it is asked for."""
-    if (base := frozen_base(sources)) is not None:
+    if (base := frozen_base(sources.config, sources.data_dir)) is not None:
         data = normalised(pictures, _of(base.normalisation))
         yield Cut(BASE, base.network, Masks.full(base.network), data, whole=False)
     folder = RunFolder(sources.cnn)
@@ -80,9 +76,10 @@ def cuts_of(sources: Sources, replicate: int, pictures: DataSet) -> Iterator[Cut
         yield Cut(name, network, masks, normalised(pictures, _of(spec.normalisation)), whole=True)
 
 
-def frozen_base(sources: Sources) -> FrozenBase | None:
-    lottery = sources.config.lotteries().get("head")
-    return None if lottery is None else base_of(lottery.data, sources.data_dir)
+def frozen_base(config: HybridConfig, data_dir: Path | None) -> FrozenBase | None:
+    """The base of the study's head, if it has one."""
+    lottery = config.lotteries().get("head")
+    return None if lottery is None else base_of(lottery.data, data_dir)
 
 
 def _of(normalisation: SpecNormalisation) -> Normalisation:

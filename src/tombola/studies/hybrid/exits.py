@@ -14,21 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tombola.errors import ModelError
-from tombola.models.exits import Exit, default_exits, exit_names, find_exit, layers_of, prefix, rest
+from tombola.models.exits import Exit, layers_of, prefix
 from tombola.pruning.modes import evaluation_mode
 from tombola.registry import Registry
-
-__all__ = [
-    "Exit",
-    "default_exits",
-    "exit_names",
-    "extractor",
-    "features_at",
-    "find_exit",
-    "poolings",
-    "prefix",
-    "rest",
-]
 
 poolings: Registry[Callable[[], nn.Module]] = Registry("kind of features")
 

@@ -9,9 +9,8 @@ from typing import Any
 from tombola.studies.hybrid.questions import Lottery, not_run
 from tombola.studies.hybrid.summaries import Measured
 from tombola.studies.hybrid.wording import begun, kilo, mega, share
+from tombola.studies.lottery.tables import NO_MATTER
 
-NO_MATTER = 0.05
-"""A head whose FLOPs are at most this share of base and head cannot move them, however few weights it keeps."""
 FLOAT32 = 4
 
 

@@ -6,7 +6,7 @@ tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -15,36 +15,37 @@ from tombola.compression.measured import BATCH_SIZES
 from tombola.models.exits import find_exit
 from tombola.runs.atomic import read_bytes
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.hybrid.cuts import LATENCY, PCA, PIXELS, TICKET, Cut, Sources, cuts_of, pictures_of
+from tombola.studies.hybrid.cuts import TICKET, Cut, Sources, cuts_of, pictures_of
 from tombola.studies.hybrid.forests import Forest
 from tombola.studies.hybrid.pipelines import Pipeline, measure_pipelines
-from tombola.studies.hybrid.replicate import forest_path, unit_names
+from tombola.studies.hybrid.replicate import forest_path
 from tombola.studies.hybrid.summaries import best_features, forests_of
+from tombola.studies.hybrid.units import LATENCY, MEASURED_REPLICATE, PCA, PIXELS
 
-REPLICATE = 0
 IMAGES = 64
 FOREST_LIMIT = 4 << 30
 
 
-def latency_units(sources: Sources, folder: Path, rows: Sequence[Row], done: Sequence[str]) -> Iterator[list[Row]]:
-    """One unit of rows for each network that is not `done`, measured when it is asked for.
+def latency_units(
+    sources: Sources, folder: Path, rows: Sequence[Row], wanted: Collection[str]
+) -> Iterator[list[Row]]:
+    """One unit of rows for each of the networks `wanted`, measured when it is asked for.
 
     `folder` is replicate 0's, `rows` are the table's.
     """
-    wanted = [name for name in unit_names(sources.config) if name not in done]
     if not wanted:
         return
-    pictures = pictures_of(sources, REPLICATE)
+    pictures = pictures_of(sources, MEASURED_REPLICATE)
     for name in (name for name in (PIXELS, PCA) if name in wanted):
         forest = _forest(forest_path(folder, name))
         yield _unit(name, [Pipeline(name, forest=forest)], pictures.test.inputs[:IMAGES])
-    for cut in cuts_of(sources, REPLICATE, pictures):
+    for cut in cuts_of(sources, MEASURED_REPLICATE, pictures):
         if cut.name in wanted:
             yield _unit(cut.name, _pipelines(cut, folder, rows), cut.data.test.inputs[:IMAGES])
 
 
 def _unit(name: str, pipelines: Sequence[Pipeline], inputs: Tensor) -> list[Row]:
-    key = {"kind": "latency", "replicate": REPLICATE, "network": name, "unit": LATENCY}
+    key = {"kind": "latency", "replicate": MEASURED_REPLICATE, "network": name, "unit": LATENCY}
     return [key | row for row in measure_pipelines(pipelines, inputs, BATCH_SIZES)]
 
 

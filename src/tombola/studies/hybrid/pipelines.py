@@ -18,10 +18,11 @@ from tombola.compression import measured
 from tombola.compression.latency import interleaved
 from tombola.compression.measured import BATCH_SIZES, DENSE, LEAST_BLOCKS, SPARSE, Quartiles
 from tombola.errors import ConfigError
+from tombola.models.exits import Exit
 from tombola.pruning import Masks
 from tombola.pruning.modes import evaluation_mode
 from tombola.runs.rows import Row
-from tombola.studies.hybrid.exits import Exit, extractor
+from tombola.studies.hybrid.exits import extractor
 from tombola.studies.hybrid.forests import Forest
 from tombola.training.threads import one_thread
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # comes with scikit-learn
 from torch import Tensor
 
 from tombola.compression.cost import count_flops, count_size
@@ -24,11 +25,12 @@ from tombola.runs.executors import Emit
 from tombola.runs.rows import Row
 from tombola.runs.seeds import derive_seed
 from tombola.studies.hybrid.config import HybridConfig
-from tombola.studies.hybrid.cuts import FORESTS, PCA, PIXELS, Cut, Sources, cuts_of, pictures_of
+from tombola.studies.hybrid.cuts import Cut, Sources, cuts_of, pictures_of
 from tombola.studies.hybrid.early_exits import gate_rows
 from tombola.studies.hybrid.exits import features_at
 from tombola.studies.hybrid.forests import CHECKED, Forest, comparisons, fit_forest, fit_pca
 from tombola.studies.hybrid.trees import Projection
+from tombola.studies.hybrid.units import FORESTS, PCA, PIXELS
 from tombola.studies.lottery.networks import replicate_seed
 from tombola.training.metrics import evaluate, macro_f1
 from tombola.training.threads import one_thread
@@ -58,20 +60,14 @@ class Finished:
     path: Path
 
 
-def unit_names(config: HybridConfig) -> list[str]:
-    """The units of a replicate, in their order."""
-    base = ["base"] if config.head is not None else []
-    return [PIXELS, PCA, *base, "dense", "ticket"]
-
-
 def forest_path(folder: Path, *names: str) -> Path:
     """Where a replicate keeps a forest as ONNX: that of a network, an exit and its features, or of a baseline."""
     return folder / f"{'-'.join(names)}.onnx"
 
 
 def run_replicate(spec: ReplicateSpec, emit: Emit) -> None:
-    """Runs what is left of a replicate; the executor's cell. Computes on one thread."""
-    with one_thread():
+    """Runs what is left of a replicate; the executor's cell. Torch and NumPy compute on one thread."""
+    with one_thread(), threadpool_limits(1):
         _Replicate(spec, emit).run()
 
 
@@ -118,7 +114,8 @@ class _Replicate:
         exits = [find_exit(cut.network, name) for name in exit_names_of(self.config, cut)]
         kinds = self.config.features
         features = {part: features_at(cut.network, exits, kinds, getattr(cut.data, part).inputs) for part in PARTS}
-        rows, gated = [whole_row(cut)], []
+        rows: list[Row] = []
+        gated, whole = [], whole_row(cut)
         for exit in exits:
             costs = prefix_costs(cut, exit)
             for kind in kinds:
@@ -130,8 +127,8 @@ class _Replicate:
                     gated.append((rows[-1], forest, own))
         if gated and cut.whole:
             best = max(gated, key=lambda found: (found[0]["validation_accuracy"], -found[0]["inputs"]))
-            rows += gate_rows(cut, self.config.gate_tolerance, rows[0], *best)
-        return rows
+            rows += gate_rows(cut, self.config.gate_tolerance, whole, *best)
+        return [*rows, whole]  # last: it says that the unit is finished
 
     def _forest_row(
         self, features: dict[str, Features], exit: str | None, kind: str, projection: Projection | None = None

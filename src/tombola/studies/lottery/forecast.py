@@ -16,12 +16,13 @@ from tombola.models import build
 from tombola.pruning import Masks, prune
 from tombola.reports.tables import Table
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.networks import model_spec, replicate_data
+from tombola.studies.lottery.networks import model_spec, replicate_data, replicate_seed
 from tombola.studies.lottery.plan import Round, rates_of
 from tombola.studies.lottery.result import check_steps, plan_of, units_per_replicate
 from tombola.studies.lottery.start import started
 from tombola.training.engine import layers_on_kernels
 from tombola.training.fit import Training
+from tombola.training.frozen import foreseen_examples
 from tombola.training.threads import one_thread
 
 SAMPLE_SECONDS = 2.0
@@ -34,7 +35,8 @@ class Forecast:
     """The plan of a study and its cost, from a few timed iterations on this machine.
 
     `seconds` is the whole study's with `workers` processes; `iterations` is that of one dense training.
-    `round_seconds` is what one training of each round takes, the dense network's first.
+    `round_seconds` is what one training of each round takes, the dense network's first, `features_seconds` what is
+    left of passing the examples through a frozen base before any training.
     """
 
     rounds: list[Round]
@@ -43,6 +45,7 @@ class Forecast:
     round_seconds: list[float]
     seconds: float
     workers: int
+    features_seconds: float = 0.0
 
     @property
     def training_seconds(self) -> float:
@@ -63,7 +66,7 @@ def forecast(config: LotteryConfig, workers: int, data_dir: Path | None = None) 
     Rounds that train on sparse kernels are timed as such, with masks of their density from the initial weights.
     """
     config = started(config)
-    data = replicate_data(config, 0, data_dir)
+    data, features_seconds = _data(config, data_dir)
     rounds = plan_of(config, data.input_shape, data.classes)
     check_steps(config, len(data.train))
     units = units_per_replicate(config, rounds)
@@ -76,9 +79,17 @@ def forecast(config: LotteryConfig, workers: int, data_dir: Path | None = None) 
         units * config.replicates,
         iterations,
         seconds,
-        waves * (seconds[0] + in_a_round * sum(seconds[1:])),
+        features_seconds + waves * (seconds[0] + in_a_round * sum(seconds[1:])),
         min(workers, config.replicates),
+        features_seconds,
     )
+
+
+def _data(config: LotteryConfig, data_dir: Path | None) -> tuple[DataSet, float]:
+    """Replicate 0's examples, or of a base's features what is as large; and the seconds until they are there."""
+    if config.data.base is None:
+        return replicate_data(config, 0, data_dir), 0.0
+    return foreseen_examples(config.data, replicate_seed(config, 0), data_dir)
 
 
 def _round_seconds(config: LotteryConfig, rounds: Sequence[Round], data: DataSet) -> tuple[int, list[float]]:
@@ -156,7 +167,14 @@ def lines(plan: Forecast, config: LotteryConfig) -> Sequence[str]:
         f"a training takes about {plan.training_seconds:.3g} s dense and {plan.round_seconds[-1]:.3g} s in the last "
         f"round, on one thread of this machine; the study about {_duration(plan.seconds)} with {plan.workers} "
         "worker(s) at most",
+        *_features_line(plan),
     ]
+
+
+def _features_line(plan: Forecast) -> list[str]:
+    if not plan.features_seconds:
+        return []
+    return [f"of that about {_duration(plan.features_seconds)} before any training, for features of the frozen base"]
 
 
 def _duration(seconds: float) -> str:

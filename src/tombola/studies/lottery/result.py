@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tombola.compression.cost import count_flops, count_size
 from tombola.errors import ConfigError, RunFolderError
 from tombola.models import build
 from tombola.pruning import Masks
@@ -20,6 +21,7 @@ from tombola.studies.lottery.networks import layer_sizes, model_spec
 from tombola.studies.lottery.plan import Round, plan_rounds
 from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.lottery.verdict import Verdict, judge
+from tombola.training.base import FrozenBase
 from tombola.training.batches import iterations_per_epoch
 from tombola.training.engine import layers_on_kernels
 from tombola.training.frozen import base_of, load_examples, load_raw_examples
@@ -95,7 +97,15 @@ def data_facts(config: LotteryConfig, data_dir: Path | None) -> dict[str, Any]:
         "classes": raw.classes,
         "training_examples": len(load_examples(config.data, config.seed, data_dir).train),
     }
-    return facts if base is None else facts | {"base": base.facts}
+    return facts if base is None else facts | {"base": base_facts(base)}
+
+
+def base_facts(base: FrozenBase) -> dict[str, Any]:
+    """What the manifest says of a frozen base: which one it is, FLOPs of one example, parameters and bytes."""
+    masks = Masks.full(base.network)
+    size = count_size(base.network, masks)
+    flops = count_flops(base.network, base.input_shape, masks).dense
+    return {**base.facts, "flops": flops, "parameters": size.parameters, "bytes": size.dense_bytes}
 
 
 def check_steps(config: LotteryConfig, examples: int) -> None:

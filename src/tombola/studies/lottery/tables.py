@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from tombola.reports.tables import Table, plus_minus
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.lottery.metrics import CHECKS, Summary, failed_checks
+from tombola.studies.lottery.metrics import CHECKS, Summary, failed_checks, summaries_of_mode
+from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.verdict import POWER_DIFFERENCE, Verdict
 from tombola.studies.speed import FORMAT, Speed, microseconds, remarks, speeds_of, times
 
@@ -19,6 +20,8 @@ COST_NOTE = (
     "Milliseconds of training per iteration (evaluations included), mean over replicates, beside those of the dense "
     "network; the engine that trained it."
 )
+NO_MATTER = 0.05
+"""A head whose FLOPs are at most this share of base and head cannot move them, however few weights it keeps."""
 
 
 def results_table(summaries: Sequence[Summary], costs: bool = True) -> Table:
@@ -166,6 +169,33 @@ def cost_line(rows: Sequence[Row]) -> str:
     return (
         f"{len(trainings)} trainings ({sparse} on sparse kernels), {whole:,.0f} seconds of training on one thread "
         f"each; {spent:,.0f} of them for the search, the dense network and its tickets"
+    )
+
+
+def base_line(result: Result) -> str | None:
+    """Which frozen base the examples passed, and whether pruning its head can move FLOPs; None without a base."""
+    base = result.data.get("base")
+    if base is None:
+        return None
+    said = (
+        f"Frozen base: {base['source']}, up to {base['layer']}, the same for all replicates, never trained or pruned; "
+        "weights, FLOPs and times are the head's alone."
+    )
+    flops = base.get("flops")
+    return said if flops is None else f"{said} {_head_line(result, flops)}"
+
+
+def _head_line(result: Result, flops: int) -> str:
+    """The head's share of the FLOPs of base and head, dense and at the run's ticket."""
+    summaries = summaries_of_mode(result.summaries, result.config.rewind[0])
+    ticket = next(s for s in summaries if s.branch == "ticket" and s.round == result.ticket_round)
+    dense = summaries[0].flops_dense
+    whole, left = flops + dense, flops + ticket.flops_effective.mean
+    moves = "Here the head moves FLOPs" if dense > NO_MATTER * whole else "A head cannot move FLOPs"
+    return (
+        f"{moves}: dense it needs {dense / 1e6:.3g} of the {whole / 1e6:,.4g} MFLOPs of base and head "
+        f"({dense / whole:.2%}), with {ticket.density:.1%} of its weights {ticket.flops_effective.mean / 1e6:.3g} of "
+        f"{left / 1e6:,.4g}; what it saves are weights and bytes."
     )
 
 

@@ -26,6 +26,7 @@ from tombola.studies.lottery.study import Watcher
 from tombola.studies.lottery.tables import (
     COST_NOTE,
     TABLE_NOTE,
+    base_line,
     check_lines,
     cost_line,
     power_line,
@@ -195,8 +196,9 @@ def show_result(console: Console, result: Result) -> None:
     tickets, rows = summaries_of_mode(result.summaries, first), rows_of_mode(result.rows, first)
     console.print(drawn(rounds_table(tickets, rows), left=1))
     console.print(" ".join([COST_NOTE, *speed_notes(tickets, rows)]) + "\n", highlight=False, markup=False)
-    for line in [*check_lines(result.rows), power_line(result.verdict), cost_line(result.rows)]:
-        console.print(line, highlight=False, soft_wrap=True)
+    for line in [*check_lines(result.rows), power_line(result.verdict), cost_line(result.rows), base_line(result)]:
+        if line is not None:
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
     for mode, verdict in result.verdicts.items():
         said = f"{mode}: {verdict.sentence}" if len(result.verdicts) > 1 else verdict.sentence
         console.print(f"\n[bold]{escape(said)}[/bold]", highlight=False, soft_wrap=True)

@@ -31,6 +31,9 @@ from tombola.training import Recipe, Step, Trained, fit
 from tombola.training.batches import draw_batches, iterations_per_epoch
 from tombola.training.evolution import Gradual
 from tombola.training.fit import OnEvaluation
+from tombola.training.frozen import OnFeatures
+
+FEATURES = "features of the frozen base"
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,11 @@ def make_child(making: Making, on_progress: OnProgress) -> Child:
 def reporting(stage: str, on_progress: OnProgress) -> OnEvaluation:
     """What `fit` is to call, so that its evaluations become progress of `stage`."""
     return lambda evaluation, total: on_progress(Progress(stage, evaluation.iteration, total, evaluation.accuracy))
+
+
+def preparing(on_progress: OnProgress) -> OnFeatures:
+    """What `prepare_examples` is to call, so that pictures that pass a frozen base become progress."""
+    return lambda done, total: on_progress(Progress(FEATURES, done, total))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from tombola.studies.single.config import CompareConfig, Pruning
 from tombola.studies.single.metrics import broken, check_child, stage_row, unit_columns
 from tombola.studies.single.parents import zoo_spec
 from tombola.training import fit
-from tombola.training.frozen import load_examples
+from tombola.training.frozen import OnFeatures, load_examples, prepare_examples
 from tombola.training.threads import one_thread
 
 UNIT = ("replicate", "structure", "budget", "sparsity", "criterion")
@@ -75,10 +75,14 @@ class Finished:
 
 @dataclass(frozen=True)
 class Watcher:
-    """Told how many units there are and how many were done, and of each one that ends."""
+    """Told how many units there are and how many were done, and of each one that ends.
+
+    Before them, `features(done, total)` is told how many examples have passed a frozen base.
+    """
 
     begin: Callable[[int, int], None]
     unit: Callable[[Row], None]
+    features: OnFeatures = lambda done, total: None
 
 
 def compare(config: CompareConfig, out: Path, workers: int, data_dir: Path | None, watcher: Watcher) -> Comparison:
@@ -90,6 +94,7 @@ def compare(config: CompareConfig, out: Path, workers: int, data_dir: Path | Non
     with writing(folder):
         table = RowTable(folder.rows, UNIT)
         config = config.model_copy(update={"replicates": max(config.replicates, whole_replicates(config, table.rows))})
+        prepare_examples(config.data, data_dir, watcher.features)
         data = load_examples(config.data, config.seed, data_dir)
         facts = {"data": {"name": data.name, "checksum": data.checksum}, "seed": config.seed}
         begin_or_continue(folder, config.study, config, facts)

@@ -25,7 +25,13 @@ from tombola.pruning.modes import evaluation_mode
 from tombola.registry import suggest
 from tombola.runs.configs import validate
 from tombola.studies.single.config import PruneConfig
-from tombola.training.frozen import load_examples, load_raw_examples
+from tombola.training.frozen import (
+    OnFeatures,
+    load_examples,
+    load_raw_examples,
+    prepare_examples,
+    refuse_augmentation,
+)
 
 
 @dataclass(frozen=True)
@@ -57,16 +63,21 @@ def is_folder(model: str) -> bool:
         return False
 
 
-def open_parent(config: PruneConfig, data_dir: Path | None) -> Parent:
-    """The parent of `config`; an error in one line when there is none of that name or it does not fit the data."""
+def open_parent(
+    config: PruneConfig, data_dir: Path | None, on_features: OnFeatures = lambda done, total: None
+) -> Parent:
+    """The parent of `config`; an error in one line when there is none of that name or it does not fit the data.
+
+    Where its data pass a frozen base, `on_features` is told how many have.
+    """
     if is_folder(config.model):
-        return _from_folder(config, data_dir)
+        return _from_folder(config, data_dir, on_features)
     if config.factory is not None:
         raise ConfigError("--factory goes with a model folder; a factory alone is the model itself")
     if config.model in architectures:
-        return _from_zoo(config, data_dir)
+        return _from_zoo(config, data_dir, on_features)
     if is_factory_name(config.model):
-        return _from_factory(config, data_dir)
+        return _from_factory(config, data_dir, on_features)
     raise ConfigError(
         f"{config.model!r} is no folder, no package.module:function and no model of the zoo"
         f"{suggest(config.model, architectures)}"
@@ -84,8 +95,9 @@ def zoo_spec(model: ModelConfig, data: DataSet, seed: int) -> ModelSpec:
     )
 
 
-def _from_zoo(config: PruneConfig, data_dir: Path | None) -> Parent:
+def _from_zoo(config: PruneConfig, data_dir: Path | None, on_features: OnFeatures) -> Parent:
     chosen = _chosen_data(config)
+    prepare_examples(chosen, data_dir, on_features)
     data = load_examples(chosen, config.seed, data_dir)
     spec = zoo_spec(ModelConfig(architecture=config.model), data, config.seed)
     model = build(spec)
@@ -98,8 +110,9 @@ def _from_zoo(config: PruneConfig, data_dir: Path | None) -> Parent:
     return Parent(name, model, spec, Masks.full(model), data, record)
 
 
-def _from_factory(config: PruneConfig, data_dir: Path | None) -> Parent:
+def _from_factory(config: PruneConfig, data_dir: Path | None, on_features: OnFeatures) -> Parent:
     chosen = _chosen_data(config)
+    prepare_examples(chosen, data_dir, on_features)
     data = load_examples(chosen, config.seed, data_dir)
     model = make_with(config.model, config.seed)
     odd = next((p.dtype for p in model.parameters() if p.is_floating_point() and p.dtype != torch.float32), None)
@@ -119,12 +132,17 @@ def _from_factory(config: PruneConfig, data_dir: Path | None) -> Parent:
     return Parent(config.model, model, spec, Masks.full(model), data, record)
 
 
-def _from_folder(config: PruneConfig, data_dir: Path | None) -> Parent:
+def _from_folder(config: PruneConfig, data_dir: Path | None, on_features: OnFeatures) -> Parent:
     if config.weights is not None:
         raise ConfigError("--weights goes with a zoo or factory model; a model folder has its own")
     spec, history = read_spec(config.model)
     model, _, masks = load_model(config.model, config.factory)
     chosen, split_seed = _data_of_folder(config, history, data_dir)
+    try:
+        refuse_augmentation(chosen, config.fine_tuning)
+    except ValueError as error:
+        raise ConfigError(f"{config.model}: {error}") from None
+    prepare_examples(chosen, data_dir, on_features)
     raw = load_examples(chosen.model_copy(update={"normalise": False}), split_seed, data_dir)
     if (raw.input_shape, raw.classes) != (spec.input_shape, spec.classes):
         raise ModelError(
@@ -164,6 +182,7 @@ def _data_of_folder(config: PruneConfig, history: dict[str, Any], data_dir: Path
         "validation": recorded.validation,
         "test": recorded.test,
         "training": asked.training or recorded.training,
+        "base": asked.base or recorded.base,
         "group_by": recorded.group_by,
     }
     return validate(asked.model_dump() | split, DataConfig, "--data"), found["split_seed"]

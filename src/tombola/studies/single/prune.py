@@ -18,7 +18,7 @@ from tombola.runs.atomic import storage_errors
 from tombola.runs.configs import identity_hash, load_config
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.rows import Row
-from tombola.studies.single.child import Child, Making, OnProgress, Progress, make_child, under_masks
+from tombola.studies.single.child import Child, Making, OnProgress, Progress, make_child, preparing, under_masks
 from tombola.studies.single.config import PruneConfig
 from tombola.studies.single.metrics import check_child, layer_rows, stage_row, unit_columns
 from tombola.studies.single.parents import Parent, is_folder, open_parent
@@ -35,7 +35,7 @@ def prune_parent(config: PruneConfig, out: Path | None, data_dir: Path | None, o
     with storage_errors("look into", folder.root):
         _refuse_foreign(folder, config.model)
     with one_thread():
-        parent = open_parent(config, data_dir)
+        parent = open_parent(config, data_dir, preparing(on_progress))
         facts = {
             "config": identity_hash(config.study, config),
             "parent": parent.sha256,

@@ -14,7 +14,7 @@ from tombola.reports.terminal import LINE_SECONDS, drawn, progress_bars
 from tombola.runs.atomic import read_json
 from tombola.runs.rows import Row
 from tombola.studies.single import child
-from tombola.studies.single.child import OnProgress
+from tombola.studies.single.child import OnProgress, preparing
 from tombola.studies.single.compare import Watcher
 from tombola.studies.single.comparison import Comparison, percent
 from tombola.studies.single.comparison_report import NOTE, comparison_table, refusals
@@ -79,6 +79,7 @@ class _CountingBar:
         return Watcher(
             lambda units, finished: self.bars.update(self.task, total=units, completed=finished),
             lambda row: self.bars.update(self.task, advance=1, description=_said(row)),
+            preparing(_Bar(self.bars)),
         )
 
 
@@ -89,7 +90,7 @@ class _CountingLines:
         self.units = self.finished = self.earlier = 0
 
     def watcher(self) -> Watcher:
-        return Watcher(self.begin, self.unit)
+        return Watcher(self.begin, self.unit, preparing(_Lines(self.console)))
 
     def begin(self, units: int, finished: int) -> None:
         self.units, self.finished, self.earlier = units, finished, finished

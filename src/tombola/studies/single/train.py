@@ -14,7 +14,7 @@ from tombola.pruning.structures import Neuron, make_structure
 from tombola.pruning.units import count_units, share_of_all
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.seeds import derive_seed
-from tombola.studies.single.child import OnProgress, reporting
+from tombola.studies.single.child import OnProgress, preparing, reporting
 from tombola.studies.single.config import TrainConfig
 from tombola.studies.single.metrics import layer_rows, stage_row, units_removed
 from tombola.studies.single.parents import zoo_spec
@@ -22,7 +22,7 @@ from tombola.studies.single.result import Result, evaluation_rows, read_result, 
 from tombola.training import fit
 from tombola.training.engine import ANY_CLASSES, ANY_PICTURE, layers_on_kernels
 from tombola.training.evolution import Evolution, Gradual
-from tombola.training.frozen import load_examples
+from tombola.training.frozen import load_examples, prepare_examples
 from tombola.training.threads import one_thread
 
 
@@ -50,6 +50,7 @@ def _check_engine(model: nn.Module, config: TrainConfig) -> None:
 
 
 def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_progress: OnProgress) -> Result:
+    prepare_examples(config.data, data_dir, preparing(on_progress))
     data = load_examples(config.data, config.seed, data_dir)
     facts = {"data": {"name": data.name, "checksum": data.checksum}, "seed": config.seed}
     spec = zoo_spec(config.model, data, derive_seed(config.seed, "init"))
