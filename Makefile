@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Small networks are slower on two threads than on one; replicates run as processes instead.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test results-digits results-mnist results-lottery results-criteria results-speed benchmark benchmark-prune guide-pictures clean
+.PHONY: help demo test results-digits results-mnist results-lottery results-criteria results-speed results-hybrid benchmark benchmark-prune guide-pictures clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -66,6 +66,14 @@ results-speed: $(VENV)/.stamp-bench  ## sparse kernels against dense engines: in
 	$(PY) benchmarks/sparse_search.py > runs/sparse-search.md
 	(echo "# Speed"; for part in inference crossover training search; do echo; cat runs/sparse-$$part.md; done) > docs/results/speed.md
 
+results-hybrid: $(VENV)/.stamp-hybrid  ## VGG16, LeNet and the CNN + random forest pipeline on leaves and X-rays (about an hour)
+	mkdir -p docs/results docs/images
+	$(TOMBOLA) train configs/train_vgg16_base.yaml
+	$(TOMBOLA) hybrid configs/hybrid_apple.yaml --results runs/results-hybrid-apple
+	$(TOMBOLA) hybrid configs/hybrid_pneumonia.yaml --results runs/results-hybrid-pneumonia
+	$(PY) benchmarks/hybrid_results.py runs/train-vgg16-base-* runs/results-hybrid-apple runs/results-hybrid-pneumonia \
+	  --images docs/images > docs/results/vgg-hybrid.md
+
 benchmark-prune: $(VENV)/.stamp-core  ## prune() on 100 million weights against one sort of as many
 	mkdir -p docs/results
 	$(PY) benchmarks/prune_speed.py > docs/results/prune-speed.md
@@ -80,6 +88,8 @@ guide-pictures: $(VENV)/.stamp-core  ## draw docs/images/structure-*.png and the
 
 clean:  ## remove the virtual environment and caches; run folders stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+comma := ,
 
 define install
 	@$(PYTHON) -c 'import sys; v=sys.version_info[:2]; sys.exit(0 if (3,11)<=v<(3,14) else "Tombola needs Python 3.11 to 3.13, this is %d.%d; try: make PYTHON=python3.11" % v)'
@@ -98,3 +108,6 @@ $(VENV)/.stamp-test: pyproject.toml constraints.txt
 
 $(VENV)/.stamp-bench: pyproject.toml constraints.txt
 	$(call install,.[bench])
+
+$(VENV)/.stamp-hybrid: pyproject.toml constraints.txt
+	$(call install,.[keras$(comma)onnx])

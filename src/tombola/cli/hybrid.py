@@ -27,6 +27,10 @@ def hybrid(
     workers: Workers = None,
     skip_bad: SkipBad = False,
     data_dir: DataDir = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show the lotteries' rounds, the estimated time and the forests; run nothing."),
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """**CNN features and random forests**: exits of a network and of its ticket, early exits, four questions answered.
@@ -39,6 +43,8 @@ def hybrid(
     Example: `tombola hybrid configs/hybrid_apple.yaml --replicates 2`
     """
     with errors(debug):
+        from dataclasses import replace
+
         from tombola.runs.configs import load_config
         from tombola.studies.hybrid.config import HybridConfig
         from tombola.studies.hybrid.study import run_hybrid
@@ -49,10 +55,19 @@ def hybrid(
         study = load_config(config, HybridConfig, [*(set_ or []), *override("replicates", replicates)])
         study = study.skipping_bad() if skip_bad else study
         console = terminal()
+        if dry_run:
+            from tombola.studies.hybrid.outlook import check_study, look_ahead
+            from tombola.studies.hybrid.terminal import show_outlook
+            from tombola.studies.lottery.forecast import forecast
+
+            facts = check_study(study, data_dir)
+            show_outlook(console, look_ahead(study, facts, out, workers or cores(), data_dir, forecast))
+            return
 
         def run_lottery(role: str, lottery: LotteryConfig) -> Result:
             console.print(f"[bold]{role}[/bold]: the lottery {lottery.name}", highlight=False)
             with lottery_terminal.watching(console) as watcher:
+                watcher = replace(watcher, planned=lambda plan: None)  # the line before all lotteries has it
                 result = run_study(lottery, out, workers=workers or cores(), data_dir=data_dir, watcher=watcher)
             console.print(result.verdict.sentence, highlight=False, markup=False, soft_wrap=True)
             return result
@@ -68,3 +83,6 @@ def hybrid(
                 watcher=watcher,
             )
         show_result(console, result)
+        asked, shown = (config.lotteries()["cnn"].replicates for config in (study, result.config))
+        if shown > asked:
+            typer.echo(f"Asked for {asked} replicates; the run has {shown}, all are shown.")

@@ -150,7 +150,7 @@ def stability(
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders of `tombola imp`.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of `tombola imp`, or one of `tombola hybrid`.")],
     out: Annotated[
         Path | None, typer.Option(help="The comparison page to write; default comparison.html for several runs.")
     ] = None,
@@ -161,7 +161,12 @@ def report(
     Example: `tombola report runs/lottery-a-* runs/lottery-b-* --out a-and-b.html`
     """
     with errors(debug):
+        from tombola.studies.hybrid.runs import report_run as report_hybrid
         from tombola.studies.lottery.compare import compare_runs, report_run
+        from tombola.studies.single.runs import study_of
 
-        alone = len(runs) == 1 and out is None
-        typer.echo(f"Report: {report_run(runs[0]) if alone else compare_runs(runs, out or Path('comparison.html'))}")
+        if len(runs) > 1 or out is not None:
+            path = compare_runs(runs, out or Path("comparison.html"))
+        else:
+            path = report_hybrid(runs[0]) if study_of(runs[0]) == "hybrid" else report_run(runs[0])
+        typer.echo(f"Report: {path}")

@@ -13,7 +13,7 @@ from tombola.cli.options import Debug, Out
 
 
 def show(run: Annotated[Path, typer.Argument(help="A run folder.")], debug: Debug = False) -> None:
-    """Show a run's **table and outcome** again; of a lottery study as far as its replicates are complete."""
+    """Show a run's **table and outcome** again; of a lottery or hybrid study, of the replicates that are complete."""
     with errors(debug):
         from tombola.studies.single.runs import STUDIES, study_of
 
@@ -22,6 +22,11 @@ def show(run: Annotated[Path, typer.Argument(help="A run folder.")], debug: Debu
             from tombola.studies.single.terminal import show_run
 
             show_run(terminal(), open_single(run))
+        elif study_of(run) == "hybrid":
+            from tombola.studies.hybrid import terminal as hybrid_terminal
+            from tombola.studies.hybrid.result import open_hybrid
+
+            hybrid_terminal.show_result(terminal(), open_hybrid(run))
         else:
             from tombola.studies.lottery.compare import result_of
             from tombola.studies.lottery.terminal import show_result
@@ -44,10 +49,12 @@ def list_(
         from tombola.reports.terminal import drawn
 
         if what == "runs":
+            from tombola.studies.hybrid.runs import runs_table as hybrid_runs
             from tombola.studies.lottery.terminal import runs_table as lottery_runs
             from tombola.studies.single.runs import runs_table as single_runs
 
-            tables = [table for table in (lottery_runs(out), single_runs(out)) if table is not None]
+            found = (lottery_runs(out), hybrid_runs(out), single_runs(out))
+            tables = [table for table in found if table is not None]
             for table in tables:
                 terminal().print(drawn(table, left=3))
             if not tables:

@@ -16,7 +16,7 @@ from tombola.errors import ConfigError, ModelError
 from tombola.models import ModelSpec, build, load_model
 from tombola.models.exits import find_exit, prefix
 from tombola.models.folder import SPEC, WEIGHTS
-from tombola.models.pretrained import read_base
+from tombola.models.pretrained import NAMES, read_base
 from tombola.models.published import published_weights
 from tombola.models.spec import Normalisation
 from tombola.models.tensors import content_sha256
@@ -120,8 +120,8 @@ def _network(config: Base, path: Path | None, input_shape: Sequence[int]) -> tup
     if path.is_dir():
         return _of_folder(config, path)
     read = read_base(path, config.sha256, config.preprocessing)
-    widths = _widths(read.weights, path)
-    network = _vgg16((_input_channels(read.weights), *input_shape[1:]), widths, seed=0)
+    channels, widths = _channels(read.weights, path)
+    network = _vgg16((channels, *input_shape[1:]), widths, seed=0)
     expected = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("block")}
     if {n: t.shape for n, t in read.weights.items()} != {n: t.shape for n, t in expected.items()}:
         raise ModelError(f"{path}: its convolutions are not VGG16's")
@@ -157,13 +157,9 @@ def _vgg16(input_shape: Sequence[int], widths: Sequence[int], seed: int) -> nn.S
     return network
 
 
-def _widths(weights: Mapping[str, Tensor], path: Path) -> list[int]:
-    """The channels of the five blocks."""
-    try:
-        return [len(weights[f"block{block}_conv{count}.weight"]) for block, count in enumerate(STAGES, start=1)]
-    except KeyError as error:
-        raise ModelError(f"{path}: VGG16's layer {str(error).strip(chr(39))} is not in it") from None
-
-
-def _input_channels(weights: Mapping[str, Tensor]) -> int:
-    return weights["block1_conv1.weight"].shape[1]
+def _channels(weights: Mapping[str, Tensor], path: Path) -> tuple[int, list[int]]:
+    """Of the pictures that it takes, and of its five blocks; ModelError where one of VGG16's layers is missing."""
+    if missing := [name for name in NAMES if f"{name}.weight" not in weights]:
+        raise ModelError(f"{path}: VGG16's layer {missing[0]} is not in it")
+    ends = [f"block{block}_conv{count}.weight" for block, count in enumerate(STAGES, start=1)]
+    return weights[f"{NAMES[0]}.weight"].shape[1], [len(weights[end]) for end in ends]

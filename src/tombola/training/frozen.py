@@ -28,6 +28,8 @@ from tombola.training.threads import one_thread
 
 BATCH = 32
 """Pictures that pass a base at a time."""
+TIMED = 4
+"""Pictures whose time says what all will take."""
 
 OnFeatures = Callable[[int, int], None]
 """Told of how many examples the features are there, and of how many they are wanted."""
@@ -41,7 +43,10 @@ def load_examples(config: DataConfig, seed: int, data_dir: Path | None = None) -
 def load_raw_examples(config: DataConfig, data_dir: Path | None = None) -> RawData:
     """The examples of `config` before they are split, features as they are cached, or computed where they are not."""
     raw, base = load_raw(config, data_dir), base_of(config, data_dir)
-    return raw if base is None else _features(_Wanted(_key(base, raw), base, raw))
+    if base is None:
+        return raw
+    key = _key(base, raw)
+    return replace(_with(raw, _features(_Wanted(key, base, raw))), checksum=f"sha256:{key}")
 
 
 def prepare_examples(config: DataConfig, data_dir: Path | None, on_features: OnFeatures) -> None:
@@ -59,7 +64,7 @@ def prepare_examples(config: DataConfig, data_dir: Path | None, on_features: OnF
 def foreseen_examples(config: DataConfig, seed: int, data_dir: Path | None = None) -> tuple[DataSet, float]:
     """Examples of the shape that `load_examples` will give, and the seconds until it can; nothing is written.
 
-    Where features are not cached, random numbers stand for them, and a batch that passes the base is timed.
+    Where features are not cached, random numbers stand for them, and a few pictures that pass the base are timed.
     """
     raw, base = load_raw(config, data_dir), base_of(config, data_dir)
     if base is not None:
@@ -68,8 +73,8 @@ def foreseen_examples(config: DataConfig, seed: int, data_dir: Path | None = Non
         if missing := FeatureCache(_key(base, raw), len(inputs), base.output_shape).missing:
             began = time.perf_counter()
             with one_thread(), torch.no_grad():
-                _pass(base, inputs.at(slice(0, BATCH)))
-            seconds = (time.perf_counter() - began) * missing / min(BATCH, len(inputs))
+                _pass(base, inputs.at(slice(0, TIMED)))
+            seconds = (time.perf_counter() - began) * missing / min(TIMED, len(inputs))
             return split_data(_with(raw, torch.rand(len(inputs), *base.output_shape)), config, seed), seconds
     return load_examples(config, seed, data_dir), 0.0
 
@@ -98,7 +103,7 @@ def _warn_of_random_weights(base: FrozenBase) -> None:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Features that are asked for: the same ones wherever the key is the same."""
+    """Features that are asked for: the same ones wherever the key is the same, whatever groups the data have."""
 
     key: str
     base: FrozenBase = field(compare=False)
@@ -106,10 +111,9 @@ class _Wanted:
 
 
 @functools.lru_cache(maxsize=2)
-def _features(wanted: _Wanted) -> RawData:
-    """The examples with features for pictures; kept in memory, because the replicates of a process share them."""
-    features = _compute(wanted.base, wanted.raw, lambda done, total: None)
-    return replace(_with(wanted.raw, features), checksum=f"sha256:{wanted.key}")
+def _features(wanted: _Wanted) -> Tensor:
+    """Kept in memory, because the replicates of a process share them."""
+    return _compute(wanted.base, wanted.raw, lambda done, total: None)
 
 
 def _with(raw: RawData, features: Tensor) -> RawData:

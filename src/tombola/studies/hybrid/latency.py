@@ -26,9 +26,7 @@ IMAGES = 64
 FOREST_LIMIT = 4 << 30
 
 
-def latency_units(
-    sources: Sources, folder: Path, rows: Sequence[Row], wanted: Collection[str]
-) -> Iterator[list[Row]]:
+def latency_units(sources: Sources, folder: Path, rows: Sequence[Row], wanted: Collection[str]) -> Iterator[list[Row]]:
     """One unit of rows for each of the networks `wanted`, measured when it is asked for.
 
     `folder` is replicate 0's, `rows` are the table's.

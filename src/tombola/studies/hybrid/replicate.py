@@ -18,17 +18,17 @@ from torch import Tensor
 
 from tombola.compression.cost import count_flops, count_size
 from tombola.data import Examples
-from tombola.models.exits import Exit, default_exits, find_exit, prefix
+from tombola.models.exits import Exit, prefix
 from tombola.pruning import Masks, prunable_parameters
 from tombola.runs.atomic import make_folder, write_bytes, write_json
 from tombola.runs.executors import Emit
 from tombola.runs.rows import Row
 from tombola.runs.seeds import derive_seed
-from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.cuts import Cut, Sources, cuts_of, pictures_of
 from tombola.studies.hybrid.early_exits import gate_rows
 from tombola.studies.hybrid.exits import features_at
 from tombola.studies.hybrid.forests import CHECKED, Forest, comparisons, fit_forest, fit_pca
+from tombola.studies.hybrid.outlook import exits_of
 from tombola.studies.hybrid.trees import Projection
 from tombola.studies.hybrid.units import FORESTS, PCA, PIXELS
 from tombola.studies.lottery.networks import replicate_seed
@@ -66,8 +66,10 @@ def forest_path(folder: Path, *names: str) -> Path:
 
 
 def run_replicate(spec: ReplicateSpec, emit: Emit) -> None:
-    """Runs what is left of a replicate; the executor's cell. Torch and NumPy compute on one thread."""
-    with one_thread(), threadpool_limits(1):
+    """Runs what is left of a replicate; the executor's cell. Computes on one thread, PCA included."""
+    import sklearn.decomposition  # noqa: F401 (the limit holds for the libraries that are loaded)
+
+    with one_thread(), threadpool_limits(1, "blas"):
         _Replicate(spec, emit).run()
 
 
@@ -111,7 +113,7 @@ class _Replicate:
         return [self._baseline(features, PCA, projection)]
 
     def _network(self, cut: Cut) -> list[Row]:
-        exits = [find_exit(cut.network, name) for name in exit_names_of(self.config, cut)]
+        exits = exits_of(self.config, cut.network)
         kinds = self.config.features
         features = {part: features_at(cut.network, exits, kinds, getattr(cut.data, part).inputs) for part in PARTS}
         rows: list[Row] = []
@@ -164,12 +166,6 @@ class _Replicate:
 
     def _seed(self, *names: str) -> int:
         return derive_seed(self.seed, *names)
-
-
-def exit_names_of(config: HybridConfig, cut: Cut) -> list[str]:
-    """The exits of a network that are asked for, the gated one among them."""
-    names = list(config.exits or default_exits(cut.network))
-    return names if config.gate_exit in names else [*names, config.gate_exit]
 
 
 def whole_row(cut: Cut) -> Row:

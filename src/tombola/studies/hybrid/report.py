@@ -12,10 +12,11 @@ from tombola.reports.tables import Table
 from tombola.runs.configs import dump_config
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.hybrid import charts
-from tombola.studies.hybrid.answers import answers_of
+from tombola.studies.hybrid.answers import answers_of, lotteries_of
 from tombola.studies.hybrid.checks import check_lines, facts_lines
 from tombola.studies.hybrid.questions import Answer
 from tombola.studies.hybrid.result import HybridResult
+from tombola.studies.hybrid.rounds import ROUNDS_NOTE, rounds_table
 from tombola.studies.hybrid.tables import (
     EXITS_NOTE,
     GATES_NOTE,
@@ -26,6 +27,7 @@ from tombola.studies.hybrid.tables import (
     latency_table,
 )
 from tombola.studies.hybrid.timings import latency_remarks
+from tombola.studies.hybrid.wording import begun
 
 LATENCY_NOTE = (
     "Median µs per call [quartiles], measured once on the machine of the run: replicate 0 on test images, float32, one "
@@ -51,6 +53,7 @@ def report_page(result: HybridResult) -> str:
     lead = f"{answers[1].lead} {answers[3].lead}"
     sections = [
         Section("The four questions", _answers_body(answers)),
+        Section("Lotteries", _lotteries_body(result)),
         Section("Exits", _exits_body(rows)),
         Section("Gates", _gates_body(rows)),
         Section("Latency", _latency_body(rows)),
@@ -73,6 +76,8 @@ def summary_markdown(result: HybridResult) -> str:
         [
             f"# {result.config.name}: CNN features, random forests and tickets",
             *[f"**{answer.question}** {answer.text}" for answer in answers_of(result)],
+            "## Lotteries",
+            *_lotteries_parts(result),
             "## Exits",
             exits_table(rows).to_markdown(),
             EXITS_NOTE,
@@ -95,6 +100,27 @@ def summary_markdown(result: HybridResult) -> str:
 
 def _answers_body(answers: Sequence[Answer]) -> str:
     return "".join(f"<h3>{html.escape(a.question)}</h3><p>{html.escape(a.text)}</p>" for a in answers)
+
+
+def _lotteries_body(result: HybridResult) -> str:
+    lotteries = lotteries_of(result)
+    tables = "".join(
+        f"<h3>{html.escape(begun(lottery.title))}</h3>{rounds_table(lottery).to_html()}"
+        for lottery in lotteries.values()
+    )
+    return f"{tables}<p class='caption'>{html.escape(ROUNDS_NOTE)}</p>"
+
+
+def _lotteries_parts(result: HybridResult) -> list[str]:
+    parts = [
+        part
+        for name, lottery in lotteries_of(result).items()
+        for part in (
+            f"{begun(lottery.title)}, run `{result.lotteries[name].folder.root.name}`:",
+            rounds_table(lottery).to_markdown(),
+        )
+    ]
+    return [*parts, ROUNDS_NOTE]
 
 
 def _exits_body(rows: Sequence[Row]) -> str:

@@ -6,24 +6,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tombola.errors import RunFolderError
-from tombola.models import build
-from tombola.models.exits import find_exit
+from tombola.errors import RunFolderError, StorageError, TombolaError
 from tombola.runs.atomic import make_folder, read_bytes, read_json, write_bytes, write_text
 from tombola.runs.executors import run_cells
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
-from tombola.runs.rows import Row, RowTable, read_rows, rows_of
+from tombola.runs.rows import Row, RowTable
 from tombola.studies.hybrid.artefacts import NAMES, SUMMARY, write_results
 from tombola.studies.hybrid.config import HybridConfig
-from tombola.studies.hybrid.cuts import FORESTS, LATENCY, UNIT, Sources, frozen_base, sources_of
-from tombola.studies.hybrid.latency import REPLICATE, latency_units
-from tombola.studies.hybrid.replicate import Finished, ReplicateSpec, run_replicate, unit_names
+from tombola.studies.hybrid.cuts import sources_of
+from tombola.studies.hybrid.latency import latency_units
+from tombola.studies.hybrid.outlook import check_lotteries, check_study, look_ahead
+from tombola.studies.hybrid.replicate import Finished, ReplicateSpec, run_replicate
 from tombola.studies.hybrid.report import report_page
-from tombola.studies.hybrid.result import HybridResult
+from tombola.studies.hybrid.result import HybridResult, open_hybrid
+from tombola.studies.hybrid.units import (
+    MEASURED_REPLICATE,
+    UNIT,
+    complete_replicates,
+    measured_networks,
+    unit_names,
+    whole_units,
+)
 from tombola.studies.hybrid.watcher import Watcher
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.networks import model_spec
-from tombola.studies.lottery.result import Result, data_facts
+from tombola.studies.lottery.result import Result
 
 COPY_LIMIT = 4 << 30
 RunLottery = Callable[[str, LotteryConfig], Result]
@@ -42,63 +48,58 @@ def run_hybrid(
 ) -> HybridResult:
     """Runs, continues or shows the study of `config` in its folder below `out`, its lotteries first.
 
-    Their runs are those of `tombola imp`: what is finished is not run again. Exits that do not exist are refused before
-    anything is trained. `results`, if given, gets a copy of the run's `results/`.
+    Their runs are those of `tombola imp`: what is finished is not run again. What cannot be run is refused before
+    anything is trained. A finished study is read, and never made smaller: asked for fewer replicates than it was
+    finished with, it shows all of them. `results`, if given, gets a copy of the run's `results/`.
     """
     folder = run_folder(out, config.study, config.name, config)
+    config = _with_finished_replicates(folder, config)
     if results is not None:
-        refuse_foreign(results, folder)
-    _check_exits(config, data_dir)
-    lotteries = {role: run_lottery(role, lottery) for role, lottery in config.lotteries().items()}
-    finished = _read_finished(folder, config, lotteries)
+        _refuse_foreign(results, folder)
+    finished = _read_finished(folder, config)
     if finished is None:
+        facts = check_study(config, data_dir)
+        if not folder.manifest.exists():
+            watcher.planned(look_ahead(config, facts, out, workers, data_dir))
+        lotteries = {role: run_lottery(role, lottery) for role, lottery in config.lotteries().items()}
+        check_lotteries(facts, lotteries)
         with writing(folder):
-            finished = _run(folder, config, lotteries, workers, data_dir, watcher)
+            finished = _run(folder, config, facts, lotteries, workers, data_dir, watcher)
     if results is not None:
-        for name in NAMES:
-            if (folder.results / name).exists():
-                write_bytes(results / name, read_bytes(folder.results / name, COPY_LIMIT))
+        _copy_results(folder, results)
     return finished
-
-
-def _check_exits(config: HybridConfig, data_dir: Path | None) -> None:
-    """ConfigError with the list of exits, for one that the networks do not have."""
-    cnn = config.lotteries()["cnn"]
-    facts = data_facts(cnn, data_dir)
-    networks = [build(model_spec(cnn, 0, facts["input_shape"], facts["classes"]))]
-    base = frozen_base(Sources(config, Path(), 0, data_dir))
-    networks += [] if base is None else [base.network]
-    for network in networks:
-        for name in (*config.exits, config.gate_exit):
-            find_exit(network, name)
 
 
 def _run(
     folder: RunFolder,
     config: HybridConfig,
+    facts: dict[str, Any],
     lotteries: dict[str, Result],
     workers: int,
     data_dir: Path | None,
     watcher: Watcher,
 ) -> HybridResult:
     runs = {role: run.folder.root.name for role, run in lotteries.items()}
-    begin_or_continue(folder, config.study, config, {"data": lotteries["cnn"].data, "lotteries": runs})
-    (folder.results / SUMMARY).unlink(missing_ok=True)  # until they are written again
+    begin_or_continue(folder, config.study, config, {**facts, "lotteries": runs})
+    # From here on the results are not those of this number of replicates, until they are written again.
+    (folder.results / SUMMARY).unlink(missing_ok=True)
     make_folder(folder.checkpoints)
     table = RowTable(folder.rows, UNIT)
     sources = sources_of(config, lotteries, data_dir)
-    replicates = range(lotteries["cnn"].config.replicates)
-    specs = [ReplicateSpec(sources, index, folder.checkpoints) for index in replicates]
-    left = [spec for spec in specs if not _whole(table.rows, config, spec.index)]
-    names = unit_names(config)
-    watcher.begin(len(left) * len(names), sum(len(_done(table.rows, FORESTS, spec.index)) for spec in left))
+    asked = range(config.lotteries()["cnn"].replicates)
+    specs = [ReplicateSpec(sources, index, folder.checkpoints) for index in asked]
+    complete = complete_replicates(table.rows, config)
+    left = [spec for spec in specs if spec.index not in complete]
+    done = sum(len(whole_units(table.rows, spec.index)) for spec in left)
+    watcher.begin(len(left) * len(unit_names(config)), done)
     run_cells(run_replicate, left, workers, _listener(table, watcher))
-    done = _done(table.rows, LATENCY, REPLICATE)
-    missing = len(names) - len(done)
-    for number, unit in enumerate(latency_units(sources, specs[REPLICATE].path, table.rows, done), start=1):
+    measured = measured_networks(table.rows)
+    wanted = [name for name in unit_names(config) if name not in measured]
+    first = specs[MEASURED_REPLICATE]
+    for number, unit in enumerate(latency_units(sources, first.path, table.rows, wanted), start=1):
         table.append_unit(unit)
-        watcher.measuring(number, missing)
-    result = HybridResult(folder, config, table.rows, lotteries)
+        watcher.measuring(number, len(wanted))
+    result = HybridResult(folder, config, [row for row in table.rows if row["replicate"] in asked], lotteries)
     write_text(folder.report, report_page(result))
     write_results(result)  # its summary last: it says that all is written
     return result
@@ -106,38 +107,67 @@ def _run(
 
 def _listener(table: RowTable, watcher: Watcher) -> Callable[[Any], None]:
     def listen(event: Finished) -> None:
-        rows = read_json(event.path)["rows"]
+        rows = _unit_rows(event.path)
         if table.append_unit(rows):
-            watcher.unit(rows[0])
+            watcher.unit(rows[-1])
 
     return listen
 
 
-def _whole(rows: list[Row], config: HybridConfig, replicate: int) -> bool:
-    return _done(rows, FORESTS, replicate) == unit_names(config)
+def _unit_rows(path: Path) -> list[Row]:
+    try:
+        rows: list[Row] = read_json(path)["rows"]
+        if not rows or not all(isinstance(row, dict) for row in rows):
+            raise TypeError("holds no rows")
+    except (StorageError, KeyError, TypeError) as error:
+        raise StorageError(f"{path}: damaged ({error}); delete it to grow these forests again") from None
+    return rows
 
 
-def _done(rows: list[Row], unit: str, replicate: int) -> list[str]:
-    """The networks of which the table has the unit, in their order."""
-    return list(dict.fromkeys(row["network"] for row in rows_of(rows, unit=unit, replicate=replicate)))
-
-
-def _read_finished(folder: RunFolder, config: HybridConfig, lotteries: dict[str, Result]) -> HybridResult | None:
+def _read_finished(folder: RunFolder, config: HybridConfig) -> HybridResult | None:
     """The result of a run whose replicates are all there and whose artefacts are written."""
-    if not folder.manifest.exists() or not folder.report.exists() or not (folder.results / SUMMARY).exists():
+    if not folder.manifest.exists() or not folder.report.exists():
         return None
-    folder.read_manifest()
-    rows = read_rows(folder.rows, UNIT)
-    asked = range(lotteries["cnn"].config.replicates)
-    written = read_json(folder.results / SUMMARY).get("replicates")
-    whole = all(_whole(rows, config, index) for index in asked) and _done(rows, LATENCY, REPLICATE)
-    return HybridResult(folder, config, rows, lotteries) if whole and written == len(asked) else None
+    if _finished_replicates(folder) != config.lotteries()["cnn"].replicates:
+        return None
+    try:
+        return open_hybrid(folder.root)
+    except TombolaError:  # a lottery is gone: it is run again; what is damaged is said on the way
+        return None
 
 
-def refuse_foreign(results: Path, folder: RunFolder) -> None:
+def _with_finished_replicates(folder: RunFolder, config: HybridConfig) -> HybridConfig:
+    """The config with as many replicates as the run was last finished with, if these are more."""
+    asked = config.lotteries()["cnn"].replicates
+    return config.model_copy(update={"replicates": max(asked, _finished_replicates(folder))})
+
+
+def _finished_replicates(folder: RunFolder) -> int:
+    """How many replicates the written results are of; 0 without (readable) results."""
+    count = _summary_of(folder.results).get("replicates")
+    return count if isinstance(count, int) else 0
+
+
+def _summary_of(results: Path) -> dict[str, Any]:
+    """The summary in a results folder; empty when there is none that can be read, for it is made from rows."""
+    try:
+        found = read_json(results / SUMMARY)
+    except StorageError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _refuse_foreign(results: Path, folder: RunFolder) -> None:
     """Before hours of work: a results folder of another run must not be overwritten at their end."""
-    summary = results / SUMMARY
-    ours = summary.exists() and read_json(summary).get("run") == folder.root.name
+    if results.exists() and not results.is_dir():
+        raise StorageError(f"--results {results}: is a file; name a folder")
+    ours = _summary_of(results).get("run") == folder.root.name
     if not ours and any((results / name).exists() for name in NAMES):
         raise RunFolderError(f"--results {results}: holds files of another run; choose another folder")
     make_folder(results)
+
+
+def _copy_results(folder: RunFolder, results: Path) -> None:
+    for name in NAMES:
+        if (folder.results / name).exists():
+            write_bytes(results / name, read_bytes(folder.results / name, COPY_LIMIT))

@@ -15,11 +15,14 @@ from tombola.reports.terminal import LINE_SECONDS, drawn, progress_bars
 from tombola.runs.rows import Row
 from tombola.studies.hybrid.answers import answers_of
 from tombola.studies.hybrid.checks import check_lines
+from tombola.studies.hybrid.outlook import Outlook
 from tombola.studies.hybrid.result import HybridResult
 from tombola.studies.hybrid.tables import baselines_table, exits_table, gates_table
 from tombola.studies.hybrid.timings import latency_remarks
 from tombola.studies.hybrid.watcher import Watcher
 from tombola.studies.hybrid.wording import NETWORK
+from tombola.studies.lottery.forecast import estimate_line
+from tombola.studies.lottery.terminal import show_forecast
 
 ONLY_ON_THE_PAGE = ("F1", "MFLOPs", "kB network", "kB forest")
 """Columns for which a terminal has no room."""
@@ -44,12 +47,15 @@ class _BarWatcher:
         self.latencies: TaskID | None = None
 
     def watcher(self) -> Watcher:
-        return Watcher(self.begin, self.unit, self.measuring)
+        return Watcher(self.planned, self.begin, self.unit, self.measuring)
+
+    def planned(self, outlook: Outlook) -> None:
+        self.bars.console.print(_estimate(outlook), highlight=False, soft_wrap=True)
 
     def begin(self, total: int, done: int) -> None:
         self.units = self.bars.add_task("exits and forests", total=total, completed=done)
 
-    def unit(self, unit: Row | str) -> None:
+    def unit(self, unit: Row) -> None:
         if self.units is not None:
             self.bars.update(self.units, advance=1, description=_named(unit))
 
@@ -66,14 +72,17 @@ class _LineWatcher:
         self.total = self.done = self.earlier = 0
 
     def watcher(self) -> Watcher:
-        return Watcher(self.begin, self.unit, self.measuring)
+        return Watcher(self.planned, self.begin, self.unit, self.measuring)
+
+    def planned(self, outlook: Outlook) -> None:
+        self._print(_estimate(outlook))
 
     def begin(self, total: int, done: int) -> None:
         self.total, self.done, self.earlier = total, done, done
         earlier = f", {done} of them finished earlier" if done else ""
         self._print(f"{total} units of exits, forests and gates to run{earlier}")
 
-    def unit(self, unit: Row | str) -> None:
+    def unit(self, unit: Row) -> None:
         self.done += 1
         if not self._due():
             return
@@ -82,7 +91,7 @@ class _LineWatcher:
 
     def measuring(self, done: int, total: int) -> None:
         if done < total and self._due():
-            self._print(f"latency of {done} of {total} calls measured")
+            self._print(f"latency of {done} of {total} networks measured")
 
     def _due(self) -> bool:
         now = time.monotonic()
@@ -93,6 +102,14 @@ class _LineWatcher:
 
     def _print(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def show_outlook(console: Console, outlook: Outlook) -> None:
+    """The plan of a study and what it will cost, lottery by lottery."""
+    for role, (config, forecast) in outlook.lotteries.items():
+        console.print(f"[bold]{role}[/bold]: the lottery {config.name}", highlight=False)
+        show_forecast(console, forecast, config)
+    console.print(f"{outlook.forests} forests, and gated early exits, after that", highlight=False, soft_wrap=True)
 
 
 def show_result(console: Console, result: HybridResult) -> None:
@@ -117,9 +134,13 @@ def _narrow(table: Table) -> Table:
     return Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows])
 
 
-def _named(unit: Row | str) -> str:
-    """`replicate 0, ticket, block3_conv3, gap`."""
-    if isinstance(unit, str):
-        return unit
-    named = [NETWORK.get(unit["network"], unit["network"]), unit.get("exit"), unit.get("features")]
-    return ", ".join([f"replicate {unit['replicate']}", *(part for part in named if part)])
+def _named(unit: Row) -> str:
+    """`replicate 0, ticket`."""
+    return f"replicate {unit['replicate']}, {NETWORK[unit['network']]}"
+
+
+def _estimate(outlook: Outlook) -> str:
+    """What a new study will cost, in one line."""
+    trainings = [forecast for _, forecast in outlook.lotteries.values()]
+    forests = f"{outlook.forests} forests"
+    return f"before {forests}: {estimate_line(trainings)}" if trainings else forests

@@ -1,8 +1,9 @@
-"""What a study will do and cost, before anything runs: `tombola imp --dry-run`."""
+"""What a study will do and cost, before anything runs: all of it with `--dry-run`, in one line before a new run."""
 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -25,7 +26,8 @@ from tombola.training.fit import Training
 from tombola.training.frozen import foreseen_examples
 from tombola.training.threads import one_thread
 
-SAMPLE_SECONDS = 2.0
+SAMPLE_SECONDS, QUICK_SECONDS = 2.0, 0.3
+"""How long iterations are timed for a whole forecast, and for one line before a run."""
 PROBES = 4
 """Densities at which steps of the sparse engine are timed; the cost between them is interpolated."""
 
@@ -60,8 +62,10 @@ class Forecast:
         return Table(("Round", "Density", "Weights", "Seconds a training"), rows)
 
 
-def forecast(config: LotteryConfig, workers: int, data_dir: Path | None = None) -> Forecast:
-    """Plans the study and times iterations of a training for a few seconds. Writes nothing.
+def forecast(
+    config: LotteryConfig, workers: int, data_dir: Path | None = None, sample: float = SAMPLE_SECONDS
+) -> Forecast:
+    """Plans the study and times iterations of a training for `sample` seconds. Writes nothing.
 
     Rounds that train on sparse kernels are timed as such, with masks of their density from the initial weights.
     """
@@ -71,7 +75,7 @@ def forecast(config: LotteryConfig, workers: int, data_dir: Path | None = None) 
     check_steps(config, len(data.train))
     units = units_per_replicate(config, rounds)
     with one_thread():
-        iterations, seconds = _round_seconds(config, rounds, data)
+        iterations, seconds = _round_seconds(config, rounds, data, sample)
     in_a_round = (units - 1) // (len(rounds) - 1)
     waves = -(-config.replicates // workers)  # of the busiest worker: replicates are not split
     return Forecast(
@@ -92,11 +96,13 @@ def _data(config: LotteryConfig, data_dir: Path | None) -> tuple[DataSet, float]
     return foreseen_examples(config.data, replicate_seed(config, 0), data_dir)
 
 
-def _round_seconds(config: LotteryConfig, rounds: Sequence[Round], data: DataSet) -> tuple[int, list[float]]:
+def _round_seconds(
+    config: LotteryConfig, rounds: Sequence[Round], data: DataSet, sample: float
+) -> tuple[int, list[float]]:
     """Iterations of the dense training, and the seconds that one training of every round would take."""
     model = build(model_spec(config, 0, data.input_shape, data.classes))
     dense = _begun(config, data, Masks.full(model))
-    seconds = [_seconds(dense, SAMPLE_SECONDS)] * len(rounds)
+    seconds = [_seconds(dense, sample)] * len(rounds)
     if not _sparse(config, model, prune(model, 1 - rounds[-1].density)):
         return dense.total - dense.first, seconds
     masks = _masks(config, rounds, model)
@@ -105,7 +111,7 @@ def _round_seconds(config: LotteryConfig, rounds: Sequence[Round], data: DataSet
     cheaper = list(takewhile(lambda i: _sparse(config, model, masks[i]), others))
     if cheaper:
         chosen = list(dict.fromkeys(cheaper[round(i * (len(cheaper) - 1) / (PROBES - 1))] for i in range(PROBES)))
-        timed = [_seconds(_begun(config, data, masks[i]), SAMPLE_SECONDS / PROBES) for i in chosen]
+        timed = [_seconds(_begun(config, data, masks[i]), sample / PROBES) for i in chosen]
         between = np.interp([rounds[i].density for i in cheaper], [rounds[i].density for i in chosen], timed)
         for i, estimated in zip(cheaper, between, strict=True):
             seconds[i] = float(estimated)
@@ -156,6 +162,20 @@ def _seconds(training: Training, sample: float) -> float:
     look = time.perf_counter() - began
     looks = training.total / training.every + len(training.data.train) / len(training.data.validation) + 4
     return training.total * step + looks * look
+
+
+def quick_forecast(config: LotteryConfig, workers: int, data_dir: Path | None = None) -> Forecast:
+    """A forecast in a moment, for the one line. Nothing is warned of that the run itself will warn of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return forecast(config, workers, data_dir, QUICK_SECONDS)
+
+
+def estimate_line(plans: Sequence[Forecast]) -> str:
+    """What studies that run one after the other come to, in one line."""
+    trainings, seconds = sum(plan.trainings for plan in plans), sum(plan.seconds for plan in plans)
+    workers = max(plan.workers for plan in plans)
+    return f"{trainings} trainings, about {_duration(seconds)} with {workers} worker(s); --dry-run shows the rounds"
 
 
 def lines(plan: Forecast, config: LotteryConfig) -> Sequence[str]:

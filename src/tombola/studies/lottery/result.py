@@ -26,6 +26,8 @@ from tombola.training.batches import iterations_per_epoch
 from tombola.training.engine import layers_on_kernels
 from tombola.training.frozen import base_of, load_examples, load_raw_examples
 
+STUDY = "lottery"
+
 
 @dataclass(frozen=True)
 class Result:
@@ -78,7 +80,10 @@ class OpenedRun:
 def open_run(root: Path) -> OpenedRun:
     """The run in folder `root`; RunFolderError when there is none, ConfigError when its config is damaged."""
     folder = RunFolder(root)
-    data = folder.read_manifest().get("must_match", {}).get("data")
+    recorded = folder.read_manifest()["must_match"]
+    if (study := recorded.get("study", STUDY)) != STUDY:
+        raise RunFolderError(f"{root}: a run of tombola {study}; name one of tombola imp")
+    data = recorded.get("data")
     config = load_config(folder.config, LotteryConfig)
     try:
         rounds = plan_of(config, data["input_shape"], data["classes"])

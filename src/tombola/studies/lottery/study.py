@@ -14,6 +14,7 @@ from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writin
 from tombola.runs.rows import Row, RowTable, read_rows
 from tombola.studies.lottery.artefacts import NAMES, SUMMARY, TWIN_NAMES, twin_is_wanted, write_results
 from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.forecast import Forecast, quick_forecast
 from tombola.studies.lottery.latency import latency_units, rounds_to_measure
 from tombola.studies.lottery.metrics import UNIT, failed_checks
 from tombola.studies.lottery.overlap import overlap_units
@@ -44,7 +45,7 @@ class Watcher:
 
     `begin(units, finished)` counts trainings; `unit(row)` gets the training row of each unit that ends;
     `measuring(done, total)` counts the networks whose latency is measured at the end, `features(done, total)` the
-    examples that have passed a frozen base before anything is trained.
+    examples that have passed a frozen base before anything is trained. `planned` gets what a new run will cost.
     """
 
     begin: Callable[[int, int], None]
@@ -52,6 +53,7 @@ class Watcher:
     progress: Callable[[Progress], None]
     measuring: Callable[[int, int], None] = lambda done, total: None
     features: Callable[[int, int], None] = lambda done, total: None
+    planned: Callable[[Forecast], None] = lambda plan: None
 
 
 def run_study(
@@ -91,6 +93,8 @@ def _run(
     folder: RunFolder, config: LotteryConfig, workers: int, data_dir: Path | None, watcher: Watcher | None
 ) -> Result:
     if watcher is not None:
+        if not folder.manifest.exists():
+            watcher.planned(quick_forecast(config, workers, data_dir))
         prepare_examples(config.data, data_dir, watcher.features)
     data = data_facts(config, data_dir)
     rounds = plan_of(config, data["input_shape"], data["classes"])

@@ -178,8 +178,8 @@ def base_line(result: Result) -> str | None:
     if base is None:
         return None
     said = (
-        f"Frozen base: {base['source']}, up to {base['layer']}, the same for all replicates, never trained or pruned; "
-        "weights, FLOPs and times are the head's alone."
+        f"Frozen base: {base['source']}, up to {base['layer']}; it stays as it is and all replicates share it. "
+        "Weights, FLOPs and times are the head's alone."
     )
     flops = base.get("flops")
     return said if flops is None else f"{said} {_head_line(result, flops)}"

@@ -19,7 +19,7 @@ from tombola.runs.rows import Row
 from tombola.studies.lottery import replicate
 from tombola.studies.lottery.artefacts import twin_line
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.forecast import Forecast, lines
+from tombola.studies.lottery.forecast import Forecast, estimate_line, lines
 from tombola.studies.lottery.metrics import rows_of_mode, summaries_of_mode
 from tombola.studies.lottery.result import Result, open_run
 from tombola.studies.lottery.study import Watcher
@@ -62,7 +62,10 @@ class _BarWatcher:
         self.base: TaskID | None = None
 
     def watcher(self) -> Watcher:
-        return Watcher(self.begin, self.unit, self.progress, self.measuring, self.features)
+        return Watcher(self.begin, self.unit, self.progress, self.measuring, self.features, self.planned)
+
+    def planned(self, plan: Forecast) -> None:
+        self.bars.console.print(estimate_line([plan]), highlight=False, soft_wrap=True)
 
     def features(self, done: int, total: int) -> None:
         if self.base is None:
@@ -105,7 +108,10 @@ class _LineWatcher:
         self.measured: float | None = None
 
     def watcher(self) -> Watcher:
-        return Watcher(self.begin, self.unit, lambda event: None, self.measuring, self.features)
+        return Watcher(self.begin, self.unit, lambda event: None, self.measuring, self.features, self.planned)
+
+    def planned(self, plan: Forecast) -> None:
+        self._print(estimate_line([plan]))
 
     def features(self, done: int, total: int) -> None:
         now = time.monotonic()

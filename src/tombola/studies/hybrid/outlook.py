@@ -1,0 +1,124 @@
+"""What a hybrid study will run, and whether it can: all that is refused before anything is trained or written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tombola.errors import RunFolderError, TombolaError
+from tombola.models import build
+from tombola.models.exits import Exit, default_exits, find_exit
+from tombola.runs.folder import run_folder
+from tombola.studies.hybrid.config import HybridConfig
+from tombola.studies.hybrid.cuts import frozen_base
+from tombola.studies.hybrid.trees import required
+from tombola.studies.hybrid.units import PCA, PIXELS
+from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.forecast import Forecast, quick_forecast
+from tombola.studies.lottery.networks import model_spec
+from tombola.studies.lottery.result import Result, base_facts, check_engine, check_steps, data_facts, plan_of
+from tombola.studies.lottery.start import started
+
+ONNX = ("onnx", "onnxruntime")
+"""What keeps and runs the forests."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The lotteries that are to run first, by role, with what they will cost; and how many forests are grown then."""
+
+    lotteries: dict[str, tuple[LotteryConfig, Forecast]]
+    forests: int
+
+
+def check_study(config: HybridConfig, data_dir: Path | None) -> dict[str, Any]:
+    """What the study depends on, for its manifest.
+
+    Raises TombolaError, in one line, for what would otherwise fail after hours: no ONNX, lotteries whose networks do
+    not take the data, exits that the networks do not have (they are listed).
+    """
+    for name in ONNX:
+        required(name)
+    lotteries = {role: started(lottery) for role, lottery in config.lotteries().items()}
+    facts = data_facts(lotteries["cnn"], data_dir)
+    with _named("head"):
+        base = frozen_base(config, data_dir)
+    for role, lottery in lotteries.items():
+        shape = base.output_shape if base is not None and role == "head" else facts["input_shape"]
+        with _named(role):
+            plan_of(lottery, shape, facts["classes"])
+            check_steps(lottery, facts["training_examples"])
+            check_engine(lottery, shape, facts["classes"])
+    _exits(config, lotteries["cnn"], facts, data_dir)
+    versions = {name: version(name) for name in ONNX}
+    return {"data": facts, **({} if base is None else {"base": base_facts(base)}), "onnx": versions}
+
+
+def look_ahead(
+    config: HybridConfig,
+    facts: Mapping[str, Any],
+    out: Path,
+    workers: int,
+    data_dir: Path | None,
+    cost: Callable[[LotteryConfig, int, Path | None], Forecast] = quick_forecast,
+) -> Outlook:
+    """What a study that `check_study` let pass with `facts` will run below `out`.
+
+    Lotteries that have begun there already are left out.
+    """
+    lotteries = {role: started(lottery) for role, lottery in config.lotteries().items()}
+    left = {
+        role: lottery
+        for role, lottery in lotteries.items()
+        if not run_folder(out, lottery.study, lottery.name, lottery).manifest.exists()
+    }
+    exits = _exits(config, lotteries["cnn"], facts["data"], data_dir)
+    forests = len((PIXELS, PCA)) + len(config.features) * sum(map(len, exits))
+    return Outlook(
+        {role: (lottery, cost(lottery, workers, data_dir)) for role, lottery in left.items()},
+        forests * lotteries["cnn"].replicates,
+    )
+
+
+def check_lotteries(facts: Mapping[str, Any], lotteries: Mapping[str, Result]) -> None:
+    """RunFolderError where a lottery that was finished before has learned from other data or another base."""
+    for role, lottery in lotteries.items():
+        key = "base" if role == "head" else "data"
+        recorded = lottery.data.get("base") if role == "head" else lottery.data
+        if recorded != facts[key]:
+            raise RunFolderError(
+                f"{lottery.folder.root}: the {role} was trained with another {key} than is there now; restore it, or "
+                "start afresh with another --out"
+            )
+
+
+def exits_of(config: HybridConfig, network: nn.Module) -> list[Exit]:
+    """The exits of a network that are asked for, the gated one among them. ConfigError for one that it has not."""
+    names = list(config.exits or default_exits(network))
+    return [find_exit(network, name) for name in (names if config.gate_exit in names else [*names, config.gate_exit])]
+
+
+def _exits(
+    config: HybridConfig, cnn: LotteryConfig, facts: Mapping[str, Any], data_dir: Path | None
+) -> Sequence[list[Exit]]:
+    """The exits of every network that is cut: the base, the dense cnn, its ticket."""
+    base = frozen_base(config, data_dir)
+    with _named("cnn"):
+        network = exits_of(config, build(model_spec(cnn, 0, facts["input_shape"], facts["classes"])))
+    with _named("the frozen base of the head"):
+        return [*([] if base is None else [exits_of(config, base.network)]), network, network]
+
+
+@contextmanager
+def _named(owner: str) -> Iterator[None]:
+    """Says whose an error is."""
+    try:
+        yield
+    except TombolaError as error:
+        raise type(error)(f"{owner}: {error}") from None

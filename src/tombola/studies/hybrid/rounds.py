@@ -1,0 +1,35 @@
+"""A lottery round by round: what answers the first two questions, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tombola.reports.intervals import estimate
+from tombola.reports.tables import Table, plus_minus
+from tombola.runs.rows import Row
+from tombola.studies.hybrid.contest import difference
+from tombola.studies.hybrid.questions import Lottery
+from tombola.studies.hybrid.wording import MISSING, share, signed
+from tombola.studies.lottery.verdict import CONTROLS
+
+ROUNDS_NOTE = (
+    "Final test accuracy in percent and differences in points, ± half of the 95 % confidence interval, paired by "
+    "replicate."
+)
+
+
+def rounds_table(lottery: Lottery) -> Table:
+    """Sparsity, the ticket's accuracy, its difference to the dense network and to its controls, round by round."""
+    dense = lottery.branch("dense")
+    columns = ("Sparsity", "Weights", "Test accuracy", "To dense", *(f"To {control}" for control in CONTROLS))
+    body = [(share(0.0), f"{dense[0]['kept']:,}", _accuracy(dense), *[MISSING] * 3)] if dense else []
+    for index in lottery.rounds:
+        ticket = lottery.branch("ticket", index)
+        others = [dense, *(lottery.branch(control, index) for control in CONTROLS)]
+        gaps = [signed(difference(ticket, other)) if other else MISSING for other in others]
+        body.append((share(1 - ticket[0]["density"]), f"{ticket[0]['kept']:,}", _accuracy(ticket), *gaps))
+    return Table(columns, body)
+
+
+def _accuracy(rows: Sequence[Row]) -> str:
+    return plus_minus(estimate([100 * row["test_accuracy"] for row in rows]))
