@@ -26,8 +26,8 @@ def base_sentence(folder: Path) -> str:
     stage = read_json(folder / METRICS)["stages"][-1]
     return (
         "No ImageNet weights are at hand where this page is made. The frozen base is a small stand-in, trained here by "
-        f"`tombola train configs/train_vgg16_base.yaml`: {spec.architecture} of widths {list(spec.widths or ())} on "
-        f"CIFAR-10, {stage['test_accuracy']:.1%} test accuracy there. With ImageNet's weights its rows would be others; "
+        f"`tombola train configs/train_vgg16_base.yaml`: {spec.architecture} of widths {list(spec.widths or ())} "
+        f"on CIFAR-10, {stage['test_accuracy']:.1%} test accuracy there. With ImageNet's weights its rows would differ: "
         "name them with data.base.weights."
     )
 
