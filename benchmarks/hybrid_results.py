@@ -27,7 +27,7 @@ def base_sentence(folder: Path) -> str:
     return (
         "No ImageNet weights are at hand where this page is made. The frozen base is a small stand-in, trained here by "
         f"`tombola train configs/train_vgg16_base.yaml`: {spec.architecture} of widths {list(spec.widths or ())} "
-        f"on CIFAR-10, {stage['test_accuracy']:.1%} test accuracy there. With ImageNet's weights its rows would differ: "
+        f"on CIFAR-10, {stage['test_accuracy']:.1%} test accuracy there. With ImageNet's its rows would differ: "
         "name them with data.base.weights."
     )
 

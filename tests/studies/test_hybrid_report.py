@@ -19,6 +19,7 @@ from tombola.studies.hybrid.artefacts import NAMES, SUMMARY, write_results
 from tombola.studies.hybrid.charts import exits_chart, gate_chart
 from tombola.studies.hybrid.checks import check_lines, facts_lines
 from tombola.studies.hybrid.gating import gates_of
+from tombola.studies.hybrid.outlook import Outlook
 from tombola.studies.hybrid.report import report_page, summary_markdown
 from tombola.studies.hybrid.result import HybridResult
 from tombola.studies.hybrid.tables import (
@@ -212,24 +213,28 @@ class TestTerminal:
         monkeypatch.setattr(terminal, "LINE_SECONDS", 0.0)
         file = io.StringIO()
         with watching(Console(file=file, width=200)) as watcher:
+            watcher.planned(Outlook({}, 28))
             watcher.begin(3, 1)
-            watcher.unit({"replicate": 0, "network": "ticket", "exit": "block1_conv2", "features": None})
-            watcher.unit("replicate 1, gates")
+            watcher.unit({"replicate": 0, "network": "ticket", "exit": None})
+            watcher.unit({"replicate": 1, "network": "pixels", "exit": None})
             watcher.measuring(1, 2)
-        lines = file.getvalue().splitlines()
+        before, *lines = file.getvalue().splitlines()
+        assert before == "28 forests"
         assert lines[0] == "3 units of exits, forests and gates to run, 1 of them finished earlier"
         assert lines[1].startswith("2 of 3 units, about ")
-        assert lines[1].endswith("replicate 0, ticket, block1_conv2")
-        assert lines[2].endswith("replicate 1, gates")
-        assert lines[3] == "latency of 1 of 2 calls measured"
+        assert lines[1].endswith("replicate 0, ticket")
+        assert lines[2].endswith("replicate 1, raw pixels")
+        assert lines[3] == "latency of 1 of 2 networks measured"
 
     def test_bars_on_a_terminal(self) -> None:
         file = io.StringIO()
         with watching(Console(file=file, force_terminal=True, width=120)) as watcher:
             watcher.begin(2, 0)
-            watcher.unit("replicate 0, gates")
+            watcher.planned(Outlook({}, 28))
+            watcher.unit({"replicate": 0, "network": "base", "exit": None})
             watcher.measuring(2, 4)
-        assert "replicate 0, gates" in file.getvalue()
+        assert "28 forests" in file.getvalue()
+        assert "replicate 0, frozen base" in file.getvalue()
         assert "measuring latency" in file.getvalue()
 
 

@@ -318,15 +318,16 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
-            ({"exits": ["block9_conv1"]}, "no exit 'block9_conv1' in this network"),
+            ({"exits": ["block9_conv1"]}, "cnn: exits: no exit 'block9_conv1' in this network"),
+            ({"gate_exit": "block3_conv3"}, "cnn: gate_exit: no exit 'block3_conv3' in this network (did you mean"),
             ({"gate_exit": "block3_conv3"}, "known: block1_conv1, block1_pool"),
-            ({"exits": ["output"]}, "cnn: no exit at 'output', whose output is no picture"),
+            ({"exits": ["output"]}, "cnn: exits: no exit at 'output', whose output is no picture"),
             ({"exits": ["block1_conv1", "block1_conv1"]}, "name each exit once"),
             ({"features": ["median"]}, "unknown kind of features 'median'"),
             ({"cnn": lottery("dense", {"architecture": "lenet-300-100"})}, "no convolution before its dense layers"),
             (
                 {"cnn": lottery("residual", {"architecture": "resnet20"})},
-                "cnn: no exit 'block1_conv1' in this network; known: conv_1, stage_1",
+                "cnn: exits: no exit 'block1_conv1' in this network; known: conv_1, stage_1",
             ),
             ({"head": lottery("no-base", {"architecture": "head"})}, "its config needs data.base"),
             (
@@ -334,6 +335,9 @@ class TestWhatIsRefused:
                 "lenet: rewind: step:9it is not before the end of training",
             ),
             ({"cnn": "nowhere.yaml"}, "cnn: nowhere.yaml: no such config file"),
+            ({"cnn": "."}, "hybrid.yaml: cnn: "),
+            ({"cnn": "zero\0byte"}, "hybrid.yaml: cnn: "),
+            ({"cnn": 3}, "cnn: "),
             ({"trees": 0}, "trees: "),
             ({"data.test": 80}, "too few"),
             ({"data.size": 8}, "head: vgg16-keras cannot take inputs of shape (1, 8, 8)"),

@@ -16,11 +16,11 @@ from tombola.runs.configs import validate
 from tombola.runs.rows import rows_of
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.early_bird import EarlyBird, EarlyBirdConfig, candidates, mask_distance, settled
-from tombola.studies.lottery.forecast import forecast
+from tombola.studies.lottery.forecast import estimate_line, forecast
 from tombola.studies.lottery.metrics import failed_checks, summarise
 from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.lottery.stored import MASKS, ReplicateFiles
-from tombola.studies.lottery.study import run_study
+from tombola.studies.lottery.study import Watcher, run_study
 from tombola.studies.lottery.tables import cost_table, early_bird_line
 from tombola.training import Recipe, fit
 from tombola.training.fit import Training
@@ -155,6 +155,16 @@ def test_a_forecast_counts_and_writes_nothing(tmp_path: Path, monkeypatch: pytes
         )
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_new_run_is_told_what_it_will_cost_and_a_begun_one_is_not(tmp_path: Path) -> None:
+    told: list[str] = []
+    silent = Watcher(*[lambda *_: None] * 3, planned=lambda plan: told.append(estimate_line([plan])))
+    for replicates in (1, 2):
+        run_study(config(replicates=replicates, controls=[]), tmp_path, watcher=silent)
+    (line,) = told
+    assert line.startswith("4 trainings, about ")
+    assert line.endswith(" with 1 worker(s); --dry-run shows the rounds")
 
 
 def test_a_forecast_takes_each_rounds_own_engine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,8 +100,11 @@ def check_lotteries(facts: Mapping[str, Any], lotteries: Mapping[str, Result]) -
 
 def exits_of(config: HybridConfig, network: nn.Module) -> list[Exit]:
     """The exits of a network that are asked for, the gated one among them. ConfigError for one that it has not."""
-    names = list(config.exits or default_exits(network))
-    return [find_exit(network, name) for name in (names if config.gate_exit in names else [*names, config.gate_exit])]
+    with _named("exits"):
+        exits = [find_exit(network, name) for name in config.exits or default_exits(network)]
+    with _named("gate_exit"):
+        gated = find_exit(network, config.gate_exit)
+    return exits if gated in exits else [*exits, gated]
 
 
 def _exits(

@@ -32,8 +32,11 @@ ONLY_ON_THE_PAGE = ("F1", "MFLOPs", "kB network", "kB forest")
 def watching(console: Console) -> Iterator[Watcher]:
     """A watcher that draws bars on a terminal, or prints a line now and then into a file or pipe."""
     if console.is_terminal:
-        with progress_bars(console) as bars:
+        bars = progress_bars(console)  # started when the study itself begins: its lotteries draw their own before
+        try:
             yield _BarWatcher(bars).watcher()
+        finally:
+            bars.stop()
     else:
         yield _LineWatcher(console).watcher()
 
@@ -53,6 +56,7 @@ class _BarWatcher:
         self.bars.console.print(_estimate(outlook), highlight=False, soft_wrap=True)
 
     def begin(self, total: int, done: int) -> None:
+        self.bars.start()
         self.units = self.bars.add_task("exits and forests", total=total, completed=done)
 
     def unit(self, unit: Row) -> None:
