@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tombola.errors import RunFolderError, StorageError, TombolaError
-from tombola.runs.atomic import make_folder, read_bytes, read_json, write_bytes, write_text
+from tombola.errors import StorageError, TombolaError
+from tombola.runs.atomic import make_folder, read_json, write_text
 from tombola.runs.executors import run_cells
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
+from tombola.runs.results import copy_results, finished_replicates, refuse_foreign
 from tombola.runs.rows import Row, RowTable
 from tombola.studies.hybrid.artefacts import NAMES, SUMMARY, write_results
 from tombola.studies.hybrid.config import HybridConfig
@@ -31,7 +32,6 @@ from tombola.studies.hybrid.watcher import Watcher
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.result import Result
 
-COPY_LIMIT = 4 << 30
 RunLottery = Callable[[str, LotteryConfig], Result]
 """Runs the lottery of a role, continues it, or shows it where it is finished."""
 
@@ -55,7 +55,7 @@ def run_hybrid(
     folder = run_folder(out, config.study, config.name, config)
     config = _with_finished_replicates(folder, config)
     if results is not None:
-        _refuse_foreign(results, folder)
+        refuse_foreign(results, folder.root.name, SUMMARY, NAMES)
     finished = _read_finished(folder, config)
     if finished is None:
         facts = check_study(config, data_dir)
@@ -66,7 +66,7 @@ def run_hybrid(
         with writing(folder):
             finished = _run(folder, config, facts, lotteries, workers, data_dir, watcher)
     if results is not None:
-        _copy_results(folder, results)
+        copy_results(folder.results, results, NAMES)
     return finished
 
 
@@ -128,7 +128,7 @@ def _read_finished(folder: RunFolder, config: HybridConfig) -> HybridResult | No
     """The result of a run whose replicates are all there and whose artefacts are written."""
     if not folder.manifest.exists() or not folder.report.exists():
         return None
-    if _finished_replicates(folder) != config.lotteries()["cnn"].replicates:
+    if finished_replicates(folder.results, SUMMARY) != config.lotteries()["cnn"].replicates:
         return None
     try:
         return open_hybrid(folder.root)
@@ -139,35 +139,4 @@ def _read_finished(folder: RunFolder, config: HybridConfig) -> HybridResult | No
 def _with_finished_replicates(folder: RunFolder, config: HybridConfig) -> HybridConfig:
     """The config with as many replicates as the run was last finished with, if these are more."""
     asked = config.lotteries()["cnn"].replicates
-    return config.model_copy(update={"replicates": max(asked, _finished_replicates(folder))})
-
-
-def _finished_replicates(folder: RunFolder) -> int:
-    """How many replicates the written results are of; 0 without (readable) results."""
-    count = _summary_of(folder.results).get("replicates")
-    return count if isinstance(count, int) else 0
-
-
-def _summary_of(results: Path) -> dict[str, Any]:
-    """The summary in a results folder; empty when there is none that can be read, for it is made from rows."""
-    try:
-        found = read_json(results / SUMMARY)
-    except StorageError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _refuse_foreign(results: Path, folder: RunFolder) -> None:
-    """Before hours of work: a results folder of another run must not be overwritten at their end."""
-    if results.exists() and not results.is_dir():
-        raise StorageError(f"--results {results}: is a file; name a folder")
-    ours = _summary_of(results).get("run") == folder.root.name
-    if not ours and any((results / name).exists() for name in NAMES):
-        raise RunFolderError(f"--results {results}: holds files of another run; choose another folder")
-    make_folder(results)
-
-
-def _copy_results(folder: RunFolder, results: Path) -> None:
-    for name in NAMES:
-        if (folder.results / name).exists():
-            write_bytes(results / name, read_bytes(folder.results / name, COPY_LIMIT))
+    return config.model_copy(update={"replicates": max(asked, finished_replicates(folder.results, SUMMARY))})

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tombola.errors import RunFailure, RunFolderError, StorageError
-from tombola.runs.atomic import make_folder, read_bytes, read_json, write_bytes, write_text
+from tombola.errors import RunFailure, StorageError
+from tombola.runs.atomic import make_folder, read_json, write_text
 from tombola.runs.executors import run_cells
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
+from tombola.runs.results import copy_results, finished_replicates, refuse_foreign
 from tombola.runs.rows import Row, RowTable, read_rows
 from tombola.studies.lottery.artefacts import NAMES, SUMMARY, TWIN_NAMES, twin_is_wanted, write_results
 from tombola.studies.lottery.config import LotteryConfig
@@ -35,8 +36,6 @@ from tombola.studies.lottery.stability import stored_stabilities
 from tombola.studies.lottery.start import start_facts, started
 from tombola.training.engine import ANY_CLASSES, ANY_PICTURE
 from tombola.training.frozen import prepare_examples
-
-COPY_LIMIT = 16 << 30
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def run_study(
     folder = run_folder(out, config.study, config.name, config)
     config = _with_finished_replicates(folder, config)
     if results is not None:
-        _refuse_foreign(results, folder)
+        refuse_foreign(results, folder.root.name, SUMMARY, (*NAMES, *TWIN_NAMES))
     finished = _read_finished(folder, config)
     if finished is not None and twin_is_wanted(finished):
         with writing(folder):
@@ -85,7 +84,7 @@ def run_study(
         with writing(folder):
             finished = _run(folder, config, workers, data_dir, watcher)
     if results is not None:
-        _copy_results(folder, results)
+        copy_results(folder.results, results, (*NAMES, *TWIN_NAMES))
     return finished
 
 
@@ -176,43 +175,13 @@ def _read_finished(folder: RunFolder, config: LotteryConfig) -> Result | None:
     asked = set(range(config.replicates))
     if not asked <= complete_replicates(rows, opened.units):
         return None
-    if _finished_replicates(folder) != config.replicates:
+    if finished_replicates(folder.results, SUMMARY) != config.replicates:
         return None  # these results are damaged, or of another number of replicates: they are written again
     return make_result(folder, config, opened.data, rows, asked)
 
 
 def _with_finished_replicates(folder: RunFolder, config: LotteryConfig) -> LotteryConfig:
     """The config with as many replicates as the run was last finished with, if these are more."""
-    return config.model_copy(update={"replicates": max(config.replicates, _finished_replicates(folder))})
-
-
-def _finished_replicates(folder: RunFolder) -> int:
-    """How many replicates the written results are of; 0 without (readable) results."""
-    summary = _summary_of(folder.results)
-    count = summary.get("replicates")
-    return count if isinstance(count, int) else 0
-
-
-def _summary_of(results: Path) -> dict[str, Any]:
-    """The summary in a results folder; empty when there is none that can be read, for it is made from rows."""
-    try:
-        found = read_json(results / SUMMARY)
-    except StorageError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _refuse_foreign(results: Path, folder: RunFolder) -> None:
-    """Before hours of work: a results folder of another run must not be overwritten at their end."""
-    if results.exists() and not results.is_dir():
-        raise StorageError(f"--results {results}: is a file; name a folder")
-    ours = _summary_of(results).get("run") == folder.root.name
-    if not ours and any((results / name).exists() for name in NAMES):
-        raise RunFolderError(f"--results {results}: holds files of another run or model; choose another folder")
-    make_folder(results)
-
-
-def _copy_results(folder: RunFolder, results: Path) -> None:
-    for name in (*NAMES, *TWIN_NAMES):
-        if name not in TWIN_NAMES or (folder.results / name).exists():
-            write_bytes(results / name, read_bytes(folder.results / name, COPY_LIMIT))
+    return config.model_copy(
+        update={"replicates": max(config.replicates, finished_replicates(folder.results, SUMMARY))}
+    )

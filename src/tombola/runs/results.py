@@ -1,0 +1,49 @@
+"""The results of a run: files by fixed names, one of which, the summary, is written last and names the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tombola.errors import RunFolderError, StorageError
+from tombola.runs.atomic import make_folder, read_bytes, read_json, write_bytes
+
+COPY_LIMIT = 16 << 30
+
+
+def read_summary(results: Path, summary: str) -> dict[str, Any]:
+    """The summary in a folder of results; empty when there is none that can be read, for it is made from rows."""
+    try:
+        found = read_json(results / summary)
+    except StorageError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def finished_replicates(results: Path, summary: str) -> int:
+    """How many replicates the written results are of; 0 without (readable) results."""
+    count = read_summary(results, summary).get("replicates")
+    return count if isinstance(count, int) else 0
+
+
+def refuse_foreign(results: Path, run: str, summary: str, names: Sequence[str]) -> None:
+    """Before hours of work: results of another run, or files of their names, must not be overwritten at their end.
+
+    `results` is what `--results` names, `run` the folder's name of the run that is to be copied there.
+    """
+    if results.exists() and not results.is_dir():
+        raise StorageError(f"--results {results}: is a file; name a folder")
+    ours = read_summary(results, summary).get("run") == run
+    if not ours and any((results / name).exists() for name in names):
+        raise RunFolderError(f"--results {results}: holds files of another run or model; choose another folder")
+    make_folder(results)
+
+
+def copy_results(source: Path, results: Path, names: Sequence[str]) -> None:
+    """Copies what there is of `names`; what is not there now is not there from an earlier time, either."""
+    for name in names:
+        if (source / name).exists():
+            write_bytes(results / name, read_bytes(source / name, COPY_LIMIT))
+        else:
+            (results / name).unlink(missing_ok=True)
