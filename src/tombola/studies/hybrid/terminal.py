@@ -147,4 +147,4 @@ def _estimate(outlook: Outlook) -> str:
     """What a new study will cost, in one line."""
     trainings = [forecast for _, forecast in outlook.lotteries.values()]
     forests = f"{outlook.forests} forests"
-    return f"before {forests}: {estimate_line(trainings)}" if trainings else forests
+    return f"{estimate_line(trainings)}; then {forests}" if trainings else forests
