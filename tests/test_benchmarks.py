@@ -249,3 +249,22 @@ def test_a_search_compares_tickets_by_replicate_and_costs_by_round(other: list[f
 
 def test_one_replicate_says_nothing_of_equal_tickets() -> None:
     assert sparse_search.agreement(trainings([0.9], 1), trainings([0.9], 1), [0, 1]).startswith("One replicate")
+
+
+def test_the_hybrid_page_says_what_the_base_is_and_shifts_headings(tmp_path: Path) -> None:
+    base, images, results = tmp_path / "base", tmp_path / "images", tmp_path / "results"
+    images.mkdir()
+    results.mkdir()
+    spec = ModelSpec(architecture="lenet5", input_shape=(1, 28, 28), classes=2, seed=0)
+    save_model(base, spec, build(spec))
+    (base / "metrics.json").write_text(json.dumps({"stages": [{"test_accuracy": 0.625}]}))
+    (results / "summary.md").write_text("# leaves: what was found\n\n## Exits\n")
+    (results / "exits.png").write_bytes(b"a picture")
+    program = Path(speed_report.__file__).with_name("hybrid_results.py")
+    command = [sys.executable, str(program), str(base), str(results), "--images", str(images)]
+    page = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert "lenet5 of widths [6, 16, 120, 84]" in page
+    assert "62.5% test accuracy" in page
+    assert page.count("\n## leaves: what was found\n") == page.count("\n### Exits\n") == 1
+    assert (images / "hybrid-leaves-exits.png").read_bytes() == b"a picture"
+    assert "gate.png" not in page
