@@ -71,7 +71,7 @@ results-hybrid: $(VENV)/.stamp-hybrid  ## VGG16, LeNet and the CNN + random fore
 	$(TOMBOLA) train configs/train_vgg16_base.yaml
 	$(TOMBOLA) hybrid configs/hybrid_apple.yaml --results runs/results-hybrid-apple
 	$(TOMBOLA) hybrid configs/hybrid_pneumonia.yaml --results runs/results-hybrid-pneumonia
-	$(PY) benchmarks/hybrid_results.py runs/train-vgg16-base-* runs/results-hybrid-apple runs/results-hybrid-pneumonia \
+	$(PY) benchmarks/hybrid_results.py runs/train-vgg16-base-28c319b2 runs/results-hybrid-apple runs/results-hybrid-pneumonia \
 	  --images docs/images > docs/results/vgg-hybrid.md
 
 benchmark-prune: $(VENV)/.stamp-core  ## prune() on 100 million weights against one sort of as many

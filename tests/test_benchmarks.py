@@ -20,7 +20,7 @@ import speed_report
 import training_step
 from lottery_results import Finding, agreement
 from speed_report import Measured, Timing
-from tombola.models import build
+from tombola.models import ModelSpec, build, save_model
 from tombola.reports.intervals import estimate
 from tombola.runs.configs import load_config
 from tombola.studies.lottery.config import LotteryConfig

@@ -205,6 +205,16 @@ class TestOneParent:
         os.utime(home / "other" / "weights.safetensors", ns=(1, 1))
         one_line(invoke("train", config, "--out", "runs"), "train-held", "begun with data")
 
+    def test_a_child_is_not_tested_on_the_features_of_another_base(self, home: Path) -> None:
+        write_folder(home / "first", seed=1)
+        succeeded("train", written(home, "moved", data=data(weights="first")), "--out", "runs")
+        (folder,) = (home / "runs").glob("train-moved-*")
+        shutil.rmtree(home / "first")
+        write_folder(home / "first", seed=2)
+        os.utime(home / "first" / "weights.safetensors", ns=(1, 1))
+        one_line(invoke("prune", folder, "--sparsity", 0.5, "--out", "never"), "have changed since", "base before them")
+        assert not (home / "never").exists()
+
     def test_ways_are_compared(self, home: Path) -> None:
         content = {"replicates": 2, "criteria": ["magnitude", "random"], "sparsities": [0.5], "fine_tuning": RECIPE}
         said = succeeded("compare", written(home, "ways", **content), "--workers", 1, "--out", "runs")
@@ -297,3 +307,16 @@ class TestRefusals:
     def test_a_cache_of_no_size(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TOMBOLA_FEATURE_CACHE_GIB", "plenty")
         one_line(invoke("train", written(home, "refused"), "--out", "refused-runs"), "'plenty'", "GiB")
+
+
+def test_a_base_that_has_seen_the_pictures_is_said_to_have(home: Path) -> None:
+    plain = {"name": "npz", "folder": "digits.npz", **SPLIT}
+    small = {"architecture": "vgg16-keras", "widths": [4, 4, 4, 4, 4, 6, 5]}
+    succeeded("train", written(home, "seen", data=plain, model=small, training=RECIPE | {"length": "2it"}))
+    (base,) = (home / "runs").glob("train-seen-*")
+    said = succeeded("imp", lottery(home, "leak", data=data(weights=str(base))), "--workers", 1, "--replicates", 1)
+    assert said.count("test pictures among them: test accuracies are flattered") == 2  # a warning, and the result
+    write_digits(home / "others.npz", seed=3)
+    other = data(weights=str(base)) | {"folder": "others.npz"}
+    said = succeeded("imp", lottery(home, "clean", data=other), "--workers", 1, "--replicates", 1)
+    assert "flattered" not in said

@@ -23,13 +23,14 @@ from tombola.models.keras_models import read_keras
 from tombola.models.keras_twin import write_keras
 from tombola.models.spec import Normalisation
 from tombola.models.tensors import load_tensors
-from tombola.runs.configs import validate
+from tombola.runs.configs import load_config, validate
 from tombola.studies.lottery import artefacts
 from tombola.studies.lottery.artefacts import SUMMARY, twin_line
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import trained_network
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.study import run_study
+from tombola.studies.lottery.tables import origin_lines
 from tombola.studies.lottery.twin import MASKS, MODEL, write_twin
 
 LENET = (2, 3, 9, 7)
@@ -180,6 +181,13 @@ class TestStart:
         write_keras(moving, other, (3, 18, 20), Normalisation())
         with pytest.raises(Exception, match="begun with start"):
             run_study(config.model_copy(update={"replicates": 2}), result.folder.root.parent)
+
+    def test_its_config_starts_it_again(self, pictures: Path, lenet_file: Path, tmp_path: Path) -> None:
+        result = run_study(config_of(pictures, start=str(lenet_file)), tmp_path)
+        assert "has seen these pictures" in "".join(origin_lines(result))
+        again = run_study(load_config(result.folder.config, LotteryConfig), tmp_path)
+        assert again.folder.root == result.folder.root
+        assert len(list(tmp_path.glob("lottery-*"))) == 1
 
     @pytest.mark.parametrize(
         ("keys", "said"),

@@ -11,8 +11,6 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tombola.runs.configs import Config
 
-Preprocessing = Literal["keras", "torchvision", "none"]
-
 
 class Base(Config):
     """A network whose weights stay as they are. It runs once, up to `layer`; what it gives is learned from."""
@@ -23,7 +21,11 @@ class Base(Config):
         "`torchvision` or `keras` for ImageNet's, downloaded once; without weights they are random",
     )
     layer: str = Field("block5_pool", description="its last layer that is used")
-    preprocessing: Preprocessing | None = Field(None, description="of the weights, where their format does not say")
+    preprocessing: Literal["keras", "torchvision", "none"] | None = Field(
+        None,
+        description="how pictures were prepared for the weights, where their file does not say: `keras` bytes, blue "
+        "first, less ImageNet's mean; `torchvision` by ImageNet's mean and deviation; `none` in [0, 1] and no more",
+    )
     sha256: str | None = Field(None, description="the checksum that the file of weights must have")
     widths: tuple[PositiveInt, ...] = Field((), description="of random weights: channels of VGG16's five blocks")
 

@@ -16,6 +16,8 @@ IN_FRONT = ("InputLayer", "Rescaling", "Normalization")
 BYTES = 255
 BYTE_SCALE = 1 / 16
 """A Rescaling by less than this is of inputs from 0 to 255, as by 1/255 or 1/127.5; any other is of [0, 1]."""
+LARGEST_OF_SCALED = 1
+"""Pictures in [0, 1] have no mean or deviation above this; a Normalization that has one was adapted to bytes."""
 SMALLEST_DEVIATION = 1e-7
 """Keras's, below which it does not divide."""
 
@@ -37,11 +39,24 @@ def input_shape_of(layer: KerasLayer) -> tuple[int, ...]:
     return channels, height, width
 
 
+def channels_of(layer: KerasLayer) -> int:
+    """The channels of pictures whose sides may be left open."""
+    shape = layer.config.get("batch_shape")
+    channels = shape[-1] if isinstance(shape, list) and len(shape) == 4 else None
+    if not isinstance(channels, int) or not 0 < channels < 1 << 31:
+        raise ModelError(
+            f"layer {layer.name}: takes inputs of {shape!s:.60}; wanted are (None, height, width, channels), the "
+            "channels given"
+        )
+    return channels
+
+
 def normalisation_of(layers: Sequence[KerasLayer], shape: Sequence[int]) -> Normalisation:
     """What Rescaling and Normalization layers do to inputs in [0, 1], as (input - mean) / std.
 
-    A first Rescaling by as little as 1/255 says that the file's inputs go from 0 to 255. Raises ModelError for one
-    number per something that is no channel.
+    A first Rescaling by as little as 1/255 says that the file's inputs go from 0 to 255; so does a first Normalization
+    of pictures with a mean or deviation above 1. Features may have any. Raises ModelError for one number per something
+    that is no channel.
     """
     mean, std, in_bytes = np.zeros(1), np.ones(1), False
     for layer in layers:
@@ -55,6 +70,8 @@ def normalisation_of(layers: Sequence[KerasLayer], shape: Sequence[int]) -> Norm
         elif layer.kind == "Normalization":
             middle, deviation = _of_normalization(layer)
             _check_channels(layer, shape, middle, deviation)
+            largest = max(middle.max(), deviation.max())
+            in_bytes = in_bytes or (layer is layers[0] and len(shape) == 3 and bool(largest > LARGEST_OF_SCALED))
             mean, std = mean + middle * std, std * deviation
     if in_bytes:
         mean, std = mean / BYTES, std / BYTES

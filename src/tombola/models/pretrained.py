@@ -1,6 +1,6 @@
-"""Published weights of VGG16's convolutions, by the names of `vgg16-keras`, with the preprocessing that they want.
+"""Weights of VGG16's convolutions in files, by the names of `vgg16-keras`, with the preprocessing that they want.
 
-Files are the user's own; nothing is downloaded and nothing in a file is executed. Published are torchvision's
+Nothing is downloaded, nothing in a file is executed, and no preprocessing is guessed. Published are torchvision's
 `vgg16-397923af.pth` and the two files of Keras's applications.
 """
 
@@ -10,8 +10,8 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,16 +19,22 @@ from torch import Tensor
 from tombola.errors import ModelError
 from tombola.models.hdf5 import Hdf5File
 from tombola.models.keras_archive import KerasLayer, read_layers
-from tombola.models.keras_inputs import IN_FRONT, normalisation_of
+from tombola.models.keras_inputs import IN_FRONT, channels_of, normalisation_of
 from tombola.models.keras_layouts import from_keras
 from tombola.models.keras_models import read_keras
 from tombola.models.spec import Normalisation
 from tombola.models.tensors import SIZE_LIMIT
 from tombola.models.vgg16_keras import STAGES
 from tombola.models.weights import read_weights
+from tombola.registry import suggest
 from tombola.runs.atomic import read_bytes, storage_errors
 
-Preprocessing = Literal["keras", "torchvision", "none"]
+PREPROCESSINGS = {
+    "keras": "bytes, blue first, less ImageNet's mean of each channel",
+    "torchvision": "red first, in [0, 1], by ImageNet's mean and deviation",
+    "none": "red first, in [0, 1] and no more",
+}
+"""How pictures were prepared for the network whose weights a file holds, in words."""
 
 IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """torchvision's: red, green and blue of inputs in [0, 1]."""
@@ -40,6 +46,8 @@ PUBLISHED_MD5 = {
     "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5": "6d6bbae143d832006294945121d1f1fc",
 }
 """As keras.applications.vgg16 checks its own downloads."""
+PUBLISHED_PREPROCESSING = {"vgg16-397923af.pth": "torchvision", **dict.fromkeys(PUBLISHED_MD5, "keras")}
+"""Of the files that have a published name, and its checksum."""
 NAMES = tuple(f"block{block}_conv{number}" for block, count in enumerate(STAGES, 1) for number in range(1, count + 1))
 _OURS = re.compile(r"block\d+_conv\d+")
 _TORCHVISION = re.compile(r"features\.(\d+)\.(weight|bias)")
@@ -57,42 +65,44 @@ class BaseWeights:
     source: str
 
 
-def read_base(path: Path, sha256: str | None = None, preprocessing: Preprocessing | None = None) -> BaseWeights:
+def read_base(path: Path, sha256: str | None = None, preprocessing: str | None = None) -> BaseWeights:
     """The convolutions of a VGG16 in a file; dense layers are left aside. Any widths and number of layers will do.
 
-    - `.pth`, `.pt`, `.bin`, `.safetensors` with torchvision's names (`features.0.weight`): torchvision's preprocessing;
-      with the names of `vgg16-keras`, no file says which, and `preprocessing` must be given.
-    - `.h5` in the layout of Keras's published files: Keras's preprocessing. Its blue, green and red become our red,
-      green and blue by turning round the inputs of the first convolution: the same function.
-    - `.weights.h5` of Keras 3 has layers' names, but no preprocessing: it must be given.
-    - `.keras`: that of the layers in front of `block1_conv1`, none where there are none.
+    `.pth`, `.pt`, `.bin` and `.safetensors` have torchvision's names (`features.0.weight`) or those of `vgg16-keras`,
+    `.h5` a group of each layer's name, `.keras` layers of these names, or of any in the same order.
 
-    A given `preprocessing` is believed instead: `keras`, `torchvision` or `none`. With `sha256` (hex) the file must
-    have that checksum; files with a published name must have their published one. Raises ModelError in one line.
+    `preprocessing` is one of PREPROCESSINGS, and is believed. Without it a published file, known by its name and its
+    checksum, has its makers', and a `.keras` file that of the Rescaling and Normalization layers in front; any other
+    file must be given one: networks of the same names were trained in every way. Keras's blue, green and red become our
+    red, green and blue by turning round the inputs of the first convolution: the same function.
+
+    With `sha256` (hex) the file must have that checksum; files with a published name must have their published one.
+    Raises ModelError in one line.
     """
+    if preprocessing is not None and preprocessing not in PREPROCESSINGS:
+        raise ModelError(f"{path}: no preprocessing {preprocessing!r:.60}{suggest(preprocessing, PREPROCESSINGS)}")
     _check_sums(path, sha256)
-    own: Normalisation | Preprocessing | None
+    preprocessing = preprocessing or PUBLISHED_PREPROCESSING.get(path.name)
+    own: Normalisation | None = None
     if path.suffix == ".keras":
         weights, own = _of_keras(path, preprocessing is not None)
     elif path.suffix in (".h5", ".hdf5"):
         weights = _of_hdf5(path)
-        own = None if path.name.endswith(".weights.h5") else "keras"
     else:
-        weights, own = _of_torch(path)
-    wanted: Normalisation | Preprocessing | None = preprocessing or own
-    if wanted is None:
-        raise ModelError(
-            f"{path}: does not say how pictures were prepared for these weights; give preprocessing: keras, "
-            "torchvision or none"
-        )
+        weights = _of_torch(path)
     _check(path, weights)
-    if isinstance(wanted, Normalisation):
-        said = "the normalisation of its first layers" if wanted != Normalisation() else "inputs in [0, 1]"
-        return BaseWeights(weights, wanted, f"{path.name}, {said}")
-    return _bound(path, weights, wanted)
+    if preprocessing is not None:
+        return _bound(path, weights, preprocessing)
+    if own is None:
+        choices = ", ".join(f"{name} ({words})" for name, words in PREPROCESSINGS.items())
+        raise ModelError(
+            f"{path}: does not say how pictures were prepared for these weights; give preprocessing, one of {choices}"
+        )
+    said = "the normalisation of its first layers" if own != Normalisation() else "inputs in [0, 1]"
+    return BaseWeights(weights, own, f"{path.name}, {said}")
 
 
-def _bound(path: Path, weights: dict[str, Tensor], preprocessing: Preprocessing) -> BaseWeights:
+def _bound(path: Path, weights: dict[str, Tensor], preprocessing: str) -> BaseWeights:
     """`weights` with the preprocessing of that name."""
     first = next(name for name in weights if name.endswith(".weight"))
     if preprocessing == "none":
@@ -128,10 +138,10 @@ def _digest(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def _of_torch(path: Path) -> tuple[dict[str, Tensor], Preprocessing | None]:
+def _of_torch(path: Path) -> dict[str, Tensor]:
     found = read_weights(path)
     if ours := {name: tensor for name, tensor in found.items() if _OURS.fullmatch(name.partition(".")[0])}:
-        return _ordered(ours), None
+        return _ordered(ours)
     theirs = {(int(match[1]), match[2]): t for name, t in found.items() if (match := _TORCHVISION.fullmatch(name))}
     if odd := [number for (number, kind), tensor in theirs.items() if kind == "weight" and tensor.dim() != 4]:
         raise ModelError(
@@ -143,35 +153,42 @@ def _of_torch(path: Path) -> tuple[dict[str, Tensor], Preprocessing | None]:
     if len(numbers) > len(NAMES):
         raise ModelError(f"{path}: holds {len(numbers)} convolutions, VGG16 has {len(NAMES)}")
     named = dict(zip(numbers, NAMES, strict=False))
-    return _ordered({f"{named[number]}.{kind}": tensor for (number, kind), tensor in theirs.items()}), "torchvision"
+    return _ordered({f"{named[number]}.{kind}": tensor for (number, kind), tensor in theirs.items()})
 
 
-def _of_keras(path: Path, preprocessing_given: bool) -> tuple[dict[str, Tensor], Normalisation]:
+def _of_keras(path: Path, preprocessing_given: bool) -> tuple[dict[str, Tensor], Normalisation | None]:
+    """The weights and, where it is wanted, the normalisation of the layers in front; None where none normalises."""
     layers = read_layers(path, chain=False)
     convolutions = [layer for layer in layers if layer.kind == "Conv2D" and _OURS.fullmatch(layer.name)]
-    if not convolutions:
-        found = read_keras(path)  # whatever its layers are called
-        if found.architecture != "vgg16-keras":
-            raise ModelError(
-                f"{path}: is a {found.architecture} and holds no layers called {NAMES[0]}, this is no VGG16"
-            )
-        return {name: t for name, t in found.weights.items() if name.partition(".")[0] in NAMES}, found.normalisation
+    weights: dict[str, Tensor] = {}
     try:
-        weights: dict[str, Tensor] = {}
-        for layer in convolutions:
-            weights |= _of_arrays(layer.name, layer.variables())
-        if preprocessing_given:
-            return _ordered(weights), Normalisation()
-        return _ordered(weights), _normalisation_in_front(layers[: layers.index(convolutions[0])])
+        if convolutions:
+            front = layers[: layers.index(convolutions[0])]
+            for layer in convolutions:
+                weights |= _of_arrays(layer.name, layer.variables())
+        else:
+            front = list(takewhile(lambda layer: layer.kind in IN_FRONT, layers))
+            weights = _of_other_names(path)
+        return _ordered(weights), None if preprocessing_given else _normalisation_in_front(front)
     except ModelError as error:
-        raise ModelError(f"{path}: {error}") from None
+        raise ModelError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
 
-def _normalisation_in_front(layers: Sequence[KerasLayer]) -> Normalisation:
+def _of_other_names(path: Path) -> dict[str, Tensor]:
+    """Of a `.keras` file that is a VGG16, whatever its layers are called."""
+    found = read_keras(path)
+    if found.architecture != "vgg16-keras":
+        raise ModelError(f"is a {found.architecture} and holds no layers called {NAMES[0]}, this is no VGG16")
+    return {name: tensor for name, tensor in found.weights.items() if name.partition(".")[0] in NAMES}
+
+
+def _normalisation_in_front(layers: Sequence[KerasLayer]) -> Normalisation | None:
     if odd := next((layer for layer in layers if layer.kind not in IN_FRONT), None):
         raise ModelError(f"layer {odd.name}, a {odd.kind:.60}, prepares the pictures; give preprocessing yourself")
-    shape = layers[0].config["batch_shape"]  # the sides may be left open
-    return normalisation_of(layers[1:], (shape[-1],))
+    normalising = [layer for layer in layers if layer.kind != "InputLayer"]
+    if not normalising:
+        return None
+    return normalisation_of(normalising, (channels_of(layers[0]), 1, 1))  # whatever the sides: they may be left open
 
 
 def _of_hdf5(path: Path) -> dict[str, Tensor]:

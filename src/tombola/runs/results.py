@@ -40,10 +40,14 @@ def refuse_foreign(results: Path, run: str, summary: str, names: Sequence[str]) 
     make_folder(results)
 
 
-def copy_results(source: Path, results: Path, names: Sequence[str]) -> None:
-    """Copies what there is of `names`; what is not there now is not there from an earlier time, either."""
-    for name in names:
-        if (source / name).exists():
-            write_bytes(results / name, read_bytes(source / name, COPY_LIMIT))
-        else:
-            (results / name).unlink(missing_ok=True)
+def copy_results(source: Path, results: Path, summary: str, names: Sequence[str], optional: Sequence[str] = ()) -> None:
+    """Copies `names`, and of `optional` what there is; the summary last, as it is written.
+
+    An optional file that is not there now is not left there from an earlier time, either.
+    """
+    (results / summary).unlink(missing_ok=True)
+    for name in optional:
+        (results / name).unlink(missing_ok=True)
+    there = [name for name in optional if (source / name).exists()]
+    for name in (*there, *(name for name in names if name != summary), summary):
+        write_bytes(results / name, read_bytes(source / name, COPY_LIMIT))

@@ -31,6 +31,8 @@ BATCH = 32
 TIMED = 4
 """Pictures whose time says what all will take."""
 
+SEEN = "The base was trained on these very pictures, test pictures among them: test accuracies are flattered."
+
 OnFeatures = Callable[[int, int], None]
 """Told of how many examples the features are there, and of how many they are wanted."""
 
@@ -45,7 +47,7 @@ def load_raw_examples(config: DataConfig, data_dir: Path | None = None) -> RawDa
     raw, base = load_raw(config, data_dir), base_of(config, data_dir)
     if base is None:
         return raw
-    key = _key(base, raw)
+    key = features_key(base, raw)
     return replace(_with(raw, _features(_Wanted(key, base, raw))), checksum=f"sha256:{key}")
 
 
@@ -58,6 +60,8 @@ def prepare_examples(config: DataConfig, data_dir: Path | None, on_features: OnF
     if base is None:
         return
     _warn_of_random_weights(base)
+    if has_seen(base, config, data_dir):
+        warnings.warn(SEEN, stacklevel=2)
     _compute(base, load_raw(config, data_dir), on_features)
 
 
@@ -69,8 +73,8 @@ def foreseen_examples(config: DataConfig, seed: int, data_dir: Path | None = Non
     raw, base = load_raw(config, data_dir), base_of(config, data_dir)
     if base is not None:
         _warn_of_random_weights(base)
-        inputs = _Joined.of(raw)
-        if missing := FeatureCache(_key(base, raw), len(inputs), base.output_shape).missing:
+        inputs = Joined.of(raw)
+        if missing := FeatureCache(features_key(base, raw), len(inputs), base.output_shape).missing:
             began = time.perf_counter()
             with one_thread(), torch.no_grad():
                 _pass(base, inputs.at(slice(0, TIMED)))
@@ -84,6 +88,11 @@ def base_of(config: DataConfig, data_dir: Path | None = None) -> FrozenBase | No
     if config.base is None:
         return None
     return open_base(config.base, tuple(load_raw(config, data_dir).training.inputs.shape[1:]))
+
+
+def has_seen(base: FrozenBase, config: DataConfig, data_dir: Path | None = None) -> bool:
+    """Whether the base was trained on the pictures of `config`, among which are those of any test part."""
+    return base.trained_on is not None and base.trained_on == load_raw(config, data_dir).checksum
 
 
 def refuse_augmentation(config: DataConfig | None, recipe: Recipe | None) -> None:
@@ -125,8 +134,8 @@ def _with(raw: RawData, features: Tensor) -> RawData:
 
 def _compute(base: FrozenBase, raw: RawData, on_features: OnFeatures) -> Tensor:
     """The features (n, *output_shape) of all examples, the test set's behind the others'; on one thread."""
-    inputs = _Joined.of(raw)
-    cache = FeatureCache(_key(base, raw), len(inputs), base.output_shape)
+    inputs = Joined.of(raw)
+    cache = FeatureCache(features_key(base, raw), len(inputs), base.output_shape)
     cache.begin()
     features = torch.empty(len(inputs), *base.output_shape)
     for part in cache.parts():
@@ -138,7 +147,7 @@ def _compute(base: FrozenBase, raw: RawData, on_features: OnFeatures) -> Tensor:
     return features
 
 
-def _of_part(base: FrozenBase, inputs: _Joined, part: slice, on_features: OnFeatures) -> Tensor:
+def _of_part(base: FrozenBase, inputs: Joined, part: slice, on_features: OnFeatures) -> Tensor:
     done, batches = part.start, []
     with one_thread(), torch.no_grad():
         for pictures in inputs.at(part).split(BATCH):
@@ -156,14 +165,14 @@ def _pass(base: FrozenBase, pictures: Tensor) -> Tensor:
     return features
 
 
-class _Joined:
+class Joined:
     """Several tensors as if they were one behind the other, without a copy of them all."""
 
     def __init__(self, parts: list[Tensor]) -> None:
         self.parts = parts
 
     @classmethod
-    def of(cls, raw: RawData) -> _Joined:
+    def of(cls, raw: RawData) -> Joined:
         """All pictures, the test set's behind the others'."""
         return cls([raw.training.inputs] + ([raw.test.inputs] if raw.test is not None else []))
 
@@ -178,7 +187,7 @@ class _Joined:
         return torch.cat(chosen)
 
 
-def _key(base: FrozenBase, raw: RawData) -> str:
+def features_key(base: FrozenBase, raw: RawData) -> str:
     """Equal exactly for features that are equal to the bit."""
     parts = [base.sha256, str(base.network), str(base.normalisation), raw.checksum, version("torch")]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -13,11 +13,11 @@ from tombola.studies.hybrid.result import HybridResult
 from tombola.studies.hybrid.tables import curve_table, features_table
 
 SUMMARY = "hybrid.json"
-NAMES = (SUMMARY, "answers.json", "exits.csv", "gates.csv", "exits.png", "gate.png", "summary.md")
-"""Every file of `results/`; the first is written last and names the run that all belong to.
+NAMES = (SUMMARY, "answers.json", "exits.csv", "gates.csv", "summary.md")
+"""Every file of `results/`; the first is written last and names the run that all belong to."""
 
-A picture of what was not measured is left out.
-"""
+OPTIONAL_NAMES = ("exits.png", "gate.png")
+"""Pictures, of what was measured."""
 
 
 def write_results(result: HybridResult) -> None:

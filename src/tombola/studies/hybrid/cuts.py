@@ -1,4 +1,7 @@
-"""The networks of a replicate that are cut at exits: the CNN dense, its ticket, and the frozen base of the head."""
+"""The networks of a replicate: those that are cut at exits, and the frozen base with a head behind it.
+
+Cut are the CNN, dense and as its ticket, and the frozen base of the head.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,22 @@ from pathlib import Path
 
 from torch import nn
 
-from tombola.data import DataSet, normalised
+from tombola.data import DataConfig, DataSet, normalised
 from tombola.data.dataset import Normalisation
 from tombola.errors import ConfigError
 from tombola.models.spec import Normalisation as SpecNormalisation
 from tombola.pruning import Masks
 from tombola.runs.folder import RunFolder
 from tombola.studies.hybrid.config import HybridConfig
-from tombola.studies.lottery.networks import replicate_seed, trained_network
+from tombola.studies.lottery.networks import replicate_seed, stored_data, trained_network
 from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.twin import behind
 from tombola.training.base import FrozenBase
 from tombola.training.frozen import base_of, load_examples
 
 BASE, DENSE, TICKET = "base", "dense", "ticket"
+HEAD, HEAD_TICKET = "head", "head ticket"
+"""The frozen base and behind it its head, dense or as its ticket."""
 NO_NORMALISATION = Normalisation()
 
 
@@ -28,18 +34,30 @@ NO_NORMALISATION = Normalisation()
 class Sources:
     """Where a replicate's networks come from; small, because it is sent to worker processes.
 
-    `cnn` is the run of the lottery whose dense network and ticket of round `round` are cut.
+    `cnn` is the run of the lottery whose dense network and ticket of round `round` are cut; `head` and `head_round`
+    are those of the head behind the base, None where there is none.
     """
 
     config: HybridConfig
     cnn: Path
     round: int
+    head: Path | None
+    head_round: int | None
     data_dir: Path | None
 
 
 @dataclass(frozen=True)
+class Head:
+    """A trained head by itself, its masks, and the base's cached features of the replicate's pictures."""
+
+    network: nn.Module
+    masks: Masks
+    features: DataSet
+
+
+@dataclass(frozen=True)
 class Cut:
-    """A network to cut, the masks it holds, and the replicate's pictures as it wants them."""
+    """A network from pixels on, the masks it holds, and the replicate's pictures as it wants them."""
 
     name: str
     network: nn.Sequential
@@ -47,33 +65,64 @@ class Cut:
     data: DataSet
     whole: bool
     """Whether it gives logits; a base alone does not."""
+    head: Head | None = None
+    """Of a base with a head. It is not cut: its exits are the base's."""
+
+    @property
+    def density(self) -> float:
+        """Of what is pruned: the whole network, or the head behind a base."""
+        return (self.masks if self.head is None else self.head.masks).density
 
 
 def sources_of(config: HybridConfig, lotteries: dict[str, Result], data_dir: Path | None) -> Sources:
     """The ticket is that of the target density, so that it is the same however many replicates there are."""
-    cnn = lotteries["cnn"]
-    return Sources(config, cnn.folder.root, max(summary.round for summary in cnn.summaries), data_dir)
+    cnn, head = lotteries["cnn"], lotteries.get("head")
+    heads = (None, None) if head is None else (head.folder.root, _last_round(head))
+    return Sources(config, cnn.folder.root, _last_round(cnn), *heads, data_dir)
+
+
+def pictures_config(config: HybridConfig) -> DataConfig:
+    """The study's pictures in [0, 1]."""
+    return config.lotteries()["cnn"].data.model_copy(update={"normalise": False})
 
 
 def pictures_of(sources: Sources, replicate: int) -> DataSet:
     """A replicate's pictures, split as its lotteries split them, in [0, 1]."""
-    lottery = sources.config.lotteries()["cnn"]
-    plain = lottery.data.model_copy(update={"normalise": False})
-    return load_examples(plain, replicate_seed(lottery, replicate), sources.data_dir)
+    seed = replicate_seed(sources.config.lotteries()["cnn"], replicate)
+    return load_examples(pictures_config(sources.config), seed, sources.data_dir)
 
 
 def cuts_of(sources: Sources, replicate: int, pictures: DataSet) -> Iterator[Cut]:
-    """The base, if there is one, then the dense CNN, then its ticket, each when it is asked for."""
+    """The base and its heads, if there is one, then the dense CNN, then its ticket, each when it is asked for."""
     if (base := frozen_base(sources.config, sources.data_dir)) is not None:
-        data = normalised(pictures, _of(base.normalisation))
+        data = normalised(pictures, normalisation_of(base.normalisation))
         yield Cut(BASE, base.network, Masks.full(base.network), data, whole=False)
+        yield from _headed(sources, replicate, base, data)
     folder = RunFolder(sources.cnn)
     mode = sources.config.lotteries()["cnn"].rewinds[0]
     for name, index in ((DENSE, 0), (TICKET, sources.round)):
         network, spec, masks = trained_network(folder, mode, replicate, index)
         if not isinstance(network, nn.Sequential):
             raise ConfigError(f"cnn: a {spec.architecture} is no chain of layers and has no exits")
-        yield Cut(name, network, masks, normalised(pictures, _of(spec.normalisation)), whole=True)
+        yield Cut(name, network, masks, normalised(pictures, normalisation_of(spec.normalisation)), whole=True)
+
+
+def _headed(sources: Sources, replicate: int, base: FrozenBase, pictures: DataSet) -> Iterator[Cut]:
+    """The base with its head, dense, then as its ticket."""
+    assert sources.head is not None  # a base is that of a head
+    assert sources.head_round is not None
+    config, folder = sources.config.lotteries()["head"], RunFolder(sources.head)
+    for name, index in ((HEAD, 0), (HEAD_TICKET, sources.head_round)):
+        network, spec, masks = trained_network(folder, config.rewinds[0], replicate, index)
+        if not isinstance(network, nn.Sequential):
+            raise ConfigError(f"head: a {spec.architecture} is no chain of layers, and none to stand behind a base")
+        whole = behind(base.network, network)
+        head = Head(network, masks, stored_data(config, replicate, spec, sources.data_dir))
+        yield Cut(name, whole, Masks({**Masks.full(whole), **masks}), pictures, True, head)
+
+
+def _last_round(lottery: Result) -> int:
+    return max(summary.round for summary in lottery.summaries)
 
 
 def frozen_base(config: HybridConfig, data_dir: Path | None) -> FrozenBase | None:
@@ -82,5 +131,6 @@ def frozen_base(config: HybridConfig, data_dir: Path | None) -> FrozenBase | Non
     return None if lottery is None else base_of(lottery.data, data_dir)
 
 
-def _of(normalisation: SpecNormalisation) -> Normalisation:
+def normalisation_of(normalisation: SpecNormalisation) -> Normalisation:
+    """A model's normalisation, as data are normalised by it."""
     return Normalisation(normalisation.mean, normalisation.std)

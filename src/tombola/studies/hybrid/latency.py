@@ -1,64 +1,50 @@
 """How fast the ways to a class are: replicate 0's networks, exits and forests, measured once at the end of a study.
 
-By the parent process, alone, on test pictures. Features of an exit are those that are best on validation, as in the
-tables.
+By the parent process, alone, on test pictures, all ways taking turns. Every kind of features is measured at every exit:
+which is best on validation may change when replicates are added, and no time must be missing then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from torch import Tensor
-
-from tombola.compression.measured import BATCH_SIZES
-from tombola.models.exits import find_exit
 from tombola.runs.atomic import read_bytes
-from tombola.runs.rows import Row, rows_of
-from tombola.studies.hybrid.cuts import TICKET, Cut, Sources, cuts_of, pictures_of
+from tombola.runs.rows import Row
+from tombola.studies.hybrid.config import HybridConfig
+from tombola.studies.hybrid.cuts import Cut, Sources, cuts_of, pictures_of
 from tombola.studies.hybrid.forests import Forest
+from tombola.studies.hybrid.outlook import exits_of
 from tombola.studies.hybrid.pipelines import Pipeline, measure_pipelines
 from tombola.studies.hybrid.replicate import forest_path
-from tombola.studies.hybrid.summaries import best_features, forests_of
 from tombola.studies.hybrid.units import LATENCY, MEASURED_REPLICATE, PCA, PIXELS
 
 IMAGES = 64
 FOREST_LIMIT = 4 << 30
 
 
-def latency_units(sources: Sources, folder: Path, rows: Sequence[Row], wanted: Collection[str]) -> Iterator[list[Row]]:
-    """One unit of rows for each of the networks `wanted`, measured when it is asked for.
+def latency_unit(sources: Sources, folder: Path, on_prepared: Callable[[int, int], None]) -> list[Row]:
+    """The rows of all ways, one unit; `folder` is replicate 0's.
 
-    `folder` is replicate 0's, `rows` are the table's.
+    `on_prepared` is told how many ways are ready to be measured, and of how many.
     """
-    if not wanted:
-        return
     pictures = pictures_of(sources, MEASURED_REPLICATE)
-    for name in (name for name in (PIXELS, PCA) if name in wanted):
-        forest = _forest(forest_path(folder, name))
-        yield _unit(name, [Pipeline(name, forest=forest)], pictures.test.inputs[:IMAGES])
+    pixels = pictures.test.inputs[:IMAGES].clone()
+    pipelines = [Pipeline(name, pixels, forest=_forest(forest_path(folder, name))) for name in (PIXELS, PCA)]
     for cut in cuts_of(sources, MEASURED_REPLICATE, pictures):
-        if cut.name in wanted:
-            yield _unit(cut.name, _pipelines(cut, folder, rows), cut.data.test.inputs[:IMAGES])
+        pipelines += _pipelines(sources.config, cut, folder)
+    key = {"kind": "latency", "replicate": MEASURED_REPLICATE, "unit": LATENCY}
+    return [key | row for row in measure_pipelines(pipelines, on_prepared=on_prepared)]
 
 
-def _unit(name: str, pipelines: Sequence[Pipeline], inputs: Tensor) -> list[Row]:
-    key = {"kind": "latency", "replicate": MEASURED_REPLICATE, "network": name, "unit": LATENCY}
-    return [key | row for row in measure_pipelines(pipelines, inputs, BATCH_SIZES)]
-
-
-def _pipelines(cut: Cut, folder: Path, rows: Sequence[Row]) -> list[Pipeline]:
-    """The whole network, by torch and for a ticket on sparse kernels, too; and every exit with its forest."""
-    masks = cut.masks if cut.name == TICKET else None
-    found = [Pipeline(cut.name, cut.network)]
-    if masks is not None:
-        found.append(Pipeline(cut.name, cut.network, masks))
-    for best in best_features(forests_of(rows_of(rows, network=cut.name))):
-        assert best.exit is not None
-        assert best.features is not None
-        forest = _forest(forest_path(folder, cut.name, best.exit, best.features))
-        exit = find_exit(cut.network, best.exit)
-        found.append(Pipeline(cut.name, cut.network, masks, exit, best.features, forest))
+def _pipelines(config: HybridConfig, cut: Cut, folder: Path) -> list[Pipeline]:
+    """The whole network, and every exit with the forest of every kind of features; the gated exit in its parts, too."""
+    inputs = cut.data.test.inputs[:IMAGES].clone()  # a slice would hold all pictures in memory
+    found = [Pipeline(cut.name, inputs, cut.network, cut.masks)]
+    for exit in [] if cut.head is not None else exits_of(config, cut.network):
+        for kind in config.features:
+            forest, parts = _forest(forest_path(folder, cut.name, exit.name, kind)), exit.name == config.gate_exit
+            found.append(Pipeline(cut.name, inputs, cut.network, cut.masks, exit, kind, forest, parts))
     return found
 
 

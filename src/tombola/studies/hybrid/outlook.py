@@ -23,7 +23,7 @@ from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.forecast import Forecast, quick_forecast
 from tombola.studies.lottery.networks import model_spec
 from tombola.studies.lottery.result import Result, base_facts, check_engine, check_steps, data_facts, plan_of
-from tombola.studies.lottery.start import started
+from tombola.studies.lottery.start import start_facts, started
 
 ONNX = ("onnx", "onnxruntime")
 """What keeps and runs the forests."""
@@ -55,6 +55,7 @@ def check_study(config: HybridConfig, data_dir: Path | None) -> dict[str, Any]:
             plan_of(lottery, shape, facts["classes"])
             check_steps(lottery, facts["training_examples"])
             check_engine(lottery, shape, facts["classes"])
+            start_facts(lottery, tuple(shape), facts["classes"])
     _exits(config, lotteries["cnn"], facts, data_dir)
     versions = {name: version(name) for name in ONNX}
     return {"data": facts, **({} if base is None else {"base": base_facts(base)}), "onnx": versions}

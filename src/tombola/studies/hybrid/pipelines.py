@@ -18,11 +18,11 @@ from tombola.compression import measured
 from tombola.compression.latency import interleaved
 from tombola.compression.measured import BATCH_SIZES, DENSE, LEAST_BLOCKS, SPARSE, Quartiles
 from tombola.errors import ConfigError
-from tombola.models.exits import Exit
+from tombola.models.exits import Exit, prefix
 from tombola.pruning import Masks
 from tombola.pruning.modes import evaluation_mode
 from tombola.runs.rows import Row
-from tombola.studies.hybrid.exits import extractor
+from tombola.studies.hybrid.exits import poolings
 from tombola.studies.hybrid.forests import Forest
 from tombola.training.threads import one_thread
 
@@ -35,29 +35,38 @@ WAYS_IN_SECONDS = 2
 class Pipeline:
     """A way from pictures to classes, by the name of its `network` in the rows.
 
-    With `model`, `exit`, `pooling` and `forest`: the network up to the exit, then the forest. With `model` alone: the
-    whole network. With `forest` alone: it takes the pictures' pixels as they are. The network runs on sparse kernels
-    where there are `masks`, which it holds, else as torch runs it.
+    With `model`, `masks`, `exit`, `pooling` and `forest`: the network up to the exit, then the forest. With `model` and
+    `masks` alone: the whole network. With `forest` alone: it takes the pictures' pixels as they are. `inputs`
+    (n, c, h, w) are the pictures as the network wants them. `in_parts`: network and forest by themselves, too.
     """
 
     network: str
+    inputs: Tensor
     model: nn.Module | None = None
     masks: Masks | None = None
     exit: Exit | None = None
     pooling: str | None = None
     forest: Forest | None = None
+    in_parts: bool = False
 
     def __post_init__(self) -> None:
         cut = self.model is not None and self.forest is not None
         nothing = self.model is None and self.forest is None
-        if nothing or cut != (self.exit is not None) or cut != (self.pooling is not None):
-            raise ConfigError("a pipeline is a model, a forest, or both with the exit and the pooling between them")
+        halves = [(self.exit is not None) != cut, (self.pooling is not None) != cut, self.in_parts and not cut]
+        if nothing or any(halves) or (self.model is None) != (self.masks is None):
+            raise ConfigError(
+                "a pipeline is a model with its masks, a forest, or both with the exit and the pooling between them"
+            )
 
-    def part(self) -> nn.Module | None:
-        """What of the network runs: all of it, or up to the features of the exit."""
-        if self.model is None or self.exit is None or self.pooling is None:
-            return self.model
-        return extractor(self.model, self.exit, self.pooling)
+
+@dataclass(frozen=True)
+class _Engine:
+    """A network, whole or up to an exit, as an engine runs it; where it cannot there is a reason."""
+
+    name: str
+    network: nn.Module | None
+    reason: str | None = None
+    on_torch: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,6 @@ class _Call:
     def row(self, batch: int, reason: str | None, quartiles: Quartiles | None) -> Row:
         return {
             "kind": "latency",
-            "replicate": 0,
             "network": self.pipeline.network,
             "exit": None if self.pipeline.exit is None else self.pipeline.exit.name,
             "features": self.pipeline.pooling,
@@ -92,13 +100,16 @@ class _Call:
 
 
 def measure_pipelines(
-    pipelines: Sequence[Pipeline], inputs: Tensor, batch_sizes: Sequence[int] = BATCH_SIZES
+    pipelines: Sequence[Pipeline],
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    on_prepared: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Row]:
-    """Rows of kind `latency`, batch size by batch size, of all pipelines on the pictures `inputs` (n, c, h, w).
+    """Rows of kind `latency`, batch size by batch size, of all pipelines, each on its own pictures.
 
-    A network with a forest has the parts `cnn`, `forest` and `whole`, all others `whole` alone. All ways of a batch
-    size take turns, for about half of `measured.SECONDS` each. All that depends on the clock is in the column
-    `seconds`. Never raises for what cannot be measured.
+    Every network is run by torch and on sparse kernels. What cuts it at the same exit shares the kernels: they are
+    chosen up to the exit, and torch pools behind them. All ways of a batch size take turns, for about half of
+    `measured.SECONDS` each. All that depends on the clock is in the column `seconds`. Never raises for what cannot be
+    measured.
     """
     models = {id(pipeline.model): pipeline.model for pipeline in pipelines if pipeline.model is not None}
     with contextlib.ExitStack() as modes:
@@ -106,30 +117,52 @@ def measure_pipelines(
         for model in models.values():
             modes.enter_context(evaluation_mode(model))
         modes.enter_context(torch.no_grad())
-        calls = [call for pipeline in pipelines for call in _calls(pipeline, inputs, batch_sizes)]
+        engines: dict[tuple[int, Exit | None], list[_Engine]] = {}
+        calls: list[_Call] = []
+        for number, pipeline in enumerate(pipelines, start=1):
+            place = (id(pipeline.model), pipeline.exit)
+            if place not in engines:
+                engines[place] = _engines(pipeline, batch_sizes)
+            calls += _calls(pipeline, engines[place])
+            on_prepared(number, len(pipelines))
         return [row for size in batch_sizes for row in _rows(calls, size)]
 
 
-def _calls(pipeline: Pipeline, inputs: Tensor, batch_sizes: Sequence[int]) -> list[_Call]:
-    dense, forest = pipeline.part(), pipeline.forest
-    pictures = partial(measured.batches_of, inputs)
-    if dense is None:
-        assert forest is not None
-        return [_Call(pipeline, "whole", FOREST_ENGINE, forest.predict, _arrays(lambda: inputs.flatten(1)))]
-    network: nn.Module | None = dense
-    engine, reason = DENSE, None
-    if pipeline.masks is not None:
-        engine = SPARSE
-        network, reason = measured.sparsified(dense, _within(pipeline.masks, dense), inputs, batch_sizes)
-    left = tuple(getattr(network, "unsupported", ()))
+def _engines(pipeline: Pipeline, batch_sizes: Sequence[int]) -> list[_Engine]:
+    """All ways to run the network up to the exit, or whole; none where there is no network."""
+    if pipeline.model is None or pipeline.masks is None:
+        return []
+    part = pipeline.model if pipeline.exit is None else prefix(pipeline.model, pipeline.exit)
+    sparse, reason = measured.sparsified(part, _within(pipeline.masks, part), pipeline.inputs, batch_sizes)
+    left = tuple(getattr(sparse, "unsupported", ()))
+    return [_Engine(DENSE, part), _Engine(SPARSE, sparse, reason, left)]
+
+
+def _calls(pipeline: Pipeline, engines: Sequence[_Engine]) -> list[_Call]:
+    pictures, forest = partial(measured.batches_of, pipeline.inputs), pipeline.forest
     if forest is None:
-        return [_Call(pipeline, "whole", engine, network, pictures, reason, left)]
-    whole = None if network is None else lambda batch: forest.predict(network(batch).numpy())
-    return [
-        _Call(pipeline, "cnn", engine, network, pictures, reason, left),
-        _Call(pipeline, "forest", FOREST_ENGINE, forest.predict, _arrays(lambda: dense(inputs))),
-        _Call(pipeline, "whole", f"{engine} + {FOREST_ENGINE}", whole, pictures, reason, left),
-    ]
+        return [_Call(pipeline, "whole", e.name, e.network, pictures, e.reason, e.on_torch) for e in engines]
+    if pipeline.pooling is None:
+        pixels = _arrays(lambda: pipeline.inputs.flatten(1))
+        return [_Call(pipeline, "whole", FOREST_ENGINE, forest.predict, pixels)]
+    calls = []
+    pool = poolings.get(pipeline.pooling)()
+    for engine in engines:
+        extract = None if engine.network is None else nn.Sequential(engine.network, pool)
+        if pipeline.in_parts:
+            calls.append(_Call(pipeline, "cnn", engine.name, extract, pictures, engine.reason, engine.on_torch))
+        name, whole = f"{engine.name} + {FOREST_ENGINE}", extract and partial(_classes, extract, forest)
+        calls.append(_Call(pipeline, "whole", name, whole, pictures, engine.reason, engine.on_torch))
+    if pipeline.in_parts:
+        by_torch = engines[0].network
+        assert by_torch is not None
+        features = _arrays(lambda: pool(by_torch(pipeline.inputs)))
+        calls.append(_Call(pipeline, "forest", FOREST_ENGINE, forest.predict, features))
+    return calls
+
+
+def _classes(extract: nn.Module, forest: Forest, batch: Tensor) -> object:
+    return forest.predict(extract(batch).numpy())
 
 
 def _arrays(make: Callable[[], Tensor]) -> Callable[[int], list[Any]]:

@@ -24,19 +24,19 @@ from tombola.runs.atomic import make_folder, write_bytes, write_json
 from tombola.runs.executors import Emit
 from tombola.runs.rows import Row
 from tombola.runs.seeds import derive_seed
-from tombola.studies.hybrid.cuts import Cut, Sources, cuts_of, pictures_of
+from tombola.studies.hybrid.cuts import BASE, Cut, Sources, cuts_of, pictures_of
 from tombola.studies.hybrid.early_exits import gate_rows
 from tombola.studies.hybrid.exits import features_at
 from tombola.studies.hybrid.forests import CHECKED, Forest, comparisons, fit_forest, fit_pca
 from tombola.studies.hybrid.outlook import exits_of
+from tombola.studies.hybrid.pooled import PARTS, base_features
 from tombola.studies.hybrid.trees import Projection
-from tombola.studies.hybrid.units import FORESTS, PCA, PIXELS
+from tombola.studies.hybrid.units import PCA, PIXELS
 from tombola.studies.lottery.networks import replicate_seed
 from tombola.training.metrics import evaluate, macro_f1
 from tombola.training.threads import one_thread
 
 Features = NDArray[np.float32]
-PARTS = ("train", "validation", "test")
 NO_CLASSES = "a base alone gives no classes"
 
 
@@ -91,7 +91,7 @@ class _Replicate:
     def _unit(self, name: str, rows: Callable[[], list[Row]]) -> None:
         path = self.spec.path / f"{name}.json"
         if not path.exists():
-            unit = {"replicate": self.spec.index, "network": name, "unit": FORESTS}
+            unit = {"replicate": self.spec.index, "network": name, "unit": name}
             write_json(path, {"rows": [{"kind": row["kind"], **unit, **row} for row in rows()]})
         self.emit(Finished(path))
 
@@ -113,14 +113,15 @@ class _Replicate:
         return [self._baseline(features, PCA, projection)]
 
     def _network(self, cut: Cut) -> list[Row]:
-        exits = exits_of(self.config, cut.network)
-        kinds = self.config.features
-        features = {part: features_at(cut.network, exits, kinds, getattr(cut.data, part).inputs) for part in PARTS}
+        whole = whole_row(cut)
+        if cut.head is not None:
+            return [whole]
+        exits, features = exits_of(self.config, cut.network), self._features(cut)
         rows: list[Row] = []
-        gated, whole = [], whole_row(cut)
+        gated = []
         for exit in exits:
             costs = prefix_costs(cut, exit)
-            for kind in kinds:
+            for kind in self.config.features:
                 own = {part: features[part][exit.name, kind] for part in PARTS}
                 forest, row = self._forest_row(own, exit.name, kind)
                 write_bytes(forest_path(self.spec.path, cut.name, exit.name, kind), forest.content)
@@ -131,6 +132,13 @@ class _Replicate:
             best = max(gated, key=lambda found: (found[0]["validation_accuracy"], -found[0]["inputs"]))
             rows += gate_rows(cut, self.config.gate_tolerance, whole, *best)
         return [*rows, whole]  # last: it says that the unit is finished
+
+    def _features(self, cut: Cut) -> dict[str, dict[tuple[str, str], Features]]:
+        """Of each part, at every exit and of every kind. A base is the same in all replicates: its are cached."""
+        if cut.name == BASE:
+            return base_features(self.config, self.spec.index, self.spec.sources.data_dir)
+        exits, kinds = exits_of(self.config, cut.network), self.config.features
+        return {part: features_at(cut.network, exits, kinds, getattr(cut.data, part).inputs) for part in PARTS}
 
     def _forest_row(
         self, features: dict[str, Features], exit: str | None, kind: str, projection: Projection | None = None
@@ -169,12 +177,13 @@ class _Replicate:
 
 
 def whole_row(cut: Cut) -> Row:
-    """What a whole network comes to; a base alone has no accuracy."""
+    """What a whole network comes to; a base alone has no accuracy, one with a head that of the head on its features."""
     flops = count_flops(cut.network, cut.data.input_shape, cut.masks)
     measured: Row = dict.fromkeys(f"{part}_{name}" for part in PARTS[1:] for name in ("accuracy", "f1"))
     if cut.whole:
+        network, data = (cut.network, cut.data) if cut.head is None else (cut.head.network, cut.head.features)
         for part in PARTS[1:]:
-            scores = evaluate(cut.network, getattr(cut.data, part))
+            scores = evaluate(network, getattr(data, part))
             measured |= {f"{part}_accuracy": scores.accuracy, f"{part}_f1": scores.f1}
     return {
         "kind": "network",
@@ -183,7 +192,7 @@ def whole_row(cut: Cut) -> Row:
         "flops_dense": flops.dense,
         "flops_effective": flops.effective,
         "bytes": count_size(cut.network, cut.masks).packed_bytes,
-        "density": cut.masks.density,
+        "density": cut.density,
         "reason": None if cut.whole else NO_CLASSES,
     }
 

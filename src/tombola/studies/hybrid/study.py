@@ -12,11 +12,12 @@ from tombola.runs.executors import run_cells
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.results import copy_results, finished_replicates, refuse_foreign
 from tombola.runs.rows import Row, RowTable
-from tombola.studies.hybrid.artefacts import NAMES, SUMMARY, write_results
+from tombola.studies.hybrid.artefacts import NAMES, OPTIONAL_NAMES, SUMMARY, write_results
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.cuts import sources_of
-from tombola.studies.hybrid.latency import latency_units
+from tombola.studies.hybrid.latency import latency_unit
 from tombola.studies.hybrid.outlook import check_lotteries, check_study, look_ahead
+from tombola.studies.hybrid.pooled import prepare_base
 from tombola.studies.hybrid.replicate import Finished, ReplicateSpec, run_replicate
 from tombola.studies.hybrid.report import report_page
 from tombola.studies.hybrid.result import HybridResult, open_hybrid
@@ -24,7 +25,7 @@ from tombola.studies.hybrid.units import (
     MEASURED_REPLICATE,
     UNIT,
     complete_replicates,
-    measured_networks,
+    is_measured,
     unit_names,
     whole_units,
 )
@@ -55,7 +56,7 @@ def run_hybrid(
     folder = run_folder(out, config.study, config.name, config)
     config = _with_finished_replicates(folder, config)
     if results is not None:
-        refuse_foreign(results, folder.root.name, SUMMARY, NAMES)
+        refuse_foreign(results, folder.root.name, SUMMARY, (*NAMES, *OPTIONAL_NAMES))
     finished = _read_finished(folder, config)
     if finished is None:
         facts = check_study(config, data_dir)
@@ -66,7 +67,7 @@ def run_hybrid(
         with writing(folder):
             finished = _run(folder, config, facts, lotteries, workers, data_dir, watcher)
     if results is not None:
-        copy_results(folder.results, results, NAMES)
+        copy_results(folder.results, results, SUMMARY, NAMES, OPTIONAL_NAMES)
     return finished
 
 
@@ -92,13 +93,11 @@ def _run(
     left = [spec for spec in specs if spec.index not in complete]
     done = sum(len(whole_units(table.rows, spec.index)) for spec in left)
     watcher.begin(len(left) * len(unit_names(config)), done)
+    if left:
+        prepare_base(config, data_dir)
     run_cells(run_replicate, left, workers, _listener(table, watcher))
-    measured = measured_networks(table.rows)
-    wanted = [name for name in unit_names(config) if name not in measured]
-    first = specs[MEASURED_REPLICATE]
-    for number, unit in enumerate(latency_units(sources, first.path, table.rows, wanted), start=1):
-        table.append_unit(unit)
-        watcher.measuring(number, len(wanted))
+    if not is_measured(table.rows):
+        table.append_unit(latency_unit(sources, specs[MEASURED_REPLICATE].path, watcher.measuring))
     result = HybridResult(folder, config, [row for row in table.rows if row["replicate"] in asked], lotteries)
     write_text(folder.report, report_page(result))
     write_results(result)  # its summary last: it says that all is written

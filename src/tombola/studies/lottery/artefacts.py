@@ -11,7 +11,8 @@ from tombola.compression.ticket import write_ticket
 from tombola.reports import curves
 from tombola.reports.intervals import Estimate
 from tombola.reports.page import Section, figure_html, page
-from tombola.runs.atomic import make_folder, read_json, write_bytes, write_json, write_text
+from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
+from tombola.runs.results import read_summary
 from tombola.runs.rows import Row
 from tombola.studies.lottery.charts import COST_CAPTION, accuracy_chart, cost_chart, modes_chart
 from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_mode
@@ -21,7 +22,7 @@ from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.tables import results_table, round_speeds
 from tombola.studies.lottery.twin import MASKS, MODEL, extra_is_missing, write_twin
 
-SUMMARY = "sparsity_vs_accuracy.json"
+SUMMARY, MODES = "sparsity_vs_accuracy.json", "modes.png"
 NAMES = (
     SUMMARY,
     "winning_ticket_mask.npy",
@@ -38,8 +39,8 @@ NAMES = (
 )
 """Every file of `results/`; the first is written last and names the run that all belong to."""
 
-TWIN_NAMES = (MODEL, MASKS)
-"""Of the Keras twin, where there is one; the summary says why not where there is none."""
+OPTIONAL_NAMES = (MODES, MODEL, MASKS)
+"""The picture of several modes of rewinding; the Keras twin, where there is one (the summary says why not)."""
 
 
 def write_results(result: Result, data_dir: Path | None = None) -> None:
@@ -57,7 +58,7 @@ def write_results(result: Result, data_dir: Path | None = None) -> None:
     write_bytes(results / "sparsity_curve.png", curves.png(chart))
     _write_sparsity_vs_time(results, result.config.name, summaries, rows_of_mode(result.rows, result.config.rewind[0]))
     if len(result.config.rewind) > 1:
-        write_bytes(results / "modes.png", curves.png(modes_chart(result.summaries, result.config.rewind)))
+        write_bytes(results / MODES, curves.png(modes_chart(result.summaries, result.config.rewind)))
     write_text(results / "summary.md", summary_markdown(result))
     table = results_table(result.summaries)
     write_text(results / "table.csv", table.to_csv())
@@ -95,9 +96,7 @@ def twin_line(result: Result) -> str | None:
 
 def _twin_entry(result: Result) -> dict[str, Any]:
     """What the summary says of it; empty where there is no summary (yet)."""
-    path = result.folder.results / SUMMARY
-    summary = read_json(path) if path.exists() else None
-    twin = summary.get("keras") if isinstance(summary, dict) else None
+    twin = read_summary(result.folder.results, SUMMARY).get("keras")
     return twin if isinstance(twin, dict) else {}
 
 

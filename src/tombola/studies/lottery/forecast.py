@@ -20,7 +20,7 @@ from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import model_spec, replicate_data, replicate_seed
 from tombola.studies.lottery.plan import Round, rates_of
 from tombola.studies.lottery.result import check_steps, plan_of, units_per_replicate
-from tombola.studies.lottery.start import started
+from tombola.studies.lottery.start import start_facts, started
 from tombola.training.engine import layers_on_kernels
 from tombola.training.fit import Training
 from tombola.training.frozen import foreseen_examples
@@ -71,6 +71,7 @@ def forecast(
     """
     config = started(config)
     data, features_seconds = _data(config, data_dir)
+    start_facts(config, data.input_shape, data.classes)
     rounds = plan_of(config, data.input_shape, data.classes)
     check_steps(config, len(data.train))
     units = units_per_replicate(config, rounds)

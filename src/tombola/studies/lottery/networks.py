@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from tombola.data import DataSet
+from tombola.data import DataSet, Normalisation, normalised
 from tombola.models import ModelSpec, build
 from tombola.pruning import Masks, prunable_parameters
 from tombola.runs.atomic import read_json
@@ -35,6 +35,14 @@ def replicate_seed(config: LotteryConfig, index: int) -> int:
 def replicate_data(config: LotteryConfig, index: int, data_dir: Path | None) -> DataSet:
     """A replicate's examples, in its own split, as its network wants them."""
     return as_started(config, load_examples(config.data, replicate_seed(config, index), data_dir))
+
+
+def stored_data(config: LotteryConfig, index: int, spec: ModelSpec, data_dir: Path | None) -> DataSet:
+    """As `replicate_data`, normalised as the stored `spec` has it: a file that a run started from may be gone."""
+    data = load_examples(config.data, replicate_seed(config, index), data_dir)
+    if config.start is None:
+        return data
+    return normalised(data, Normalisation(spec.normalisation.mean, spec.normalisation.std))
 
 
 def model_spec(config: LotteryConfig, index: int, input_shape: Sequence[int], classes: int) -> ModelSpec:

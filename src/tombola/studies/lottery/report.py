@@ -18,12 +18,12 @@ from tombola.studies.lottery.stability import StabilityResult, stability_caption
 from tombola.studies.lottery.tables import (
     COST_NOTE,
     TABLE_NOTE,
-    base_line,
     check_lines,
     cost_line,
     cost_table,
     early_bird_line,
     early_stop_note,
+    origin_lines,
     power_line,
     results_table,
     rounds_table,
@@ -54,7 +54,7 @@ def report_page(result: Result, stabilities: Sequence[StabilityResult] = ()) -> 
             ),
         ),
         _table_section(result.summaries),
-        *_base_sections(result),
+        *_origin_sections(result),
         Section("Sparsity against time, and what the search cost", _cost_body(result, summaries, rows, n)),
         Section("Speed", speed_body(summaries, rows)),
         Section("Where the weights go", _layers_body(rows, n)),
@@ -89,7 +89,7 @@ def summary_markdown(result: Result) -> str:
     config, verdicts = result.config, result.verdicts
     several = len(verdicts) > 1
     judged = [f"**{f'Rewound to {m}: ' if several else ''}{v.sentence}** {power_line(v)}" for m, v in verdicts.items()]
-    bird, base = early_bird_line(result.rows), base_line(result)
+    bird = early_bird_line(result.rows)
     tickets, rows = summaries_of_mode(result.summaries, config.rewind[0]), rows_of_mode(result.rows, config.rewind[0])
     return "\n\n".join(
         [
@@ -97,7 +97,7 @@ def summary_markdown(result: Result) -> str:
             *judged,
             results_table(result.summaries).to_markdown(),
             f"{TABLE_NOTE} {COST_NOTE} n = {result.verdict.replicates} replicates, Student t.",
-            *([base] if base else []),
+            *origin_lines(result),
             "## Speed",
             rounds_table(tickets, rows).to_markdown(),
             " ".join([COST_NOTE, *speed_notes(tickets, rows)]),
@@ -138,9 +138,9 @@ def _table_section(summaries: Sequence[Summary]) -> Section:
     return Section("Results", table.to_html() + f"<p class='caption'>{TABLE_NOTE} {COST_NOTE}</p>" + copies)
 
 
-def _base_sections(result: Result) -> list[Section]:
-    line = base_line(result)
-    return [] if line is None else [Section("The frozen base", f"<p>{html.escape(line)}</p>")]
+def _origin_sections(result: Result) -> list[Section]:
+    lines = origin_lines(result)
+    return [Section("What came before", "".join(f"<p>{html.escape(line)}</p>" for line in lines))] if lines else []
 
 
 def _cost_body(result: Result, summaries: Sequence[Summary], rows: Sequence[Row], n: str) -> str:

@@ -24,7 +24,7 @@ from tombola.studies.lottery.verdict import Verdict, judge
 from tombola.training.base import FrozenBase
 from tombola.training.batches import iterations_per_epoch
 from tombola.training.engine import layers_on_kernels
-from tombola.training.frozen import base_of, load_examples, load_raw_examples
+from tombola.training.frozen import base_of, has_seen, load_examples, load_raw_examples
 
 STUDY = "lottery"
 
@@ -102,7 +102,9 @@ def data_facts(config: LotteryConfig, data_dir: Path | None) -> dict[str, Any]:
         "classes": raw.classes,
         "training_examples": len(load_examples(config.data, config.seed, data_dir).train),
     }
-    return facts if base is None else facts | {"base": base_facts(base)}
+    if base is None:
+        return facts
+    return facts | {"base": base_facts(base), "seen_by_base": has_seen(base, config.data, data_dir)}
 
 
 def base_facts(base: FrozenBase) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from tombola.runs.folder import begin_or_continue, writing
 from tombola.runs.rows import rows_of
 from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery.extract import mode_of
-from tombola.studies.lottery.networks import replicate_data, replicate_seed, restored_ticket
+from tombola.studies.lottery.networks import replicate_seed, restored_ticket, stored_data
 from tombola.studies.lottery.replicate import STATISTICS_EXAMPLES
 from tombola.studies.lottery.result import OpenedRun, data_facts, open_run
 from tombola.studies.lottery.rewind import Rewind
@@ -171,9 +171,9 @@ def stability_cell(spec: StabilitySpec, emit: Emit) -> None:
 
 def _measure(spec: StabilitySpec, emit: Emit) -> None:
     opened = open_run(spec.root)
-    data = replicate_data(opened.config, spec.replicate, spec.data_dir)
     mode = Rewind.parse(spec.mode)
-    model, _, masks = restored_ticket(opened.folder, mode, spec.replicate, spec.round)
+    model, specified, masks = restored_ticket(opened.folder, mode, spec.replicate, spec.round)
+    data = stored_data(opened.config, spec.replicate, specified, spec.data_dir)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     copies = []
     for copy in range(spec.copies):

@@ -24,7 +24,7 @@ def started(config: LotteryConfig) -> LotteryConfig:
         return config
     held = read_keras(config.start)
     model = ModelConfig(**{key: getattr(held, key) for key in OWN}, initialisation=config.model.initialisation)
-    asked = config.model.model_dump(include=set(OWN) & config.model.model_fields_set)
+    asked = config.model.model_dump(include=set(OWN), exclude_defaults=True)  # what a written-out config has is not
     differing = {key: value for key, value in asked.items() if value != getattr(model, key)}
     if differing:
         raise ConfigError(
@@ -58,6 +58,16 @@ def as_started(config: LotteryConfig, data: DataSet) -> DataSet:
         return data
     held = read_keras(config.start).normalisation
     return normalised(data, Normalisation(held.mean, held.std))
+
+
+def start_line(config: LotteryConfig) -> str | None:
+    """What has to be said of a search that starts from a trained network; None for any other."""
+    if config.start is None:
+        return None
+    return (
+        f"W_0 is the network of {config.start}, which was trained before. If it has seen these pictures, test "
+        "accuracies are flattered, those of dense and ticket alike, and reinit, which has not, is no fair control."
+    )
 
 
 def load_start(config: LotteryConfig, model: nn.Module) -> None:

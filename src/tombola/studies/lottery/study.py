@@ -13,7 +13,7 @@ from tombola.runs.executors import run_cells
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.results import copy_results, finished_replicates, refuse_foreign
 from tombola.runs.rows import Row, RowTable, read_rows
-from tombola.studies.lottery.artefacts import NAMES, SUMMARY, TWIN_NAMES, twin_is_wanted, write_results
+from tombola.studies.lottery.artefacts import NAMES, OPTIONAL_NAMES, SUMMARY, twin_is_wanted, write_results
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.forecast import Forecast, quick_forecast
 from tombola.studies.lottery.latency import latency_units, rounds_to_measure
@@ -73,7 +73,7 @@ def run_study(
     folder = run_folder(out, config.study, config.name, config)
     config = _with_finished_replicates(folder, config)
     if results is not None:
-        refuse_foreign(results, folder.root.name, SUMMARY, (*NAMES, *TWIN_NAMES))
+        refuse_foreign(results, folder.root.name, SUMMARY, (*NAMES, *OPTIONAL_NAMES))
     finished = _read_finished(folder, config)
     if finished is not None and twin_is_wanted(finished):
         with writing(folder):
@@ -84,7 +84,7 @@ def run_study(
         with writing(folder):
             finished = _run(folder, config, workers, data_dir, watcher)
     if results is not None:
-        copy_results(folder.results, results, (*NAMES, *TWIN_NAMES))
+        copy_results(folder.results, results, SUMMARY, NAMES, OPTIONAL_NAMES)
     return finished
 
 

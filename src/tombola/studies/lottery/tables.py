@@ -8,8 +8,10 @@ from tombola.reports.tables import Table, plus_minus
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery.metrics import CHECKS, Summary, failed_checks, summaries_of_mode
 from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.start import start_line
 from tombola.studies.lottery.verdict import POWER_DIFFERENCE, Verdict
 from tombola.studies.speed import FORMAT, Speed, microseconds, remarks, speeds_of, times
+from tombola.training.frozen import SEEN
 
 TABLE_NOTE = (
     "Test accuracy and macro-F1 in percent at the end of training, ± half of the 95 % confidence interval; the "
@@ -172,6 +174,11 @@ def cost_line(rows: Sequence[Row]) -> str:
     )
 
 
+def origin_lines(result: Result) -> list[str]:
+    """What came before the first training: a frozen base, a network that the search starts from; often nothing."""
+    return [line for line in (base_line(result), start_line(result.config)) if line is not None]
+
+
 def base_line(result: Result) -> str | None:
     """Which frozen base the examples passed, and whether pruning its head can move FLOPs; None without a base."""
     base = result.data.get("base")
@@ -181,6 +188,8 @@ def base_line(result: Result) -> str | None:
         f"Frozen base: {base['source']}, up to {base['layer']}; it stays as it is and all replicates share it. "
         "Weights, FLOPs and times are the head's alone."
     )
+    if result.data.get("seen_by_base"):
+        said += " " + SEEN
     flops = base.get("flops")
     return said if flops is None else f"{said} {_head_line(result, flops)}"
 

@@ -26,9 +26,9 @@ from tombola.studies.lottery.study import Watcher
 from tombola.studies.lottery.tables import (
     COST_NOTE,
     TABLE_NOTE,
-    base_line,
     check_lines,
     cost_line,
+    origin_lines,
     power_line,
     results_table,
     rounds_table,
@@ -202,7 +202,7 @@ def show_result(console: Console, result: Result) -> None:
     tickets, rows = summaries_of_mode(result.summaries, first), rows_of_mode(result.rows, first)
     console.print(drawn(rounds_table(tickets, rows), left=1))
     console.print(" ".join([COST_NOTE, *speed_notes(tickets, rows)]) + "\n", highlight=False, markup=False)
-    for line in [*check_lines(result.rows), power_line(result.verdict), cost_line(result.rows), base_line(result)]:
+    for line in [*check_lines(result.rows), power_line(result.verdict), cost_line(result.rows), *origin_lines(result)]:
         if line is not None:
             console.print(line, highlight=False, soft_wrap=True, markup=False)
     for mode, verdict in result.verdicts.items():

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from tombola.errors import ModelError
+from tombola.errors import ModelError, TombolaError
 from tombola.models.keras_twin import keras_masks, write_keras
 from tombola.models.spec import Normalisation
 from tombola.pruning import Masks
 from tombola.runs.atomic import write_bytes
 from tombola.studies.lottery.networks import trained_network
-from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.result import Result, base_facts
 from tombola.training.frozen import base_of
 
 MODEL, MASKS = "winning_ticket_model.keras", "winning_ticket_model_masks.npz"
@@ -51,7 +51,7 @@ def write_twin(result: Result, data_dir: Path | None) -> dict[str, Any]:
     try:
         whole = _whole(result, data_dir)
         difference = write_keras(results / MODEL, whole.network, whole.input_shape, whole.normalisation)
-    except ModelError as error:
+    except TombolaError as error:
         return {"model": None, "difference": None, "reason": str(error), "extra_missing": extra_is_missing()}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **keras_masks(whole.network, whole.input_shape, whole.masks))
@@ -71,5 +71,13 @@ def _whole(result: Result, data_dir: Path | None) -> Whole:
     base = base_of(result.config.data, data_dir)
     if base is None:
         return Whole(network, spec.input_shape, spec.normalisation, masks)
-    layers = OrderedDict([*base.network.named_children(), *network.named_children()])
-    return Whole(nn.Sequential(layers), base.input_shape, base.normalisation, masks)
+    if base_facts(base) != result.data.get("base"):
+        raise ModelError("the base is another one now than the head was trained on; put it back")
+    return Whole(behind(base.network, network), base.input_shape, base.normalisation, masks)
+
+
+def behind(base: nn.Sequential, head: nn.Sequential) -> nn.Sequential:
+    """A base and a head as one chain, modules shared; the head's names stay, so that its masks do."""
+    names = {name for name, _ in head.named_children()}
+    before = [(f"base_{name}" if name in names else name, layer) for name, layer in base.named_children()]
+    return nn.Sequential(OrderedDict([*before, *head.named_children()]))

@@ -144,6 +144,8 @@ def _from_folder(config: PruneConfig, data_dir: Path | None, on_features: OnFeat
         raise ConfigError(f"{config.model}: {error}") from None
     prepare_examples(chosen, data_dir, on_features)
     raw = load_examples(chosen.model_copy(update={"normalise": False}), split_seed, data_dir)
+    if config.data is None:
+        _check_unchanged(config.model, history["data"].get("checksum"), raw)
     if (raw.input_shape, raw.classes) != (spec.input_shape, spec.classes):
         raise ModelError(
             f"{config.model}: made for inputs {spec.input_shape} and {spec.classes} classes, but {raw.name} has "
@@ -154,6 +156,15 @@ def _from_folder(config: PruneConfig, data_dir: Path | None, on_features: OnFeat
     name = Path(config.model).resolve().name
     record = split_record(chosen, split_seed, data.checksum)
     return Parent(name, model, spec, Masks.full(model) if masks is None else masks, data, record)
+
+
+def _check_unchanged(model: str, recorded: object, found: DataSet) -> None:
+    """ModelError where what a folder records as its data is something else now: the split would be another one."""
+    if recorded != found.checksum:
+        raise ModelError(
+            f"{model}: the data it was trained on, {found.name}, have changed since (or the base before them has): put "
+            "them back, or name the data with --data"
+        )
 
 
 def _data_of_folder(config: PruneConfig, history: dict[str, Any], data_dir: Path | None) -> tuple[DataConfig, int]:
