@@ -1,8 +1,9 @@
-"""Exits: what they are called, where they cut, and that both sides of a cut are the network."""
+"""Exits: what they are called, where they cut, and that a network runs on from where it was cut."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from small_exits import SHAPE, VGG, WIDTHS, small
 from tombola.errors import ConfigError
 from tombola.models import ModelSpec, build
-from tombola.models.exits import default_exits, exit_names, find_exit, prefix, rest
+from tombola.models.exits import default_exits, exit_names, find_exit, prefix
 from tombola.pruning import Masks
 
 LAYERS = {
@@ -81,21 +82,84 @@ def test_an_exit_is_the_activation_behind_its_layer(architecture: str, name: str
 
 
 @pytest.mark.parametrize("architecture", WIDTHS)
-def test_before_and_after_an_exit_are_the_network(architecture: str, pictures: Tensor) -> None:
+def test_up_to_an_exit_it_is_the_network(architecture: str, pictures: Tensor) -> None:
     model = small(architecture)
     names = dict(model.named_parameters())
     masks = Masks.full(model)
     with torch.no_grad():
         for name in exit_names(model):
             exit = find_exit(model, name)
-            before, after = prefix(model, exit), rest(model, exit)
-            assert torch.equal(after(before(pictures)), model(pictures))
-            own, other = dict(before.named_parameters()), dict(after.named_parameters())
+            before = prefix(model, exit)
+            assert torch.equal(model[exit.length :](before(pictures)), model(pictures))
+            own = dict(before.named_parameters())
             assert own
-            assert set(own) | set(other) == set(names)
-            assert not set(own) & set(other)
-            assert all(names[key] is parameter for key, parameter in {**own, **other}.items())
+            assert all(names[key] is parameter for key, parameter in own.items())
             assert set(Masks.full(before)) <= set(masks)
+
+
+class TestCutNetworks:
+    """As frozen bases are: what is left of a network has the names that it had in the whole."""
+
+    @pytest.mark.parametrize("architecture", [*VGG, "vgg16-keras"])
+    def test_a_vgg_keeps_kerass_names(self, architecture: str) -> None:
+        model = small(architecture)
+        names = exit_names(model)
+        first = names.index("block1_pool")
+        for count, name in enumerate(names[first:], start=first + 1):
+            cut = prefix(model, find_exit(model, name))
+            assert exit_names(cut) == names[:count]
+            for known in names[:count]:
+                assert find_exit(cut, known) == find_exit(model, known)
+
+    @pytest.mark.parametrize("architecture", ["vgg16", "vgg16-keras"])
+    def test_layers_that_were_cut_off_are_no_exits(self, architecture: str) -> None:
+        model = small(architecture)
+        cut = prefix(model, find_exit(model, "block3_conv2"))
+        assert default_exits(cut) == ["block1_conv2", "block2_conv2", "block3_conv2"]
+        with pytest.raises(ConfigError, match="no exit 'block3_conv3'"):
+            find_exit(cut, "block3_conv3")
+
+    @pytest.mark.parametrize("architecture", ["lenet5", "conv4", "resnet20"])
+    def test_another_networks_layers_keep_their_own(self, architecture: str) -> None:
+        """Conv-4's blocks are a VGG13's first two; a ResNet begins with a convolution and its norm."""
+        model = small(architecture)
+        names = exit_names(model)
+        for count, name in enumerate(names, start=1):
+            assert exit_names(prefix(model, find_exit(model, name))) == names[:count]
+
+    @pytest.mark.parametrize("convolutions", [(1, 3), (3,), (2, 2, 5), (2, 3), (2, 2, 2, 3)])
+    def test_blocks_that_no_vgg_has(self, convolutions: tuple[int, ...]) -> None:
+        assert "block1_conv1" not in exit_names(blocks(convolutions))
+
+    @pytest.mark.parametrize(("convolutions", "some_vgg"), [((2, 2, 4), True), ((2, 2, 5), False), ((1, 1, 3), False)])
+    def test_convolutions_behind_the_last_pool(self, convolutions: tuple[int, ...], some_vgg: bool) -> None:
+        assert ("block1_conv1" in exit_names(blocks(convolutions)[:-1])) == some_vgg
+
+    @pytest.mark.parametrize("options", [{"kernel_size": 5, "padding": 2}, {"kernel_size": 3, "padding": 0}])
+    def test_convolutions_that_no_vgg_has(self, options: dict[str, int]) -> None:
+        assert "block1_conv1" in exit_names(blocks((2, 2)))
+        assert "block1_conv1" in exit_names(blocks((2, 2), kernel_size=3, padding="same"))
+        assert "block1_conv1" not in exit_names(blocks((2, 2), **options))
+        assert "block1_conv1" not in exit_names(blocks((2, 2, 3, 3, 3), **options))
+
+    def test_without_batch_norm_a_vgg_has_five_blocks(self) -> None:
+        assert "block1_conv1" in exit_names(blocks((2, 2, 3, 3, 3), norm=False))
+        assert "block1_conv1" not in exit_names(blocks((2, 2, 3, 3), norm=False))
+        assert "block1_conv1" not in exit_names(blocks((2, 2, 3, 3, 3, 1)))
+
+    def test_a_first_convolution_is_no_vgg(self) -> None:
+        assert exit_names(blocks((1,))[:3]) == ["0"]
+
+
+def blocks(convolutions: Sequence[int], norm: bool = True, **options: Any) -> nn.Sequential:
+    """Blocks of so many convolutions, each ended by a pool; layers are called by their places."""
+    layers: list[nn.Module] = []
+    for count in convolutions:
+        for _ in range(count):
+            layers.append(nn.Conv2d(1, 1, **({"kernel_size": 3, "padding": 1} | options)))
+            layers += [nn.BatchNorm2d(1), nn.ReLU()] if norm else [nn.ReLU()]
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers)
 
 
 class Own(nn.Sequential):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import random
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ class TestGate:
     def test_a_twin_that_differs_is_not_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Leaving out the permutation after a flattened picture is the mistake that exporters make."""
         monkeypatch.setattr(keras_twin, "flattened_channels", lambda model, shape: dict.fromkeys(WEIGHTED, 1))
-        with pytest.raises(ModelError, match=r"not written, its outputs differ from the network's by [\d.]+e-0[1-3]"):
+        with pytest.raises(ModelError, match=r"not written, its logits differ .* by [\d.]+e-0[1-3] of the largest and"):
             write_keras(tmp_path / "x.keras", trained(spec_of("lenet5")), PICTURES, Normalisation())
         assert not list(tmp_path.iterdir())
 
@@ -175,6 +176,63 @@ class TestGate:
             write_keras(path, model, PICTURES, Normalisation())
         assert path.read_bytes() == b"what was there"
         assert list(tmp_path.iterdir()) == [path]
+
+    def test_probabilities_are_held_to_what_they_are(self, tmp_path: Path) -> None:
+        """Logits may differ by 1e-5 of the largest, of 1e4 by 0.1; where they are nearly equal a softmax shows it."""
+        model = nn.Sequential(OrderedDict(hidden=nn.Linear(64, 64), output=nn.Linear(64, 2)))
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            model.hidden.weight.copy_(torch.randn(64, 64, generator=generator) * 1e3)
+            model.output.weight.copy_(torch.randn(1, 64, generator=generator).expand(2, 64))
+            model.output.weight[1] += torch.randn(64, generator=generator) * 1e-4
+        with pytest.raises(
+            ModelError, match=r"by ([\d.e-]+) of the largest and its probabilities by ([\d.e-]+), wh"
+        ) as said:
+            write_keras(tmp_path / "x.keras", model, (64,), Normalisation())
+        logits, probabilities = map(float, re.search(r"by (\S+) of .* by (\S+), where", str(said.value)).groups())
+        assert logits < 1e-5 < probabilities
+        assert not list(tmp_path.iterdir())
+
+    def test_a_network_that_is_dead_on_noise_is_seen_on_examples(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its unit wakes above a mean of 0.9, which noise never has; a twin with another kernel passes unseen."""
+        model = nn.Sequential(OrderedDict(fc1=nn.Linear(64, 2), relu=nn.ReLU(), output=nn.Linear(2, 2)))
+        with torch.no_grad():
+            model.fc1.weight.fill_(1.0)
+            model.fc1.bias.fill_(-0.9 * 64)
+        real = keras_twin.variables
+
+        def wrong(module: nn.Module, channels: int | None) -> list[torch.Tensor]:
+            values = real(module, channels)
+            return [values[0] * 1.01, values[1]] if module is model.output else values
+
+        monkeypatch.setattr(keras_twin, "variables", wrong)
+        assert write_keras(tmp_path / "noise.keras", model, (64,), Normalisation()) < 1e-5
+        with pytest.raises(ModelError, match="not written"):
+            write_keras(tmp_path / "x.keras", model, (64,), Normalisation(), examples=torch.ones(3, 64))
+        monkeypatch.setattr(keras_twin, "variables", real)
+        assert write_keras(tmp_path / "x.keras", model, (64,), Normalisation(), examples=torch.ones(3, 64)) < 1e-5
+
+    @pytest.mark.parametrize("part", ["noise", "examples"])
+    def test_what_is_infinite_in_either_set(self, part: str, tmp_path: Path) -> None:
+        """A hidden unit that is far beyond float32 for bright pictures only, or for dark ones."""
+        model = nn.Sequential(OrderedDict(fc1=nn.Linear(64, 3), relu=nn.ReLU(), output=nn.Linear(3, 2)))
+        with torch.no_grad():
+            model.fc1.weight.fill_(1e37 if part == "noise" else -1e37)
+            model.fc1.bias.fill_(0.0 if part == "noise" else 1e38)
+            model.output.weight.fill_(1e38)
+        dark, bright = torch.zeros(2, 64), torch.ones(2, 64)
+        assert model(dark if part == "noise" else bright).isfinite().all()
+        assert not model(bright if part == "noise" else dark).isfinite().any()
+        with pytest.raises(ModelError, match=r"not written, .* by nan"):
+            write_keras(tmp_path / "x.keras", model, (64,), Normalisation(), examples=dark)
+
+    @pytest.mark.parametrize("shape", [(2, 28, 28), (2, 3, 33, 37), (2,), ()])
+    def test_examples_of_another_shape(self, shape: tuple[int, ...], tmp_path: Path) -> None:
+        model = trained(spec_of("lenet5"))
+        with pytest.raises(ModelError, match=r"x\.keras: examples of .* for a network of \(3, 37, 33\)"):
+            write_keras(tmp_path / "x.keras", model, PICTURES, Normalisation(), examples=torch.zeros(shape))
 
     def test_inputs_that_do_not_fit_are_one_line(self, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"x\.keras: keras 3\.\S+ on \w+ cannot make this twin: ") as caught:

@@ -1,8 +1,10 @@
-"""Published weights of VGG16, each in its own layout and with its own preprocessing, under our names."""
+"""Weights of VGG16, each in its own layout, under our names, with the preprocessing that is known and never guessed."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch.nn import functional
 
 from tombola.errors import ModelError
 from tombola.models import ModelSpec, build, pretrained
-from tombola.models.pretrained import BYTE_MEANS, IMAGENET, NAMES, BaseWeights, read_base
+from tombola.models.pretrained import BYTE_MEANS, IMAGENET, NAMES, PREPROCESSINGS, BaseWeights, read_base
 from tombola.models.spec import Normalisation
 
 h5py = pytest.importorskip("h5py")
@@ -104,7 +106,7 @@ class TestTorchvision:
     def test_names_preprocessing_and_features(self, suffix: str, pixels: Tensor, tmp_path: Path) -> None:
         path = tmp_path / f"vgg16{suffix}"
         (safetensors.torch.save_file if suffix == ".safetensors" else torch.save)(as_torchvision(), path)
-        base = read_base(path)
+        base = read_base(path, preprocessing="torchvision")
         assert list(base.weights) == [f"{name}.{kind}" for name in NAMES for kind in ("weight", "bias")]
         assert base.normalisation == IMAGENET
         assert "torchvision" in base.source
@@ -118,14 +120,34 @@ class TestTorchvision:
         right, wrong = tmp_path / f"vgg16-{digest[:8]}.pth", tmp_path / "vgg16-397923af.pth"
         for path in (right, wrong):
             path.write_bytes((tmp_path / "vgg16.pth").read_bytes())
-        assert len(read_base(right).weights) == 26
+        assert len(read_base(right, preprocessing="none").weights) == 26
         with pytest.raises(ModelError, match=f"its name promises a SHA-256 of 397923af..., it is {digest}"):
-            read_base(wrong)
+            read_base(wrong, preprocessing="none")
+
+    @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+    def test_its_names_alone_say_nothing_of_pictures(self, suffix: str, tmp_path: Path) -> None:
+        """Networks trained on pictures in [0, 1] have them as well, also in a file whose name has a right checksum."""
+        path = tmp_path / f"vgg16{suffix}"
+        (safetensors.torch.save_file if suffix == ".safetensors" else torch.save)(as_torchvision(), path)
+        must_be_given(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        own = path.rename(tmp_path / f"vgg16-{digest[:8]}{suffix}")
+        must_be_given(own)
+        assert read_base(own, preprocessing="none").normalisation == Normalisation()
+
+    def test_the_published_file_needs_no_word(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert pretrained.PUBLISHED_PREPROCESSING["vgg16-397923af.pth"] == "torchvision"
+        torch.save(as_torchvision(), tmp_path / "new.pth")
+        digest = hashlib.sha256((tmp_path / "new.pth").read_bytes()).hexdigest()
+        path = (tmp_path / "new.pth").rename(tmp_path / f"vgg16-{digest[:8]}.pth")
+        monkeypatch.setitem(pretrained.PUBLISHED_PREPROCESSING, path.name, "torchvision")
+        assert read_base(path).normalisation == IMAGENET
+        assert read_base(path, preprocessing="none").normalisation == Normalisation()
 
     def test_batch_norm_is_another_network(self, tmp_path: Path) -> None:
         torch.save(as_torchvision() | {"features.1.weight": torch.ones(4)}, tmp_path / "vgg16_bn.pth")
         with pytest.raises(ModelError, match=r"features\.1\.weight is of no convolution; VGG16 with batch norm"):
-            read_base(tmp_path / "vgg16_bn.pth")
+            read_base(tmp_path / "vgg16_bn.pth", preprocessing="torchvision")
 
     def test_more_convolutions_than_vgg16_has(self, tmp_path: Path) -> None:
         state = as_torchvision()
@@ -133,21 +155,21 @@ class TestTorchvision:
             state |= {f"features.{place}.weight": torch.ones(8, 8, 3, 3), f"features.{place}.bias": torch.ones(8)}
         torch.save(state, tmp_path / "vgg19.pth")
         with pytest.raises(ModelError, match="holds 16 convolutions, VGG16 has 13"):
-            read_base(tmp_path / "vgg19.pth")
+            read_base(tmp_path / "vgg19.pth", preprocessing="torchvision")
 
     def test_fewer_and_of_grey_pictures_are_for_the_caller_to_judge(self, tmp_path: Path) -> None:
         torch.save(as_torchvision(count=5), tmp_path / "few.pth")
-        assert len(read_base(tmp_path / "few.pth").weights) == 10
+        assert len(read_base(tmp_path / "few.pth", preprocessing="torchvision").weights) == 10
         torch.save(as_torchvision(channels=1), tmp_path / "grey.pth")
         assert read_base(tmp_path / "grey.pth", preprocessing="none").weights["block1_conv1.weight"].shape[1] == 1
         with pytest.raises(ModelError, match=r"block1_conv1\.weight takes 1 channel\(s\), torchvision's preprocessing"):
-            read_base(tmp_path / "grey.pth")
+            read_base(tmp_path / "grey.pth", preprocessing="torchvision")
 
 
 class TestKeras:
     def test_is_what_keras_does_by_hand(self, pixels: Tensor, tmp_path: Path) -> None:
         """`caffe`: bytes, blue first, the mean of each channel taken off, nothing divided."""
-        base = read_base(as_keras(tmp_path / "vgg16_notop.h5"))
+        base = read_base(as_keras(tmp_path / "vgg16_notop.h5"), preprocessing="keras")
         blue_first = pixels.double().flip(1) * 255
         wanted = by_hand(blue_first - torch.tensor([103.939, 116.779, 123.68], dtype=torch.float64).view(3, 1, 1))
         found = outputs(base, pixels)
@@ -176,8 +198,8 @@ class TestKeras:
     )
     @pytest.mark.parametrize("top", [False, True])
     def test_layouts(self, names: str, root: str, top: bool, tmp_path: Path) -> None:
-        plain = read_base(as_keras(tmp_path / "plain.h5"))
-        base = read_base(as_keras(tmp_path / "base.h5", names, top, root))
+        plain = read_base(as_keras(tmp_path / "plain.h5"), preprocessing="keras")
+        base = read_base(as_keras(tmp_path / "base.h5", names, top, root), preprocessing="keras")
         assert list(base.weights) == list(plain.weights)
         assert all(torch.equal(tensor, plain.weights[name]) for name, tensor in base.weights.items())
 
@@ -187,7 +209,11 @@ class TestKeras:
         with pytest.raises(ModelError, match="that of the published file 6d6bbae143d832006294945121d1f1fc"):
             read_base(path)
         monkeypatch.setitem(pretrained.PUBLISHED_MD5, name, hashlib.md5(path.read_bytes()).hexdigest())
-        assert len(read_base(path).weights) == 26
+        base = read_base(path)
+        assert len(base.weights) == 26
+        assert base.normalisation == BYTE_MEANS
+        must_be_given(path.rename(tmp_path / "mine.h5"))
+        assert read_base(tmp_path / "mine.h5", preprocessing="none").normalisation == Normalisation()
 
     def test_the_checksums_are_those_of_keras(self) -> None:
         from keras_networks import keras
@@ -204,8 +230,7 @@ class TestKeras:
         outer = keras.Sequential([keras.layers.Input((32, 32, 3)), base, *vgg_head()])
         for model in (base, outer):
             model.save_weights(tmp_path / "vgg.weights.h5")
-            with pytest.raises(ModelError, match="give preprocessing: keras, torchvision or none"):
-                read_base(tmp_path / "vgg.weights.h5")
+            must_be_given(tmp_path / "vgg.weights.h5")
             found = read_base(tmp_path / "vgg.weights.h5", preprocessing="torchvision")
             assert found.normalisation == IMAGENET
             kernel = np.array(base.get_layer("block4_conv2").get_weights()[0])
@@ -223,18 +248,64 @@ class TestKeras:
         assert base.normalisation == Normalisation(mean=(0.5,), std=(0.5,))
         assert read_base(path, preprocessing="keras").normalisation == BYTE_MEANS
         path = saved(functional((32, 32, 3), [L.Permute((2, 1, 3), name="turn"), *vgg_base(WIDTHS), *top]), tmp_path)
-        with pytest.raises(ModelError, match="layer turn, a Permute, prepares the pictures; give preprocessing"):
+        with pytest.raises(
+            ModelError, match=r"layer turn, a Permute, prepares the pictures; give preprocessing .*blue first"
+        ):
             read_base(path)
         assert read_base(path, preprocessing="none").normalisation == Normalisation()
 
-    def test_a_keras_file_of_other_names(self, tmp_path: Path) -> None:
-        from keras_networks import L, functional, lenet, saved, vgg_base, vgg_head
+    @pytest.mark.parametrize("names", ["Keras's", "others"])
+    def test_a_keras_file_with_nothing_in_front(self, names: str, tmp_path: Path) -> None:
+        """As keras.applications.VGG16(weights="imagenet").save() writes it: bytes, blue first, are for the caller."""
+        from keras_networks import functional, saved, vgg_base, vgg_head
 
-        unnamed = [
-            L.Conv2D(layer.filters, 3, padding="same", activation="relu") if isinstance(layer, L.Conv2D) else layer
-            for layer in vgg_base(WIDTHS)
-        ]
-        model = functional((32, 32, 3), [L.Rescaling(1 / 255), *unnamed, *vgg_head()])
+        base = vgg_base(WIDTHS) if names == "Keras's" else unnamed()
+        path = saved(functional((32, 32, 3), [*base, *vgg_head()]), tmp_path)
+        must_be_given(path)
+        for preprocessing, wanted in (("keras", BYTE_MEANS), ("torchvision", IMAGENET), ("none", Normalisation())):
+            assert read_base(path, preprocessing=preprocessing).normalisation == wanted
+
+    @pytest.mark.parametrize("open_sides", [False, True])
+    def test_a_normalization_adapted_to_bytes(self, open_sides: bool, pixels: Tensor, tmp_path: Path) -> None:
+        from keras_networks import L, functional, keras, saved, vgg_base
+
+        layer = L.Normalization()
+        layer.adapt(np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3)).astype(np.float32))
+        shape = (None, None, 3) if open_sides else (32, 35, 3)
+        model = functional(shape, [layer, *vgg_base(WIDTHS)])
+        base = read_base(saved(model, tmp_path))
+        assert all(0 < value < 1 for values in vars_of(base.normalisation) for value in values)
+        theirs = keras.ops.convert_to_numpy(model(pixels.movedim(1, -1).numpy() * 255))
+        found = outputs(base, pixels).movedim(1, -1)
+        assert len(found.unique()) > 5
+        torch.testing.assert_close(found, torch.from_numpy(np.array(theirs)).double(), rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("shape", ["missing", None, [], [None, 32, 32], [None, 32, 32, None], [None, 32, 32, -3]])
+    def test_a_keras_file_that_does_not_say_its_channels(self, shape: Any, tmp_path: Path) -> None:
+        from keras_networks import L, functional, saved, vgg_base
+
+        path = saved(functional((32, 32, 3), [L.Rescaling(1 / 255), *vgg_base(WIDTHS)]), tmp_path)
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        config = json.loads(members["config.json"])
+        first = config["config"]["layers"][0]["config"]
+        del first["batch_shape"]
+        if shape != "missing":
+            first["batch_shape"] = shape
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in (members | {"config.json": json.dumps(config).encode()}).items():
+                archive.writestr(name, content)
+        with pytest.raises(
+            ModelError, match=r"takes inputs of .*; wanted are \(None, height, width, channels\)"
+        ) as caught:
+            read_base(path)
+        assert str(caught.value).count(str(path)) == 1
+        assert len(read_base(path, preprocessing="none").weights) == 26
+
+    def test_a_keras_file_of_other_names(self, tmp_path: Path) -> None:
+        from keras_networks import L, functional, lenet, saved, vgg_head
+
+        model = functional((32, 32, 3), [L.Rescaling(1 / 255), *unnamed(), *vgg_head()])
         base = read_base(saved(model, tmp_path))
         assert list(base.weights) == list(as_ours())
         assert base.normalisation == Normalisation()
@@ -261,8 +332,7 @@ class TestOurs:
         path = tmp_path / f"base{suffix}"
         state = as_ours() | {"fc1.weight": torch.ones(3, 8), "fc1.bias": torch.ones(3)}
         (safetensors.torch.save_file if suffix == ".safetensors" else torch.save)(state, path)
-        with pytest.raises(ModelError, match="does not say how pictures were prepared"):
-            read_base(path)
+        must_be_given(path)
         for preprocessing, wanted in (("keras", BYTE_MEANS), ("torchvision", IMAGENET), ("none", Normalisation())):
             base = read_base(path, preprocessing=preprocessing)
             assert base.normalisation == wanted
@@ -273,6 +343,35 @@ class TestOurs:
         base = read_base(tmp_path / "vgg16.pth", preprocessing="keras")
         assert base.normalisation == BYTE_MEANS
         assert torch.equal(base.weights["block1_conv1.weight"], convolutions()[0][0].flip(1))
+
+    @pytest.mark.parametrize("name", ["caffe", "kears", "", "x" * 5000])
+    def test_no_preprocessing_of_other_names(self, name: str, tmp_path: Path) -> None:
+        torch.save(as_ours(), tmp_path / "vgg16.pth")
+        with pytest.raises(
+            ModelError, match=r"vgg16\.pth: no preprocessing '.*known: keras, none, torchvision"
+        ) as caught:
+            read_base(tmp_path / "vgg16.pth", preprocessing=name)
+        assert len(str(caught.value)) < 400
+
+
+def must_be_given(path: Path) -> None:
+    """Each choice, with what it means."""
+    with pytest.raises(ModelError, match="does not say how pictures were prepared") as caught:
+        read_base(path)
+    said = str(caught.value)
+    assert said.startswith(f"{path}: ")
+    assert "\n" not in said
+    assert all(f"{name} ({words})" in said for name, words in PREPROCESSINGS.items())
+
+
+def unnamed() -> list[Any]:
+    """VGG16's base of Keras layers whose names Keras made up."""
+    from keras_networks import L, vgg_base
+
+    return [
+        L.Conv2D(layer.filters, 3, padding="same", activation="relu") if isinstance(layer, L.Conv2D) else layer
+        for layer in vgg_base(WIDTHS)
+    ]
 
 
 def changed(**changes: Any) -> dict[str, Tensor]:
@@ -310,9 +409,9 @@ def test_a_given_checksum(tmp_path: Path) -> None:
     path = tmp_path / "vgg16.pth"
     torch.save(as_torchvision(), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert read_base(path, digest.upper()).weights
+    assert read_base(path, digest.upper(), "none").weights
     with pytest.raises(ModelError, match=f"its SHA-256 is {digest}, not {'0' * 64}; get the file again"):
-        read_base(path, "0" * 64)
+        read_base(path, "0" * 64, "none")
 
 
 class TestHostile:

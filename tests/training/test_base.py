@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import safetensors.torch
@@ -25,7 +25,7 @@ from tombola.data.base import Base
 from tombola.errors import ConfigError, ModelError, TombolaError
 from tombola.models import ModelSpec, build, published, save_model
 from tombola.models.exits import exit_names, find_exit, prefix
-from tombola.models.pretrained import BYTE_MEANS, IMAGENET
+from tombola.models.pretrained import BYTE_MEANS, IMAGENET, PREPROCESSINGS
 from tombola.models.spec import Normalisation
 from tombola.runs.configs import validate
 from tombola.training import base as module
@@ -109,6 +109,28 @@ class TestFiles:
         cut = prefix(network, find_exit(network, "block2_pool")).eval()
         assert torch.equal(base.network(pictures), cut(pictures))
 
+    @pytest.mark.parametrize(
+        ("history", "wanted"),
+        [
+            ({"data": {"config": {}, "split_seed": 0, "checksum": "md5:1"}}, "md5:1"),
+            ({"data": {"config": {}}}, None),
+            ({"data": {"checksum": 3}}, None),
+            ({"data": "digits"}, None),
+            ({}, None),
+        ],
+    )
+    def test_a_model_folder_may_say_what_it_learnt_from(
+        self, history: dict[str, Any], wanted: str | None, tmp_path: Path
+    ) -> None:
+        spec, network = vgg()
+        save_model(tmp_path / "parent", spec, network, history=history)
+        assert opened(weights=str(tmp_path / "parent")).trained_on == wanted
+
+    def test_nothing_else_says_it(self, tmp_path: Path) -> None:
+        path = write_weights(tmp_path / "w.safetensors")
+        assert opened(weights=str(path), preprocessing="none").trained_on is None
+        assert opened(widths=WIDTHS).trained_on is None
+
     def test_any_chain_of_layers_will_do(self, tmp_path: Path) -> None:
         spec = ModelSpec(architecture="lenet5", widths=(3, 4, 9, 8), input_shape=(1, 28, 28), classes=10, seed=0)
         save_model(tmp_path / "lenet", spec, build(spec))
@@ -144,6 +166,53 @@ class TestFiles:
         assert opened(weights="keras", preprocessing="none").source.startswith("w.safetensors")
 
 
+class TestNotFetched:
+    """Published weights that are not there yet, where somebody only wants to know how long all will take."""
+
+    @pytest.fixture(autouse=True)
+    def _no_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def nobody(*_: object, **__: object) -> None:
+            raise AssertionError("asked the network")
+
+        monkeypatch.setattr(published.urllib.request, "urlopen", nobody)
+
+    def test_random_ones_of_their_shape_stand_for_them(self) -> None:
+        config = validate({"weights": "torchvision", "layer": "block3_pool"}, Base, "data.base")
+        base = open_base(config, (3, 32, 32), fetch=False)
+        assert base.output_shape == (256, 4, 4)
+        assert base.source != RANDOM
+        assert "torchvision, not downloaded yet" in base.source
+        random = opened((3, 32, 32), layer="block3_pool")
+        assert base.normalisation != random.normalisation  # features of one are never taken for the other's
+        with pytest.raises(AssertionError, match="asked the network"):
+            open_base(config, (3, 32, 32))
+
+    def test_they_take_no_grey_pictures_either(self) -> None:
+        config = validate({"weights": "keras"}, Base, "data.base")
+        refused(
+            lambda: open_base(config, GREY, fetch=False), ModelError, "takes pictures of 3 channel(s), these have 1"
+        )
+
+    def test_what_is_there_is_opened(self, tmp_path: Path) -> None:
+        path = published.published_path("torchvision")
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"another file")
+        config = validate({"weights": "torchvision"}, Base, "data.base")
+        refused(lambda: open_base(config, (3, 32, 32), fetch=False), ModelError, path.name, "promises a SHA-256")
+
+    def test_other_weights_must_be_there(self) -> None:
+        config = validate({"weights": "gone.pth"}, Base, "data.base")
+        refused(lambda: open_base(config, GREY, fetch=False), ModelError, "there is no gone.pth")
+
+
+def test_a_config_names_what_weights_can_be_given() -> None:
+    """`data` and `models` do not know each other, and must say the same."""
+    for name in PREPROCESSINGS:
+        assert validate({"weights": "w.pth", "preprocessing": name}, Base, "data.base").preprocessing == name
+    choices = get_args(get_args(get_type_hints(Base)["preprocessing"])[0])
+    assert set(choices) == set(PREPROCESSINGS)
+
+
 class TestRefusals:
     def test_weights_that_are_not_there(self, tmp_path: Path) -> None:
         gone = str(tmp_path / "gone.pth")
@@ -173,7 +242,7 @@ class TestRefusals:
         path = write_folder(tmp_path / "w") if folder else write_weights(tmp_path / "w.safetensors")
         fields = {} if folder else {"preprocessing": "none"}
         act = lambda: opened((3, 32, 32), weights=str(path), **fields)  # noqa: E731
-        refused(act, ModelError, "takes pictures of 1 channel(s), these have 3; set data.channels to 1")
+        refused(act, ModelError, "takes pictures of 1 channel(s), these have 3; set data.channels to 1, or take other")
 
     @pytest.mark.parametrize("missing", ["block3_conv2.weight", "block5_conv3.bias", "block1_conv1"])
     def test_weights_of_another_network(self, missing: str, tmp_path: Path) -> None:

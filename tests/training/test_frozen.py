@@ -335,7 +335,7 @@ class TestRefusals:
 @given(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=3), data=st.data())
 def test_parts_behind_each_other_are_as_one(sizes: list[int], data: st.DataObject) -> None:
     whole = torch.arange(sum(sizes))
-    joined = frozen._Joined(list(whole.split(sizes)))
+    joined = frozen.Joined(list(whole.split(sizes)))
     start = data.draw(st.integers(0, len(whole)))
     stop = data.draw(st.integers(start, len(whole)))
     assert len(joined) == len(whole)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -77,11 +76,6 @@ def prefix(model: nn.Module, exit: Exit) -> nn.Sequential:
     return nn.Sequential(OrderedDict(list(layers_of(model).items())[: exit.length]))
 
 
-def rest(model: nn.Module, exit: Exit) -> nn.Sequential:
-    """What runs after the exit, on the pictures that `prefix` gives; shares its modules and names as well."""
-    return nn.Sequential(OrderedDict(list(layers_of(model).items())[exit.length :]))
-
-
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:
     """The parts of a network that does nothing but call them in turn; a part may have several names."""
     if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
@@ -100,27 +94,51 @@ def _pictures(layers: dict[str, nn.Module]) -> dict[str, nn.Module]:
 
 
 def _keras_names(model: nn.Module) -> dict[str, str]:
-    """Keras's name -> the layer's own, where the network has a VGG's blocks; else nothing."""
-    blocks = list(_blocks(_pictures(layers_of(model))))
-    if tuple(len(convolutions) for convolutions, _ in blocks) not in CONVOLUTIONS.values():
+    """Keras's name -> the layer's own, where the network has a VGG's blocks, or is one that was cut; else nothing."""
+    pictures = _pictures(layers_of(model))
+    blocks, behind = _blocks(pictures)
+    if not _is_vgg(pictures, blocks, behind):
         return {}
     names = {}
-    for block, (convolutions, pool) in enumerate(blocks, start=1):
+    for block, (convolutions, pool) in enumerate([*blocks, (behind, "")], start=1):
         for number, layer in enumerate(convolutions, start=1):
             names[f"block{block}_conv{number}"] = layer
-        names[f"block{block}_pool"] = pool
+        if pool:
+            names[f"block{block}_pool"] = pool
     return names
 
 
-def _blocks(pictures: dict[str, nn.Module]) -> Iterator[tuple[list[str], str]]:
-    """(convolutions, the pool behind them) of every block."""
-    convolutions: list[str] = []
+def _is_vgg(pictures: dict[str, nn.Module], blocks: list[tuple[list[str], str]], behind: list[str]) -> bool:
+    """Whether a VGG begins with these blocks and then has the convolutions `behind`.
+
+    Conv-4 and others begin as a VGG does: without all five blocks, every convolution must have batch norm as ours do.
+    """
+    counts = tuple(len(convolutions) for convolutions, _ in blocks)
+    begins = any(
+        counts == depth[: len(counts)] and len(behind) <= (*depth, 0)[len(counts)] for depth in CONVOLUTIONS.values()
+    )
+    parts = list(pictures.values())
+    places = [place for place, part in enumerate(parts) if _holds_convolution(part)]
+    if not blocks or not begins or not all(_is_of_vgg(parts[place]) for place in places):
+        return False
+    followers = [tuple(map(type, parts[place + 1 : place + 3])) for place in places]
+    return counts in CONVOLUTIONS.values() or set(followers) == {(nn.BatchNorm2d, nn.ReLU)}
+
+
+def _is_of_vgg(part: nn.Module) -> bool:
+    return isinstance(part, nn.Conv2d) and part.kernel_size == (3, 3) and part.padding in ((1, 1), "same")
+
+
+def _blocks(pictures: dict[str, nn.Module]) -> tuple[list[tuple[list[str], str]], list[str]]:
+    """(convolutions, the pool behind them) of every block, and the convolutions behind the last pool."""
+    blocks, convolutions = [], []
     for name, part in pictures.items():
         if isinstance(part, nn.Conv2d):
             convolutions.append(name)
         elif isinstance(part, nn.MaxPool2d):
-            yield convolutions, name
+            blocks.append((convolutions, name))
             convolutions = []
+    return blocks, convolutions
 
 
 def _holds_convolution(part: nn.Module) -> bool:

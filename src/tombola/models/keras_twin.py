@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from tombola.errors import ModelError, TombolaError
 from tombola.models.keras_layers import Layer, keras_layers, variables
@@ -27,20 +27,29 @@ from tombola.runs.atomic import TEMPORARY_SUFFIX, storage_errors, write_bytes
 
 TOLERANCE = 1e-5
 EXAMPLES = 16
+Outputs = list[tuple[Tensor, Tensor]]
+"""Sets of examples in [0, 1], and their logits."""
 INPUT, NORMALISATION, PROBABILITIES = "input", "normalisation", "probabilities"
 
 
-def write_keras(path: Path, model: nn.Module, input_shape: Sequence[int], normalisation: Normalisation) -> float:
+def write_keras(
+    path: Path,
+    model: nn.Module,
+    input_shape: Sequence[int],
+    normalisation: Normalisation,
+    examples: Tensor | None = None,
+) -> float:
     """Writes the Keras twin of `model` to `path`, a `.keras` file, and gives its largest difference from torch.
 
     `input_shape` is (channels, height, width), or (features,). The twin takes inputs in [0, 1] as Keras lays them
     out, (n, height, width, channels) or (n, features): its first layer normalises them. Its last, `probabilities`, is a
     softmax over the logits of the layer before. Layers have the names they have in `model`.
 
-    The file is read back by Keras and compared with `model` in evaluation mode on 16 random examples: logits and
-    probabilities, both relative to the largest logit where that is above 1 (a softmax passes on what logits differ
-    by). ModelError, and no file, where one differs by more than 1e-5, where a layer has no twin, and where the extra
-    is missing. `model` stays as it is.
+    The file is read back by Keras and compared with `model` in evaluation mode on 16 random examples and on `examples`
+    (n, *input_shape), in [0, 1]: a network may be dead on noise and not on pictures. Logits may differ by 1e-5 of the
+    largest where that is above 1, probabilities by 1e-5. ModelError with both numbers, and no file, where one differs
+    by more: so does a right twin of logits near 100 that are nearly equal, which float32 cannot hold to 1e-5.
+    ModelError, too, where a layer has no twin, and where the extra is missing. `model` stays as it is.
 
     The same model gives the same weights, but not the same bytes: Keras writes the date and addresses of objects.
     """
@@ -52,11 +61,14 @@ def write_keras(path: Path, model: nn.Module, input_shape: Sequence[int], normal
             "an nn.Sequential"
         )
     keras = _keras()
+    if examples is not None and tuple(examples.shape[1:]) != tuple(input_shape):
+        raise ModelError(f"{path}: examples of {tuple(examples.shape[1:])} for a network of {tuple(input_shape)}")
     state = random.getstate()  # Keras draws seeds from it
     try:
         with torch.random.fork_rng(devices=[]), keras.device("cpu"):
             twin = _twin(keras, model, input_shape, normalisation)
-            return _write_if_equal(keras, path, twin, model, input_shape, normalisation)
+            wanted = _outputs(model, _inputs(input_shape, examples), normalisation)
+            return _write_if_equal(keras, path, twin, wanted)
     except TombolaError:
         raise
     except Exception as error:  # Keras and its backends: any kind, of many lines
@@ -112,44 +124,56 @@ def _twin(keras: Any, model: nn.Sequential, input_shape: Sequence[int], normalis
     return twin
 
 
-def _write_if_equal(
-    keras: Any, path: Path, twin: Any, model: nn.Sequential, input_shape: Sequence[int], normalisation: Normalisation
-) -> float:
+def _write_if_equal(keras: Any, path: Path, twin: Any, wanted: Outputs) -> float:
     folder = path.with_name(f".{path.stem}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
         with storage_errors("write", path):
             folder.mkdir(parents=True, exist_ok=True)
             twin.save(folder / path.name)
         again = keras.saving.load_model(folder / path.name, compile=False, safe_mode=True)
-        error = _difference(keras, again, model, input_shape, normalisation)
-        if not error <= TOLERANCE:  # NaN, too
+        logits, probabilities = _differences(keras, again, wanted)
+        if not (logits <= TOLERANCE and probabilities <= TOLERANCE):  # NaN, too
             raise ModelError(
-                f"{path}: not written, its outputs differ from the network's by {error:.1e}, more than {TOLERANCE:.0e}"
+                f"{path}: not written, its logits differ from the network's by {logits:.1e} of the largest and its "
+                f"probabilities by {probabilities:.1e}, where {TOLERANCE:.0e} is the most"
             )
         with storage_errors("read", path):
             content = (folder / path.name).read_bytes()
         write_bytes(path, content)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return error
+    return max(logits, probabilities)
 
 
-def _difference(
-    keras: Any, twin: Any, model: nn.Sequential, input_shape: Sequence[int], normalisation: Normalisation
-) -> float:
-    pixels = torch.from_numpy(np.random.default_rng(0).random((EXAMPLES, *input_shape), dtype=np.float32))
+def _inputs(input_shape: Sequence[int], examples: Tensor | None) -> list[Tensor]:
+    noise = torch.from_numpy(np.random.default_rng(0).random((EXAMPLES, *input_shape), dtype=np.float32))
+    return [noise] if examples is None else [noise, examples.cpu()]
+
+
+def _outputs(model: nn.Sequential, inputs: Sequence[Tensor], normalisation: Normalisation) -> Outputs:
     reference = copy.deepcopy(model).cpu().eval()
-    shape = [-1 if axis == 1 else 1 for axis in range(pixels.dim())]
-    mean, std = (torch.tensor(values).view(shape) for values in (normalisation.mean, normalisation.std))
-    with torch.no_grad():
-        logits = reference(pixels.sub(mean).div_(std))
+    outputs = []
+    for pixels in inputs:
+        shape = [-1 if axis == 1 else 1 for axis in range(pixels.dim())]
+        mean, std = (torch.tensor(values).view(shape) for values in (normalisation.mean, normalisation.std))
+        with torch.no_grad():
+            outputs.append((pixels, reference(pixels.sub(mean).div_(std))))
+    return outputs
+
+
+def _differences(keras: Any, twin: Any, wanted: Outputs) -> tuple[float, float]:
+    """The largest of logits, as a share of the largest logit of the same set, and the largest of probabilities."""
     last = twin.get_layer(PROBABILITIES)
     both = keras.Model(twin.input, [last.input, last.output])
-    theirs = pixels.movedim(1, -1).contiguous().numpy()
-    found = [torch.from_numpy(np.array(keras.ops.convert_to_numpy(part))) for part in both(theirs, training=False)]
-    wanted = [logits, logits.softmax(1)]
-    scale = logits.abs().max().clamp(min=1)
-    return max(float((there - here).abs().max() / scale) for there, here in zip(found, wanted, strict=True))
+    found = []
+    for pixels, logits in wanted:
+        with torch.no_grad():
+            outputs = both(pixels.movedim(1, -1).contiguous().numpy(), training=False)
+        theirs, probabilities = (torch.from_numpy(np.array(keras.ops.convert_to_numpy(part))) for part in outputs)
+        scale = logits.abs().max().clamp(min=1)
+        found.append([(theirs - logits).abs().max() / scale, (probabilities - logits.softmax(1)).abs().max()])
+    largest = torch.tensor(found).amax(0)  # NaN where any is
+    return float(largest[0]), float(largest[1])
 
 
 def _channels_last(shape: Sequence[int]) -> tuple[int, ...]:

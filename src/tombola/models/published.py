@@ -44,14 +44,18 @@ PUBLISHED = {
 }
 
 
+def published_path(name: str) -> Path:
+    """Where the published weights `name` are kept, whether they are there or not."""
+    return cache_folder("weights") / PUBLISHED[name].name
+
+
 def published_weights(name: str) -> Path:
     """The file of the published weights `name`, fetched into the cache if it is not there.
 
     A file that is there is returned as it is: `pretrained.read_base` holds it against the checksum of its name. Raises
     ModelError where it cannot be had, or what came is another file than its checksum says.
     """
-    wanted = PUBLISHED[name]
-    path = cache_folder("weights") / wanted.name
+    wanted, path = PUBLISHED[name], published_path(name)
     if not path.exists():
         content = _fetched(wanted, path)
         if not wanted.is_it(content):

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,9 @@ from tombola.data.base import Base
 from tombola.errors import ConfigError, ModelError
 from tombola.models import ModelSpec, build, load_model
 from tombola.models.exits import find_exit, prefix
-from tombola.models.folder import SPEC, WEIGHTS
-from tombola.models.pretrained import NAMES, read_base
-from tombola.models.published import published_weights
+from tombola.models.folder import SPEC, WEIGHTS, read_spec
+from tombola.models.pretrained import IMAGENET, NAMES, read_base
+from tombola.models.published import published_path, published_weights
 from tombola.models.spec import Normalisation
 from tombola.models.tensors import content_sha256
 from tombola.models.vgg16_keras import STAGES
@@ -26,13 +26,18 @@ from tombola.runs.atomic import storage_errors
 ARCHITECTURE = "vgg16-keras"
 RANDOM = "random weights, never trained"
 PUBLISHED = ("torchvision", "keras")
+WIDTHS = (64, 128, 256, 512, 512)
+"""Channels of VGG16's blocks as published."""
 HEAD_UNITS = 1
 """Of the dense layers behind a base that is only built to be cut off before them."""
 
 
 @dataclass(frozen=True)
 class FrozenBase:
-    """A network (n, *input_shape) -> (n, *output_shape) in evaluation mode, and the normalisation of its inputs."""
+    """A network (n, *input_shape) -> (n, *output_shape) in evaluation mode, and the normalisation of its inputs.
+
+    `trained_on` is the checksum of the data that it learnt from, where a model folder says it.
+    """
 
     network: nn.Sequential
     layer: str
@@ -40,6 +45,7 @@ class FrozenBase:
     output_shape: tuple[int, ...]
     normalisation: Normalisation
     source: str
+    trained_on: str | None = None
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -58,13 +64,23 @@ class FrozenBase:
         }
 
 
-def open_base(config: Base, input_shape: Sequence[int]) -> FrozenBase:
+class _Network(NamedTuple):
+    """All of the layers that a base has, before it is cut."""
+
+    layers: nn.Sequential
+    normalisation: Normalisation
+    source: str
+    trained_on: str | None = None
+
+
+def open_base(config: Base, input_shape: Sequence[int], fetch: bool = True) -> FrozenBase:
     """The base of `config` for pictures of `input_shape`; one that was opened before if its files are as they were.
 
+    Without `fetch` nothing is downloaded: random weights stand for published ones that are not there.
     Raises ModelError where weights are missing, damaged, or of another network or number of channels, ConfigError for
     a layer that it does not have.
     """
-    path = None if config.weights is None else _existing(config.weights)
+    path = _existing(config.weights, fetch)
     return _opened(config, path, None if path is None else _stamps(path), tuple(input_shape))
 
 
@@ -72,12 +88,12 @@ def open_base(config: Base, input_shape: Sequence[int]) -> FrozenBase:
 def _opened(
     config: Base, path: Path | None, stamps: tuple[tuple[int, int], ...] | None, input_shape: tuple[int, ...]
 ) -> FrozenBase:
-    network, normalisation, source = _network(config, path, input_shape)
+    network, normalisation, source, trained_on = _network(config, path, input_shape)
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
     if first is not None and first.in_channels != input_shape[0]:
         raise ModelError(
             f"the base ({source}) takes pictures of {first.in_channels} channel(s), these have {input_shape[0]}; set "
-            f"data.channels to {first.in_channels}"
+            f"data.channels to {first.in_channels}, or take other pictures"
         )
     try:
         exit = find_exit(network, config.layer)
@@ -91,11 +107,16 @@ def _opened(
         raise ModelError(
             f"the base ({source}) does not take pictures of shape {input_shape}: {str(error).splitlines()[0]}"
         ) from None
-    return FrozenBase(frozen, config.layer, input_shape, tuple(output.shape[1:]), normalisation, source)
+    return FrozenBase(frozen, config.layer, input_shape, tuple(output.shape[1:]), normalisation, source, trained_on)
 
 
-def _existing(weights: str) -> Path:
-    """The file or model folder that `data.base.weights` names, whole: the folder where a program works may change."""
+def _existing(weights: str | None, fetch: bool) -> Path | None:
+    """The file or model folder that `data.base.weights` names, whole: the folder where a program works may change.
+
+    None where weights are to be random, or are published, not there and not to be fetched.
+    """
+    if weights is None or (weights in PUBLISHED and not fetch and not published_path(weights).exists()):
+        return None
     path = published_weights(weights) if weights in PUBLISHED else Path(weights)
     with storage_errors("read", path):
         if not path.exists():
@@ -114,9 +135,12 @@ def _stamps(path: Path) -> tuple[tuple[int, int], ...]:
     return tuple((file.st_mtime_ns, file.st_size) for file in found)
 
 
-def _network(config: Base, path: Path | None, input_shape: Sequence[int]) -> tuple[nn.Sequential, Normalisation, str]:
+def _network(config: Base, path: Path | None, input_shape: Sequence[int]) -> _Network:
+    if path is None and config.weights is not None:  # ImageNet's are of three channels
+        stand_in = _vgg16((3, *input_shape[1:]), WIDTHS, seed=0)
+        return _Network(stand_in, IMAGENET, f"the published weights of {config.weights}, not downloaded yet")
     if path is None:
-        return _random(config, input_shape)
+        return _Network(_vgg16(input_shape, config.widths or WIDTHS, seed=0), Normalisation(), RANDOM)
     if path.is_dir():
         return _of_folder(config, path)
     read = read_base(path, config.sha256, config.preprocessing)
@@ -126,21 +150,23 @@ def _network(config: Base, path: Path | None, input_shape: Sequence[int]) -> tup
     if {n: t.shape for n, t in read.weights.items()} != {n: t.shape for n, t in expected.items()}:
         raise ModelError(f"{path}: its convolutions are not VGG16's")
     network.load_state_dict(read.weights, strict=False)
-    return network, read.normalisation, read.source
+    return _Network(network, read.normalisation, read.source)
 
 
-def _of_folder(config: Base, folder: Path) -> tuple[nn.Sequential, Normalisation, str]:
+def _of_folder(config: Base, folder: Path) -> _Network:
     if config.preprocessing or config.sha256:
         raise ModelError(f"{folder}: a model folder brings its own preprocessing and checksums; leave these out")
     model, spec, _ = load_model(folder)
     if not isinstance(model, nn.Sequential):
         raise ModelError(f"{folder}: a base is a chain of layers, this is a {type(model).__name__}")
-    return model, spec.normalisation, f"model folder {folder.resolve().name}"
+    return _Network(model, spec.normalisation, f"model folder {folder.resolve().name}", _trained_on(folder))
 
 
-def _random(config: Base, input_shape: Sequence[int]) -> tuple[nn.Sequential, Normalisation, str]:
-    widths = config.widths or (64, 128, 256, 512, 512)
-    return _vgg16(input_shape, widths, seed=0), Normalisation(), RANDOM
+def _trained_on(folder: Path) -> str | None:
+    """The checksum of the data in a model folder's history; None where nobody wrote one."""
+    data = read_spec(folder)[1].get("data")
+    checksum = data.get("checksum") if isinstance(data, dict) else None
+    return checksum if isinstance(checksum, str) else None
 
 
 def _vgg16(input_shape: Sequence[int], widths: Sequence[int], seed: int) -> nn.Sequential:

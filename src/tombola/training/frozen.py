@@ -68,9 +68,10 @@ def prepare_examples(config: DataConfig, data_dir: Path | None, on_features: OnF
 def foreseen_examples(config: DataConfig, seed: int, data_dir: Path | None = None) -> tuple[DataSet, float]:
     """Examples of the shape that `load_examples` will give, and the seconds until it can; nothing is written.
 
-    Where features are not cached, random numbers stand for them, and a few pictures that pass the base are timed.
+    Where features are not cached, random numbers stand for them, and a few pictures that pass the base are timed; no
+    weights are fetched for that.
     """
-    raw, base = load_raw(config, data_dir), base_of(config, data_dir)
+    raw, base = load_raw(config, data_dir), base_of(config, data_dir, fetch=False)
     if base is not None:
         _warn_of_random_weights(base)
         inputs = Joined.of(raw)
@@ -83,11 +84,11 @@ def foreseen_examples(config: DataConfig, seed: int, data_dir: Path | None = Non
     return load_examples(config, seed, data_dir), 0.0
 
 
-def base_of(config: DataConfig, data_dir: Path | None = None) -> FrozenBase | None:
-    """The frozen base that the examples of `config` pass, if any."""
+def base_of(config: DataConfig, data_dir: Path | None = None, fetch: bool = True) -> FrozenBase | None:
+    """The frozen base that the examples of `config` pass, if any; `fetch` as in `open_base`."""
     if config.base is None:
         return None
-    return open_base(config.base, tuple(load_raw(config, data_dir).training.inputs.shape[1:]))
+    return open_base(config.base, tuple(load_raw(config, data_dir).training.inputs.shape[1:]), fetch)
 
 
 def has_seen(base: FrozenBase, config: DataConfig, data_dir: Path | None = None) -> bool:

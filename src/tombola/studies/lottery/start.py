@@ -42,7 +42,7 @@ def start_facts(config: LotteryConfig, input_shape: tuple[int, ...], classes: in
     if held.input_shape[0] != input_shape[0] and len(held.input_shape) == len(input_shape) == 3:
         raise ModelError(
             f"{config.start}: takes pictures of {held.input_shape[0]} channel(s), these have {input_shape[0]}; set "
-            f"data.channels to {held.input_shape[0]}"
+            f"data.channels to {held.input_shape[0]}, or take other pictures"
         )
     if (held.input_shape, held.classes) != (input_shape, classes):
         raise ModelError(

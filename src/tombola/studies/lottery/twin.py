@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from tombola.data import load_raw
 from tombola.errors import ModelError, TombolaError
 from tombola.models.keras_twin import keras_masks, write_keras
 from tombola.models.spec import Normalisation
@@ -27,6 +28,7 @@ from tombola.training.frozen import base_of
 
 MODEL, MASKS = "winning_ticket_model.keras", "winning_ticket_model_masks.npz"
 EXTRA = ("keras", "h5py")
+EXAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,16 @@ class Whole:
 def write_twin(result: Result, data_dir: Path | None) -> dict[str, Any]:
     """Writes both files of the run's ticket, replicate 0's at the end of its training; gives what the summary says.
 
-    `difference` is the largest to torch's outputs, relative to the largest logit; None with a `reason` where there is
-    no twin, and then no file of an earlier ticket is left.
+    Compared are outputs of noise and of real examples. `difference` is the largest to torch's, as `write_keras` has it;
+    None with a `reason` where there is no twin, and then no file of an earlier ticket is left.
     """
     results = result.folder.results
     for name in (MODEL, MASKS):
         (results / name).unlink(missing_ok=True)
     try:
         whole = _whole(result, data_dir)
-        difference = write_keras(results / MODEL, whole.network, whole.input_shape, whole.normalisation)
+        examples = load_raw(result.config.data, data_dir).training.inputs[:EXAMPLES]
+        difference = write_keras(results / MODEL, whole.network, whole.input_shape, whole.normalisation, examples)
     except TombolaError as error:
         return {"model": None, "difference": None, "reason": str(error), "extra_missing": extra_is_missing()}
     buffer = io.BytesIO()
