@@ -145,9 +145,10 @@ def more_than_now(measure: Callable[[], int]) -> Callable[[], bool]:
     return lambda: measure() > before
 
 
-def latencies(out: Path) -> Callable[[], bool]:
-    """Whether time is being measured: the table has a row of it."""
-    return lambda: any(b'"latency"' in path.read_bytes() for path in out.glob("hybrid-*/rows.jsonl"))
+def measuring(out: Path) -> Callable[[], bool]:
+    """Whether time is being measured: the last network of both replicates is done."""
+    tickets = count_of(out, "checkpoints/*/ticket.json")
+    return lambda: tickets() == 2
 
 
 def test_killed_and_stopped_it_ends_as_if_neither(
@@ -168,7 +169,7 @@ def test_killed_and_stopped_it_ends_as_if_neither(
     assert interrupt(2, more_than_now(forests), signal.SIGKILL) == killed
     stopped = interrupt(2, more_than_now(lambda: size_of_rows(lotteries)), signal.SIGINT)
     assert stopped == (130, "stopped; finished work is kept, the same command continues\n")
-    assert interrupt(1, latencies(lotteries), signal.SIGKILL) == killed
+    assert interrupt(1, measuring(lotteries), signal.SIGKILL) == killed
     assert invoke("hybrid", config, "--out", lotteries, "--workers", 1).exit_code == 0
     assert not list(lotteries.rglob(f".*{TEMPORARY_SUFFIX}"))
     assert_same_end(lotteries, uninterrupted)

@@ -24,7 +24,9 @@ POOLINGS = {"gap": 1, "gap+max": 2, "grid": 4}
 TEST_EXAMPLES = 500
 THRESHOLDS = (0.5, 0.7, 0.9)
 DENSITY = 0.2
-PART_ENGINES = {"cnn": "torch eager", "forest": "onnxruntime", "whole": "torch eager + onnxruntime"}
+ENGINES = ("torch eager", "sparse kernels")
+HEADS = ("head", "head ticket")
+"""The frozen base with a head behind it: such a network is not cut."""
 
 
 def hybrid_rows(
@@ -53,7 +55,7 @@ def hybrid_rows(
 
         rows += [_baseline(replicate, name, accuracy(pixels + up)) for name, up in (("pixels", 0.0), ("pca", 2.0))]
         for network in networks:
-            for depth, exit in enumerate(EXITS):
+            for depth, exit in enumerate(EXITS if network not in HEADS else ()):
                 for features, factor in POOLINGS.items():
                     true = 70.0 + 8 * depth + factor
                     if network == "ticket":
@@ -63,7 +65,7 @@ def hybrid_rows(
         rows += [
             _gate(replicate, network, part, threshold)
             for network in networks
-            if network != "base"
+            if network != "base" and network not in HEADS
             for part in ("validation", "test")
             for threshold in THRESHOLDS
         ]
@@ -71,18 +73,21 @@ def hybrid_rows(
 
 
 def latencies(networks: tuple[str, ...] = ("dense", "ticket")) -> list[Row]:
-    """Of whole networks and of every exit with `grid`, which is best on validation."""
+    """Of whole networks and of every exit and pooling, by both engines; torch is faster but for tickets."""
     rows = []
     for batch in (1, 64):
         for network in networks:
-            engines = ("torch eager", "sparse kernels") if network == "ticket" else ("torch eager",)
-            for engine in engines:
-                base = 4e-4 if engine == "torch eager" else 2e-4
+            for engine in ENGINES:
+                sparse = 0.5 if network.endswith("ticket") else 1.5
+                base = 4e-4 * (1 if engine == "torch eager" else sparse)
                 rows.append(_latency(network, None, None, batch, "whole", engine, base * batch**0.7))
-            for exit, flops in EXITS.items():
-                for part, seconds in (("cnn", 2e-4), ("forest", 5e-5), ("whole", 2.5e-4)):
-                    time = seconds * (0.5 + flops / WHOLE) * batch**0.7
-                    rows.append(_latency(network, exit, "grid", batch, part, PART_ENGINES[part], time))
+                for exit, flops in EXITS.items() if network not in HEADS else ():
+                    time = (0.5 + flops / WHOLE) * batch**0.7 * (1 if engine == "torch eager" else 1.1)
+                    for features in POOLINGS:
+                        way = f"{engine} + onnxruntime"
+                        rows.append(_latency(network, exit, features, batch, "whole", way, 2.5e-4 * time))
+                        if exit == "block3_conv3":
+                            rows.append(_latency(network, exit, features, batch, "cnn", engine, 2e-4 * time))
         rows += [_latency(name, None, None, batch, "whole", "onnxruntime", 5e-5 * batch) for name in ("pixels", "pca")]
     return rows
 
@@ -205,7 +210,7 @@ def _forest(replicate: int, network: str, exit: str | None, features: str, accur
 
 
 def _network(replicate: int, network: str, accuracy: Row) -> Row:
-    kept = DENSITY if network == "ticket" else 1.0
+    kept = DENSITY if network.endswith("ticket") else 1.0
     alone = network == "base"
     return {
         "kind": "network",
@@ -214,7 +219,7 @@ def _network(replicate: int, network: str, accuracy: Row) -> Row:
         "exit": None,
         **(dict.fromkeys(accuracy) if alone else accuracy),
         "flops_dense": WHOLE,
-        "flops_effective": round(WHOLE * kept) + replicate,
+        "flops_effective": (WHOLE if network in HEADS else round(WHOLE * kept)) + replicate,
         "bytes": round(WHOLE * kept / 20),
         "density": kept,
         "reason": "a base has no classes of its own" if alone else None,
@@ -235,6 +240,7 @@ def _gate(replicate: int, network: str, part: str, threshold: float) -> Row:
         "chosen": threshold == 0.7,
         "left": left,
         "accuracy": 0.9 - 0.1 * left + 0.002 * replicate,
+        "f1": 0.85 - 0.1 * left,
         "flops": WHOLE * kept * (1 - 0.4 * left),
         "comparisons": 2500.0,
     }

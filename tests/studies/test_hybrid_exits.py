@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from small_exits import SHAPE, small
 from tombola.errors import ConfigError, ModelError
 from tombola.models.exits import default_exits, exit_names, find_exit, prefix
-from tombola.studies.hybrid.exits import extractor, features_at, poolings
+from tombola.studies.hybrid.exits import features_at, poolings
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +52,6 @@ class TestFeatures:
                 np.testing.assert_allclose(features, self.by_hand(seen[name], kind), rtol=1e-5, atol=1e-6)
             assert np.ptp(features, axis=0).any()  # pictures reach it
 
-    def test_an_extractor_gives_the_same(self, pictures: Tensor) -> None:
-        model = small("vgg16")
-        exit = find_exit(model, "block3_conv3")
-        found = features_at(model, [exit], list(poolings), pictures)
-        for kind in poolings:
-            with torch.no_grad():
-                given = extractor(model, exit, kind)(pictures).numpy()
-            np.testing.assert_array_equal(found[exit.name, kind], given)
-
     def test_a_layer_that_runs_twice_runs_twice(self, pictures: Tensor) -> None:
         relu = nn.ReLU()
         model = nn.Sequential(nn.Conv2d(1, 3, 3), relu, nn.Conv2d(3, 3, 3), relu, nn.Flatten())
@@ -68,7 +59,7 @@ class TestFeatures:
         with torch.no_grad():
             by_hand = model[:4](pictures).mean((2, 3))
             assert (by_hand > 0).any()
-            np.testing.assert_allclose(extractor(model, exit, "gap")(pictures), by_hand, atol=1e-6)
+            np.testing.assert_allclose(prefix(model, exit)(pictures).mean((2, 3)), by_hand, atol=1e-6)
         np.testing.assert_allclose(features_at(model, [exit], ["gap"], pictures)["2", "gap"], by_hand, atol=1e-6)
 
     def test_a_kind_has_so_many_features_a_channel(self, pictures: Tensor) -> None:

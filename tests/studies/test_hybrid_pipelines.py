@@ -18,12 +18,12 @@ from tombola.models.exits import Exit, find_exit
 from tombola.pruning import Masks, prune
 from tombola.runs.rows import Row
 from tombola.studies.hybrid import pipelines as module
-from tombola.studies.hybrid.exits import extractor, features_at, poolings
+from tombola.studies.hybrid.exits import features_at, poolings
 from tombola.studies.hybrid.forests import Forest, fit_forest, fit_pca
 from tombola.studies.hybrid.pipelines import Pipeline, measure_pipelines
 
 COLUMNS = [
-    *("kind", "replicate", "network", "exit", "features", "batch", "part", "engine", "dtype", "threads"),
+    *("kind", "network", "exit", "features", "batch", "part", "engine", "dtype", "threads"),
     *("on_torch", "reason", "seconds"),
 ]
 NO_KERNELS = "this processor has neither AVX2 with FMA nor NEON"
@@ -70,37 +70,39 @@ def test_a_row_for_every_part_and_batch_size(
     pixels = pictures.flatten(1).numpy()
     pca = fit_forest(pixels, np.arange(64) % 10, 10, 5, projection=fit_pca(pixels, 4))
     asked = [
-        Pipeline("dense", model, exit=exit, pooling="gap", forest=forest),
-        Pipeline("ticket", model, masks, exit, "gap", forest),
-        Pipeline("dense", model),
-        Pipeline("ticket", model, masks),
-        Pipeline("pca", forest=pca),
+        Pipeline("dense", pictures, model, Masks.full(model), exit, "gap", forest),
+        Pipeline("ticket", pictures, model, masks, exit, "gap", forest, in_parts=True),
+        Pipeline("ticket", pictures, model, masks),
+        Pipeline("pca", pictures, forest=pca),
     ]
-    rows = measure_pipelines(asked, pictures)
+    prepared: list[tuple[int, int]] = []
+    rows = measure_pipelines(asked, on_prepared=lambda *numbers: prepared.append(numbers))
+    assert prepared == [(1, 4), (2, 4), (3, 4), (4, 4)]
     expected = []
     for batch in (1, 64):
         expected += [
-            ("dense", batch, "cnn", TORCH),
-            ("dense", batch, "forest", ONNX),
             ("dense", batch, "whole", f"{TORCH} + {ONNX}"),
+            ("dense", batch, "whole", f"{SPARSE} + {ONNX}"),
+            ("ticket", batch, "cnn", TORCH),
+            ("ticket", batch, "whole", f"{TORCH} + {ONNX}"),
             ("ticket", batch, "cnn", SPARSE),
-            ("ticket", batch, "forest", ONNX),
             ("ticket", batch, "whole", f"{SPARSE} + {ONNX}"),
-            ("dense", batch, "whole", TORCH),
+            ("ticket", batch, "forest", ONNX),
+            ("ticket", batch, "whole", TORCH),
             ("ticket", batch, "whole", SPARSE),
             ("pca", batch, "whole", ONNX),
         ]
     assert [key(row) for row in rows] == expected
     for row in rows:
         assert list(row) == COLUMNS
-        assert (row["kind"], row["replicate"], row["dtype"], row["threads"]) == ("latency", 0, "float32", 1)
+        assert (row["kind"], row["dtype"], row["threads"]) == ("latency", "float32", 1)
         hybrid = row["network"] != "pca" and (row["part"] != "whole" or "+" in row["engine"])
         assert (row["exit"], row["features"]) == ((exit.name, "gap") if hybrid else (None, None))
         assert (row["reason"], row["on_torch"]) == (None, [])
         low, median, high = row["seconds"]
         assert 0 < low <= median <= high
     assert json.loads(json.dumps(rows)) == rows
-    assert without_clock(measure_pipelines(asked, pictures)) == without_clock(rows)
+    assert without_clock(measure_pipelines(asked)) == without_clock(rows)
 
 
 def test_calls_do_what_they_are_called(
@@ -120,54 +122,51 @@ def test_calls_do_what_they_are_called(
     monkeypatch.setattr(module, "interleaved", watch)
     pixels = fit_forest(pictures.flatten(1).numpy(), np.arange(64) % 10, 10, 5)
     asked = [
-        Pipeline("ticket", model, masks, exit, "gap", forest),
-        Pipeline("ticket", model, masks),
-        Pipeline("pixels", forest=pixels),
+        Pipeline("ticket", pictures, model, masks, exit, "gap", forest, in_parts=True),
+        Pipeline("ticket", 2 * pictures, model, masks),
+        Pipeline("pixels", pictures, forest=pixels),
     ]
     model.train()
-    rows = measure_pipelines(asked, pictures, batch_sizes=(64,))
+    rows = measure_pipelines(asked, batch_sizes=(64,))
     assert model.training
     model.eval()
-    assert [row["seconds"] for row in rows] == [[1.5, 2.0, 2.5]] * 5
+    assert [row["seconds"] for row in rows] == [[1.5, 2.0, 2.5]] * 8
     features = features_at(model, [exit], ["gap"], pictures)[exit.name, "gap"]
-    ((count, (cnn, labels, whole, logits, by_pixels)),) = given
-    assert count == 5
-    np.testing.assert_allclose(cnn, features, atol=1e-6)
+    ((count, (cnn, whole, sparse_cnn, sparse_whole, labels, logits, sparse_logits, by_pixels)),) = given
+    assert count == 8
     np.testing.assert_array_equal(labels, forest.predict(features))
-    np.testing.assert_array_equal(whole, labels)
+    for found, classes in ((cnn, whole), (sparse_cnn, sparse_whole)):
+        np.testing.assert_allclose(found, features, atol=1e-6)
+        np.testing.assert_array_equal(classes, labels)
     with torch.no_grad():
-        torch.testing.assert_close(logits, model(pictures))
+        torch.testing.assert_close(logits, model(2 * pictures))
+        torch.testing.assert_close(sparse_logits, logits, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(by_pixels, pixels.predict(pictures.flatten(1).numpy()))
 
 
-@pytest.mark.parametrize("kind", list(poolings))
-def test_sparse_kernels_take_the_cut_network_over(
-    ticket: tuple[nn.Module, Masks], exit: Exit, kind: str, pictures: Tensor
-) -> None:
-    """With the masks of what is before the exit; only the largest values are left to torch."""
-    model, masks = ticket
-    part = extractor(model, exit, kind)
-    within = module._within(masks, part)
-    assert list(within) == ["conv_1.weight", "conv_2.weight"]
-    sparse = sparsify(part, within, pictures[:8], batch_sizes=(8,))
-    assert sparse.unsupported == (["features: MeanAndMost"] if kind == "gap+max" else [])
-    with torch.no_grad():
-        torch.testing.assert_close(sparse(pictures[:8]), part(pictures[:8]), rtol=0, atol=1e-5)
-
-
-def test_what_torch_keeps_is_named(
+def test_kernels_are_chosen_once_for_all_that_cuts_a_network_at_an_exit(
     ticket: tuple[nn.Module, Masks], exit: Exit, pictures: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With the masks of what is before the exit; torch pools behind it, and nothing else is left to torch."""
     model, masks = ticket
-    monkeypatch.setattr(measured, "sparsify", sparsify)
-    features = features_at(model, [exit], ["gap+max"], pictures)[exit.name, "gap+max"]
-    forest = fit_forest(features, np.arange(64) % 10, 10, 5)
-    rows = measure_pipelines([Pipeline("ticket", model, masks, exit, "gap+max", forest)], pictures, (8,))
-    assert [(row["part"], row["on_torch"], row["reason"]) for row in rows] == [
-        ("cnn", ["features: MeanAndMost"], None),
-        ("forest", [], None),
-        ("whole", ["features: MeanAndMost"], None),
+    asked_for: list[list[str]] = []
+
+    def watch(part: nn.Module, within: Masks, *rest: Any) -> nn.Module:
+        asked_for.append(list(within))
+        return sparsify(part, within, *rest)
+
+    monkeypatch.setattr(measured, "sparsify", watch)
+    asked = [Pipeline("ticket", pictures, model, masks)]
+    for kind in poolings:
+        features = features_at(model, [exit], [kind], pictures)[exit.name, kind]
+        forest = fit_forest(features, np.arange(64) % 10, 10, 5)
+        asked.append(Pipeline("ticket", pictures, model, masks, exit, kind, forest))
+    rows = measure_pipelines(asked, (8,))
+    assert asked_for == [list(masks), ["conv_1.weight", "conv_2.weight"]]
+    assert [(row["features"], row["engine"].split(" + ")[0]) for row in rows] == [
+        (kind, engine) for kind in (None, *poolings) for engine in (TORCH, SPARSE)
     ]
+    assert all(row["seconds"] and row["reason"] is None and row["on_torch"] == [] for row in rows)
 
 
 class TestReasons:
@@ -186,50 +185,59 @@ class TestReasons:
 
         monkeypatch.setattr(measured, "sparsify", without)
         model, masks = ticket
-        asked = [Pipeline("ticket", model, masks, exit, "gap", forest), Pipeline("ticket", model, masks)]
-        rows = measure_pipelines([*asked, Pipeline("dense", model)], pictures, (1,))
+        cut = Pipeline("ticket", pictures, model, masks, exit, "gap", forest, in_parts=True)
+        rows = measure_pipelines([cut, Pipeline("ticket", pictures, model, masks)], (1,))
         assert [(row["part"], row["reason"], row["seconds"] is None) for row in rows] == [
-            ("cnn", NO_KERNELS, True),
-            ("forest", None, False),
-            ("whole", NO_KERNELS, True),
-            ("whole", NO_KERNELS, True),
+            ("cnn", None, False),
             ("whole", None, False),
+            ("cnn", NO_KERNELS, True),
+            ("whole", NO_KERNELS, True),
+            ("forest", None, False),
+            ("whole", None, False),
+            ("whole", NO_KERNELS, True),
         ]
 
     def test_a_call_that_fails_takes_no_other_with_it(
         self, ticket: tuple[nn.Module, Masks], exit: Exit, forest: Forest, pictures: Tensor
     ) -> None:
         """A forest of other features, and one of other pixels."""
-        model, _ = ticket
+        model, masks = ticket
         asked = [
-            Pipeline("dense", model, exit=exit, pooling="grid", forest=forest),
-            Pipeline("pixels", forest=forest),
-            Pipeline("dense", model),
+            Pipeline("dense", pictures, model, masks, exit, "grid", forest, in_parts=True),
+            Pipeline("pixels", pictures, forest=forest),
+            Pipeline("dense", pictures, model, masks),
         ]
-        rows = measure_pipelines(asked, pictures, (1, 3))
-        assert [row["batch"] for row in rows] == [1] * 5 + [3] * 5
-        for start in (0, 5):
-            cnn, labels, whole, pixels, network = rows[start : start + 5]
-            for row in (cnn, network):
+        rows = measure_pipelines(asked, (1, 3))
+        assert [row["batch"] for row in rows] == [1] * 8 + [3] * 8
+        for start in (0, 8):
+            cnn, whole, sparse_cnn, sparse_whole, labels, pixels, *networks = rows[start : start + 8]
+            for row in (cnn, sparse_cnn, *networks):
                 assert row["reason"] is None
                 assert row["seconds"] is not None
-            for row in (labels, whole, pixels):
+            for row in (labels, whole, sparse_whole, pixels):
                 assert "takes float32 features (n, 6)" in row["reason"]
                 assert row["seconds"] is None
 
-    def test_nothing_to_measure(self, pictures: Tensor) -> None:
-        assert measure_pipelines([], pictures) == []
+    def test_nothing_to_measure(self) -> None:
+        assert measure_pipelines([]) == []
 
-    def test_half_a_pipeline_is_refused(self, ticket: tuple[nn.Module, Masks], exit: Exit, forest: Forest) -> None:
-        model, _ = ticket
+    def test_half_a_pipeline_is_refused(
+        self, ticket: tuple[nn.Module, Masks], exit: Exit, forest: Forest, pictures: Tensor
+    ) -> None:
+        model, masks = ticket
+        network = {"model": model, "masks": masks}
         halves: list[dict[str, Any]] = [
             {},
+            {"model": model},
+            {"masks": masks, "forest": forest},
             {"exit": exit, "pooling": "gap"},
-            {"model": model, "exit": exit, "pooling": "gap"},
-            {"model": model, "forest": forest},
-            {"model": model, "forest": forest, "exit": exit},
+            {**network, "exit": exit, "pooling": "gap"},
+            {**network, "forest": forest},
+            {**network, "forest": forest, "exit": exit},
+            {**network, "in_parts": True},
             {"forest": forest, "pooling": "gap"},
+            {"forest": forest, "in_parts": True},
         ]
         for half in halves:
-            with pytest.raises(ConfigError, match="a pipeline is a model, a forest, or both"):
-                Pipeline("half", **half)
+            with pytest.raises(ConfigError, match="a pipeline is a model with its masks, a forest, or both"):
+                Pipeline("half", pictures, **half)

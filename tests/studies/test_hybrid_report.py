@@ -15,7 +15,7 @@ from tombola.reports.curves import Chart, Series, plotly_figure, png
 from tombola.reports.intervals import Estimate
 from tombola.studies.hybrid import terminal
 from tombola.studies.hybrid.answers import answers_of
-from tombola.studies.hybrid.artefacts import NAMES, SUMMARY, write_results
+from tombola.studies.hybrid.artefacts import NAMES, OPTIONAL_NAMES, SUMMARY, write_results
 from tombola.studies.hybrid.charts import exits_chart, gate_chart
 from tombola.studies.hybrid.checks import check_lines, facts_lines
 from tombola.studies.hybrid.gating import gates_of
@@ -169,7 +169,7 @@ class TestFiles:
         replace = Path.replace
         monkeypatch.setattr(Path, "replace", lambda old, new: (written.append(Path(new).name), replace(old, new))[1])
         write_results(result)
-        assert sorted(written) == sorted(NAMES)
+        assert sorted(written) == sorted((*NAMES, *OPTIONAL_NAMES))
         assert written[-1] == SUMMARY == "hybrid.json"
         summary = json.loads((result.folder.results / SUMMARY).read_text())
         assert (summary["run"], summary["replicates"]) == (result.folder.root.name, 5)
@@ -224,7 +224,7 @@ class TestTerminal:
         assert lines[1].startswith("2 of 3 units, about ")
         assert lines[1].endswith("replicate 0, ticket")
         assert lines[2].endswith("replicate 1, raw pixels")
-        assert lines[3] == "latency of 1 of 2 networks measured"
+        assert lines[3] == "1 of 2 ways to a class ready to be timed"
 
     def test_bars_on_a_terminal(self) -> None:
         file = io.StringIO()

@@ -19,15 +19,17 @@ from typer.testing import CliRunner
 
 from small_hybrid import EXITS, FEATURES, TRAINING, draw_pictures, hybrid_study, lottery
 from tombola.cli import app
-from tombola.data import load_data
+from tombola.data import load_data, normalised
 from tombola.errors import RunFolderError
 from tombola.runs.configs import identity_hash, load_config, validate
 from tombola.runs.rows import Row, read_rows, rows_of
-from tombola.studies.hybrid import forests, replicate
-from tombola.studies.hybrid.artefacts import NAMES
+from tombola.studies.hybrid import forests, pooled, replicate
+from tombola.studies.hybrid.artefacts import NAMES, OPTIONAL_NAMES
 from tombola.studies.hybrid.config import HybridConfig
-from tombola.studies.hybrid.cuts import sources_of
-from tombola.studies.hybrid.outlook import check_lotteries
+from tombola.studies.hybrid.cuts import frozen_base, normalisation_of, pictures_of, sources_of
+from tombola.studies.hybrid.exits import features_at
+from tombola.studies.hybrid.outlook import check_lotteries, exits_of
+from tombola.studies.hybrid.pooled import base_features
 from tombola.studies.hybrid.replicate import ReplicateSpec, run_replicate
 from tombola.studies.hybrid.result import HybridResult, open_hybrid
 from tombola.studies.hybrid.units import UNIT, complete_replicates, unit_names
@@ -115,9 +117,29 @@ class TestARun:
         cut = [(network, exit, kind) for network in ("base", "dense", "ticket") for exit in EXITS for kind in FEATURES]
         wanted = [("pixels", None, "pixels"), ("pca", None, "pca"), *cut]
         assert sorted(grown, key=str) == sorted(((index, *place) for index in range(2) for place in wanted), key=str)
-        assert {row["network"] for row in rows_of(result.rows, kind="network")} == {"base", "dense", "ticket"}
+        assert {row["network"] for row in rows_of(result.rows, kind="network")} == {
+            *("base", "head", "head ticket", "dense", "ticket")
+        }
         assert {row["network"] for row in rows_of(result.rows, kind="gate")} == {"dense", "ticket"}
-        assert {row["network"] for row in rows_of(result.rows, kind="latency")} == set(unit_names(result.config))
+
+    def test_every_way_is_timed_on_every_engine_with_every_kind_of_features(self, result: HybridResult) -> None:
+        """So that no time depends on how many replicates choose the features."""
+        rows = rows_of(result.rows, kind="latency", part="whole")
+        assert {row["network"] for row in rows} == set(unit_names(result.config))
+        found = sorted(
+            (row["network"], row["exit"], row["features"], row["engine"].split(" + ")[0])
+            for row in rows_of(rows, batch=64)
+            if row["exit"]
+        )
+        engines = ("torch eager", "sparse kernels")
+        cut = [(network, exit, kind) for network in ("base", "dense", "ticket") for exit in EXITS for kind in FEATURES]
+        assert found == sorted((*place, engine) for place in cut for engine in engines)
+        for network in ("base", "head", "head ticket", "dense", "ticket"):
+            whole = rows_of(rows, network=network, exit=None, batch=1)
+            assert sorted(row["engine"] for row in whole) == sorted(engines)
+        assert all(row["reason"] is None and row["seconds"] for row in rows)
+        parts = rows_of(result.rows, kind="latency", batch=1)
+        assert {row["exit"] for row in parts if row["part"] != "whole"} == {"block3_conv2"}
 
     def test_rows_of_a_kind_have_the_same_columns(self, result: HybridResult) -> None:
         for kind in ("forest", "network", "gate", "latency"):
@@ -147,6 +169,43 @@ class TestARun:
                 for column in ("validation_accuracy", "validation_f1", "test_accuracy", "test_f1", "flops_effective"):
                     assert row[column] == training[column], (network, number, column)
 
+    def test_base_and_head_are_the_lotterys_network_behind_its_base(self, result: HybridResult) -> None:
+        trainings = rows_of(result.lotteries["head"].rows, kind="training")
+        base = rows_of(result.rows, kind="network", network="base", replicate=0)[0]
+        for network, branch, index in (("head", "dense", 0), ("head ticket", "ticket", 2)):
+            for number in range(2):
+                (row,) = rows_of(result.rows, kind="network", network=network, replicate=number)
+                (training,) = rows_of(trainings, branch=branch, round=index, replicate=number)
+                for column in ("validation_accuracy", "validation_f1", "test_accuracy", "test_f1", "density"):
+                    assert row[column] == training[column], (network, number, column)
+                for column in ("flops_dense", "flops_effective"):
+                    assert row[column] == base[column] + training[column]
+                assert row["bytes"] > base["bytes"]
+                assert row["reason"] is None
+
+    def test_the_base_runs_once_and_gives_what_it_gives_on_a_replicates_split(
+        self, result: HybridResult, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """To the bit, as without the cache; nothing runs again but one picture, which says how many features."""
+        sources = sources_of(result.config, result.lotteries, None)
+        base = frozen_base(result.config, None)
+        exits = exits_of(result.config, base.network)
+        passed: list[int] = []
+
+        def watch(model: Any, exits: Any, kinds: Any, inputs: Any) -> Any:
+            passed.append(len(inputs))
+            return features_at(model, exits, kinds, inputs)
+
+        monkeypatch.setattr(pooled, "features_at", watch)
+        for number in range(2):
+            pictures = normalised(pictures_of(sources, number), normalisation_of(base.normalisation))
+            found = base_features(result.config, number, None)
+            for part, features in found.items():
+                expected = features_at(base.network, exits, FEATURES, getattr(pictures, part).inputs)
+                assert features.keys() == expected.keys()
+                assert all(np.array_equal(features[key], expected[key]) for key in expected)
+        assert passed == [1, 1]
+
     def test_all_lotteries_are_of_the_studys_pictures_and_replicates(self, result: HybridResult) -> None:
         shapes = {role: lottery.data["input_shape"] for role, lottery in result.lotteries.items()}
         assert shapes == {"cnn": [1, 32, 32], "head": [3, 1, 1], "lenet": [1, 32, 32]}
@@ -161,7 +220,7 @@ class TestARun:
 
     def test_the_page_stands_alone_and_every_file_is_there(self, finished: Path) -> None:
         run = run_in(finished)
-        assert {path.name for path in (run / "results").iterdir()} == set(NAMES)
+        assert {path.name for path in (run / "results").iterdir()} == {*NAMES, *OPTIONAL_NAMES}
         page = (run / "report.html").read_text()
         assert "four questions" in page
         assert not any(remote in page for remote in ('src="http', "src='http", '<link rel="stylesheet" href="http'))
@@ -237,8 +296,8 @@ class TestTheSameCommandAgain:
         """A table that ends in the middle of a unit is no finished one, whatever names are in it."""
         run = run_in(copied)
         rows, lines = read_rows(run / "rows.jsonl"), (run / "rows.jsonl").read_bytes().splitlines(keepends=True)
-        unit = "latency" if where == "latency" else "forests"
-        last = max(number for number, row in enumerate(rows) if row["unit"] == unit and row["network"] == "ticket")
+        unit = "latency" if where == "latency" else "ticket"
+        last = max(number for number, row in enumerate(rows) if row["unit"] == unit)
         kept = b"".join(lines[: last - 1]) + (lines[last - 1][:20] if where == "line" else b"")
         (run / "rows.jsonl").write_bytes(kept)
         (run / "results" / "hybrid.json").unlink()
@@ -252,7 +311,7 @@ class TestTheSameCommandAgain:
         mine, foreign = tmp_path / "mine", tmp_path / "foreign"
         for _ in range(2):
             assert call("hybrid", study, "--out", copied, "--results", mine).exit_code == 0
-        assert {path.name for path in mine.iterdir()} == set(NAMES)
+        assert {path.name for path in mine.iterdir()} == {*NAMES, *OPTIONAL_NAMES}
         write(foreign / "hybrid.json", {"run": "hybrid-other-00000000"})
         before = files_of(foreign)
         refused = call("hybrid", study, "--out", copied, "--results", foreign)
@@ -297,7 +356,7 @@ class TestLookingAtRuns:
         assert "it is damaged" in call("show", run_in(copied)).stderr
 
     def test_a_replicate_counts_when_all_its_units_are_whole(self, result: HybridResult) -> None:
-        rows = [row for row in result.rows if row["unit"] == "forests"]
+        rows = [row for row in result.rows if row["unit"] != "latency"]
         ends = {id(row) for row in rows if row["kind"] == "network" or row["network"] in ("pixels", "pca")}
         assert complete_replicates(rows, result.config) == {0, 1}
         for row in rows:

@@ -1,70 +1,28 @@
 """Question 3: what the ticket costs against the early exit and its forest. A pure function of rows.
 
 FLOPs of the exit are those of the network up to it; the forest's comparisons are no FLOPs and stand apart. Measured
-time is of whole calls, each by its fastest engine. What a pruned head can save is answered by `heads`.
+time is of whole calls, each by its fastest engine, both engines having been measured for both. The network of base and
+head is compared by `deployed`; what a pruned head can save is answered by `heads`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from tombola.compression.measured import BATCH_SIZES
-from tombola.reports.intervals import Estimate
 from tombola.runs.rows import Row
+from tombola.studies.hybrid.comparison import Comparison, comparison_numbers, pace
+from tombola.studies.hybrid.deployed import deployed_numbers, deployed_sentences
 from tombola.studies.hybrid.heads import head_numbers, head_sentences
 from tombola.studies.hybrid.questions import COST, Answer, Lottery
-from tombola.studies.hybrid.summaries import (
-    Measured,
-    accuracies,
-    best_features,
-    exits_of,
-    forests_of,
-    networks_of,
-    paired,
-    resolution_of,
-    side,
-)
-from tombola.studies.hybrid.timings import apart, clock, fastest, why_missing
-from tombola.studies.hybrid.wording import listed, mega, mega_estimate, share, signed
+from tombola.studies.hybrid.summaries import best_features, exits_of, forests_of, networks_of
+from tombola.studies.hybrid.timings import apart, clock
+from tombola.studies.hybrid.wording import listed, mega, mega_estimate, share
 from tombola.studies.speed import times
 
 OWNER = {"base": "the frozen base", "dense": "the dense network"}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The ticket, whole, against the forest at an exit of the frozen base, or of dense where there is no base."""
-
-    ticket: Measured
-    exit: Measured
-    rows: Sequence[Row]
-
-    @property
-    def flops(self) -> tuple[Estimate | None, Estimate | None]:
-        """Effective FLOPs of one example, the ticket's and the exit's."""
-        return self.ticket.over("flops_effective"), self.exit.over("flops_effective")
-
-    @property
-    def accuracy(self) -> Estimate | None:
-        """Ticket minus exit in points of test accuracy."""
-        return paired(accuracies(self.ticket), accuracies(self.exit), resolution_of(self.rows))
-
-    def calls(self, batch: int) -> tuple[Row | None, Row | None]:
-        """The fastest whole call of the ticket and of the exit with its forest."""
-        found = self.exit
-        return (
-            fastest(self.rows, "ticket", None, None, batch),
-            fastest(self.rows, found.network, found.exit, found.features, batch),
-        )
-
-    def why_not(self, batch: int) -> str:
-        """Why a call of this batch size has no time, the ticket's or else the exit's."""
-        found = self.exit
-        if self.calls(batch)[0] is None:
-            return f"ticket: {why_missing(self.rows, 'ticket', None, None, batch)}"
-        return f"exit: {why_missing(self.rows, found.network, found.exit, found.features, batch)}"
 
 
 def cost(rows: Sequence[Row], lotteries: Mapping[str, Lottery], gate_exit: str) -> Answer:
@@ -75,7 +33,8 @@ def cost(rows: Sequence[Row], lotteries: Mapping[str, Lottery], gate_exit: str) 
     if isinstance(found, str):
         said, numbers = [f"Not known: {found}."], {"reason": found}
     else:
-        said, numbers = _sentences(found), _numbers(found)
+        said = [*_sentences(found), *deployed_sentences(networks, found)]
+        numbers = _numbers(found) | {"base_and_head": deployed_numbers(networks, found)}
     return Answer(COST, (*said, *head_sentences(lotteries.get("head"), networks.get("base"))), numbers | head)
 
 
@@ -96,23 +55,18 @@ def _comparison(rows: Sequence[Row], gate_exit: str) -> Comparison | str:
 
 
 def _sentences(found: Comparison) -> list[str]:
-    return [_lead(found), *_flops_sentences(found), *[_time_sentence(found, b) for b in BATCH_SIZES], *_clash(found)]
+    measured = [_time_sentence(found, batch) for batch in BATCH_SIZES]
+    return [_lead(found), *_flops_sentences(found), *measured, *_torch_sentences(found), *_clash(found)]
 
 
 def _lead(found: Comparison) -> str:
     """FLOPs, time and accuracy in one sentence."""
     parts = [f"needs {_order(found)} FLOPs"]
     parts += [f"{_pace(found, batch)} at batch {batch}" for batch in BATCH_SIZES]
-    accuracy = {
-        "above": "is more accurate on test",
-        "below": "is less accurate on test",
-        "open": "is not told apart from it in test accuracy",
-    }[side(found.accuracy)]
-    gap = "" if found.accuracy is None else f" ({signed(found.accuracy)})"
     place = (
         f"the exit {found.exit.exit} of {OWNER[found.exit.network]} with {found.exit.features} features and a forest"
     )
-    return f"Against {place}, the ticket {', '.join(parts)} and {accuracy}{gap}."
+    return f"Against {place}, the ticket {', '.join(parts)} and {found.accuracy_words}."
 
 
 def _order(found: Comparison) -> str:
@@ -123,20 +77,15 @@ def _order(found: Comparison) -> str:
 
 
 def _pace(found: Comparison, batch: int) -> str:
-    ours, theirs = found.calls(batch)
-    if ours is None or theirs is None:
-        return "is of unknown speed"
-    if not apart(ours, theirs):
-        return "is about as fast"
-    return "is faster" if ours["seconds"][1] < theirs["seconds"][1] else "is slower"
+    return pace(found.calls(batch))
 
 
 def _flops_sentences(found: Comparison) -> list[str]:
     ours, theirs = found.flops
-    whole = found.ticket.mean("flops_dense")
+    whole = found.network.mean("flops_dense")
     if ours is None or theirs is None or whole is None:
         return ["FLOPs were not counted for both."]
-    density, forest = found.ticket.mean("density"), found.exit
+    density, forest = found.network.mean("density"), found.exit
     kept = "" if density is None else f" with {share(density)} of its weights"
     ratio = f", {times(ours.mean / theirs.mean)} the exit's" if theirs.mean else ""
     return [
@@ -156,6 +105,18 @@ def _time_sentence(found: Comparison, batch: int) -> str:
     return f"Measured at batch {batch}: {both}{overlap}."
 
 
+def _torch_sentences(found: Comparison) -> list[str]:
+    """Where torch alone would put the two in another order than their fastest engines do."""
+    said = []
+    for batch in BATCH_SIZES:
+        ours, theirs = calls = found.calls_by_torch(batch)
+        if ours is None or theirs is None or pace(calls) == _pace(found, batch):
+            continue
+        both = f"{clock(ours)} against {clock(theirs)} µs"
+        said.append(f"With torch alone the ticket {pace(calls)} at batch {batch}: {both}.")
+    return said
+
+
 def _clash(found: Comparison) -> list[str]:
     """Where FLOPs and the clock say the opposite."""
     order = _order(found)
@@ -167,7 +128,7 @@ def _clash(found: Comparison) -> list[str]:
 
 
 def _numbers(found: Comparison) -> dict[str, Any]:
-    ours, theirs = found.flops
+    _, theirs = found.flops
     return {
         "exit": {
             "network": found.exit.network,
@@ -177,21 +138,7 @@ def _numbers(found: Comparison) -> dict[str, Any]:
             "flops_dense": found.exit.mean("flops_dense"),
             "comparisons": found.exit.mean("comparisons"),
         },
-        "ticket": {
-            "density": found.ticket.mean("density"),
-            "flops_effective": ours and asdict(ours),
-            "flops_dense": found.ticket.mean("flops_dense"),
-        },
+        "ticket": comparison_numbers(found),
         "accuracy_difference": found.accuracy and asdict(found.accuracy),
-        "seconds": [_timed_numbers(found, batch) for batch in BATCH_SIZES],
-    }
-
-
-def _timed_numbers(found: Comparison, batch: int) -> dict[str, Any]:
-    ours, theirs = found.calls(batch)
-    return {
-        "batch": batch,
-        "ticket": ours and {"engine": ours["engine"], "quartiles": ours["seconds"]},
-        "exit": theirs and {"engine": theirs["engine"], "quartiles": theirs["seconds"]},
-        "reason": None if ours and theirs else found.why_not(batch),
+        "seconds": found.seconds,
     }

@@ -77,8 +77,9 @@ class Cut:
 def sources_of(config: HybridConfig, lotteries: dict[str, Result], data_dir: Path | None) -> Sources:
     """The ticket is that of the target density, so that it is the same however many replicates there are."""
     cnn, head = lotteries["cnn"], lotteries.get("head")
-    heads = (None, None) if head is None else (head.folder.root, _last_round(head))
-    return Sources(config, cnn.folder.root, _last_round(cnn), *heads, data_dir)
+    behind_base = None if head is None else head.folder.root
+    head_round = None if head is None else _last_round(head)
+    return Sources(config, cnn.folder.root, _last_round(cnn), behind_base, head_round, data_dir)
 
 
 def pictures_config(config: HybridConfig) -> DataConfig:

@@ -127,23 +127,22 @@ def _compared(declines: Mapping[str, Decline], first: str, second: str) -> str:
 
 def _both(first: str, early: float, second: str, late: float) -> str:
     if share(early) == share(late):
-        return f"{begun(first)} and {second} begin to degrade at the same sparsity, {share(early)}."
-    order = "a lower" if early < late else "a higher"
+        return f"{begun(first)} and {second} are shown to degrade from the same sparsity on, {share(early)}."
     return (
-        f"{begun(first)} begins to degrade at {order} sparsity than {second}: at {share(early)}, {second} at "
-        f"{share(late)}."
+        f"{begun(first)} is shown to degrade from {share(early)} sparsity on, {second} from {share(late)} on: where "
+        "replicates spread more, the same drop is shown later."
     )
 
 
 def _one(first: str, fallen: Decline, second: str, standing: Decline) -> str:
     """Only one is shown to degrade."""
     assert fallen.onset is not None
-    begins = f"{begun(first)} begins to degrade at {share(fallen.onset.sparsity)} sparsity"
+    begins = f"{begun(first)} is shown to degrade from {share(fallen.onset.sparsity)} sparsity on"
     deepest = standing.steps[-1].sparsity
     if deepest < fallen.onset.sparsity:
         return (
-            f"{begins}; {second} is not shown to degrade but was pruned to {share(deepest)} only, so which begins "
-            "earlier is not known."
+            f"{begins}; {second} is not shown to degrade but was pruned to {share(deepest)} only, so they "
+            "cannot be compared."
         )
     return f"{begins}, {second} is not shown to degrade up to {share(deepest)}."
 

@@ -5,7 +5,6 @@ Where a network can be cut is `tombola.models.exits`; what is learnt from featur
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tombola.errors import ModelError
-from tombola.models.exits import Exit, layers_of, prefix
+from tombola.models.exits import Exit, layers_of
 from tombola.pruning.modes import evaluation_mode
 from tombola.registry import Registry
 
@@ -44,11 +43,6 @@ class MeanAndMost(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         return torch.cat([pictures.mean((2, 3)), pictures.amax((2, 3))], 1)
-
-
-def extractor(model: nn.Module, exit: Exit, pooling: str) -> nn.Sequential:
-    """The network from its inputs to the features of an exit: `prefix` with the pooling behind it."""
-    return nn.Sequential(OrderedDict([*layers_of(prefix(model, exit)).items(), ("features", poolings.get(pooling)())]))
 
 
 def features_at(

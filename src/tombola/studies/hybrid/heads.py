@@ -18,8 +18,9 @@ FLOAT32 = 4
 class Head:
     """The head's ticket, means over replicates: FLOPs of one example, weights, and bytes of its weights.
 
-    `packed_bytes` are those of one bit per weight and the kept values, or of dense weights where these are fewer
-    (`compression.cost.count_size`). `base_flops` is None where no base was measured.
+    `packed_bytes` are those of one bit per weight and the kept values, or of dense weights where these are fewer: of
+    the whole head at once, where `compression.cost.count_size` packs layer by layer and counts biases. `base_flops` is
+    None where no base was measured.
     """
 
     flops_dense: float
@@ -82,8 +83,8 @@ def _flops_sentence(head: Head) -> str:
 def _weights_sentence(head: Head) -> str:
     return (
         f"What it saves are weights and bytes: {head.kept:,.0f} of {head.total:,} weights are kept "
-        f"({share(head.kept / head.total)}), {kilo(head.packed_bytes)} kB as bit mask and values against "
-        f"{kilo(head.dense_bytes)} kB dense."
+        f"({share(head.kept / head.total)}), {kilo(head.packed_bytes)} kB as one bit mask and values against "
+        f"{kilo(head.dense_bytes)} kB dense, biases left out."
     )
 
 

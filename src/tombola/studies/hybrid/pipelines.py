@@ -151,7 +151,8 @@ def _calls(pipeline: Pipeline, engines: Sequence[_Engine]) -> list[_Call]:
         extract = None if engine.network is None else nn.Sequential(engine.network, pool)
         if pipeline.in_parts:
             calls.append(_Call(pipeline, "cnn", engine.name, extract, pictures, engine.reason, engine.on_torch))
-        name, whole = f"{engine.name} + {FOREST_ENGINE}", extract and partial(_classes, extract, forest)
+        name = f"{engine.name} + {FOREST_ENGINE}"
+        whole = None if extract is None else partial(_classes, extract, forest)
         calls.append(_Call(pipeline, "whole", name, whole, pictures, engine.reason, engine.on_torch))
     if pipeline.in_parts:
         by_torch = engines[0].network

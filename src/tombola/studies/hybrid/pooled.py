@@ -68,13 +68,13 @@ def _of_all(config: HybridConfig, data_dir: Path | None) -> Features:
         cache.begin()
     found: dict[tuple[str, str], list[Tensor]] = {key: [] for key in caches}
     for part in next(iter(caches.values())).parts():
-        stored = {key: cache.read(part) for key, cache in caches.items()}
-        if any(features is None for features in stored.values()):
-            stored |= _computed(base, exits, config.features, inputs.at(part))
+        stored = {key: features for key, cache in caches.items() if (features := cache.read(part)) is not None}
+        if len(stored) < len(caches):
+            stored = _computed(base, exits, config.features, inputs.at(part))
             for key, cache in caches.items():
                 cache.write(part, stored[key])
-        for key in caches:
-            found[key].append(stored[key])
+        for key, features in stored.items():
+            found[key].append(features)
     return {key: torch.cat(parts).numpy() for key, parts in found.items()}
 
 

@@ -31,7 +31,9 @@ from tombola.studies.hybrid.wording import begun
 
 LATENCY_NOTE = (
     "Median µs per call [quartiles], measured once on the machine of the run: replicate 0 on test images, float32, one "
-    "thread. The part cnn is the network up to the exit and the pooling, forest its ONNX file, whole both."
+    "thread, all ways taking turns. Every network ran on both engines, a dense one with all of its weights; behind an "
+    "exit torch pools on both. The part cnn is the network up to the exit and the pooling, forest its ONNX file, whole "
+    "both."
 )
 MEASURED = (
     "FLOPs are of one example's forward pass, a multiply-add being two; effective ones count kept weights only, as a "

@@ -26,14 +26,14 @@ EXITS_NOTE = (
     "Random forests on features of a network up to an exit, with the features that are best on validation (mean over "
     "replicates). Test accuracy and macro-F1 in percent, ± half of the 95 % confidence interval; MFLOPs of one example "
     "up to the exit, dense and with kept weights only; comparisons of the forest, mean per example over all trees, "
-    "which are no FLOPs; median µs of a whole call by the fastest engine measured; kB of the network up to the exit "
-    "(kept weights packed) and of the forest as ONNX."
+    "which are no FLOPs; median µs of a whole call by the faster of torch and sparse kernels; kB of the network up "
+    "to the exit (kept weights packed) and of the forest as ONNX."
 )
 GATES_NOTE = (
-    "An example leaves at the exit when the forest's largest probability reaches the threshold, and goes on through "
-    "the network otherwise. Thresholds are chosen on validation, the rest is of the test set: the share that leaves, "
-    "accuracy in percent, its difference to the network without a gate, paired by replicate, effective MFLOPs and "
-    "comparisons of a mean example."
+    "An example leaves at the exit when the forest's largest probability is above the threshold, and goes on "
+    "through the network otherwise. Thresholds are chosen on validation, the rest is of the test set: the share that "
+    "leaves, accuracy in percent, its difference to the network without a gate, paired by replicate, effective MFLOPs "
+    "and comparisons of a mean example."
 )
 TIMES = tuple(f"µs, batch {batch}" for batch in BATCH_SIZES)
 MEASURES = ("Test accuracy", "F1", "MFLOPs", "effective", "Comparisons", *TIMES, "kB network", "kB forest")
@@ -111,7 +111,7 @@ def gates_table(rows: Sequence[Row]) -> Table:
 def curve_table(rows: Sequence[Row]) -> Table:
     """Every gate row, for programs: thresholds are each replicate's own, `chosen` the one it chose on validation."""
     names = ("network", "exit", "features", "part", "replicate")
-    numbers = ("threshold", "left", "accuracy", "flops", "comparisons")
+    numbers = ("threshold", "left", "accuracy", "f1", "flops", "comparisons")
     gates = sorted(rows_of(rows, kind="gate"), key=lambda row: tuple(row[name] for name in (*names, "threshold")))
     body = [
         (*(str(row[name]) for name in names), str(int(row["chosen"])), *(f"{row[name]:.9g}" for name in numbers))

@@ -95,7 +95,7 @@ class _LineWatcher:
 
     def measuring(self, done: int, total: int) -> None:
         if done < total and self._due():
-            self._print(f"latency of {done} of {total} networks measured")
+            self._print(f"{done} of {total} ways to a class ready to be timed")
 
     def _due(self) -> bool:
         now = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from tombola.compression.measured import DENSE
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.hybrid.wording import MISSING
 from tombola.studies.speed import NOT_MEASURED, Speed, microseconds, remarks
@@ -21,6 +22,12 @@ def timed(
 def fastest(rows: Iterable[Row], network: str, exit: str | None, features: str | None, batch: int) -> Row | None:
     """The whole call by its fastest engine; None when no engine was measured."""
     return next(iter(timed(rows, network, exit, features, batch)), None)
+
+
+def by_torch(rows: Iterable[Row], network: str, exit: str | None, features: str | None, batch: int) -> Row | None:
+    """The whole call with the network by torch."""
+    found = timed(rows, network, exit, features, batch)
+    return next((row for row in found if row["engine"].split(" + ")[0] == DENSE), None)
 
 
 def clock(row: Row | None) -> str:

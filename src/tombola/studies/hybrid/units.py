@@ -42,7 +42,6 @@ def complete_replicates(rows: Sequence[Row], config: HybridConfig) -> set[int]:
 
 
 def is_measured(rows: Sequence[Row]) -> bool:
-    """Whether all latencies are in the table: as many calls of the last batch size, which comes last, as of the first.
-    """
+    """Whether all latencies are in the table: of the last batch size, which comes last, as many as of the first."""
     first, last = (len(rows_of(rows, unit=LATENCY, batch=batch)) for batch in (BATCH_SIZES[0], BATCH_SIZES[-1]))
     return first == last > 0

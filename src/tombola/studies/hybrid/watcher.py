@@ -14,8 +14,8 @@ class Watcher:
     """Functions that are told what is about to run, and each unit that ends.
 
     `planned` gets what a new study will run, before it does; `begin(total, done)` counts units, those of earlier calls
-    in `done`; `unit` gets a row of the unit that ended; `measuring(done, total)` counts the networks whose latency is
-    measured at the end.
+    in `done`; `unit` gets a row of the unit that ended; `measuring(done, total)` counts the ways whose kernels are
+    chosen, and whose latency is measured after that.
     """
 
     planned: Callable[[Outlook], None]

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 
 from tombola.reports.intervals import Estimate
 
-NETWORK = {"pixels": "raw pixels", "pca": "PCA", "base": "frozen base", "dense": "dense", "ticket": "ticket"}
+NETWORK = {
+    "pixels": "raw pixels",
+    "pca": "PCA",
+    "base": "frozen base",
+    "head": "base + dense head",
+    "head ticket": "base + head's ticket",
+    "dense": "dense",
+    "ticket": "ticket",
+}
 MISSING = "–"
 """In a table: there is no number, and a note says why."""
 
