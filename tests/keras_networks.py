@@ -60,12 +60,18 @@ def sequential(shape: tuple[int, ...], layers: Chain) -> Any:
 
 
 def randomised(model: Any) -> Any:
-    """Biases and statistics that are not 0 and 1 any more, as after training."""
+    """Kernels, biases and statistics as after training, none of them 0 or 1, and the same every time."""
     generator = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, (L.Dense, L.BatchNormalization, L.Conv2D)):
-            layer.set_weights([w if w.ndim > 1 else generator.uniform(0.2, 1, w.shape) for w in layer.get_weights()])
+            layer.set_weights([_drawn(generator, weights.shape) for weights in layer.get_weights()])
     return model
+
+
+def _drawn(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    if len(shape) == 1:
+        return generator.uniform(0.2, 1, shape)
+    return generator.normal(0, np.prod(shape[:-1]) ** -0.5, shape)
 
 
 def saved(model: Any, folder: Path) -> Path:

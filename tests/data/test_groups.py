@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tombola.data import DataConfig, DataSet, Examples, RawData, load_data, load_raw, split_data
+from tombola.data import DataConfig, DataSet, Examples, RawData, load_data, load_raw, patient, split_data
 from tombola.data.dataset import split
 from tombola.errors import ConfigError, DataError
 from tombola.runs.configs import validate
@@ -218,3 +219,11 @@ def test_raw_data_that_was_changed_is_split_as_before() -> None:
     own = RawData(raw.name, raw.training, raw.training.first(50), "")
     with pytest.raises(DataError, match="digits comes with its own test set"):
         split_data(own, DataConfig(name="digits", test=3), seed=5)
+
+
+def test_a_pattern_that_takes_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patient, "SECONDS", 0.2)
+    with pytest.raises(DataError, match="takes too long to find; write it without nested repetitions"):
+        patient.search_all("((.+)+)+Z", ["class/a picture of some forty letters.png"], "pictures")
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL  # as it was before
+    assert patient.search_all("a", ["a", "b"], "pictures")[1] is None

@@ -365,7 +365,7 @@ class TestDamage:
 
     def test_no_file(self, tmp_path: Path) -> None:
         refused(tmp_path / "none.keras", "no such file")
-        refused(tmp_path, "no such file")
+        refused(tmp_path, "not a plain file")
 
     @given(data=st.data())
     @settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -389,4 +389,13 @@ class TestDamage:
 @pytest.mark.skipif(os.name != "posix", reason="devices and pipes are files of POSIX")
 def test_a_pipe_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.keras")
-    refused(tmp_path / "pipe.keras", "no such file")
+    refused(tmp_path / "pipe.keras", "not a plain file")
+
+
+def test_what_is_no_zip_says_what_it_is(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "two.keras", "w") as file:
+        file["x"] = [1.0]
+    with pytest.raises(ModelError, match="HDF5, as Keras 2 saved models"):
+        read_keras(tmp_path / "two.keras")
+    with pytest.raises(ModelError, match="not a plain file"):
+        read_keras(Path("/dev/zero"))

@@ -233,7 +233,7 @@ ANOTHER: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "strides": (
         lambda: functional((28, 28, 1), [L.Conv2D(6, 5, 2, activation="relu"), L.Conv2D(6, 5), *lenet()[4:]]),
-        r"architecture: convolution 6 \(5, 5\), ReLU, convolution 6 \(5, 5\), flatten, dense 20, .* supported are: l",
+        r"architecture: convolution 6 of \(5, 5\), strides \(2, 2\), padding \(0, 0\), ReLU, .* supported are: l",
     ),
     "even kernels, same": (
         lambda: functional((28, 28, 1), [L.Conv2D(6, 4, padding="same", activation="relu"), *lenet()[1:]]),

@@ -47,14 +47,14 @@ class TestTables:
         assert [row[0] for row in table.rows] == ["frozen base"] * 3 + ["dense"] * 3 + ["ticket"] * 3
         assert [row[1] for row in table.rows[:3]] == list(EXITS)
         line = dict(zip(table.columns, table.rows[-2], strict=True))
-        assert (line["Features"], line["MFLOPs"], line["effective"]) == ("grid", "9.00", "1.80")
+        assert (line["Features"], line["MFLOPs"], line["MFLOPs kept"]) == ("grid", "9.00", "1.80")
         assert (line["Comparisons"], line["µs, batch 1"], line["kB forest"]) == ("2,502", "275", "1,500")
         assert "±" in line["Test accuracy"]
 
     def test_comparisons_are_in_no_flops(self) -> None:
         rows = hybrid_rows()
         more = altered(rows, {"comparisons": 1e9}, kind="forest")
-        column = exits_table(rows).columns.index("effective")
+        column = exits_table(rows).columns.index("MFLOPs kept")
         assert [r[column] for r in exits_table(rows).rows] == [r[column] for r in exits_table(more).rows]
 
     def test_what_is_missing_is_a_dash(self) -> None:

@@ -230,7 +230,7 @@ class TestARun:
 
     def test_a_new_run_is_preceded_by_what_it_will_cost(self, first_call: tuple[Path, Invoked]) -> None:
         """Three lotteries of a dense network and two rounds of ticket and control; twelve forests, two baselines."""
-        first = first_call[1].stdout.splitlines()[0]
+        first = first_call[1].stdout.splitlines()[1]
         assert first.startswith(f"{3 * 2 * 5} trainings, about ")
         assert first.endswith(f"; then {2 * 14} forests")
 

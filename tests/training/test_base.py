@@ -296,3 +296,9 @@ class TestRefusals:
     )
     def test_configs_that_make_no_sense(self, fields: dict[str, Any], says: str) -> None:
         refused(lambda: validate(fields, Base, "data.base"), ConfigError, says)
+
+
+def test_weights_that_are_a_pipe_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(ModelError, match="a device or a pipe, not a file of weights"):
+        open_base(Base(weights=str(tmp_path / "pipe.pth")), (3, 32, 32))

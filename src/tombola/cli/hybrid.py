@@ -55,6 +55,7 @@ def hybrid(
         study = load_config(config, HybridConfig, [*(set_ or []), *override("replicates", replicates)])
         study = study.skipping_bad() if skip_bad else study
         console = terminal()
+        console.print("looking at data, networks and earlier runs ...", highlight=False)
         if dry_run:
             from tombola.studies.hybrid.outlook import check_study, look_ahead
             from tombola.studies.hybrid.terminal import show_outlook

@@ -72,6 +72,7 @@ def imp(
             from tombola.studies.lottery.forecast import forecast
             from tombola.studies.lottery.terminal import show_forecast
 
+            console.print("reading data and timing a few iterations ...", highlight=False)
             show_forecast(console, forecast(study, workers or cores(), data_dir), study)
             return
         with watching(console) as watcher:

@@ -5,7 +5,6 @@ How they must lie is checked in `layout`, how an archive is read in `tars`; deco
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from tombola.data.dataset import RawData
 from tombola.data.layout import LAYOUT, Entry, Labelled, labelled_parts, shown
+from tombola.data.patient import search_all
 from tombola.data.pictures import SIZE_LIMIT, Pixels, decode, raw_data
 from tombola.data.tars import tar_tree
 from tombola.errors import DataError
@@ -143,7 +143,7 @@ def _groups(pictures: Sequence[Labelled], pattern: str, where: str) -> Tensor:
 
     A pattern that finds nothing in a path, or something else in every path, is a mistake that would go unnoticed.
     """
-    found = [re.search(pattern, picture.entry.path) for picture in pictures]
+    found = search_all(pattern, [picture.entry.path for picture in pictures], where)
     if lost := [picture.entry.path for picture, match in zip(pictures, found, strict=True) if match is None]:
         raise DataError(
             f"{where}: data.group_by {pattern!r} finds nothing in {len(lost)} of {len(pictures)} paths, the first is "

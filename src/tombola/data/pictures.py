@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from tombola.data.dataset import Examples, RawData
@@ -54,7 +54,8 @@ def decode(source: Path | bytes, where: str, size: int | None = None, channels: 
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: too large a picture ({one_line(error)}); make it smaller") from None
     except Exception as error:  # Pillow meets damaged files with many kinds of error, and any of them is the file's
-        raise DataError(f"{where}: cannot be read as a picture ({one_line(error)}); mend or remove it") from None
+        reason = "no PNG, JPEG or BMP" if isinstance(error, UnidentifiedImageError) else one_line(error)
+        raise DataError(f"{where}: cannot be read as a picture ({reason}); mend or remove it") from None
     if mode not in _CHANNELS:
         raise DataError(f"{where}: pixels of kind {mode} are not supported; convert it to 8 bits a channel")
     return np.array(picture)

@@ -34,6 +34,8 @@ GROUPS = {
 }
 """What Keras calls the groups of the layers of a class, of those that have variables."""
 LAYER_LIMIT, DEPTH_LIMIT = 10_000, 8
+HDF5 = b"\x89HDF\r\n\x1a\n"
+"""How such a file begins."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,9 @@ def read_layers(path: Path, chain: bool = True) -> list[KerasLayer]:
 def _members(path: Path) -> dict[str, bytes]:
     with storage_errors("read", path):
         if not path.is_file():
-            raise ModelError(f"{path}: no such file")
+            raise ModelError(f"{path}: {'not a plain file' if path.exists() else 'no such file'}")
+        if _is_hdf5(path):
+            raise ModelError(f"{path}: HDF5, as Keras 2 saved models; load it with Keras and save it again as .keras")
         try:
             with zipfile.ZipFile(path) as archive:
                 return {name: _member(archive, name, path) for name in LIMITS}
@@ -87,6 +91,12 @@ def _members(path: Path) -> dict[str, bytes]:
         except Exception as error:  # zipfile meets damage with several kinds of error
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ModelError(f"{path}: damaged, cut short or no .keras file ({reason})") from None
+
+
+def _is_hdf5(path: Path) -> bool:
+    """Whether a file begins as HDF5 does."""
+    with path.open("rb") as file:
+        return file.read(len(HDF5)) == HDF5
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:

@@ -5,6 +5,7 @@ Without Keras: a file's layers are compared, step by step, with those of every a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ def _on_meta(name: str, shape: tuple[int, ...], classes: int, widths: tuple[int,
     try:
         architecture.check_widths(name, widths)
         architecture.check_input(name, shape)
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # of layers without units
             model = architecture.make(shape, classes, widths, 0.0)
     except (ValueError, ModelError, RuntimeError, TypeError, OverflowError):
         return None  # not this one
@@ -182,7 +183,14 @@ def _dropout(steps: Sequence[Step]) -> float:
 
 
 def _shown(steps: Sequence[Step]) -> str:
-    words = [" ".join(str(part) for part in step[: 3 if step[0] == "convolution" else 2]) for step in steps]
+    words = [_word(step) for step in steps]
     return ", ".join(words[:SHOWN_STEPS]) + (
         f" and {len(words) - SHOWN_STEPS} more" if len(words) > SHOWN_STEPS else ""
     )
+
+
+def _word(step: Step) -> str:
+    """`convolution 6 of (5, 5), strides (1, 1), padding (0, 0)`, `dense 120`, `max pool (2, 2)`."""
+    if step[0] == "convolution":
+        return f"convolution {step[1]} of {step[2]}, strides {step[3]}, padding {step[4]}"
+    return " ".join(str(part) for part in step[:2])

@@ -105,7 +105,8 @@ def _opened(
             output = frozen(torch.zeros(1, *input_shape))
     except RuntimeError as error:
         raise ModelError(
-            f"the base ({source}) does not take pictures of shape {input_shape}: {str(error).splitlines()[0]}"
+            f"the base ({source}) does not take pictures of shape {input_shape}, is data.size too small? "
+            f"({str(error).splitlines()[0]})"
         ) from None
     return FrozenBase(frozen, config.layer, input_shape, tuple(output.shape[1:]), normalisation, source, trained_on)
 
@@ -124,6 +125,8 @@ def _existing(weights: str | None, fetch: bool) -> Path | None:
                 f"data.base.weights: there is no {path}; name VGG16's weights (.pth, .h5, .keras, .safetensors) or a "
                 "model folder, which tombola train configs/train_vgg16_base.yaml makes"
             )
+        if not (path.is_file() or path.is_dir()):
+            raise ModelError(f"data.base.weights: {path} is a device or a pipe, not a file of weights")
         return path.absolute()
 
 

@@ -43,6 +43,8 @@ class Comparison:
             "below": "is less accurate on test",
             "open": "is not told apart from it in test accuracy",
         }[side(self.accuracy)]
+        if self.accuracy is not None and self.accuracy.n < 2:
+            words = "cannot be judged against it in test accuracy"
         return words + ("" if self.accuracy is None else f" ({signed(self.accuracy)})")
 
     def calls(self, batch: int) -> Calls:

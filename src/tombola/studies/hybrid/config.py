@@ -37,7 +37,7 @@ class HybridConfig(Config):
     lenet: LotteryConfig | None = Field(None, description="of a LeNet, to compare")
     exits: tuple[str, ...] = Field((), description="layers to leave at; default the last convolution of each block")
     features: tuple[str, ...] = Field(("gap", "gap+max", "grid"), min_length=1, description="how pictures are pooled")
-    trees: PositiveInt = 300
+    trees: int = Field(300, ge=1, le=10_000)
     components: PositiveInt = Field(50, description="of the baseline PCA + forest")
     gate_exit: str = Field("block3_conv3", description="the early exit that is gated, timed and compared")
     gate_tolerance: float = Field(0.5, ge=0, description="points of validation accuracy that the gate may lose")

@@ -158,6 +158,11 @@ def _caution(found: Maps) -> list[str]:
     return [f"Each exit is judged at 95 % by itself: nothing is corrected for there being {len(found.losses)} of them."]
 
 
+def _open_words(margin: Estimate) -> str:
+    """What is said where an interval holds 0, or where one replicate gives none."""
+    return "cannot be judged against" if margin.n < 2 else "is not told apart from"
+
+
 def _pooling_sentences(found: Maps) -> list[str]:
     said = []
     for features in found.poolings:
@@ -166,7 +171,7 @@ def _pooling_sentences(found: Maps) -> list[str]:
         verb = {
             "below": "suffers more than",
             "above": "suffers less than",
-            "open": "is not told apart from",
+            "open": _open_words(margin),
         }[side(margin)]
         said.append(
             f"Of the poolings {COARSEST} {verb} {features}: averaged over exits, ticket − dense with {COARSEST} minus "
@@ -185,7 +190,7 @@ def _baseline_sentences(found: Maps) -> list[str]:
         if margin is None:
             said.append(f"A forest on {title} was not grown.")
             continue
-        verb = {"above": "beats", "below": "is worse than", "open": "is not told apart from"}[side(margin)]
+        verb = {"above": "beats", "below": "is worse than", "open": _open_words(margin)}[side(margin)]
         said.append(f"A forest on {title} {verb} the best exit on validation ({best.name}): {signed(margin)}.")
     return said
 

@@ -36,7 +36,7 @@ GATES_NOTE = (
     "and comparisons of a mean example."
 )
 TIMES = tuple(f"µs, batch {batch}" for batch in BATCH_SIZES)
-MEASURES = ("Test accuracy", "F1", "MFLOPs", "effective", "Comparisons", *TIMES, "kB network", "kB forest")
+MEASURES = ("Test accuracy", "F1", "MFLOPs", "MFLOPs kept", "Comparisons", *TIMES, "kB network", "kB forest")
 
 
 def exits_table(rows: Sequence[Row]) -> Table:
@@ -105,7 +105,7 @@ def gates_table(rows: Sequence[Row]) -> Table:
                 f"{estimate([row['comparisons'] for row in chosen]).mean:,.0f}",
             )
         )
-    return Table((*columns, "MFLOPs", "of the whole", "Comparisons"), body)
+    return Table((*columns, "MFLOPs", "MFLOPs of whole", "Comparisons"), body)
 
 
 def curve_table(rows: Sequence[Row]) -> Table:

@@ -17,7 +17,7 @@ from tombola.studies.hybrid.answers import answers_of
 from tombola.studies.hybrid.checks import check_lines
 from tombola.studies.hybrid.outlook import Outlook
 from tombola.studies.hybrid.result import HybridResult
-from tombola.studies.hybrid.tables import baselines_table, exits_table, gates_table
+from tombola.studies.hybrid.tables import EXITS_NOTE, GATES_NOTE, baselines_table, exits_table, gates_table
 from tombola.studies.hybrid.timings import latency_remarks
 from tombola.studies.hybrid.watcher import Watcher
 from tombola.studies.hybrid.wording import NETWORK
@@ -120,10 +120,12 @@ def show_result(console: Console, result: HybridResult) -> None:
     """The tables, the checks, the four answers and where the report lies."""
     rows = result.rows
     console.print(drawn(_narrow(exits_table(rows)), left=3))
+    console.print(EXITS_NOTE + "\n", highlight=False, markup=False)
     console.print(drawn(_narrow(baselines_table(rows)), left=1))
     gates = _narrow(gates_table(rows))
     if gates.rows:
         console.print(drawn(gates, left=3))
+        console.print(GATES_NOTE + "\n", highlight=False, markup=False)
     for line in [*check_lines(rows), *latency_remarks(rows)]:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     for answer in answers_of(result):
