@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from tombola.data import DataSet
+from tombola.data import DataSet, load_raw
 from tombola.models import build
 from tombola.pruning import Masks, prune
 from tombola.reports.tables import Table
@@ -167,6 +167,7 @@ def _seconds(training: Training, sample: float) -> float:
 
 def quick_forecast(config: LotteryConfig, workers: int, data_dir: Path | None = None) -> Forecast:
     """A forecast in a moment, for the one line. Nothing is warned of that the run itself will warn of."""
+    load_raw(config.data, data_dir)  # what is left out of data is said when they are read, which is once
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return forecast(config, workers, data_dir, QUICK_SECONDS)
