@@ -15,9 +15,7 @@ SECONDS = 20.0
 
 def search_all(pattern: str, texts: Sequence[str], where: str) -> list[re.Match[str] | None]:
     """What `pattern` finds in each text; DataError, beginning with `where`, when that takes more than `SECONDS`."""
-    with _alarm(
-        f"{where}: data.group_by {pattern!r} takes too long to find; write it without nested repetitions"
-    ):
+    with _alarm(f"{where}: data.group_by {pattern!r} takes too long to find; write it without nested repetitions"):
         return [re.search(pattern, text) for text in texts]
 
 

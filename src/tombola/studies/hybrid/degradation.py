@@ -170,7 +170,9 @@ def _of(decline: Decline) -> list[str]:
         later = steps[steps.index(onset) + 1 :]
         standing = sum(not step.degraded for step in later)
         if standing:
-            said.append(f"{standing} of {len(later)} sparser ticket(s) not shown to be: chance may have had a hand in it.")
+            said.append(
+                f"{standing} of {len(later)} sparser ticket(s) not shown to be: chance may have had a hand in it."
+            )
     if within is not None:
         said.append(f"The last sparsity shown to be within {tolerance} of dense is {share(within)}.")
     elif steps:
