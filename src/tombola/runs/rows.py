@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tombola.errors import RunFolderError
-from tombola.runs.atomic import storage_errors
+from tombola.errors import RunFolderError, StorageError
+from tombola.runs.atomic import read_json, storage_errors
 
 Row = dict[str, Any]
 
@@ -74,6 +74,17 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> list[Row]:
         if not isinstance(row, dict) or not set(columns) <= row.keys():
             raise RunFolderError(f"{path}: line {number} is damaged; move the run folder away and start again")
         rows.append(row)
+    return rows
+
+
+def read_unit(path: Path, remedy: str) -> list[Row]:
+    """The rows of a finished unit as its cell wrote them; a StorageError with the `remedy` where they are damaged."""
+    try:
+        rows: list[Row] = read_json(path)["rows"]
+        if not rows or not all(isinstance(row, dict) for row in rows):
+            raise TypeError("holds no rows")
+    except (StorageError, KeyError, TypeError) as error:
+        raise StorageError(f"{path}: damaged ({error}); {remedy}") from None
     return rows
 
 

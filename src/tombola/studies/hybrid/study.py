@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tombola.errors import StorageError, TombolaError
-from tombola.runs.atomic import make_folder, read_json, write_text
+from tombola.errors import TombolaError
+from tombola.runs.atomic import make_folder, write_text
 from tombola.runs.executors import run_cells
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.results import copy_results, finished_replicates, refuse_foreign
-from tombola.runs.rows import Row, RowTable
+from tombola.runs.rows import RowTable, read_unit
 from tombola.studies.hybrid.artefacts import NAMES, OPTIONAL_NAMES, SUMMARY, write_results
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.cuts import sources_of
@@ -106,21 +106,11 @@ def _run(
 
 def _listener(table: RowTable, watcher: Watcher) -> Callable[[Any], None]:
     def listen(event: Finished) -> None:
-        rows = _unit_rows(event.path)
+        rows = read_unit(event.path, "delete it to grow these forests again")
         if table.append_unit(rows):
             watcher.unit(rows[-1])
 
     return listen
-
-
-def _unit_rows(path: Path) -> list[Row]:
-    try:
-        rows: list[Row] = read_json(path)["rows"]
-        if not rows or not all(isinstance(row, dict) for row in rows):
-            raise TypeError("holds no rows")
-    except (StorageError, KeyError, TypeError) as error:
-        raise StorageError(f"{path}: damaged ({error}); delete it to grow these forests again") from None
-    return rows
 
 
 def _read_finished(folder: RunFolder, config: HybridConfig) -> HybridResult | None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tombola.errors import RunFailure, StorageError
-from tombola.runs.atomic import make_folder, read_json, write_text
+from tombola.errors import RunFailure
+from tombola.runs.atomic import make_folder, write_text
 from tombola.runs.executors import run_cells
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.results import copy_results, finished_replicates, refuse_foreign
-from tombola.runs.rows import Row, RowTable, read_rows
+from tombola.runs.rows import Row, RowTable, read_rows, read_unit
 from tombola.studies.lottery.artefacts import NAMES, OPTIONAL_NAMES, SUMMARY, twin_is_wanted, write_results
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.forecast import Forecast, quick_forecast
@@ -139,7 +139,7 @@ def _listener(table: RowTable, watcher: Watcher | None) -> Callable[[Any], None]
 
     def listen(event: Any) -> None:
         if isinstance(event, Finished):
-            rows = _unit_rows(event.path)
+            rows = read_unit(event.path, "delete it to repeat this training")
             fresh = table.append_unit(rows)
             _refuse_broken_promises(table, rows)
             if fresh and watcher is not None:
@@ -154,16 +154,6 @@ def _refuse_broken_promises(table: RowTable, rows: Sequence[Row] | None = None) 
     """A failed check is in the table, and ends the run: no result is made of it."""
     if failures := failed_checks(table.rows if rows is None else rows):
         raise RunFailure(f"a promise of the run was broken: {failures[0]}; see {table.path}")
-
-
-def _unit_rows(path: Path) -> list[Row]:
-    try:
-        rows: list[Row] = read_json(path)["rows"]
-        if not rows or not all(isinstance(row, dict) for row in rows):
-            raise TypeError("holds no rows")
-    except (StorageError, KeyError, TypeError) as error:
-        raise StorageError(f"{path}: damaged ({error}); delete it to repeat this training") from None
-    return rows
 
 
 def _read_finished(folder: RunFolder, config: LotteryConfig) -> Result | None:
