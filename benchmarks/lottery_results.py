@@ -20,6 +20,7 @@ from tombola.studies.lottery.charts import paired_gap
 from tombola.studies.lottery.compare import result_of
 from tombola.studies.lottery.report import summary_markdown
 from tombola.studies.lottery.result import Result
+from tombola.studies.paired import paired_accuracy
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,12 @@ def modes_table(result: Result) -> Table:
     """Every mode's ticket of the last round against dense and against the first mode's."""
     last = max(row["round"] for row in rows_of(result.rows, kind="training"))
     tickets = rows_of(result.rows, kind="training", branch="ticket", round=last)
-    first = {row["replicate"]: row for row in rows_of(tickets, rewind=result.config.rewind[0])}
+    first = rows_of(tickets, rewind=result.config.rewind[0])
     rows = []
     for mode in result.config.rewind:
         mine = rows_of(tickets, rewind=mode)
         gap = paired_gap(mine, result.rows, "dense")
-        to_first = estimate([100 * (r["test_accuracy"] - first[r["replicate"]]["test_accuracy"]) for r in mine])
+        to_first = paired_accuracy(mine, first).interval
         assert gap is not None
         rows.append((mode, _interval(gap), _interval(to_first)))
     return Table(("Rewind to", "Ticket − dense (points)", f"Ticket − {result.config.rewind[0]}"), rows)

@@ -14,10 +14,11 @@ from typing import Any, Literal
 from tombola.reports.intervals import Estimate
 from tombola.runs.rows import Row
 from tombola.studies.hybrid.questions import CONTEST, TITLE, Answer, Lottery, not_run
-from tombola.studies.hybrid.summaries import paired, side
+from tombola.studies.hybrid.summaries import side
 from tombola.studies.hybrid.wording import begun, listed, share, signed
 from tombola.studies.lottery.charts import BRANCH_NAME
 from tombola.studies.lottery.verdict import CONTROLS
+from tombola.studies.paired import paired_accuracy
 
 Standing = Literal["beats dense", "matches dense", "does not match dense", "is undecided"]
 
@@ -62,10 +63,7 @@ class Contest:
 
 def difference(ours: Sequence[Row], theirs: Sequence[Row]) -> Estimate:
     """Ours minus theirs in points of test accuracy with its two-sided interval, paired by replicate; training rows."""
-    mine, others = ({row["replicate"]: 100 * row["test_accuracy"] for row in rows} for rows in (ours, theirs))
-    found = paired(mine, others, 100 / ours[0]["test_examples"])
-    assert found is not None  # a lottery's result holds whole replicates only
-    return found
+    return paired_accuracy(ours, theirs).interval
 
 
 def contest(lotteries: Mapping[str, Lottery]) -> Answer:

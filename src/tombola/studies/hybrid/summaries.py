@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tombola.reports.intervals import Estimate, estimate
+from tombola.reports.intervals import Estimate, Paired, estimate
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.hybrid.wording import NETWORK
 
@@ -87,8 +87,8 @@ def resolution_of(rows: Iterable[Row]) -> float:
 
 def paired(ours: dict[int, float], theirs: dict[int, float], resolution: float = 0.0) -> Estimate | None:
     """The mean difference of what two have in the same replicates; None where they share none."""
-    both = sorted(ours.keys() & theirs.keys())
-    return estimate([ours[index] - theirs[index] for index in both], resolution) if both else None
+    found = Paired.of(ours, theirs, resolution)
+    return None if found is None else found.interval
 
 
 def side(difference: Estimate | None) -> Side:

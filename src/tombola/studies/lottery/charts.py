@@ -10,6 +10,7 @@ from tombola.reports.curves import Chart, Series
 from tombola.reports.intervals import Estimate, estimate
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery.metrics import Summary, summaries_of_mode
+from tombola.studies.paired import paired_accuracy
 from tombola.studies.speed import speeds_of
 
 BRANCH_STYLE = {"ticket": 0, "random": 1, "reinit": 2}
@@ -61,9 +62,8 @@ def gaps_chart(rows: Sequence[Row]) -> Chart:
 def paired_gap(ticket: Sequence[Row], rows: Sequence[Row], other: str) -> Estimate | None:
     """The mean paired difference of a round's tickets to a branch in points; None when it was not trained."""
     index = 0 if other == "dense" else ticket[0]["round"]
-    theirs = {r["replicate"]: r for r in rows_of(rows, kind="training", branch=other, round=index)}
-    pairs = [(row, theirs[row["replicate"]]) for row in ticket if row["replicate"] in theirs]
-    return estimate([100 * (a["test_accuracy"] - b["test_accuracy"]) for a, b in pairs]) if pairs else None
+    theirs = rows_of(rows, kind="training", branch=other, round=index)
+    return paired_accuracy(ticket, theirs).interval if theirs else None
 
 
 def layer_chart(rows: Sequence[Row]) -> Chart:

@@ -13,10 +13,11 @@ from tombola.compression.cost import count_flops
 from tombola.data import DataSet
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks
-from tombola.reports.intervals import CONFIDENCE, Bounds, Estimate, estimate, one_sided
+from tombola.reports.intervals import CONFIDENCE, Bounds, Estimate, estimate
 from tombola.runs.rows import Row
 from tombola.studies.lottery.plan import Round
 from tombola.studies.lottery.rewind import Rewind
+from tombola.studies.paired import paired_accuracy
 from tombola.training import Trained
 from tombola.training.metrics import evaluate
 
@@ -150,12 +151,7 @@ def rows_of_mode(rows: Iterable[Row], mode: str) -> list[Row]:
 
 def paired_difference(ticket: Sequence[Row], other: Sequence[Row], part: str, confidence: float = CONFIDENCE) -> Bounds:
     """Ticket minus other in points of final `part` accuracy, paired by replicate; training rows."""
-    theirs = {row["replicate"]: row for row in other}
-    ours = sorted(ticket, key=lambda row: row["replicate"])  # so that the order of rows changes no bit
-    pairs = [(row, theirs[row["replicate"]]) for row in ours if row["replicate"] in theirs]
-    column = f"{part}_accuracy"
-    differences = [100 * (mine[column] - other_row[column]) for mine, other_row in pairs]
-    return one_sided(differences, 100 / pairs[0][0][f"{part}_examples"], confidence)
+    return paired_accuracy(ticket, other, part).bounds(confidence)
 
 
 @dataclass(frozen=True)

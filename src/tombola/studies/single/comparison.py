@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tombola.reports.intervals import Estimate, estimate
+from tombola.reports.intervals import Estimate, Paired, estimate
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.single.config import CompareConfig
 
@@ -133,25 +133,26 @@ def _way(
     if refusals or not own:
         return Way(criterion, refusals[0] if refusals else "not run", *[None] * 7, {})
 
-    def lost(mine: str, theirs: str) -> dict[int, float]:
-        return {row["replicate"]: 100 * (parents[row["replicate"]][theirs] - row[mine]) for row in own}
+    def lost(mine: str, theirs: str) -> Paired:
+        before = {index: 100 * row[theirs] for index, row in parents.items()}
+        return _paired(before, {row["replicate"]: 100 * row[mine] for row in own}, resolution)
 
     def mean(value: Callable[[Row], float]) -> float:
         return estimate([value(row) for row in own]).mean
 
-    test = lost("test_accuracy", "test_accuracy")
     resolution = 100 / own[0]["test_examples"]
+    test = lost("test_accuracy", "test_accuracy")
     return Way(
         criterion,
         None,
-        estimate([*test.values()], resolution),
-        estimate([*lost("pruned_test_accuracy", "test_accuracy").values()], resolution),
-        estimate([*lost("validation_accuracy", "validation_accuracy").values()]),
+        test.interval,
+        lost("pruned_test_accuracy", "test_accuracy").interval,
+        lost("validation_accuracy", "validation_accuracy").interval,
         estimate([100 * row["test_accuracy"] for row in own]),
         mean(lambda row: row["units_kept"] / row["units"]),
         mean(lambda row: row["kept"] / row["weights"]),
         mean(lambda row: row["flops_effective"] / row["flops_dense"]),
-        test,
+        dict(zip(sorted(row["replicate"] for row in own), test.values, strict=True)),
         resolution,
     )
 
@@ -162,5 +163,10 @@ def _validation_loss(way: Way) -> float:
 
 
 def _difference(way: Way, best: Way) -> Estimate:
-    both = way.by_replicate.keys() & best.by_replicate.keys()
-    return estimate([way.by_replicate[index] - best.by_replicate[index] for index in sorted(both)], best.resolution)
+    return _paired(way.by_replicate, best.by_replicate, best.resolution).interval
+
+
+def _paired(ours: dict[int, float], theirs: dict[int, float], resolution: float) -> Paired:
+    found = Paired.of(ours, theirs, resolution)
+    assert found is not None  # every replicate has its parent and every way
+    return found
