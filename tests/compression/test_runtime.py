@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import itertools
+import sys
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -414,6 +416,28 @@ class TestCalls:
         with ThreadPoolExecutor(8) as pool, torch.no_grad():
             for given, x in zip(pool.map(sparse, inputs), inputs, strict=True):
                 assert torch.allclose(given, model(x), atol=1e-5)
+
+    def test_what_another_thread_forgets_in_the_midst_of_a_call_changes_nothing(self) -> None:
+        """A thread that makes a new shape ready drops what no plan needs, here before every line of a call on torch."""
+        model = chain_of([20, 12, 5])
+        masks = random_masks(model, 0.9)
+        chain = planned(model, masks, torch.randn(2, 20), [Plan(8, 8, Form.TORCH, (Choice(Kernel.DENSE),) * 2)])
+        arrays, x = chain._engine.arrays, torch.randn(3, 20)
+
+        def other_thread(frame: FrameType, event: str, argument: object) -> Any:
+            if frame.f_code is not type(arrays).on_torch.__code__:
+                return None
+            arrays.keep_only([])
+            return other_thread
+
+        before = sys.gettrace()
+        sys.settrace(other_thread)
+        try:
+            output = chain(x)
+        finally:
+            sys.settrace(before)
+        with torch.no_grad():
+            torch.testing.assert_close(output, masked(model, masks)(x))
 
     def test_panels_spread_over_threads_give_the_same(self) -> None:
         model = chain_of([200, 150, 10])

@@ -211,10 +211,12 @@ class Arrays:
 
     def on_torch(self, rows: Tensor) -> Tensor:
         """The whole chain on torch, rows (..., inputs)."""
-        if not self._on_torch:
+        ready = self._on_torch  # read once: another thread's `keep_only` may empty it at any time
+        if not ready:
             biases = [torch.from_numpy(layer.bias) for layer in self.layers]
-            self._on_torch = [(self.dense(n), biases[n], layer.relu) for n, layer in enumerate(self.layers)]
-        for matrix, bias, relu in self._on_torch:
+            ready = [(self.dense(n), biases[n], layer.relu) for n, layer in enumerate(self.layers)]
+            self._on_torch = ready
+        for matrix, bias, relu in ready:
             rows = functional.linear(rows, matrix, bias)
             if relu:
                 rows.relu_()
