@@ -50,6 +50,7 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "net.safetensors"
 
 
+@pytest.mark.usefixtures("same_plans")
 @pytest.mark.parametrize("make", [network, pooled])
 def test_what_is_read_is_what_was_written(tmp_path: Path, make: Callable[[], nn.Module]) -> None:
     sparse = sparse_of(make())
@@ -61,6 +62,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, make: Callable[[], nn.
     assert str(loaded) == str(sparse)
 
 
+@pytest.mark.usefixtures("same_plans")
 def test_a_part_of_a_model_finds_its_place_again(tmp_path: Path) -> None:
     body = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)]
     model = nn.Sequential(nn.Sequential(*body), nn.GELU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(45, 2)).eval()
