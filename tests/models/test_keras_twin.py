@@ -178,7 +178,7 @@ class TestGate:
         assert list(tmp_path.iterdir()) == [path]
 
     def test_probabilities_are_held_to_what_they_are(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A bias that is off by 2e-6 of the largest logit passes there; where two logits are equal a softmax shows it."""
+        """A bias off by 2e-6 of the largest logit passes as a logit; where two logits are equal a softmax shows it."""
         model = nn.Sequential(OrderedDict(output=nn.Linear(64, 2)))
         with torch.no_grad():
             model.output.weight.fill_(1000 / 64)
