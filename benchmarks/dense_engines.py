@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tombola.compression.onnx_packages import required
+
 PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
 
 
@@ -99,8 +101,7 @@ def compiled(job: Job) -> list[Call]:
 
 def onnxruntime(job: Job) -> list[Call]:
     """Inputs and outputs bound to memory beforehand, which saves about a fifth of a call at batch 1."""
-    import onnxruntime as ort
-
+    ort = required("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL

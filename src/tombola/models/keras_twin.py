@@ -24,6 +24,7 @@ from tombola.models.keras_layouts import flattened_channels, to_keras
 from tombola.models.spec import Normalisation
 from tombola.pruning import Mask
 from tombola.runs.atomic import TEMPORARY_SUFFIX, storage_errors, write_bytes
+from tombola.runs.cache import cache_folder
 
 TOLERANCE = 1e-5
 EXAMPLES = 16
@@ -94,6 +95,8 @@ def keras_masks(
 
 def _keras() -> Any:
     os.environ.setdefault("KERAS_BACKEND", "torch")
+    if not (Path("~").expanduser() / ".keras" / "keras.json").exists():  # else the user has chosen, and nothing is new
+        os.environ.setdefault("KERAS_HOME", str(cache_folder("keras")))
     try:
         import h5py  # noqa: F401 (Keras misses it only when it saves)
         import keras

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tombola.compression.onnx_packages import required
 from tombola.errors import DataError, ModelError, RunFailure
 from tombola.studies.hybrid.trees import (
     INPUT,
@@ -18,7 +19,6 @@ from tombola.studies.hybrid.trees import (
     Projection,
     Trees,
     read_trees,
-    required,
     to_onnx,
 )
 

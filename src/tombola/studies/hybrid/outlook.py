@@ -11,13 +11,13 @@ from typing import Any
 
 from torch import nn
 
+from tombola.compression.onnx_packages import required
 from tombola.errors import RunFolderError, TombolaError
 from tombola.models import build
 from tombola.models.exits import Exit, default_exits, find_exit
 from tombola.runs.folder import run_folder
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.cuts import frozen_base
-from tombola.studies.hybrid.trees import required
 from tombola.studies.hybrid.units import PCA, PIXELS
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.forecast import Forecast, quick_forecast

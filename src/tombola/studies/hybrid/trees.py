@@ -7,13 +7,13 @@ same, in the same order, so that labels agree even where classes are tied. (A gr
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tombola.compression.onnx_packages import required
 from tombola.errors import ModelError
 
 INPUT, PROJECTED, LABEL, PROBABILITIES = "features", "projected", "label", "probabilities"
@@ -172,11 +172,3 @@ def read_trees(content: bytes) -> tuple[Trees, int]:
     thresholds = onnx.numpy_helper.to_array(attributes["nodes_values_as_tensor"].t)
     flops = sum(2 * int(np.prod(tensor.dims)) for tensor in graph.initializer if tensor.name == "components")
     return Trees(starts, numbers("nodes_featureids"), thresholds, left, right), flops
-
-
-def required(name: str) -> Any:
-    """The module `name` of the extra `onnx`; ModelError with the way to it where it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise ModelError(f"forests are kept as ONNX: {name} is not installed: pip install 'tombola[onnx]'") from None
