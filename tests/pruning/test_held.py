@@ -218,15 +218,20 @@ def test_masks_of_another_model_are_refused() -> None:
 
 def test_an_optimizer_of_another_model_is_refused() -> None:
     model, other = net(), net()
-    for stranger in (SGD(other.parameters(), 0.1), SGD([model[0].bias], 0.1)):
+    stranger, own = SGD(other.parameters(), 0.1), SGD(model.parameters(), 0.1)
+    for given in (stranger, [own, stranger]):
         with (
             pytest.raises(
                 PruningError, match=r"the optimizer does not train this model: make it from model\.parameters"
             ),
-            prune(model, 0.5).held(model, stranger),
+            prune(model, 0.5).held(model, given),
         ):
             pass
         assert not stranger._optimizer_step_post_hooks
+        assert not own._optimizer_step_post_hooks
+    for odd in (None, [], [own, model]):
+        with pytest.raises(PruningError, match="held needs a"), prune(model, 0.5).held(model, odd):  # type: ignore[arg-type]
+            pass
 
 
 def test_an_optimizer_of_a_part_of_the_model_will_do() -> None:

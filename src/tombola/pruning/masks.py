@@ -6,14 +6,15 @@ Sparsity is always counted from the mask, never from `weight == 0`: a live weigh
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from tombola.errors import PruningError
-from tombola.pruning.prunable import prunable_parameters
+from tombola.pruning.prunable import listed, prunable_parameters
+from tombola.pruning.wrapped import matched
 
 
 class Mask:
@@ -112,10 +113,16 @@ class LayerSparsity:
 
 
 class Masks(Mapping[str, Mask]):
-    """The masks of a model by parameter name, in `named_parameters` order."""
+    """The masks of a model by parameter name, in `named_parameters` order.
+
+    Where masks meet a model or other masks, neither their order matters nor what torch.compile or DataParallel put
+    into names.
+    """
 
     def __init__(self, masks: Mapping[str, Mask]) -> None:
         self._masks = dict(masks)
+        if odd := [name for name, mask in self._masks.items() if not isinstance(mask, Mask)]:
+            raise PruningError(f"{odd[0]}: not a Mask; of boolean tensors make masks with Masks.from_tensors")
 
     @classmethod
     def full(cls, model: nn.Module) -> Masks:
@@ -170,45 +177,72 @@ class Masks(Mapping[str, Mask]):
         parameters = self.parameters_of(model)
         return sum(int((p.detach()[~self[n].keep.to(p.device)] != 0).sum()) for n, p in parameters.items())
 
-    def to(self, devices: Mapping[str, torch.device]) -> Masks:
-        """These masks with each one on its parameter's device: themselves, where they are there already."""
-        if all(self[name].keep.device == device for name, device in devices.items()):
-            return self
-        return Masks({name: Mask(self[name].keep.to(device)) for name, device in devices.items()})
-
-    def held(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> contextlib.AbstractContextManager[Masks]:
+    def held(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
+    ) -> contextlib.AbstractContextManager[Masks]:
         """Holds these masks in a training loop: `with masks.held(model, optimizer): ...` (see `held.held`)."""
         from tombola.pruning.held import held  # which needs this module
 
         return held(self, model, optimizer)
 
     def parameters_of(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        """The parameters these masks belong to; PruningError when `model` has other names or shapes."""
+        """The parameters of `model` by the names that they have in these masks, in the model's order.
+
+        A shared parameter may go by any of its names. PruningError when `model` has other weights or shapes.
+        """
         parameters = prunable_parameters(model)
-        if list(parameters) != list(self):
-            odd = sorted(set(parameters) ^ set(self)) or list(self)
-            raise PruningError(f"the masks do not belong to this model: they differ in {', '.join(odd)}")
-        for name, parameter in parameters.items():
-            if parameter.shape != self[name].shape:
-                raise PruningError(
-                    f"{name}: a mask of shape {tuple(self[name].shape)} does not fit {tuple(parameter.shape)}"
-                )
-        return parameters
+        weights = {id(parameter) for parameter in parameters.values()}
+        every = {n: p for n, p in model.named_parameters(remove_duplicate=False) if id(p) in weights}
+        names: dict[int, list[str]] = {id(parameter): [] for parameter in parameters.values()}
+        pairs = matched(self, every)
+        for own, name in pairs.items():
+            names[id(every[name])].append(own)
+        missing = [name for name, parameter in parameters.items() if not names[id(parameter)]]
+        if odd := sorted({*missing, *(own for own in self if own not in pairs)}):
+            raise PruningError(f"the masks do not belong to this model: they differ in {listed(odd)}")
+        for own, name in pairs.items():
+            shape = tuple(every[name].shape)
+            if self[own].shape != shape:
+                raise PruningError(f"{own}: a mask of shape {tuple(self[own].shape)} does not fit {shape}")
+        for first, *others in names.values():
+            if different := [other for other in others if self[other] != self[first]]:
+                raise PruningError(f"{first} and {different[0]} are one weight of the model, their masks differ")
+        return {names[id(parameter)][0]: parameter for parameter in parameters.values()}
+
+    def of(self, model: nn.Module) -> Masks:
+        """These masks by the names and in the order of `model`, on its devices; PruningError for other weights."""
+        own = {id(parameter): name for name, parameter in self.parameters_of(model).items()}
+        named = {name: (self[own[id(p)]], p.device) for name, p in prunable_parameters(model).items()}
+        if list(named) == list(self) and all(mask.keep.device == device for mask, device in named.values()):
+            return self
+        return Masks({name: Mask(mask.keep.to(device)) for name, (mask, device) in named.items()})
 
     def __and__(self, other: Masks) -> Masks:
         """Keeps what both keep; both must name the same parameters."""
-        self._check_names(other)
-        return Masks({name: mask & other[name] for name, mask in self.items()})
+        partner = self._partners(other)
+        return Masks({name: mask & other[partner[name]] for name, mask in self.items()})
 
     def __le__(self, other: Masks) -> bool:
         """Whether everything kept here is kept in `other` too."""
-        self._check_names(other)
-        return all(mask <= other[name] for name, mask in self.items())
+        partner = self._partners(other)
+        return all(mask <= other[partner[name]] for name, mask in self.items())
 
-    def _check_names(self, other: Masks) -> None:
-        if list(self) != list(other):
-            odd = sorted(set(self) ^ set(other)) or list(self)
-            raise PruningError(f"the masks are of different models: they differ in {', '.join(odd)}")
+    def __eq__(self, other: object) -> bool:
+        """Whether both keep the same weights of the same parameters, in whatever order."""
+        if not isinstance(other, Masks):
+            return super().__eq__(other)
+        partner = matched(self, other)
+        return len(partner) == len(self) == len(other) and all(m == other[partner[n]] for n, m in self.items())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _partners(self, other: Masks) -> dict[str, str]:
+        if not isinstance(other, Masks):
+            raise PruningError(f"masks go with other Masks, not with {type(other).__name__}")
+        partner = matched(self, other)
+        if odd := sorted({*(n for n in self if n not in partner), *(set(other) - set(partner.values()))}):
+            raise PruningError(f"the masks are of different models: they differ in {listed(odd)}")
+        return partner
 
     def __repr__(self) -> str:
         return f"Masks({len(self)} layers, {self.kept} of {self.total} kept)"

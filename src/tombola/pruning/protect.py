@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 
 from tombola.errors import PruningError
+from tombola.pruning.wrapped import without_wrappers
 from tombola.registry import suggest
 
 
@@ -30,5 +31,10 @@ def protected_names(parameters: Iterable[str], protect: Sequence[str]) -> set[st
 
 
 def names(layer: str, parameter: str) -> bool:
-    """Whether `layer`, a name or pattern of a parameter or of a module that holds it, means the parameter."""
-    return any(fnmatch.fnmatchcase(parameter, pattern) for pattern in (layer, f"{layer}.*"))
+    """Whether `layer`, a name or pattern of a parameter or of a module that holds it, means the parameter.
+
+    With or without what torch.compile and DataParallel put into names.
+    """
+    plain = without_wrappers(parameter)
+    meant = ((parameter, layer), (plain, layer), (plain, without_wrappers(layer)))
+    return any(fnmatch.fnmatchcase(name, pattern) for name, one in meant for pattern in (one, f"{one}.*"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -87,7 +87,7 @@ def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
         odd = unsupported_parameters(model)
         raise PruningError(
             "the model has no Linear or convolution weight to prune"
-            + (f"; not supported: {_listed(odd)}" if odd else "")
+            + (f"; not supported: {listed(odd)}" if odd else "")
         )
     for name, parameter in found.items():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
@@ -161,5 +161,6 @@ def _layout(module: nn.Module, parameter: nn.Parameter) -> Layout:
     return Layout(parameter.shape, inputs_first=is_hugging_face_conv1d(module))
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first five names, and how many more there are."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

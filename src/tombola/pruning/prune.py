@@ -34,6 +34,7 @@ from tombola.pruning.schedules import geometric
 from tombola.pruning.selection import lowest
 from tombola.pruning.structures import Neuron, Structure, Weight, make_structure
 from tombola.pruning.units import count_units, share_removed
+from tombola.pruning.wrapped import eager, unwrapped
 
 
 class UnsupportedParameterWarning(UserWarning):
@@ -71,15 +72,14 @@ def prune(
     (UnsupportedParameterWarning) with the names of matrices that it cannot prune, unless they are protected.
     """
     _check_arguments(model, sparsity, min_keep, masks, loss, seed)
+    wrapped, model = model, unwrapped(model)
     parameters = prunable_parameters(model)
     _refuse_broken(parameters)
-    masks = Masks.full(model) if masks is None else masks
-    masks.parameters_of(model)  # refuses masks of another model
-    masks = masks.to({name: parameter.device for name, parameter in parameters.items()})
+    masks = Masks.full(model) if masks is None else masks.of(model)
     unsupported = unsupported_parameters(model)
     protected = protected_names([*parameters, *unsupported], protect)
     _name_unsupported([name for name in unsupported if name not in protected])
-    with torch.random.fork_rng(devices=[]):  # a DataLoader draws from the caller's random numbers
+    with eager(), torch.random.fork_rng(devices=[]):  # a DataLoader draws from the caller's random numbers
         pruning = _Pruning(
             model=model,
             criterion=make_criterion(criterion),
@@ -91,7 +91,7 @@ def prune(
         )
         for target in pruning.targets(sparsity, masks):
             masks = pruning.once(target, masks)
-    return masks
+    return masks.of(wrapped)
 
 
 @dataclass(frozen=True)
