@@ -64,8 +64,17 @@ def content_sha256(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(_bytes(tensor).numpy().tobytes())
     return digest.hexdigest()
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Equality of type, shape and bytes, which tells -0 from 0 and calls NaN equal to itself."""
+    return a.dtype == b.dtype and a.shape == b.shape and _bytes(a).equal(_bytes(b))
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
 def _checksum(tensors: Mapping[str, Tensor], facts: str) -> str:

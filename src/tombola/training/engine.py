@@ -70,6 +70,7 @@ class DenseEngine:
     def __init__(self, model: nn.Module, batches: Batches, recipe: Recipe, masks: Masks) -> None:
         self.model = model
         self.batches = batches
+        masks.apply_(model)  # of frozen layers, too, which no step touches
         self.flat = FlatParameters(model)
         self.held = Held(self.flat, masks)
         self._gradients = gradients_of(model, self.flat, batches.size)
@@ -100,14 +101,27 @@ class DenseEngine:
             self.optimizer.state[name].copy_(tensor)
 
 
+def check_trainable(model: nn.Module) -> None:
+    """Raises TrainingError, by name, for a model that no engine trains or whose state no checkpoint can hold."""
+    parameters = dict(model.named_parameters())
+    odd = [name for name, p in parameters.items() if p.dtype != torch.float32 or p.device.type != "cpu"]
+    if odd:
+        raise TrainingError(f"{odd[0]}: training needs float32 parameters on the CPU")
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise TrainingError("there is nothing to train: the model has no parameter that requires a gradient")
+    extra = [name for name, kept in model.state_dict().items() if not isinstance(kept, Tensor)]
+    if extra:
+        raise TrainingError(
+            f"{extra[0]}: the model keeps extra state that is no tensor, which no checkpoint of a training can hold; "
+            "make it a buffer"
+        )
+
+
 def make_engine(model: nn.Module, batches: Batches, recipe: Recipe, masks: Masks, *, evolving: bool = False) -> Engine:
     """The engine that the recipe asks for; with `auto` the faster one for these masks.
 
-    Raises TrainingError where `sparse` is asked for and cannot be had, and for parameters that no engine trains.
+    Raises TrainingError where `sparse` is asked for and cannot be had.
     """
-    odd = [n for n, p in model.named_parameters() if p.dtype != torch.float32 or p.device.type != "cpu"]
-    if odd:
-        raise TrainingError(f"{odd[0]}: training needs float32 parameters on the CPU")
     shape = tuple(batches.examples.inputs.shape[1:])
     sparse = layers_on_kernels(model, recipe, masks, batches.size, evolving=evolving, shape=shape)
     if not any(sparse):

@@ -19,8 +19,9 @@ from tombola.pruning import Masks
 from tombola.runs.seeds import derive_seed
 from tombola.training.batches import Batches, draw_batches
 from tombola.training.checkpoint import load_checkpoint, save_checkpoint
-from tombola.training.engine import DenseEngine, make_engine
+from tombola.training.engine import DenseEngine, check_trainable, make_engine
 from tombola.training.evolution import Evolution, Moment, Plan
+from tombola.training.looking import only_looking, tensors_of
 from tombola.training.recipe import Recipe
 
 
@@ -56,7 +57,12 @@ class Trained:
 
 
 OnEvaluation = Callable[[Evaluation, int], None]
-"""Called after each evaluation with it and the total number of iterations."""
+"""Called after each evaluation with it and the total number of iterations.
+
+The model has the weights that were evaluated, whatever the engine. Who is called may run the model, in any mode, and
+use chance; to change its weights is an error (`looking`). An error raised here ends the training; a checkpoint is
+written after the call, so that a continued training calls again rather than not at all.
+"""
 
 
 def fit(
@@ -96,18 +102,21 @@ def fit(
     saved = time.perf_counter()
     model.train()
     # Patience waits until every wanted state is captured.
-    while run.iteration < run.total and not (run.out_of_patience and run.iteration >= max(wanted, default=0)):
-        run.advance()
-        run.capture(wanted)
-        if run.iteration % run.every == 0 or run.iteration == run.total:
-            evaluation = run.evaluate()
-            if on_evaluation is not None:
-                on_evaluation(evaluation, run.total)
-            due = time.perf_counter() - saved >= checkpoint_seconds
-            if checkpoint is not None and due and run.iteration < run.total:
-                run.save(checkpoint, run.seconds + time.perf_counter() - began)
-                saved = time.perf_counter()
-    run.engine.write_back()
+    try:
+        while run.iteration < run.total and not (run.out_of_patience and run.iteration >= max(wanted, default=0)):
+            run.advance()
+            run.capture(wanted)
+            if run.iteration % run.every == 0 or run.iteration == run.total:
+                evaluation = run.evaluate()
+                if on_evaluation is not None:
+                    with only_looking(model, run.iteration):
+                        on_evaluation(evaluation, run.total)
+                due = time.perf_counter() - saved >= checkpoint_seconds
+                if checkpoint is not None and due and run.iteration < run.total:
+                    run.save(checkpoint, run.seconds + time.perf_counter() - began)
+                    saved = time.perf_counter()
+    finally:  # who catches what was raised finds the weights that were reached, too
+        run.engine.write_back()
     if recipe.patience is not None:
         model.load_state_dict(run.best_state)
     seconds = run.seconds + time.perf_counter() - began
@@ -133,6 +142,7 @@ class Training:
     best_state: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_trainable(self.model)
         self.iteration = self.first
         start = self._fingerprint()
         self.batches = Batches(self.data.train, self.recipe.batch_size, self.seed, self.recipe.augmentation)
@@ -199,6 +209,7 @@ class Training:
     def _replace_masks(self, masks: Masks) -> None:
         assert isinstance(self.engine, DenseEngine)
         self.masks = masks
+        masks.apply_(self.model)
         self.engine.held.replace(masks, self.engine.state.values())
 
     def _moment(self) -> Moment:
@@ -210,14 +221,17 @@ class Training:
         return draw_batches(self.data.train, self.recipe.batch_size, count, seed)
 
     def evaluate(self) -> Evaluation:
-        """Looks at the validation set and keeps the state if its loss is the lowest so far."""
+        """Looks at the validation set and keeps the state if its loss is the lowest so far.
+
+        From here on, and until the next step, the model has the weights that are evaluated.
+        """
+        self.engine.write_back()
         scores = self.engine.evaluate(self.data.validation)
         if not math.isfinite(scores.loss):
             raise self._diverged(f"the validation loss is {scores.loss}")
         evaluation = Evaluation(self.iteration, scores.loss, scores.accuracy)
         self.evaluations.append(evaluation)
         if self.iteration >= self.settled and self.best is evaluation:
-            self.engine.write_back()
             self.best_state = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
         return evaluation
 
@@ -231,7 +245,7 @@ class Training:
         self.engine.write_back()
         tensors = {
             "rng": torch.get_rng_state(),
-            **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
+            **{f"model.{name}": tensor for name, tensor in tensors_of(self.model).items()},
             **{f"best.{name}": tensor for name, tensor in self.best_state.items()},
             **{f"optimizer.{name}": tensor for name, tensor in self.engine.state.items()},
         }
@@ -251,11 +265,17 @@ class Training:
         if self.evolution is not None:  # before the rest, because it resets values and optimizer state
             found_masks = _part(tensors, "masks.")
             self._replace_masks(Masks.from_tensors({name: found_masks[name] for name in self.masks}))
-        self.model.load_state_dict(_part(tensors, "model."))  # copies into the flat vector
-        self.engine.read()
+        self._take(_part(tensors, "model."))
         self.best_state = _part(tensors, "best.")
         self.engine.load_state(_part(tensors, "optimizer."))
         torch.set_rng_state(tensors["rng"])
+
+    @torch.no_grad()
+    def _take(self, stored: Mapping[str, Tensor]) -> None:
+        """Goes on from stored parameters and buffers, copied into those that the engine works on."""
+        for name, tensor in tensors_of(self.model).items():
+            tensor.copy_(stored[name])
+        self.engine.read()
 
     def _fingerprint(self) -> str:
         """Equal exactly for trainings that must end equal: start, masks, recipe, seed and data."""

@@ -1,4 +1,4 @@
-"""All parameters of a model as one vector, so that an optimizer step and a mask are one operation each.
+"""All parameters of a model that learn as one vector, so that an optimizer step and a mask are one operation each.
 
 The model's parameters become views of the vector; the model goes on working as before. On a small network
 most of a step's cost beyond the matrix products is calls, not arithmetic, and this removes them.
@@ -13,10 +13,13 @@ from tombola.pruning import Masks
 
 
 class FlatParameters:
-    """`values` and `gradients` (float32 vectors) of which the model's parameters and gradients are views."""
+    """`values` and `gradients` (float32 vectors) of which the model's parameters and gradients are views.
+
+    Frozen parameters (`requires_grad` False) are no part of it: weight decay would move them.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        self.parameters = dict(model.named_parameters())
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         sizes = [p.numel() for p in self.parameters.values()]
         self.values = torch.cat([p.detach().reshape(-1) for p in self.parameters.values()])
         self.gradients = torch.zeros_like(self.values)

@@ -24,7 +24,8 @@ relu_backward_ = torch.ops.aten.threshold_backward.grad_input
 def gradients_of(model: nn.Module, flat: FlatParameters, batch_size: int) -> Gradients:
     """The fastest exact way to the gradients of `model` for batches of at most `batch_size`."""
     layers = linear_chain(model)
-    return AutogradGradients(model, flat) if layers is None else ChainGradients(layers, batch_size)
+    frozen = any(not parameter.requires_grad for parameter in model.parameters())
+    return AutogradGradients(model, flat) if layers is None or frozen else ChainGradients(layers, batch_size)
 
 
 def linear_chain(model: nn.Module) -> list[nn.Linear] | None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tombola.models.tensors import same_bits
 from tombola.pruning import Masks
 from tombola.training import Recipe, Step
 
@@ -67,15 +68,6 @@ def is_rewound(model: nn.Module, start: Mapping[str, Tensor], masks: Masks) -> b
     state = model.state_dict()
     for name, tensor in start.items():
         expected = torch.where(masks[name].keep, tensor, torch.zeros_like(tensor)) if name in masks else tensor
-        if not _same_bits(state[name], expected):
+        if not same_bits(state[name], expected):
             return False
     return len(state) == len(start)
-
-
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    """Equality of bytes, which tells -0 from 0 and calls NaN equal to itself."""
-    return a.dtype == b.dtype and a.shape == b.shape and _bytes(a).equal(_bytes(b))
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
