@@ -18,6 +18,7 @@ from torch import nn
 
 from tombola.errors import ModelError, StorageError
 from tombola.models import ModelSpec
+from tombola.models.states import plain_state
 from tombola.models.tensors import save_tensors
 from tombola.pruning import Masks
 from tombola.runs.atomic import make_folder, read_bytes, read_json, write_bytes, write_json
@@ -36,13 +37,13 @@ def write_ticket(folder: Path, spec: ModelSpec, start: nn.Module, masks: Masks, 
     """Writes a ticket's four files; `start` holds the weights it restarts from, removed ones already 0."""
     make_folder(folder)
     write_mask(folder, masks)
-    save_tensors(folder / WEIGHTS, start.state_dict())
+    save_tensors(folder / WEIGHTS, plain_state(start))
     write_json(folder / SPEC, {"model": spec.model_dump(mode="json"), "history": history})
 
 
 def write_mask(folder: Path, masks: Masks) -> None:
     """Writes the flat mask array and its index of layers."""
-    flat = torch.cat([mask.keep.reshape(-1) for mask in masks.values()]).numpy()
+    flat = torch.cat([mask.keep.reshape(-1) for mask in masks.values()]).cpu().numpy()
     buffer = io.BytesIO()
     np.save(buffer, flat, allow_pickle=False)
     index: list[dict[str, Any]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from tombola.errors import ModelError, PruningError, StorageError
 from tombola.models.factory import Factory, FactorySpec, make_with
+from tombola.models.saving import masks_of, state_of
 from tombola.models.spec import ModelSpec, build
+from tombola.models.states import named_for
 from tombola.models.tensors import load_tensors, save_tensors
 from tombola.pruning import Masks
 from tombola.runs.atomic import TEMPORARY_SUFFIX, make_folder, read_json, storage_errors, write_json
@@ -31,27 +34,43 @@ def save_model(
 ) -> None:
     """Writes a model folder, all or nothing; `history` says where the model comes from and is kept in the spec.
 
-    Raises StorageError when `folder` exists and is not empty: nothing is overwritten.
+    A model inside torch.compile or DataParallel is saved as the model inside, and so are its masks. Raises StorageError
+    when `folder` exists and is not empty: nothing is overwritten. Raises ModelError for what `load_model` would refuse:
+    a model or masks that are not those of the spec, and state that is no plain tensor of numbers.
     """
     folder = Path(folder).resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise StorageError(f"{folder}: exists and is not an empty folder; choose another")
     building = folder.with_name(f".{folder.name}{TEMPORARY_SUFFIX}")
     shutil.rmtree(building, ignore_errors=True)  # what a killed attempt left
-    make_folder(building)
-    write_model_files(building, spec, model, masks, history)
-    with storage_errors("write", folder):
-        building.replace(folder)
+    try:
+        write_model_files(building, spec, model, masks, history)
+        with storage_errors("write", folder):
+            building.replace(folder)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
 
 
 def write_model_files(
     folder: Path, spec: Spec, model: nn.Module, masks: Masks | None = None, history: dict[str, Any] | None = None
 ) -> None:
-    """Writes a model's files into an existing folder, such as its run's; the spec last: it says that all are there."""
-    save_tensors(folder / WEIGHTS, model.state_dict())
-    if masks is not None:
-        save_tensors(folder / MASKS, masks.to_tensors())
-    write_json(folder / SPEC, {"model": spec.model_dump(mode="json"), "history": history or {}})
+    """Writes a model's files into a folder, such as its run's; the spec last: it says that all are there.
+
+    Raises ModelError as `save_model` does, before anything is written.
+    """
+    state = state_of(spec, model)
+    tensors = None if masks is None else masks_of(model, masks)
+    content = {"model": spec.model_dump(mode="json"), "history": history or {}}
+    try:
+        json.dumps(content, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"history: holds what JSON cannot ({_one_line(error)})") from None
+    make_folder(folder)
+    save_tensors(folder / WEIGHTS, state)
+    if tensors is not None:
+        save_tensors(folder / MASKS, tensors)
+    write_json(folder / SPEC, content)
 
 
 def load_model(
@@ -67,15 +86,13 @@ def load_model(
     spec, _ = read_spec(folder)
     model = _blank(folder, spec, factory)
     try:
-        weights, _ = load_tensors(folder / WEIGHTS)
+        weights = named_for(model, load_tensors(folder / WEIGHTS)[0])
         _check_types(weights, model.state_dict())
         model.load_state_dict(weights, strict=True)
         if not (folder / MASKS).exists():
             return model, spec, None
-        masks = Masks.from_tensors(load_tensors(folder / MASKS)[0])
         # safetensors orders by its own rules; masks are in the order of the model's parameters.
-        masks = Masks({name: masks[name] for name in Masks.full(model)})
-        masks.parameters_of(model)
+        masks = Masks.from_tensors(load_tensors(folder / MASKS)[0]).of(model)
     except (ModelError, StorageError, PruningError, RuntimeError, KeyError) as error:
         raise ModelError(f"{folder}: the files do not make the model of its spec: {_one_line(error)}") from None
     return model, spec, masks

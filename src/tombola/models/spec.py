@@ -6,6 +6,7 @@ A trained object does not know how it was made; a spec, written when the model i
 from __future__ import annotations
 
 import platform
+import warnings
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -125,6 +126,23 @@ def build(spec: ModelSpec) -> nn.Module:
         reason = str(error).partition("\n")[0]
         raise ModelError(f"cannot build {spec.architecture} of widths {spec.widths}: {reason}") from None
     return model
+
+
+def expected_state(spec: ModelSpec) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Shape and type of every tensor in the state dict of `build(spec)`, without taking its memory.
+
+    Raises ModelError as `build` does.
+    """
+    architecture = architectures.get(spec.architecture)
+    architecture.check_input(spec.architecture, spec.input_shape)
+    assert spec.widths is not None  # a spec's never are
+    try:
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # of layers without units
+            model = architecture.make(spec.input_shape, spec.classes, spec.widths, spec.dropout)
+    except (RuntimeError, OverflowError, ValueError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"cannot build {spec.architecture} of widths {spec.widths}: {reason}") from None
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
 
 
 def model_versions() -> dict[str, str]:

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from tombola.errors import ModelError
+from tombola.models.states import named_for
 from tombola.models.tensors import SIZE_LIMIT, load_tensors
 from tombola.runs.atomic import storage_errors
 
@@ -21,17 +23,23 @@ NESTED = ("state_dict", "model_state_dict", "model")
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Fills `model` with the weights in `path`; ModelError in one line where names, shapes or types differ."""
-    weights = read_weights(path)
+    """Fills `model` with the weights in `path`; ModelError in one line where names, shapes or types differ.
+
+    What torch.compile or DataParallel put into names makes no difference, and of a shared tensor one name is enough.
+    """
     expected = model.state_dict()
-    if all(name.startswith("module.") for name in weights) and not any(n.startswith("module.") for n in expected):
-        weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}  # DataParallel's prefix
+    try:
+        weights = named_for(model, read_weights(path))
+    except ModelError as error:
+        raise ModelError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     missing, unknown = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     if missing or unknown:
         raise ModelError(
             f"{path}: not the weights of this model" + _some(": it lacks", missing) + _some("; it also has", unknown)
         )
     for name, tensor in weights.items():
+        if is_lazy(expected[name]):  # takes its shape from the file
+            continue
         there, here = (tuple(tensor.shape), tensor.dtype), (tuple(expected[name].shape), expected[name].dtype)
         if there != here:
             raise ModelError(f"{path}: {name} is {there[1]} {there[0]}, the model's is {here[1]} {here[0]}")

@@ -19,6 +19,9 @@ OWN_SEGMENTS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrap
 SEGMENTS = OWN_SEGMENTS | {"module"}
 """`module` is what DataParallel, DistributedDataParallel and AveragedModel say, but anybody's model may say it, too."""
 
+BOOKKEEPING = frozenset({"n_averaged"})
+"""Buffers that a wrapper keeps beside the model: how many models AveragedModel has averaged."""
+
 _HOLDING_MODULE = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
