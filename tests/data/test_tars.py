@@ -20,6 +20,7 @@ from tombola.data import DataConfig, load_data
 from tombola.data import tars as module
 from tombola.data.folders import class_folders
 from tombola.errors import DataError, StorageError
+from tombola.runs import limits
 
 Members = list[tuple[str, bytes]]
 
@@ -181,7 +182,7 @@ def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             _refused(partial(class_folders, path), path, "unpacks to more than 2,097,152 bytes")
         class_folders(path)
     path = _tar(tmp_path / "set.tar", [*_members(), *((f"{number}.txt", b"") for number in range(50))])
-    monkeypatch.setattr(module, "MEMBER_LIMIT", 57)
+    monkeypatch.setattr(limits, "members", lambda size: 57)
     _refused(lambda: class_folders(path), path, "more than 57 members")
     monkeypatch.setattr(module, "SIZE_LIMIT", 1000)
     _refused(lambda: class_folders(path), path, "more than the 1,000 expected")

@@ -102,7 +102,7 @@ BAD_FILES = {
     "not a number": (b"name: a\ntraining: {learning_rate: .nan}", "training.learning_rate"),
     "infinite": (b"name: a\ntraining: {learning_rate: .inf}", "training.learning_rate"),
     "itself": (b"name: &x [*x]", "name"),
-    "billions of aliases": (ALIASES_OF_ALIASES.encode(), "name"),
+    "billions of aliases": (ALIASES_OF_ALIASES.encode(), "more than 10,000 keys and values"),
     "many problems": (b"a: 1\nb: 2\nc: 3\nd: 4\n", "(and 2 more)"),
 }
 

@@ -35,6 +35,7 @@ from tombola.compression.stored_layers import (
 from tombola.errors import ConfigError, ModelError, StorageError
 from tombola.kernels.target import host
 from tombola.models.tensors import load_tensors, save_tensors
+from tombola.runs import limits
 from tombola.runs.configs import Config, validate
 
 FORMAT, READ = 2, (1, 2)
@@ -48,7 +49,7 @@ class StoredChain(Config):
     layers: tuple[StoredLayer, ...] = Field(min_length=1)
     flatten: bool
     flat_only: bool
-    plans: tuple[StoredPlan, ...]
+    plans: tuple[StoredPlan, ...] = Field(max_length=limits.PLANS)
 
     @model_validator(mode="after")
     def _fits_together(self) -> StoredChain:
@@ -109,7 +110,18 @@ def save_sparse(path: Path | str, sparse: SparseModel) -> None:
         chains=tuple(_stored(module, chain) for module, chain in chains),
         graphs=tuple(stored_graph(graph, module.plans) for module, graph in graphs),
     )
+    _check_total(stored, sum(tensor.nbytes for tensor in tensors.values()))
     save_tensors(Path(path), tensors, stored.model_dump(mode="json"))
+
+
+def _check_total(stored: StoredModel, size: int) -> None:
+    """Removed weights take hardly any room in a file, but memory where the model runs."""
+    total = sum(layer.outputs * layer.inputs for part in (*stored.chains, *stored.graphs) for layer in part.layers)
+    if total > (most := limits.weights(size)):
+        raise ModelError(
+            f"has {total:,} weights, removed ones included, in {size:,} bytes; {most:,} are the most that are read "
+            "from so few"
+        )
 
 
 def _by_kind(sparse: SparseModel) -> tuple[list[tuple[SparseChain, Chain]], list[tuple[SparseChain, Graph]]]:
@@ -136,6 +148,7 @@ def load_sparse(path: Path | str, model: nn.Module | None = None) -> SparseModel
     try:
         tensors, facts = load_tensors(path)
         stored = validate(_of_this_format(facts), StoredModel, str(path))
+        _check_total(stored, path.stat().st_size)
         rest = {name[len(REST) :]: tensors.pop(name) for name in list(tensors) if name.startswith(REST)}
         chains = [_chain(entry, number, tensors) for number, entry in enumerate(stored.chains)]
         for number, entry in enumerate(stored.graphs):
@@ -146,6 +159,8 @@ def load_sparse(path: Path | str, model: nn.Module | None = None) -> SparseModel
         network = _network(stored, chains, rest, model)
     except (StorageError, ConfigError) as error:
         raise ModelError(str(error)) from None
+    except ModelError as error:
+        raise ModelError(f"{path}: not a sparse model that can be loaded: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, zlib.error) as error:
         raise ModelError(f"{path}: not a sparse model that can be loaded: {' '.join(str(error).split())}") from None
     return SparseModel(network, stored.unsupported)

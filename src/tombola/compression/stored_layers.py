@@ -18,6 +18,8 @@ from tombola.kernels.packing import MOST_COLUMNS
 from tombola.runs.configs import Config
 
 MOST_WEIGHTS = 1 << 30
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
+"""How many bits of a byte are set."""
 MOST_ROWS = 1 << 24
 MOST_PANEL = 1 << 10
 
@@ -93,7 +95,7 @@ def read_layer(stored: StoredLayer, shape: tuple[int, ...], prefix: str, tensors
     values, bias, kept = (tensors.pop(prefix + name) for name in ("values", "bias", "kept"))
     total = stored.outputs * stored.inputs
     bits = _unpacked(kept, math.ceil(total / 8))
-    count = int(np.unpackbits(bits, count=total).sum(dtype=np.int64))
+    count = int(_ONES[bits].sum(dtype=np.int64))  # unpacked they would take eight times the memory
     if count != len(values) or np.unpackbits(bits[-1:])[(total - 1) % 8 + 1 :].any():
         raise ValueError(f"{stored.name} has {len(values)} values for {count} kept weights of {total}")
     if bias.shape != (stored.outputs,) or values.dim() != 1 or {values.dtype, bias.dtype} != {torch.float32}:

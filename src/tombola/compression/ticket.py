@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from tombola.errors import ModelError, StorageError
+from tombola.data.npy import parse_npy
+from tombola.errors import DataError, ModelError, StorageError
 from tombola.models import ModelSpec
 from tombola.models.states import plain_state
 from tombola.models.tensors import save_tensors
 from tombola.pruning import Masks
+from tombola.runs import limits
 from tombola.runs.atomic import make_folder, read_bytes, read_json, write_bytes, write_json
 
 MASK, MASK_INDEX = "winning_ticket_mask.npy", "winning_ticket_mask.json"
 WEIGHTS, SPEC = "winning_ticket.safetensors", "spec.json"
-MASK_SIZE_LIMIT = 8 << 30
+MASK_SIZE_LIMIT = limits.MASK
 
-_DAMAGE = (
-    *(StorageError, ValueError, KeyError, TypeError, EOFError, MemoryError, OverflowError),
-    *(SyntaxError, tokenize.TokenError),  # numpy reads an array's header as Python source
-)
+_DAMAGE = (StorageError, DataError, ValueError, KeyError, TypeError, AttributeError, OverflowError)
 
 
 def write_ticket(folder: Path, spec: ModelSpec, start: nn.Module, masks: Masks, history: dict[str, Any]) -> None:
@@ -60,9 +58,8 @@ def read_mask(folder: Path) -> Masks:
     """The masks that `write_mask` wrote; ModelError when array and index do not fit together."""
     try:
         index = read_json(folder / MASK_INDEX)
-        content = io.BytesIO(read_bytes(folder / MASK, MASK_SIZE_LIMIT))
-        flat = np.lib.format.read_array(content, allow_pickle=False)
-        if flat.dtype != np.bool_ or flat.ndim != 1 or len(flat) != index["size"] or content.read(1):
+        flat = parse_npy(read_bytes(folder / MASK, MASK_SIZE_LIMIT), "its array")
+        if flat.dtype != np.bool_ or flat.ndim != 1 or len(flat) != index["size"]:
             raise ValueError(f"expected {index['size']} booleans, found {flat.dtype} {flat.shape}")
         tensors: dict[str, torch.Tensor] = {}
         end = 0

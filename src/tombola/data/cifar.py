@@ -19,6 +19,7 @@ from tombola.data.npz import read_arrays, read_picture_set
 from tombola.data.pictures import Pixels, decode, one_line, raw_data
 from tombola.data.tars import unpacked
 from tombola.errors import DataError, StorageError
+from tombola.runs import limits
 from tombola.runs.atomic import make_folder, read_bytes, write_bytes
 from tombola.runs.cache import cache_home
 
@@ -30,7 +31,7 @@ RECORD_BYTES = 1 + 3 * SIDE * SIDE
 BINARY_FOLDER, PICKLE_FOLDER = "cifar-10-batches-bin", "cifar-10-batches-py"
 ARCHIVE, LABELS = "cifar10-jpeg.tar.xz", "cifar10-canonical-labels.npz"
 EXACT = "cifar10-exact-3805-761.npz"
-ARCHIVE_LIMIT, UNPACKED_LIMIT, MEMBER_LIMIT = 256 << 20, 512 << 20, 64 << 10
+ARCHIVE_LIMIT, UNPACKED_LIMIT, MEMBER_LIMIT = limits.DOWNLOAD, 2 * limits.DOWNLOAD, 64 << 10
 
 
 def cifar10(folder: Path) -> RawData:
@@ -174,7 +175,10 @@ def _decode_archive(content: bytes, path: Path) -> dict[str, NDArray[np.uint8]]:
     pattern = re.compile(rf"({'|'.join(PER_CLASS)})/({'|'.join(CLASSES)})/([0-9]{{4}})\.jpg")
     try:
         with tarfile.open(fileobj=io.BytesIO(unpacked(content, path, UNPACKED_LIMIT)), mode="r:") as archive:
-            for member in archive:
+            for count, member in enumerate(archive, start=1):
+                archive.members.clear()  # of which it would keep all
+                if count > 2 * sum(PER_CLASS.values()) * len(CLASSES):
+                    raise DataError(f"{path}: more members than CIFAR-10 has pictures; get the archive again")
                 if member.isdir():
                     continue
                 found = pattern.fullmatch(member.name)

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from tombola.data.idx import FILES, decompressed_md5, find
 from tombola.errors import DataError
+from tombola.runs import limits
 from tombola.runs.atomic import make_folder, read_bytes, write_bytes
 from tombola.runs.cache import cache_home
 
-DOWNLOAD_LIMIT = 256 << 20
+DOWNLOAD_LIMIT = limits.DOWNLOAD
 TIMEOUT_SECONDS = 30
 
 

@@ -22,10 +22,13 @@ from numpy.typing import NDArray
 
 from tombola.data.dataset import Examples, RawData
 from tombola.errors import DataError
-from tombola.runs.atomic import storage_errors
+from tombola.runs import limits
+from tombola.runs.atomic import opened, storage_errors
+from tombola.runs.kinds import LONGEST, other_kind
 
 UNSIGNED_BYTES = 0x08
-SIZE_LIMIT = 4 << 30
+SIZE_LIMIT = limits.DATA
+GZIP = b"\x1f\x8b"
 FILES = {
     "training images": "train-images-idx3-ubyte",
     "training labels": "train-labels-idx1-ubyte",
@@ -36,11 +39,15 @@ FILES = {
 
 def read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
     """The array of unsigned bytes in an IDX file of `rank` dimensions; DataError names what is wrong."""
-    with _opened(path) as file:
+    with _opened(path) as (file, most):
         header = file.read(4 + 4 * rank)
         shape = _shape(header, rank, path)
         expected = math.prod(shape)
-        content = file.read(expected + 1)
+        content = file.read(min(expected, most) + 1)
+    if len(content) > most:
+        raise DataError(
+            f"{path}: unpacks to more than {most:,} bytes, {limits.UNPACKED_RATIO} times its size; not read"
+        )
     if len(content) != expected:
         state = "is cut short" if len(content) < expected else "has bytes left over"
         raise DataError(f"{path}: {state}: its header promises {expected:,} bytes of data; get the file again")
@@ -82,21 +89,32 @@ def decompressed_md5(path: Path, content: bytes | None = None) -> str:
     With `content`, of what `path` would hold: a download is judged before it is kept.
     """
     digest = hashlib.md5(usedforsecurity=False)
-    with _opened(path, content) as file:
+    with _opened(path, content) as (file, most):
         while chunk := file.read(1 << 20):
             digest.update(chunk)
+            if (most := most - len(chunk)) < 0:
+                raise DataError(f"{path}: unpacks to more than {limits.UNPACKED_RATIO} times its size; not read")
     return digest.hexdigest()
 
 
 @contextlib.contextmanager
-def _opened(path: Path, content: bytes | None = None) -> Iterator[io.BufferedIOBase | gzip.GzipFile]:
-    """The decompressed bytes of `path`, or of `content` in its place; damage is a DataError."""
+def _opened(path: Path, content: bytes | None = None) -> Iterator[tuple[io.BufferedIOBase, int]]:
+    """The decompressed bytes of `path`, or of `content` in its place, and the most there may be; DataError for damage.
+
+    A file of another name is unpacked, too, where its first bytes say that it is packed.
+    """
     with storage_errors("read", path):
         try:
-            with path.open("rb") if content is None else io.BytesIO(content) as raw:
-                yield gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
+            with opened(path) if content is None else io.BytesIO(content) as raw:
+                size = raw.seek(0, io.SEEK_END)
+                raw.seek(0)
+                head = raw.read(LONGEST)
+                raw.seek(0)
+                packed = path.suffix == ".gz" or head.startswith(GZIP)
+                yield (gzip.GzipFile(fileobj=raw), limits.unpacked(size)) if packed else (raw, size)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:  # BadGzipFile is an OSError too
-            raise DataError(f"{path}: damaged or cut short ({error}); get the file again") from None
+            what = other_kind(head, "gzip") or str(error)
+            raise DataError(f"{path}: damaged or cut short ({what}); get the file again") from None
 
 
 def _rank(stem: str) -> int:
@@ -108,7 +126,10 @@ def _shape(header: bytes, rank: int, path: Path) -> tuple[int, ...]:
         raise DataError(f"{path}: cut short before its header ends; get the file again")
     zero, kind, dimensions = struct.unpack(">HBB", header[:4])
     if zero != 0 or kind != UNSIGNED_BYTES or dimensions != rank:
-        raise DataError(f"{path}: not an IDX file of unsigned bytes in {rank} dimension(s) (magic {header[:4].hex()})")
+        what = f"; {found}" if (found := other_kind(header)) else ""
+        raise DataError(
+            f"{path}: not an IDX file of unsigned bytes in {rank} dimension(s) (magic {header[:4].hex()}{what})"
+        )
     shape = struct.unpack(f">{rank}I", header[4:])
     if math.prod(shape) == 0:
         raise DataError(f"{path}: holds no data (sizes {shape})")

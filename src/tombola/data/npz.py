@@ -6,22 +6,23 @@ Every array's header is checked against the bytes that are there before memory i
 from __future__ import annotations
 
 import contextlib
-import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from tombola.data.dataset import RawData
+from tombola.data.npy import parse_npy
 from tombola.data.pictures import Pixels, fitted, one_line, raw_data
 from tombola.errors import DataError
-from tombola.runs.atomic import storage_errors
+from tombola.runs import limits
+from tombola.runs.atomic import opened, storage_errors
+from tombola.runs.kinds import LONGEST, other_kind
 
-SIZE_LIMIT = 4 << 30
+SIZE_LIMIT = limits.DATA
 LABEL_LIMIT = 65_536
 MEDMNIST = ("train_images", "train_labels", "test_images", "test_labels")
 MEDMNIST_VALIDATION = ("val_images", "val_labels")
@@ -89,8 +90,9 @@ def read_arrays(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
                 members.append(archive.getinfo(f"{name}.npy"))
             except KeyError:
                 raise DataError(f"{path}: no array {name}") from None
-        if (total := sum(member.file_size for member in members)) > SIZE_LIMIT:
-            raise DataError(f"{path}: unpacks to {total:,} bytes, more than {SIZE_LIMIT:,}")
+        most = min(SIZE_LIMIT, limits.unpacked(path.stat().st_size))
+        if (total := sum(member.file_size for member in members)) > most:
+            raise DataError(f"{path}: unpacks to {total:,} bytes, more than {most:,}")
         return [_read(archive, member, f"{path}: array {name}") for name, member in zip(names, members, strict=True)]
 
 
@@ -99,12 +101,15 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     with storage_errors("read", path), contextlib.ExitStack() as stack:
         if not path.is_file():
             raise DataError(f"{path}: no such .npz file")
+        file = stack.enter_context(opened(path))
         try:
-            archive = stack.enter_context(zipfile.ZipFile(path))
+            archive = stack.enter_context(zipfile.ZipFile(file))
         except OSError:
             raise
         except Exception as error:  # a damaged directory of a zip is met with several kinds of error
-            raise DataError(f"{path}: not an .npz file, damaged or cut short ({one_line(error)})") from None
+            file.seek(0)
+            what = other_kind(file.read(LONGEST), "zip") or one_line(error)
+            raise DataError(f"{path}: not an .npz file, damaged or cut short ({what})") from None
         yield archive
 
 
@@ -114,19 +119,12 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> NDAr
         raise DataError(f"{where}: encrypted, or packed in a way that numpy.savez never uses")
     try:
         with archive.open(member) as file:
-            version = npy.read_magic(file)
-            header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
-            shape, fortran, dtype = header(file)
-            content = b"" if dtype.hasobject else file.read()
+            content = file.read()
     except OSError:
         raise
-    except Exception as error:  # zipfile, zlib, and numpy's header parser: each has its own errors for damage
+    except Exception as error:  # zipfile and zlib have their own errors for damage
         raise DataError(f"{where}: damaged or cut short ({one_line(error)}); get the file again") from None
-    if dtype.hasobject:
-        raise DataError(f"{where}: holds Python objects, which are never unpickled; save plain numbers")
-    if min(shape, default=0) < 0 or len(content) != math.prod(shape) * dtype.itemsize or not dtype.itemsize:
-        raise DataError(f"{where}: its header promises {shape} of {dtype}, which its {len(content):,} bytes are not")
-    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+    return parse_npy(content, where)
 
 
 def _pixels(path: Path, arrays: dict[str, NDArray[Any]], images: str, labels: str) -> Pixels:

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tombola.errors import DataError
+from tombola.runs import limits
 
-SECONDS = 20.0
+SECONDS = limits.PATTERN_SECONDS
 
 
 def search_all(pattern: str, texts: Sequence[str], where: str) -> list[re.Match[str] | None]:

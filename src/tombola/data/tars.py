@@ -16,10 +16,11 @@ from pathlib import Path
 
 from tombola.data.layout import LAYOUT, Entry, shown
 from tombola.errors import DataError
+from tombola.runs import limits
 from tombola.runs.atomic import read_bytes
+from tombola.runs.kinds import LONGEST, other_kind
 
-SIZE_LIMIT = 4 << 30
-MEMBER_LIMIT, DEPTH_LIMIT = 500_000, 8
+SIZE_LIMIT, DEPTH_LIMIT = limits.DATA, limits.ARCHIVE_DEPTH
 PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 """How a packed file begins, and what opens it."""
 
@@ -31,11 +32,12 @@ def tar_tree(path: Path) -> Entry:
     """The tree in a tar file, plain or packed by gzip, bzip2 or xz; one folder around everything is left aside.
 
     Raises DataError for an archive that is damaged, cut short, unpacks to more than SIZE_LIMIT bytes or
-    MEMBER_LIMIT members, or holds anything beside files and folders below its root.
+    more files than `limits.members`, or holds anything beside files and folders below its root.
     """
     archive = shown(str(path))
-    content = unpacked(read_bytes(path, SIZE_LIMIT), path, SIZE_LIMIT)
-    tree, around = _tree(content, path), ""
+    packed = read_bytes(path, SIZE_LIMIT)
+    content = unpacked(packed, path, SIZE_LIMIT)
+    tree, around = _tree(content, path, limits.members(len(packed))), ""
     if len(tree) == 1:
         (name, only), *_ = tree.items()
         if isinstance(only, dict) and any(isinstance(node, dict) for node in only.values()):
@@ -48,6 +50,7 @@ def unpacked(content: bytes, path: Path, limit: int) -> bytes:
 
     It is read to its end, where its checksum is.
     """
+    limit = min(limit, limits.unpacked(len(content)))
     opener = next((opener for magic, opener in PACKED.items() if content.startswith(magic)), None)
     if opener is None:
         return content
@@ -63,19 +66,21 @@ def unpacked(content: bytes, path: Path, limit: int) -> bytes:
     return whole.getvalue()
 
 
-def _tree(content: bytes, path: Path) -> dict[str, Node]:
+def _tree(content: bytes, path: Path, most: int) -> dict[str, Node]:
     tree: dict[str, Node] = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             for count, member in enumerate(archive, start=1):
-                if count > MEMBER_LIMIT:
-                    raise DataError(f"{shown(str(path))}: more than {MEMBER_LIMIT:,} members; not read")
+                if count > most:
+                    raise DataError(f"{shown(str(path))}: more than {most:,} members for its size; not read")
+                archive.members.clear()  # of which it would keep all
                 _add(tree, member, f"{shown(str(path))}: {shown(member.name)}")
             end = archive.offset
     except DataError:
         raise
     except Exception as error:  # tarfile meets headers of nonsense with several kinds of error
-        raise _damaged(path, error) from None
+        what = other_kind(content[:LONGEST], "tar archive")
+        raise _damaged(path, DataError(what) if what else error) from None
     # It also ends in silence where a header is damaged or missing, but an archive ends with a block of zeros.
     if content[end : end + tarfile.BLOCKSIZE] != bytes(tarfile.BLOCKSIZE):
         raise _damaged(path, EOFError("no end after its last member"))

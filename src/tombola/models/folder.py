@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from tombola.errors import ModelError, PruningError, StorageError
 from tombola.models.factory import Factory, FactorySpec, make_with
 from tombola.models.saving import masks_of, state_of
-from tombola.models.spec import ModelSpec, build
+from tombola.models.spec import ModelSpec, build, expected_state
 from tombola.models.states import named_for
 from tombola.models.tensors import load_tensors, save_tensors
 from tombola.pruning import Masks
+from tombola.runs import limits
 from tombola.runs.atomic import TEMPORARY_SUFFIX, make_folder, read_json, storage_errors, write_json
 from tombola.runs.configs import validate
 
+UNBUILT = 1 << 24
+"""Numbers of a model that is built before its weights are seen to fit: 64 MB."""
 SPEC, WEIGHTS, MASKS = "spec.json", "weights.safetensors", "masks.safetensors"
 
 
@@ -84,9 +87,10 @@ def load_model(
     """
     folder = Path(folder)
     spec, _ = read_spec(folder)
+    weights = _fitting_weights(folder, spec)
     model = _blank(folder, spec, factory)
     try:
-        weights = named_for(model, load_tensors(folder / WEIGHTS)[0])
+        weights = named_for(model, weights)
         _check_types(weights, model.state_dict())
         model.load_state_dict(weights, strict=True)
         if not (folder / MASKS).exists():
@@ -96,6 +100,23 @@ def load_model(
     except (ModelError, StorageError, PruningError, RuntimeError, KeyError) as error:
         raise ModelError(f"{folder}: the files do not make the model of its spec: {_one_line(error)}") from None
     return model, spec, masks
+
+
+def _fitting_weights(folder: Path, spec: Spec) -> dict[str, Tensor]:
+    """The weights, of no more memory than their file. A spec may claim far larger ones: then it is not built."""
+    try:
+        weights, _ = load_tensors(folder / WEIGHTS)
+        if isinstance(spec, ModelSpec):
+            expected = expected_state(spec)
+            if odd := [name for name in expected if name in weights and weights[name].shape != expected[name][0]]:
+                there, claimed = tuple(weights[odd[0]].shape), tuple(expected[odd[0]][0])
+                raise ModelError(f"size mismatch: {odd[0]} is {there}, the spec says {claimed}")
+            claimed_all = sum(shape.numel() for shape, _ in expected.values())
+            if claimed_all > UNBUILT and claimed_all > 2 * sum(tensor.numel() for tensor in weights.values()):
+                raise ModelError(f"the spec says {claimed_all:,} numbers, the weights are far fewer")
+    except (ModelError, StorageError) as error:
+        raise ModelError(f"{folder}: the files do not make the model of its spec: {_one_line(error)}") from None
+    return weights
 
 
 def _blank(folder: Path, spec: Spec, factory: str | Factory | None) -> nn.Module:
@@ -120,7 +141,7 @@ def read_spec(folder: Path | str) -> tuple[Spec, dict[str, Any]]:
             "make one with tombola.models.save_model(folder, spec, model)"
         )
     try:
-        content = read_json(path, limit=1 << 20)
+        content = read_json(path, limits.SPEC)
     except StorageError as error:
         raise ModelError(str(error)) from None
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from tombola.errors import ModelError
+from tombola.runs import limits
+from tombola.runs.kinds import LONGEST, other_kind
 
-DEPTH_LIMIT, ENTRY_LIMIT = 12, 100_000
+DEPTH_LIMIT, ENTRY_LIMIT = limits.HDF5_DEPTH, limits.HDF5_ENTRIES
 
 
 class Hdf5File:
@@ -27,6 +29,8 @@ class Hdf5File:
         self.where = where
         self._h5py = _h5py()
         self._left, self._entries = len(content), 0
+        if what := other_kind(content[:LONGEST], "HDF5"):
+            raise ModelError(f"{where}: damaged, cut short or not HDF5 ({what})")
         with self._damage_named():
             self._root = self._h5py.File(io.BytesIO(content), "r")
 
@@ -82,6 +86,8 @@ class Hdf5File:
             raise ModelError(f"{self.where}: array {path} lies in another file, which is not opened")
         if stored.get_nfilters():
             raise ModelError(f"{self.where}: array {path} is packed, as Keras never packs weights; save it plainly")
+        if dataset.shape is None:
+            raise ModelError(f"{self.where}: array {path} is empty, it has no shape")
         if dataset.dtype != np.float32:
             raise ModelError(f"{self.where}: array {path} holds {dataset.dtype}, wanted is float32")
         self._left -= dataset.nbytes

@@ -6,7 +6,6 @@ layers do, `keras_steps` knows; which network they make, `keras_models`.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -19,10 +18,13 @@ from torch import Tensor
 from tombola.errors import ModelError
 from tombola.models.hdf5 import Hdf5File
 from tombola.models.tensors import SIZE_LIMIT
-from tombola.runs.atomic import storage_errors
+from tombola.runs import limits
+from tombola.runs.atomic import opened, storage_errors
+from tombola.runs.kinds import LONGEST, other_kind
+from tombola.runs.strict_json import parse_json
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-LIMITS = {CONFIG: 16 << 20, METADATA: 1 << 20, WEIGHTS: SIZE_LIMIT}
+LIMITS = {CONFIG: limits.KERAS_CONFIG, METADATA: limits.SPEC, WEIGHTS: SIZE_LIMIT}
 NESTED = ("Functional", "Sequential")
 GROUPS = {
     "Conv2D": "conv2d",
@@ -33,7 +35,7 @@ GROUPS = {
     "Sequential": "sequential",
 }
 """What Keras calls the groups of the layers of a class, of those that have variables."""
-LAYER_LIMIT, DEPTH_LIMIT = 10_000, 8
+LAYER_LIMIT, DEPTH_LIMIT = limits.KERAS_LAYERS, limits.KERAS_DEPTH
 HDF5 = b"\x89HDF\r\n\x1a\n"
 """How such a file begins."""
 
@@ -81,22 +83,21 @@ def _members(path: Path) -> dict[str, bytes]:
     with storage_errors("read", path):
         if not path.is_file():
             raise ModelError(f"{path}: {'not a plain file' if path.exists() else 'no such file'}")
-        if _is_hdf5(path):
+        if _head(path).startswith(HDF5):
             raise ModelError(f"{path}: HDF5, as Keras 2 saved models; load it with Keras and save it again as .keras")
         try:
-            with zipfile.ZipFile(path) as archive:
+            with opened(path) as file, zipfile.ZipFile(file) as archive:
                 return {name: _member(archive, name, path) for name in LIMITS}
         except (OSError, ModelError):
             raise
         except Exception as error:  # zipfile meets damage with several kinds of error
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = other_kind(_head(path), "zip") or " ".join(str(error).split()) or type(error).__name__
             raise ModelError(f"{path}: damaged, cut short or no .keras file ({reason})") from None
 
 
-def _is_hdf5(path: Path) -> bool:
-    """Whether a file begins as HDF5 does."""
-    with path.open("rb") as file:
-        return file.read(len(HDF5)) == HDF5
+def _head(path: Path) -> bytes:
+    with opened(path) as file:
+        return file.read(LONGEST)
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
@@ -113,8 +114,8 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
 
 def _parsed(content: bytes, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(content, infinite=True)
+    except ValueError as error:
         raise ModelError(f"{where} is damaged ({' '.join(str(error).split())})") from None
     if not isinstance(found, dict):
         raise ModelError(f"{where} is damaged (no keys and values)")

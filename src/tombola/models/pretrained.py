@@ -27,7 +27,7 @@ from tombola.models.tensors import SIZE_LIMIT
 from tombola.models.vgg16_keras import STAGES
 from tombola.models.weights import read_weights
 from tombola.registry import suggest
-from tombola.runs.atomic import read_bytes, storage_errors
+from tombola.runs.atomic import opened, read_bytes, storage_errors
 
 PREPROCESSINGS = {
     "keras": "bytes, blue first, less ImageNet's mean of each channel",
@@ -134,7 +134,7 @@ def _check_sums(path: Path, sha256: str | None) -> None:
 
 
 def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from tombola.errors import ModelError
 from tombola.models.pretrained import PUBLISHED_MD5
+from tombola.runs import limits
 from tombola.runs.atomic import make_folder, write_bytes
 from tombola.runs.cache import cache_folder
 
-SIZE_LIMIT = 1 << 30
+SIZE_LIMIT = limits.GIB
 TIMEOUT_SECONDS = 30
 
 

@@ -18,6 +18,7 @@ from tombola.errors import ConfigError, ModelError
 from tombola.models.initialise import initialise, initialisers
 from tombola.models.zoo import architectures
 from tombola.registry import Registry
+from tombola.runs import limits
 from tombola.runs.configs import Config
 
 
@@ -26,7 +27,9 @@ class ModelConfig(Config):
 
     architecture: str = "lenet-300-100"
     widths: tuple[PositiveInt, ...] | None = Field(
-        None, description="filters and units of the hidden layers; nothing for the architecture's own"
+        None,
+        max_length=limits.WIDTHS,
+        description="filters and units of the hidden layers; nothing for the architecture's own",
     )
     initialisation: str = "glorot-normal"
     dropout: float = Field(0.0, ge=0, lt=1, description="share of hidden dense units that a training step silences")
@@ -82,7 +85,7 @@ class Normalisation(Config):
 class ModelSpec(ModelConfig):
     """A model, whole: build it with `build`. Written as `spec.json` in a model folder. Its widths are never None."""
 
-    input_shape: tuple[PositiveInt, ...] = Field(min_length=1)
+    input_shape: tuple[PositiveInt, ...] = Field(min_length=1, max_length=3)
     classes: int = Field(ge=2)
     seed: int = Field(ge=0)
     dtype: str = Field("float32", pattern="^float32$")

@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 
 from tombola.errors import StorageError
+from tombola.runs import limits
 from tombola.runs.atomic import read_bytes, write_bytes
+from tombola.runs.kinds import LONGEST, SAFETENSORS, other_kind
+from tombola.runs.strict_json import parse_json
 
-SIZE_LIMIT = 16 << 30
+SIZE_LIMIT = limits.TENSORS
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
@@ -35,13 +38,12 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     content = read_bytes(path, SIZE_LIMIT)
     try:
+        own, facts = _metadata(content)
         tensors = safetensors.torch.load(content)
-        metadata = _metadata(content)
-        said = metadata.get("facts", "{}")
-        facts = json.loads(said)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise StorageError(f"{path}: damaged or cut short ({error})") from None
-    if "sha256" in metadata and metadata["sha256"] != _checksum(tensors, said):
+    except Exception as error:  # safetensors, json and torch meet damage with many kinds of error
+        what = other_kind(content[:LONGEST], SAFETENSORS)
+        raise StorageError(f"{path}: {what or 'damaged or cut short'} ({_one_line(error)})") from None
+    if "sha256" in own and own["sha256"] != _checksum(tensors, own.get("facts", "{}")):
         raise StorageError(f"{path}: its content does not match its checksum, the file was altered or damaged")
     return tensors, facts
 
@@ -81,8 +83,23 @@ def _checksum(tensors: Mapping[str, Tensor], facts: str) -> str:
     return hashlib.sha256(f"{content_sha256(tensors)}|{facts}".encode()).hexdigest()
 
 
-def _metadata(content: bytes) -> dict[str, str]:
+def _metadata(content: bytes) -> tuple[dict[str, str], dict[str, Any]]:
+    """Our own part of the header, and the facts in it; both empty for files of other makers."""
     length = int.from_bytes(content[:8], "little")
-    own = json.loads(content[8 : 8 + length]).get("__metadata__", {}).get("tombola", "{}")
-    found: dict[str, str] = json.loads(own)
-    return found
+    if length > len(content) - 8:
+        raise ValueError(f"a header of {length:,} bytes in a file of {len(content):,}")
+    header = parse_json(content[8 : 8 + length])
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or len(header) > limits.KEYS:
+        raise ValueError("its header holds no tensors by name")
+    own = parse_json(metadata.get("tombola", "{}"))
+    if not isinstance(own, dict) or not all(isinstance(value, str) for value in own.values()):
+        raise ValueError("its metadata are none that Tombola wrote")
+    facts = parse_json(own.get("facts", "{}"))
+    if not isinstance(facts, dict):
+        raise ValueError("its facts are no keys and values")
+    return own, facts
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,22 +1,20 @@
-"""Weights from files of other makers: safetensors, or torch's `.pt` read as weights only (no code is run)."""
+"""Weights from files of other makers: safetensors, or torch's `.pt` read as data, see `torch_files`. No code is run."""
 
 from __future__ import annotations
 
-import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from tombola.errors import ModelError
 from tombola.models.states import named_for
 from tombola.models.tensors import SIZE_LIMIT, load_tensors
-from tombola.runs.atomic import storage_errors
+from tombola.models.torch_files import NotWeightsError, Opaque, read_torch
+from tombola.runs.atomic import read_bytes
+from tombola.runs.kinds import LONGEST, other_kind
 
 NESTED = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts keep the weights beside an optimizer and other things."""
@@ -52,29 +50,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_tensors(path)[0]
     if path.suffix not in (".pt", ".pth", ".bin"):
         raise ModelError(f"{path}: weights come as .safetensors or as torch's .pt, .pth or .bin")
-    with storage_errors("read", path):
-        if max(path.stat().st_size, _unpacked_size(path)) > SIZE_LIMIT:
-            raise ModelError(f"{path}: larger than the {SIZE_LIMIT >> 30} GiB expected at most")
+    content = read_bytes(path, SIZE_LIMIT)
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch's guesses at what is wrong; the error says it
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+        found = read_torch(content)
+    except NotWeightsError:
         raise ModelError(
             f"{path}: damaged, or holds Python objects beside weights, which are not loaded; save it again with "
             "torch.save(model.state_dict(), path)"
         ) from None
-    except Exception as error:  # torch meets damage with more than ten kinds of error
-        raise ModelError(f"{path}: damaged or cut short ({_first_line(error)})") from None
-    return _state_dict(content, path)
-
-
-def _unpacked_size(path: Path) -> int:
-    """What a zip, as torch writes them, says it unpacks to; 0 for any other file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return sum(member.file_size for member in archive.infolist())
-    except Exception:  # no zip, or a damaged one, which is met with several kinds of error
-        return 0
+    except Exception as error:  # every part of such a file has its own kinds of damage
+        what = other_kind(content[:LONGEST], "pickle", ".pt") or _first_line(error)
+        raise ModelError(f"{path}: damaged or cut short ({what})") from None
+    return _state_dict(found, path)
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
@@ -83,8 +70,8 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
             if isinstance(content.get(key), Mapping):
                 content = content[key]
                 break
-        if content and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
-            if odd := [k for k, v in content.items() if v.layout != torch.strided or v.is_meta or v.is_quantized]:
+        if content and all(isinstance(k, str) and isinstance(v, Tensor | Opaque) for k, v in content.items()):
+            if odd := [name for name, value in content.items() if isinstance(value, Opaque)]:
                 raise ModelError(f"{path}: {odd[0]} is no plain tensor of numbers; save it as one")
             return dict(content)
     raise ModelError(f"{path}: holds no state dict, tensors by name; save torch.save(model.state_dict(), path)")

@@ -7,14 +7,20 @@ file or the new one. Every problem of the file system becomes one StorageError l
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tombola.errors import StorageError
+from tombola.runs import limits
+from tombola.runs.kinds import LONGEST, other_kind
+from tombola.runs.strict_json import parse_json
 
 TEMPORARY_SUFFIX = ".tombola-tmp"
 
@@ -50,20 +56,39 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """The whole file; a StorageError when it cannot be read or is larger than `limit` bytes."""
-    with storage_errors("read", path):
-        size = path.stat().st_size
-        if size > limit:
-            raise StorageError(f"{path}: {size:,} bytes is more than the {limit:,} expected at most")
-        return path.read_bytes()
+    """The whole file; a StorageError when it cannot be read, is no regular file or larger than `limit` bytes."""
+    with storage_errors("read", path), opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(limit + 1) if size <= limit else b""
+        if max(size, len(content)) > limit:  # a file may grow, and some say that they hold nothing
+            raise StorageError(f"{path}: {max(size, len(content)):,} bytes is more than the {limit:,} expected at most")
+        return content
 
 
-def read_json(path: Path, limit: int = 64 << 20) -> Any:
-    """Parsed JSON; a StorageError that names the file when it is not JSON."""
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[io.BufferedReader]:
+    """A regular file to be read; a StorageError for a device, a pipe or a socket, which may have no end or no start.
+
+    Links are followed to what they lead to. Other problems are OSErrors.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # which would else wait for somebody to write into a pipe
+    with open(descriptor, "rb") as file:  # noqa: PTH123 (a descriptor has no path)
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(kind):
+            raise StorageError(f"{path}: a device, a pipe or a socket, only plain files are read; copy it to one")
+        yield file
+
+
+def read_json(path: Path, limit: int = limits.JSON) -> Any:
+    """Parsed JSON; a StorageError that names the file when it is not JSON (see `strict_json`)."""
+    content = read_bytes(path, limit)
     try:
-        return json.loads(read_bytes(path, limit))
-    except (ValueError, RecursionError) as error:
-        raise StorageError(f"{path}: not readable as JSON, the file is damaged ({error})") from None
+        return parse_json(content)
+    except ValueError as error:
+        what = other_kind(content[:LONGEST], "JSON", "empty") or "the file is damaged"
+        raise StorageError(f"{path}: not readable as JSON, {what} ({error})") from None
 
 
 def make_folder(path: Path) -> None:

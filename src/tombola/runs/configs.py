@@ -18,9 +18,11 @@ from pydantic_core import ErrorDetails
 
 from tombola.errors import ConfigError, StorageError
 from tombola.registry import suggest
+from tombola.runs import limits
 from tombola.runs.atomic import read_bytes, storage_errors
+from tombola.runs.strict_yaml import parse_yaml
 
-CONFIG_SIZE_LIMIT = 1 << 20
+CONFIG_SIZE_LIMIT = limits.CONFIG
 ERRORS_SHOWN = 3
 
 
@@ -77,7 +79,7 @@ def _read_content(path: Path) -> dict[str, Any]:
         with storage_errors("read", path):
             if not path.exists():
                 raise ConfigError(f"{path}: no such config file")
-        content = _parse(read_bytes(path, CONFIG_SIZE_LIMIT).decode())
+        content = parse_yaml(read_bytes(path, CONFIG_SIZE_LIMIT).decode())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {_one_line(error)}") from None
     except StorageError as error:
@@ -111,7 +113,7 @@ def validate(content: Any, kind: type[C], source: str) -> C:
 def parse_value(text: str, source: str) -> Any:
     """A value written as YAML on the command line; ConfigError with `source` otherwise."""
     try:
-        return _parse(text)
+        return parse_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source} {text!r}: {_one_line(error)}") from None
 
@@ -125,28 +127,6 @@ def identity_hash(study: str, config: Config) -> str:
     """Eight hex digits that name the run of `config`: equal exactly when every result must be equal."""
     canonical = json.dumps([study, config.identity()], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, which plain YAML loaders resolve in silence."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if isinstance(key, str) and keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def _parse(text: str) -> Any:
-    loader = _StrictLoader(text)
-    try:
-        return loader.get_single_data()
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        # PyYAML lets these through where a value does not fit its tag: `2001-99-99`, `!!int x`.
-        raise yaml.YAMLError(f"a value cannot be read ({type(error).__name__}: {error})") from None
-    finally:
-        loader.dispose()
 
 
 def _apply_override(content: dict[str, Any], override: str) -> None:

@@ -37,6 +37,7 @@ from tombola.compression.stored_layers import (
 )
 from tombola.kernels.pools import PoolKind
 from tombola.kernels.windows import Window
+from tombola.runs import limits
 from tombola.runs.configs import Config
 
 MOST_NUMBERS = 1 << 26
@@ -107,8 +108,8 @@ class StoredGraph(Config):
     sites: tuple[str, ...] = Field(min_length=1)
     types: tuple[str, ...]
     shape: Lengths
-    nodes: tuple[StoredNode, ...] = Field(min_length=1)
-    plans: tuple[StoredPlan, ...]
+    nodes: tuple[StoredNode, ...] = Field(min_length=1, max_length=limits.NODES)
+    plans: tuple[StoredPlan, ...] = Field(max_length=limits.PLANS)
 
     @property
     def layers(self) -> tuple[StoredLayer, ...]:
