@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from tombola.data.layout import some
 from tombola.errors import DataError
 from tombola.runs.seeds import derive_seed
 
@@ -34,7 +36,8 @@ class RawData:
 
     Inputs are scaled to [0, 1]. `checksum` is over the decompressed content, so that it names the data and
     not a file format. `groups` (training examples,) int64: examples of the same number are never split from each
-    other. `skipped` names what was left out because it could not be read.
+    other. `skipped` names what was left out because it could not be read, `notes` are sentences on what else a person
+    has to know of how the data were read.
     """
 
     name: str
@@ -43,6 +46,7 @@ class RawData:
     checksum: str
     groups: Tensor | None = None
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part in (self.training, self.test):
@@ -53,12 +57,34 @@ class RawData:
         classes = torch.unique(self.training.targets)
         if len(classes) < 2:
             raise DataError(f"{self.name}: all training labels are the same class; a classifier needs two")
+        if len(self._absent) > self.classes - len(self._absent):
+            raise DataError(
+                f"{self.name}: labels up to {self.classes - 1:,} make {self.classes:,} outputs, {len(self._absent):,} "
+                "of which have no example; number the classes 0, 1, 2, ..."
+            )
 
     @property
     def classes(self) -> int:
         """One more than the largest label: labels are 0, 1, ..."""
-        parts = [self.training] + ([self.test] if self.test else [])
-        return int(max(part.targets.max() for part in parts)) + 1
+        return int(self._labels[-1]) + 1
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """All that a person has to know of how the data were read, a sentence each: what was left out, first of all."""
+        left_out = f"left out what cannot be read ({len(self.skipped)}): {some(self.skipped)}"
+        absent = f"no example of class {some([str(label) for label in self._absent])}, which has an output all the same"
+        return (*([left_out] if self.skipped else ()), *self.notes, *([absent] if self._absent else ()))
+
+    @cached_property
+    def _labels(self) -> Tensor:
+        """Those that there are, in order."""
+        return torch.unique(torch.cat([part.targets for part in (self.training, self.test) if part is not None]))
+
+    @cached_property
+    def _absent(self) -> list[int]:
+        there = torch.zeros(self.classes, dtype=torch.bool)
+        there[self._labels] = True
+        return torch.nonzero(~there).flatten().tolist()
 
 
 @dataclass(frozen=True)
@@ -76,7 +102,8 @@ class Normalisation:
 class DataSet:
     """A data set split for one replicate. `input_shape` is (channels, height, width).
 
-    The inputs of all three parts are as `normalisation` left them; by default it left them in [0, 1].
+    The inputs of all three parts are as `normalisation` left them; by default it left them in [0, 1]. `said` is that
+    of its raw data.
     """
 
     name: str
@@ -86,6 +113,7 @@ class DataSet:
     classes: int
     checksum: str
     normalisation: Normalisation = field(default_factory=Normalisation)
+    said: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -127,10 +155,10 @@ def split(
     if len(torch.unique(train.targets)) < 2:
         raise DataError(f"{raw.name}: all training labels are the same class; a classifier needs two")
     if not normalise:
-        return DataSet(raw.name, train, validation_part, test_part, raw.classes, raw.checksum)
+        return DataSet(raw.name, train, validation_part, test_part, raw.classes, raw.checksum, said=raw.said)
     normalisation = _of_training(raw.name, train.inputs)
     parts = [_normalised(part, normalisation) for part in (train, validation_part, test_part)]
-    return DataSet(raw.name, *parts, raw.classes, raw.checksum, normalisation)
+    return DataSet(raw.name, *parts, raw.classes, raw.checksum, normalisation, raw.said)
 
 
 def _by_groups(
@@ -165,7 +193,7 @@ def normalised(data: DataSet, normalisation: Normalisation) -> DataSet:
     if normalisation == Normalisation():
         return data
     parts = [_normalised(part, normalisation) for part in (data.train, data.validation, data.test)]
-    return DataSet(data.name, *parts, data.classes, data.checksum, normalisation)
+    return DataSet(data.name, *parts, data.classes, data.checksum, normalisation, data.said)
 
 
 def _of_training(name: str, inputs: Tensor) -> Normalisation:

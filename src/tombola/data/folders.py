@@ -5,6 +5,7 @@ How they must lie is checked in `layout`, how an archive is read in `tars`; deco
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,14 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tombola.data.dataset import RawData
-from tombola.data.layout import LAYOUT, Entry, Labelled, labelled_parts, shown
+from tombola.data.images import Budget
+from tombola.data.layout import LAYOUT, Entry, Labelled, labelled_parts, shown, some
 from tombola.data.patient import search_all
 from tombola.data.pictures import SIZE_LIMIT, Pixels, decode, raw_data
 from tombola.data.tars import tar_tree
 from tombola.errors import DataError
-from tombola.runs.atomic import read_bytes
+from tombola.runs import limits
+from tombola.runs.atomic import opened, read_bytes, storage_errors
+from tombola.runs.kinds import LONGEST
 
-PICTURE_LIMIT = 512 << 20
+PICTURE_LIMIT = limits.IMAGE_FILE
 
 
 def class_folders(
@@ -33,20 +37,21 @@ def class_folders(
     group_by: str | None = None,
     name: str = "folder",
 ) -> RawData:
-    """Any folder or tar of PNG, JPEG or BMP pictures, one sub-folder per class, perhaps within train/ and test/.
+    """Any folder or tar of pictures (`images.FORMATS`), one sub-folder per class, perhaps within train/ and test/.
 
-    Classes are numbered by name, pictures ordered by name. All are resized to `size` × `size` pixels; without
-    `size` they must be of one size already. They are read as RGB if any of them has colours, else as grey, or with
-    the `channels` asked for. Hidden files and files of another suffix are left aside. With `skip_bad`, pictures that
-    cannot be decoded are left out and named in the result. `group_by` is a regular expression: training pictures
-    in whose path below `folder` it finds the same, or the same in its groups, belong to one group. Raises DataError
-    that names what cannot be used.
+    Classes are numbered by name, pictures ordered by name. All are resized to `size` × `size` pixels; without `size`
+    they must be of one size already. They are read as RGB if any of them has colours, else as grey, or with the
+    `channels` asked for. A picture is known by its suffix or its content. What is left out is named in the result:
+    files that are no pictures, hidden ones, and with `skip_bad` pictures that cannot be decoded. `group_by` is a
+    regular expression: training pictures in whose path below `folder` it finds the same, or the same in its groups,
+    belong to one group. Raises DataError that names what cannot be used.
     """
     if not folder.is_dir() and not folder.is_file():
         raise DataError(f"{shown(str(folder))}: no such folder or tar; {LAYOUT}")
     root = _disk_entry(folder, "", folder) if folder.is_dir() else tar_tree(folder)
-    parts = labelled_parts(root)
-    images = _decoded([picture.entry for part in parts for picture in part], size, channels, skip_bad)
+    parts, aside = labelled_parts(root)
+    budget = Budget(None if folder.is_dir() else folder.stat().st_size)
+    images = _decoded([picture.entry for part in parts for picture in part], size, channels, skip_bad, budget)
     kept = [[picture for picture in part if picture.entry.path in images] for part in parts]
     for part, left in zip(parts, kept, strict=True):
         _refuse_lost_class(part, left)
@@ -55,7 +60,29 @@ def class_folders(
     paths = [picture.entry.path for part in parts for picture in part]
     skipped = tuple(path for path in paths if path not in images)
     groups = None if group_by is None else _groups(kept[0], group_by, root.where)
-    return raw_data(name, folder, training, test[0] if test else None, groups, skipped)
+    notes = (*_left_aside(aside), *_of_names(list(images)), *budget.notes(len(images)))
+    return raw_data(name, folder, training, test[0] if test else None, groups, skipped, notes)
+
+
+def _left_aside(entries: Sequence[Entry]) -> list[str]:
+    kinds = {
+        "left aside, as they are no images": [entry.path for entry in entries if not entry.is_hidden],
+        "left aside, as they are hidden": [entry.path for entry in entries if entry.is_hidden],
+    }
+    return [f"{what} ({len(paths)}): {some(paths)}" for what, paths in kinds.items() if paths]
+
+
+def _of_names(paths: Sequence[str]) -> list[str]:
+    """What perhaps nobody meant: classes that differ in case only, and images kept in several ways, which can tell."""
+    classes = sorted({path.rpartition("/")[0].rpartition("/")[2] for path in paths})
+    lower = Counter(name.lower() for name in classes)
+    alike = [name for name in classes if lower[name.lower()] > 1]
+    suffixes = Counter(Path(path).suffix.lower() or "no suffix" for path in paths)
+    several = [f"{suffix} {count:,}" for suffix, count in sorted(suffixes.items())]
+    return [
+        *([f"classes that differ in case only are classes of their own: {some(alike)}"] if alike else []),
+        *([f"images of several suffixes are read: {some(several)}"] if len(several) > 1 else []),
+    ]
 
 
 def _disk_entry(path: Path, relative: str, root: Path) -> Entry:
@@ -66,7 +93,14 @@ def _disk_entry(path: Path, relative: str, root: Path) -> Entry:
     if path.is_dir():
         below = f"{relative}/" if relative else ""
         return Entry(relative, where, lambda: [_disk_entry(p, below + p.name, root) for p in path.iterdir()])
-    return Entry(relative, where, read=partial(read_bytes, path, PICTURE_LIMIT) if path.is_file() else None)
+    if not path.is_file():
+        return Entry(relative, where)
+    return Entry(relative, where, read=partial(read_bytes, path, PICTURE_LIMIT), head=partial(_head, path))
+
+
+def _head(path: Path) -> bytes:
+    with storage_errors("read", path), opened(path) as file:
+        return file.read(LONGEST)
 
 
 def _within(link: Path, root: Path) -> bool:
@@ -77,20 +111,22 @@ def _within(link: Path, root: Path) -> bool:
 
 
 def _decoded(
-    entries: Sequence[Entry], size: int | None, channels: int | None, skip_bad: bool
+    entries: Sequence[Entry], size: int | None, channels: int | None, skip_bad: bool, budget: Budget
 ) -> dict[str, NDArray[np.uint8]]:
     """The pictures by their paths: all of them, or with `skip_bad` those that can be decoded."""
     images: dict[str, NDArray[np.uint8]] = {}
     bad: list[str] = []
     for entry in entries:
         try:
-            image = _decode(entry, size, channels)
+            image = _decode(entry, size, channels, budget)
         except DataError as error:
             bad.append(str(error))
             continue
         if bad and not skip_bad:
             continue  # the rest is only looked at to say how much of it is bad
         _refuse_misfit(entry, image, images, len(entries))
+        if size is None:
+            budget.keep(image.nbytes, entry.where)
         images[entry.path] = image
     if bad and not skip_bad:
         more = f"; {len(bad) - 1} more of {len(entries)} are bad" if len(bad) > 1 else ""
@@ -98,10 +134,10 @@ def _decoded(
     return images
 
 
-def _decode(entry: Entry, size: int | None, channels: int | None) -> NDArray[np.uint8]:
+def _decode(entry: Entry, size: int | None, channels: int | None, budget: Budget) -> NDArray[np.uint8]:
     if entry.read is None:
         raise DataError(f"{entry.where}: not a file, or a link to nothing; remove it")
-    return decode(entry.read(), entry.where, size, channels)
+    return decode(entry.read(), entry.where, size, channels, budget)
 
 
 def _refuse_misfit(entry: Entry, image: NDArray[np.uint8], images: dict[str, NDArray[np.uint8]], count: int) -> None:

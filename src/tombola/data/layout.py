@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tombola.data.images import looks_like_image
 from tombola.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-LAYOUT = "the layout is <class>/<picture>, or train/<class>/<picture> and test/<class>/<picture>"
+LAYOUT = "the layout is <class>/<image>, or train/<class>/<image> and test/<class>/<image>"
+SHOWN = 20
+KINDS = "PNG, JPEG, BMP, GIF, WebP or TIFF"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Entry:
     """The file, or the archive and its member: so errors begin."""
     children: Callable[[], list[Entry]] | None = None
     read: Callable[[], bytes] | None = None
+    head: Callable[[], bytes] | None = None
+    """Its first bytes; None where there is no `read`."""
 
     @property
     def name(self) -> str:
@@ -31,12 +35,22 @@ class Entry:
 
     @property
     def is_picture(self) -> bool:
-        return not self.children and self.name.lower().endswith(SUFFIXES)
+        """By its name, or else by its first bytes: what has an odd name or none is not left out."""
+        if self.children:
+            return False
+        return looks_like_image(self.name, b"") or (self.head is not None and looks_like_image("", self.head()))
+
+    @property
+    def is_hidden(self) -> bool:
+        return self.name.startswith(".")
 
     def inside(self) -> list[Entry]:
         """What is in this folder and not hidden, by name."""
-        found = self.children() if self.children else []
-        return sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        return [entry for entry in self.all_inside() if not entry.is_hidden]
+
+    def all_inside(self) -> list[Entry]:
+        """What is in this folder, by name."""
+        return sorted(self.children() if self.children else [], key=lambda entry: entry.name)
 
 
 @dataclass(frozen=True)
@@ -47,14 +61,30 @@ class Labelled:
     label: int
 
 
-def labelled_parts(root: Entry) -> list[list[Labelled]]:
+def labelled_parts(root: Entry) -> tuple[list[list[Labelled]], list[Entry]]:
     """The training pictures below `root`, and its test pictures if it has them: by class, then by name.
 
-    Classes are numbered by name. Raises DataError that names what does not fit the layout.
+    Classes are numbered by name. Also the files that are left aside: what is no image, and hidden images. Other hidden
+    files, which systems and tools leave everywhere, are none of the data. Raises DataError that names what does not
+    fit the layout.
     """
     parts = _parts(root)
+    holding = {entry.path: entry for part in parts for entry in (root, part, *_sub_folders(part))}
+    aside = [entry for folder in holding.values() for entry in _aside(folder)]
     classes = [entry.name for entry in _sub_folders(parts[0])]
-    return [_pictures(part, classes) for part in parts]
+    return [_pictures(part, classes) for part in parts], aside
+
+
+def _aside(folder: Entry) -> list[Entry]:
+    """The files in `folder` itself that are not used."""
+    files = [entry for entry in folder.all_inside() if not entry.children]
+    return [entry for entry in files if entry.is_picture == entry.is_hidden]
+
+
+def some(names: Sequence[str]) -> str:
+    """The names for a message of one line: the first of them, and how many more there are."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(shown(name) for name in names[:SHOWN]) + more
 
 
 def shown(name: str) -> str:
@@ -96,6 +126,6 @@ def _pictures(part: Entry, classes: Sequence[str]) -> list[Labelled]:
         pictures = [entry for entry in entries if entry.is_picture]
         if not pictures:
             aside = f" ({count} other files left aside)" if (count := len(entries)) else ""
-            raise DataError(f"{folder.where}: no picture ({', '.join(SUFFIXES)}) of this class{aside}")
+            raise DataError(f"{folder.where}: no picture ({KINDS}) of this class{aside}")
         found += [Labelled(entry, classes.index(folder.name)) for entry in pictures]
     return found

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tombola.data.dataset import RawData
+from tombola.data.layout import some
 from tombola.data.npy import parse_npy
 from tombola.data.pictures import Pixels, fitted, one_line, raw_data
 from tombola.errors import DataError
@@ -72,7 +73,9 @@ def read_picture_set(path: Path, name: str, size: int | None = None, channels: i
             )
         images = np.concatenate([training.images, part.images])
         training = Pixels(images, np.concatenate([training.labels, part.labels]))
-    return raw_data(name, path, training, test)
+    unused = [array for array in there if array not in names]
+    notes = (f"arrays that are not used ({len(unused)}): {some(unused)}",) if unused else ()
+    return raw_data(name, path, training, test, notes=notes)
 
 
 def array_names(path: Path) -> list[str]:

@@ -19,10 +19,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from tombola.data.dataset import Examples, RawData
+from tombola.data.images import FORMATS, Budget, refuse_loss, remark
+from tombola.data.layout import KINDS
 from tombola.errors import DataError
+from tombola.runs import limits
+from tombola.runs.kinds import LONGEST, other_kind
 
-SIZE_LIMIT = 4 << 30
-FORMATS = ("PNG", "JPEG", "BMP")
+SIZE_LIMIT = limits.DATA
 _CHANNELS = {"1": "L", "L": "L", "LA": "L"} | dict.fromkeys(("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"), "RGB")
 """What each of Pillow's modes becomes. Deeper pixels (I;16, I, F) are missing: Pillow would clip them."""
 
@@ -35,30 +38,45 @@ class Pixels:
     labels: NDArray[np.int64]
 
 
-def decode(source: Path | bytes, where: str, size: int | None = None, channels: int | None = None) -> NDArray[np.uint8]:
-    """The picture in a file or in its bytes: (height, width) if it is grey, (height, width, 3) if it has colours.
+def decode(
+    source: bytes, where: str, size: int | None = None, channels: int | None = None, budget: Budget | None = None
+) -> NDArray[np.uint8]:
+    """The picture in the bytes of a file: (height, width) if it is grey, (height, width, 3) if it has colours.
 
-    With `size` it is resized to size × size pixels, bilinear over all pixels, whatever its proportions were. Opacity
-    is dropped. With one of `channels` colours become their luminance; a grey picture is always one channel, whose
-    repetition is left to who puts pictures together. Raises DataError that begins with `where` for what is damaged,
-    cut short, of another format or of more than 8 bits, and for pictures so large that Pillow warns of a
-    decompression bomb.
+    With `size` it is resized to size × size pixels, bilinear over all pixels, whatever its proportions were. It is
+    turned as its EXIF data say. Opacity is dropped, CMYK becomes RGB without a colour profile; `budget` notes both.
+    With one of `channels` colours become their luminance; a grey picture is always one channel, whose repetition is
+    left to who puts pictures together. Raises DataError that begins with `where` for what is damaged, cut short, of
+    another format, of more than 8 bits or one picture, and where decoding would take more than `budget` has.
     """
+    budget = budget or Budget()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+            opened = Image.open(io.BytesIO(source), formats=FORMATS)
         with opened as image:
-            mode, picture = image.mode, ImageOps.exif_transpose(image).convert(_CHANNELS.get(image.mode))
-            picture = _fitted(picture, size, channels)
+            mode = image.mode
+            if mode in _CHANNELS:
+                refuse_loss(image, source, where)
+                budget.spend(image, source, where)
+                ImageOps.exif_transpose(image, in_place=True)
+                budget.note(remark(mode, image), where)
+            picture = _fitted(
+                image if mode == _CHANNELS.get(mode) else image.convert(_CHANNELS.get(mode)), size, channels
+            )
+            pixels = np.array(picture)
+    except DataError:
+        raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: too large a picture ({one_line(error)}); make it smaller") from None
     except Exception as error:  # Pillow meets damaged files with many kinds of error, and any of them is the file's
-        reason = "no PNG, JPEG or BMP" if isinstance(error, UnidentifiedImageError) else one_line(error)
+        reason = one_line(error)
+        if isinstance(error, UnidentifiedImageError):
+            reason = other_kind(source[:LONGEST], "image") or f"no {KINDS}"
         raise DataError(f"{where}: cannot be read as a picture ({reason}); mend or remove it") from None
     if mode not in _CHANNELS:
         raise DataError(f"{where}: pixels of kind {mode} are not supported; convert it to 8 bits a channel")
-    return np.array(picture)
+    return pixels
 
 
 def fitted(pixels: Pixels, where: Path, size: int | None, channels: int | None) -> Pixels:
@@ -89,6 +107,7 @@ def raw_data(
     test: Pixels | None,
     groups: Tensor | None = None,
     skipped: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
 ) -> RawData:
     """The data set of these pictures, scaled to [0, 1]; `where` begins the message of every DataError."""
     digest = hashlib.md5(usedforsecurity=False)
@@ -103,7 +122,7 @@ def raw_data(
         )
     try:
         parts = _examples(training), _examples(test) if test else None
-        return RawData(name, *parts, f"md5:{digest.hexdigest()}", groups, skipped)
+        return RawData(name, *parts, f"md5:{digest.hexdigest()}", groups, skipped, notes)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
 

@@ -22,7 +22,6 @@ from tombola.data.dataset import DataSet, Examples, RawData, split
 from tombola.data.folders import class_folders
 from tombola.data.home import data_home, idx_files
 from tombola.data.idx import read_idx_folder
-from tombola.data.layout import shown
 from tombola.data.npz import npz
 from tombola.data.published import plantvillage_apple, pneumoniamnist
 from tombola.errors import ConfigError, DataError
@@ -142,9 +141,9 @@ def load_raw(config: DataConfig, data_dir: Path | None = None) -> RawData:
 def _read(name: str, folder: Path, options: tuple[tuple[str, object], ...]) -> RawData:
     with storage_errors("read", folder):
         raw = data_sets.get(name)(folder, **dict(options))
-    if raw.skipped and multiprocessing.parent_process() is None:  # workers read the same data and would repeat it
-        names = ", ".join(shown(path) for path in raw.skipped)
-        warnings.warn(f"{folder}: left out what cannot be read ({len(raw.skipped)}): {names}", stacklevel=2)
+    if multiprocessing.parent_process() is None:  # workers read the same data and would repeat it
+        for sentence in raw.said:
+            warnings.warn(f"{folder}: {sentence}", stacklevel=2)
     return raw
 
 

@@ -115,7 +115,7 @@ def _entry(node: Node, path: str, prefix: str, content: bytes) -> Entry:
         below = f"{path}/" if path else ""
         return Entry(path, where, lambda: [_entry(node[name], below + name, prefix, content) for name in node])
     start, end = node
-    return Entry(path, where, read=lambda: content[start:end])
+    return Entry(path, where, read=lambda: content[start:end], head=lambda: content[start : min(end, start + LONGEST)])
 
 
 def _damaged(path: Path, error: BaseException) -> DataError:

@@ -1,7 +1,7 @@
 """The limits of everything that is read from outside, each in one line, checked before memory is taken.
 
 Together they keep any file of up to 1 MB below 2 GiB of memory and 30 seconds, whatever it claims. What a file may
-become is bounded by what it *is*: a fixed amount, and so many times its own size.
+become is bounded by what it *is*: so many times its own size, of files below 1 MiB as of one of 1 MiB.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ KERAS_CONFIG = 16 * MIB  # the layers of a .keras file
 CONFIG = 1 * MIB  # a YAML config
 PATTERN_SECONDS = 20.0  # a regular expression of a config, on all paths
 
-UNPACKED_ANYWAY, UNPACKED_RATIO = 64 * MIB, 100  # bytes that a packed file may unpack to: see `unpacked`
-WORK_ANYWAY, WORK_RATIO = 128 * MIB, 100  # pixels × scans that images may take to decode: see `decoding`
+UNPACKED_RATIO = 256  # bytes that a packed file may unpack to, or images become, for each of its own
+DECODING_RATIO = 256  # pixels that images may take to decode, once for each scan, for each byte of their files
+WEIGHTS_RATIO = 200  # weights, removed ones included, of a sparse model, for each byte of its file
 MEMBERS_ANYWAY, BYTES_PER_MEMBER = 10_000, 32  # files that an archive may hold: see `members`
-WEIGHTS_ANYWAY, WEIGHTS_RATIO = 128 * MIB, 100  # weights, removed ones included, of a sparse model: see `weights`
 
 YAML_NODES, YAML_DEPTH = 10_000, 32  # keys, values and lists of a config, those of its aliases each time; nesting
 KEYS = 100_000  # tensors in a file, arrays in an archive of arrays
@@ -38,13 +38,13 @@ PLANS, NODES = 64, 10_000  # of a sparse model: batch sizes that were tuned, ste
 
 
 def unpacked(packed: int) -> int:
-    """The most bytes that a file of `packed` bytes may unpack to, or an image be decoded to."""
-    return UNPACKED_ANYWAY + UNPACKED_RATIO * packed
+    """The most bytes that a file of `packed` bytes may unpack to, or its images become."""
+    return UNPACKED_RATIO * max(packed, MIB)
 
 
 def decoding(size: int) -> int:
     """The most pixels, each as often as a scan goes over it, that images of `size` bytes may take to decode."""
-    return WORK_ANYWAY + WORK_RATIO * size
+    return DECODING_RATIO * max(size, MIB)
 
 
 def members(size: int) -> int:
@@ -54,4 +54,4 @@ def members(size: int) -> int:
 
 def weights(size: int) -> int:
     """The most weights that a sparse model of `size` bytes may have, removed ones included."""
-    return WEIGHTS_ANYWAY + WEIGHTS_RATIO * size
+    return WEIGHTS_RATIO * max(size, MIB)
