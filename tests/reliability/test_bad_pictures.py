@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,24 @@ def test_pruning_data_that_are_not_named(data: tuple[str, ...], pictures: Path, 
     child = ("prune", "lenet-300-100", "--sparsity", 0.5, "--out", tmp_path / "child")
     one_line(invoke(*child, "--skip-bad", *data), "--skip-bad", "--data")
     assert contents(tmp_path) == before
+
+
+def test_what_is_left_out_or_decided_is_said_and_recorded(pictures: Path, tmp_path: Path) -> None:
+    """Images of other suffixes or none are read; what is no image is named, on stderr and in the manifest."""
+    (pictures / "class-1" / "07.png").unlink()
+    for path in sorted((pictures / "class-2").iterdir())[:8]:
+        kind = {"00": "webp", "01": "tif", "02": "jfif", "03": "gif", "04": "JPE", "05": ""}.get(path.stem, "bmp")
+        with Image.open(path) as image:
+            shown = {"tif": "TIFF", "jfif": "JPEG", "JPE": "JPEG", "": "PNG"}.get(kind, kind.upper())
+            image.save(path.with_suffix(f".{kind}" if kind else ""), format=shown)
+        path.unlink()
+    (pictures / "class-0" / "list.csv").write_text("a,b")
+    config = _written(tmp_path / "config.yaml", SMALL_PARENT, pictures)
+    done = invoke("train", config, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    said = "left aside, as they are no images (1): class-0/list.csv"
+    assert said in done.stderr
+    assert "images of several suffixes are read: .bmp 2, .gif 1, .jfif 1, .jpe 1, .png 111" in done.stderr
+    (run,) = (tmp_path / "out").iterdir()
+    recorded = json.loads((run / "manifest.json").read_text())["must_match"]["data"]["said"]
+    assert said in recorded

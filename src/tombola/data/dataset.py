@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,6 +119,12 @@ class DataSet:
     @property
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.train.inputs.shape[1:])
+
+
+def recorded(data: RawData | DataSet) -> dict[str, Any]:
+    """What a run's manifest says of its data: name, checksum and, where there is something, what was left out."""
+    facts: dict[str, Any] = {"name": data.name, "checksum": data.checksum}
+    return facts | ({"said": list(data.said)} if data.said else {})
 
 
 def split(

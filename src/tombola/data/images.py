@@ -84,7 +84,7 @@ class Budget:
     def notes(self, count: int) -> list[str]:
         """What was decided of how many of `count` images, a sentence each."""
         return [
-            f"{remark} ({len(names):,} of {count:,} images, the first is {names[0]})"
+            f"{remark} ({len(names):,} of {count:,} images, the first is {names[0].rpartition('/')[2]})"
             for remark, names in self._noted.items()
         ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tombola.compression.cost import count_flops, count_size
+from tombola.data.dataset import recorded
 from tombola.errors import ConfigError, RunFolderError
 from tombola.models import build
 from tombola.pruning import Masks
@@ -96,8 +97,7 @@ def data_facts(config: LotteryConfig, data_dir: Path | None) -> dict[str, Any]:
     """What the manifest says of the data; a run is continued only on equal data."""
     raw, base = load_raw_examples(config.data, data_dir), base_of(config.data, data_dir)
     facts = {
-        "name": raw.name,
-        "checksum": raw.checksum,
+        **recorded(raw),
         "input_shape": list(raw.training.inputs.shape[1:]),
         "classes": raw.classes,
         "training_examples": len(load_examples(config.data, config.seed, data_dir).train),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tombola.data.dataset import recorded
 from tombola.errors import PruningError, RunFailure
 from tombola.models import build, load_model
 from tombola.models.folder import write_model_files
@@ -96,7 +97,7 @@ def compare(config: CompareConfig, out: Path, workers: int, data_dir: Path | Non
         config = config.model_copy(update={"replicates": max(config.replicates, whole_replicates(config, table.rows))})
         prepare_examples(config.data, data_dir, watcher.features)
         data = load_examples(config.data, config.seed, data_dir)
-        facts = {"data": {"name": data.name, "checksum": data.checksum}, "seed": config.seed}
+        facts = {"data": recorded(data), "seed": config.seed}
         begin_or_continue(folder, config.study, config, facts)
         _run(table, folder, config, workers, data_dir, watcher)
         comparison = summarise(folder.root, config, table.rows)

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from tombola.compression.measured import measure_latency
+from tombola.data.dataset import recorded
 from tombola.errors import RunFolderError, TombolaError, TrainingError
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks
@@ -39,7 +40,7 @@ def prune_parent(config: PruneConfig, out: Path | None, data_dir: Path | None, o
         facts = {
             "config": identity_hash(config.study, config),
             "parent": parent.sha256,
-            "data": {"name": parent.data.name, "checksum": parent.data.checksum, **parent.data_record},
+            "data": recorded(parent.data) | parent.data_record,
         }
         with writing(folder):
             _refuse_other_config(folder, config)

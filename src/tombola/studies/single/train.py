@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from tombola.data import DataSet, split_record
+from tombola.data.dataset import recorded
 from tombola.models import ModelSpec, build
 from tombola.pruning import Masks
 from tombola.pruning.observe import output_weights
@@ -52,7 +53,7 @@ def _check_engine(model: nn.Module, config: TrainConfig) -> None:
 def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_progress: OnProgress) -> Result:
     prepare_examples(config.data, data_dir, preparing(on_progress))
     data = load_examples(config.data, config.seed, data_dir)
-    facts = {"data": {"name": data.name, "checksum": data.checksum}, "seed": config.seed}
+    facts = {"data": recorded(data), "seed": config.seed}
     spec = zoo_spec(config.model, data, derive_seed(config.seed, "init"))
     model = build(spec)
     _check_engine(model, config)
