@@ -15,7 +15,7 @@ def evaluation_mode(model: nn.Module, *, batch_statistics: bool = False) -> Iter
     """The model in evaluation mode, with gradients on: no dropout, stored batch-norm statistics.
 
     With `batch_statistics` batch norms go by the batch at hand, as an untrained network must, whose stored ones say
-    nothing; who runs it then gives copies of its buffers, or they change.
+    nothing: for copies (`copies.copy_of`), since statistics are stored then.
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -23,7 +23,7 @@ def evaluation_mode(model: nn.Module, *, batch_statistics: bool = False) -> Iter
         for module in modes:
             if batch_statistics and isinstance(module, _BatchNorm):
                 module.training = True
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
         for module, training in modes.items():

@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tombola.pruning.copies import copy_of
 from tombola.pruning.modes import evaluation_mode
+from tombola.pruning.outputs import main_output
 from tombola.pruning.prunable import prunable_parameters, weights_of_modules
+from tombola.pruning.surroundings import surroundings_kept
+from tombola.pruning.wrapped import unwrapped
 
 Observer = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
 """(module, arguments, keyword arguments, output) of a call."""
@@ -38,8 +42,9 @@ def output_weights(model: nn.Module, inputs: Tensor) -> list[str]:
 
     These are the layers whose very output the model gives, reshaped at most; where it gives none, as after a
     log-softmax or a pool, the layer that ran last, if it has as many outputs. Structures that remove whole outputs
-    do well to spare these. `inputs` is a batch; the model is as before.
+    do well to spare these. `inputs` is a batch. A copy of the model is run.
     """
+    model = copy_of(model)
     names = names_of_weights(model)
     given: list[tuple[str, Tensor]] = []
 
@@ -47,8 +52,9 @@ def output_weights(model: nn.Module, inputs: Tensor) -> list[str]:
         if isinstance(output, Tensor) and (module, "weight") in names:
             given.append((names[module, "weight"], output))
 
-    with evaluation_mode(model), observed({module for module, _ in names}, observe), torch.no_grad():
-        result = model(inputs)
+    looking_on = observed({module for module, _ in names}, observe)
+    with surroundings_kept(), evaluation_mode(model), looking_on, torch.no_grad():
+        result = main_output(unwrapped(model)(inputs.clone()))
     if not isinstance(result, Tensor):
         return []
     own = [name for name, output in given if output.data_ptr() == result.data_ptr()]

@@ -33,8 +33,9 @@ from tombola.pruning.prunable import Layout, prunable_parameters, unsupported_pa
 from tombola.pruning.schedules import geometric
 from tombola.pruning.selection import lowest
 from tombola.pruning.structures import Neuron, Structure, Weight, make_structure
+from tombola.pruning.surroundings import surroundings_kept
 from tombola.pruning.units import count_units, share_removed
-from tombola.pruning.wrapped import eager, unwrapped
+from tombola.pruning.wrapped import unwrapped
 
 
 class UnsupportedParameterWarning(UserWarning):
@@ -79,7 +80,7 @@ def prune(
     unsupported = unsupported_parameters(model)
     protected = protected_names([*parameters, *unsupported], protect)
     _name_unsupported([name for name in unsupported if name not in protected])
-    with eager(), torch.random.fork_rng(devices=[]):  # a DataLoader draws from the caller's random numbers
+    with surroundings_kept():  # a DataLoader draws from the caller's random numbers
         pruning = _Pruning(
             model=model,
             criterion=make_criterion(criterion),

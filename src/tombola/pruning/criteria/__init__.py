@@ -16,22 +16,21 @@ from tombola.pruning.criteria.criterion import (
     make_criterion,
     register,
 )
-from tombola.pruning.criteria.network import loss_gradients, masked_weights, mean_gradient
-from tombola.pruning.modes import evaluation_mode
+from tombola.pruning.criteria.network import Network, masked_weights, mean_gradient, network
 
 __all__ = [
     "Criterion",
     "Loss",
     "Needs",
+    "Network",
     "ScoreFunction",
     "Scores",
     "ScoringContext",
     "checked_batches",
     "criteria",
-    "evaluation_mode",
-    "loss_gradients",
     "make_criterion",
     "masked_weights",
     "mean_gradient",
+    "network",
     "register",
 ]

@@ -12,8 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.errors import PruningError
 from tombola.pruning.criteria.criterion import Needs, Scores, ScoringContext, register
-from tombola.pruning.criteria.network import at_least_float32, masked_weights, run
-from tombola.pruning.modes import evaluation_mode
+from tombola.pruning.criteria.network import at_least_float32, network
 from tombola.pruning.observe import names_of_weights, observed
 from tombola.pruning.prunable import ATTENTION_WEIGHTS, weight_layouts
 
@@ -25,17 +24,18 @@ def wanda(model: nn.Module, context: ScoringContext) -> Scores:
     The norm is over all positions of all examples. The paper lets the weights of one output compete with each
     other; here the budget says which weights do.
     """
-    weights = masked_weights(model, context)
-    inputs = _SquaredInputs(model)
-    modules = {module for module, _ in inputs.names}
-    with evaluation_mode(model), observed(modules, inputs), torch.no_grad():
-        for batch in context.batches or ():
-            run(model, weights, batch)
+    with network(model, context) as net:
+        inputs = _SquaredInputs(net.model)
+        with observed({module for module, _ in inputs.names}, inputs), torch.no_grad():
+            for batch in context.batches or ():
+                net.run(batch)
     scores = {}
     for name in context.scored(model):
-        if name not in inputs.sums or not bool(inputs.sums[name].any()):
+        if name not in inputs.sums:
+            raise PruningError(f"{name}: no batch passes its layer (nothing calls it as one); protect the layer")
+        if not bool(inputs.sums[name].any()):
             raise PruningError(f"{name}: no input other than 0 reached it in the batches; protect the layer")
-        scores[name] = at_least_float32(weights[name].detach()).abs() * inputs.sums[name].sqrt()
+        scores[name] = at_least_float32(net.weights[name].detach()).abs() * inputs.sums[name].sqrt()
     return scores
 
 
@@ -62,7 +62,6 @@ def batch_norm_scale(model: nn.Module, context: ScoringContext) -> Scores:
 
 def _norms_after(model: nn.Module, context: ScoringContext) -> dict[str, _BatchNorm]:
     """The batch norm that takes the very tensor that a layer gave, by the name of the layer's weight."""
-    names = names_of_weights(model)
     given: list[tuple[str, Tensor]] = []  # kept alive: a freed tensor's identity could come again
     norms: dict[str, _BatchNorm] = {}
 
@@ -74,11 +73,13 @@ def _norms_after(model: nn.Module, context: ScoringContext) -> dict[str, _BatchN
         elif isinstance(output, Tensor):
             given.append((names[module, "weight"], output))
 
-    modules = {module for module, _ in names} | {m for m in model.modules() if isinstance(m, _BatchNorm)}
-    with evaluation_mode(model), observed(modules, observe), torch.no_grad():
-        for batch in context.batches or ():
-            run(model, masked_weights(model, context), batch)
-            break
+    with network(model, context) as net, torch.no_grad():
+        names = names_of_weights(net.model)
+        modules = {module for module, _ in names} | {m for m in net.model.modules() if isinstance(m, _BatchNorm)}
+        with observed(modules, observe):
+            for batch in context.batches or ():
+                net.run(batch)
+                break
     return norms
 
 

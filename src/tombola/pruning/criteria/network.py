@@ -1,107 +1,164 @@
-"""A network as a function of its weights: what criteria compute with, without touching the model.
+"""A network to compute scores with: a copy of the model, which is never run itself.
 
-Everything happens in evaluation mode (no dropout, stored batch-norm statistics) on copies of the weights under
-their masks, so that scoring changes neither parameters, gradients, statistics nor the random state.
+The copy is in evaluation mode (no dropout, stored batch-norm statistics), with its weights under their masks. What
+happens to it, happens to it alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn import functional
 
-from tombola.errors import PruningError
+from tombola.errors import PruningError, TombolaError
+from tombola.pruning.copies import copy_of, left_alone
+from tombola.pruning.criteria.batches import call, inputs_and_targets, inputs_of, own
 from tombola.pruning.criteria.criterion import Scores, ScoringContext
+from tombola.pruning.modes import evaluation_mode
+from tombola.pruning.outputs import main_output
 from tombola.pruning.prunable import prunable_parameters
+from tombola.pruning.wrapped import unwrapped
 
 Weights = dict[str, Tensor]
 
 
 def masked_weights(model: nn.Module, context: ScoringContext) -> Weights:
-    """Copies of all prunable weights, removed ones 0; those to be scored ask for gradients."""
-    scored = context.scored(model)
-    masked = {
+    """Copies of all prunable weights, removed ones 0."""
+    return {
         name: p.detach().clone() if context.masks is None else context.masks[name].apply(p.detach())
         for name, p in prunable_parameters(model).items()
     }
-    return {name: weight.requires_grad_(name in scored) for name, weight in masked.items()}
 
 
-def buffer_copies(model: nn.Module) -> Weights:
-    """Copies of the buffers, for a run that writes to them."""
-    return {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+@dataclass
+class Network:
+    """A copy of a model to run. `weights` are all its prunable ones by name, removed ones 0; gradients are of those
+    that are to be scored.
 
+    `model` is the copy: a criterion may do with it what it likes.
+    """
 
-def inputs_of(batch: Any) -> Any:
-    """What of a batch goes into the model."""
-    return batch[0] if isinstance(batch, (tuple, list)) else batch
+    model: nn.Module
+    weights: Weights
+    context: ScoringContext
+    scored: frozenset[str]
+    reached: set[str] = field(default_factory=set)
+    """The weights that a gradient has reached so far."""
 
-
-def inputs_and_targets(batch: Any) -> tuple[Any, Any]:
-    """The parts of a batch; PruningError when it is no such pair."""
-    if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-        raise PruningError("the loss needs batches of (inputs, targets): this one has no targets")
-    return batch[0], batch[1]
-
-
-def run(model: nn.Module, tensors: Mapping[str, Tensor], batch: Any) -> Any:
-    """The model's output on a batch, with `tensors` in place of the parameters and buffers of these names."""
-    device = next(iter(tensors.values())).device
-    inputs = _to(batch if isinstance(batch, Mapping) else inputs_of(batch), device)
-    try:
-        if isinstance(batch, Mapping):
-            return functional_call(model, dict(tensors), (), dict(inputs))
-        return functional_call(model, dict(tensors), inputs if isinstance(inputs, tuple) else (inputs,))
-    except (RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise PruningError(f"the model does not take this batch: {_first_line(error)}") from error
-
-
-def mean_loss(model: nn.Module, weights: Weights, batch: Any, context: ScoringContext) -> Tensor:
-    """The mean loss of a batch; PruningError when the batch brings none or it is not a finite number."""
-    output = run(model, weights, batch)
-    if isinstance(batch, Mapping):
-        loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
-        if loss is None:
-            raise PruningError("a batch of keywords needs a model that answers with a `loss`: add labels to the batch")
-    else:
-        _, targets = inputs_and_targets(batch)
+    def run(self, batch: Any) -> Any:
+        """What the model gives for a batch; PruningError where it does not take it."""
+        inputs = own(inputs_of(batch), self._device)
         try:
-            loss = context.loss(output, _to(targets, next(iter(weights.values())).device))
-        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+            return call(unwrapped(self.model), inputs)
+        except Exception as error:
+            raise self._blamed(error, "the model does not take this batch") from error
+
+    def loss(self, batch: Any) -> Tensor:
+        """The mean loss of a batch; PruningError when the batch brings none or it is not a finite number."""
+        if isinstance(batch, Mapping):
+            output = self.run(batch)
+            loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+            if loss is None:
+                raise PruningError(
+                    "a batch of keywords needs a model that answers with a `loss`: add labels to the batch"
+                )
+        else:
+            _, targets = inputs_and_targets(batch)
+            loss = self._loss_of(self.run(batch), own(targets, self._device))
+        if not (isinstance(loss, Tensor) and loss.dim() == 0 and bool(torch.isfinite(loss))):
+            raise PruningError(f"the loss of a batch must be one finite number, not {_shown(loss)}")
+        return loss
+
+    def gradients(self, loss: Tensor, *, differentiable: bool = False) -> Weights:
+        """The gradients of a number for the weights to be scored, 0 where it does not depend on one.
+
+        By `backward`, as in training: some layers (re-entrant checkpoints, reversible blocks) know no other way. With
+        `differentiable` they can be differentiated again. PruningError where there is no gradient at all.
+        """
+        asking = {name: self.weights[name] for name in self.weights if name in self.scored}
+        if not loss.requires_grad:
             raise PruningError(
-                f"the loss cannot be computed from what the model gives and the targets: {_first_line(error)}"
+                "the loss has no gradient: it does not depend on the weights, or was computed under no_grad"
+            )
+        try:
+            if differentiable:
+                again = torch.autograd.grad(loss, list(asking.values()), create_graph=True, allow_unused=True)
+                found: dict[str, Tensor | None] = dict(zip(asking, again, strict=True))
+            else:
+                loss.backward()
+                found = {name: weight.grad for name, weight in asking.items()}
+        except Exception as error:
+            raise self._blamed(error, "no gradient can be computed") from error
+        finally:
+            self.model.zero_grad(set_to_none=True)
+        self.reached.update(name for name, gradient in found.items() if gradient is not None)
+        return {n: torch.zeros_like(asking[n]) if g is None else g for n, g in found.items()}
+
+    def loss_gradients(self, batches: Iterable[Any] | None = None) -> Iterator[Weights]:
+        """The gradient of the mean loss of each batch (the context's, where none are given), one after the other.
+
+        At the end PruningError names a weight that no batch's gradient has reached.
+        """
+        for batch in (self.context.batches or ()) if batches is None else batches:
+            yield self.gradients(self.loss(batch))
+        self.refuse_unreached()
+
+    def refuse_unreached(self) -> None:
+        """PruningError naming a weight that no gradient has reached: its score would say nothing."""
+        for name in self.weights:
+            if self.reached and name in self.scored and name not in self.reached:
+                raise PruningError(f"{name}: no gradient reaches it, the loss does not depend on it; protect the layer")
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self.weights.values())).device
+
+    def _loss_of(self, output: Any, targets: Any) -> Any:
+        loss = self.context.loss
+        try:
+            # A function that the caller wrote knows what its model gives; the default one wants logits.
+            return loss(main_output(output) if loss is functional.cross_entropy else output, targets)
+        except Exception as error:
+            raise self._blamed(
+                error, "the loss cannot be computed from what the model gives and the targets"
             ) from error
-    if not (isinstance(loss, Tensor) and loss.dim() == 0 and bool(torch.isfinite(loss))):
-        raise PruningError(f"the loss of a batch must be one finite number, not {_shown(loss)}")
-    return loss
+
+    def _blamed(self, error: Exception, what: str) -> Exception:
+        """The error to raise: `what` went wrong, in which layer, and what was said there."""
+        if isinstance(error, (TombolaError, torch.OutOfMemoryError)):
+            return error
+        kind = "" if isinstance(error, (RuntimeError, TypeError, ValueError, IndexError)) else type(error).__name__
+        layer = _layer_of(error, self.model)
+        said = ": ".join(part for part in (kind, _first_line(error)) if part)
+        return PruningError(f"{what}{f', in {layer}' if layer else ''}: {said}")
 
 
-def gradients(loss: Tensor, weights: Weights, *, differentiable: bool = False) -> Weights:
-    """The gradient of `loss` for the weights that ask for one; PruningError names one that it does not depend on."""
-    asking = {name: weight for name, weight in weights.items() if weight.requires_grad}
-    if not loss.requires_grad:
-        raise PruningError("the loss has no gradient: it does not depend on the weights, or was computed under no_grad")
-    found = torch.autograd.grad(loss, list(asking.values()), create_graph=differentiable, allow_unused=True)
-    for name, gradient in zip(asking, found, strict=True):
-        if gradient is None:
-            raise PruningError(f"{name}: no gradient reaches it, the loss does not depend on it; protect the layer")
-    return dict(zip(asking, found, strict=True))
+@contextlib.contextmanager
+def network(model: nn.Module, context: ScoringContext, *, batch_statistics: bool = False) -> Iterator[Network]:
+    """A copy of `model` under the context's masks, in evaluation mode and with gradients on, for criteria to run.
+
+    With `batch_statistics` its batch norms go by the batch at hand, as those of an untrained network must.
+    """
+    copied = copy_of(model)
+    weights = prunable_parameters(copied)
+    scored = frozenset(context.scored(model))
+    for name, weight in weights.items():
+        if context.masks is not None:
+            context.masks[name].apply_(weight)
+        if name in scored:
+            weight.requires_grad_()
+    with evaluation_mode(copied, batch_statistics=batch_statistics), left_alone(model):
+        yield Network(copied, dict(weights), context, scored)
 
 
-def loss_gradients(model: nn.Module, weights: Weights, context: ScoringContext) -> Iterator[Weights]:
-    """The gradient of the mean loss of each batch, one batch after the other."""
-    for batch in context.batches or ():
-        yield gradients(mean_loss(model, weights, batch, context), weights)
-
-
-def mean_gradient(model: nn.Module, weights: Weights, context: ScoringContext) -> Weights:
-    """The gradient of the mean over all batches of their mean losses."""
-    return mean_of(loss_gradients(model, weights, context))
+def mean_gradient(network: Network) -> Scores:
+    """The gradient of the mean over all batches of their mean losses, in float32 at least."""
+    return mean_of(network.loss_gradients())
 
 
 def mean_of(terms: Iterator[Weights]) -> Scores:
@@ -123,20 +180,24 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+def _layer_of(error: BaseException, model: nn.Module) -> str:
+    """The innermost module of the model in whose code the error was raised, and its class; empty for none."""
+    names = {id(module): name for name, module in model.named_modules()}
+    found = ""
+    trace = error.__traceback__
+    while trace is not None:
+        module = trace.tb_frame.f_locals.get("self")
+        if isinstance(module, nn.Module) and names.get(id(module)):
+            found = f"{names[id(module)]} ({type(module).__name__})"
+        trace = trace.tb_next
+    return found
+
+
 def _shown(loss: Any) -> str:
     if not isinstance(loss, Tensor):
         return type(loss).__name__
     return f"a tensor of shape {tuple(loss.shape)}" if loss.dim() else str(loss.item())
 
 
-def _to(value: Any, device: torch.device) -> Any:
-    """Tensors on the device, also those within a mapping or tuple."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {key: _to(part, device) for key, part in value.items()}
-    return tuple(_to(part, device) for part in value) if isinstance(value, (tuple, list)) else value
-
-
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,97 @@
+"""Pruning changes nothing of the model, whatever a forward pass of it does, and however the scoring ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from torch import Tensor, nn
+from torch.nn import functional
+
+from odd_models import ZOO, assert_same, everything_of, odd_model
+from tombola.errors import TombolaError
+from tombola.pruning import Masks, criteria, prune
+from tombola.pruning.criteria import Criterion
+
+STRUCTURES = ("weight", "neuron", "2:4", "block:2x2", "filter", "channel")
+REFUSED: dict[str, tuple[str, ...]] = {
+    "Gradless": ("no gradient", "synflow does not go"),
+    "Experts": ("experts.2.weight: no input other than 0", "experts.2.weight: no gradient reaches it"),
+}
+"""What a zoo's model may be refused with by some criterion, beside what is refused of every model."""
+WITH_ANY = (
+    *("synflow does not go", "synflow needs inputs of real numbers", "no batch norm reads its output", "whole outputs"),
+    *("has units of the structure", "not divide", "second", "is not implemented", "no real"),
+)
+
+
+def pruned(model: nn.Module, criterion: str | Criterion, structure: str, data: Any, **more: Any) -> Masks:
+    sparsity = None if ":" in structure and "x" not in structure else 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return prune(model, sparsity, criterion, structure, batches=data, **more)
+
+
+@pytest.mark.parametrize("name", ZOO)
+class TestTheZoo:
+    def test_every_criterion_gives_exact_masks_or_says_why_not_and_changes_nothing(self, name: str) -> None:
+        model, data = odd_model(name)
+        given = [tuple(_copies(part) for part in batch) for batch in data]
+        before = everything_of(model)
+        for criterion, structure in itertools.product(criteria, STRUCTURES):
+            few_rounds = dataclasses.replace(criteria.get(criterion), rounds=min(2, criteria.get(criterion).rounds))
+            try:
+                masks = pruned(model, few_rounds, structure, data)
+            except TombolaError as error:
+                said = str(error)
+                assert "\n" not in said
+                assert any(part in said for part in (*WITH_ANY, *REFUSED.get(name, ()))), f"{criterion}: {said}"
+            else:
+                if structure == "weight":
+                    assert masks.total - masks.kept == round(0.5 * masks.total)
+            assert_same(before, everything_of(model))
+        assert_same(given, [tuple(_copies(part) for part in batch) for batch in data])
+
+    @pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError, ValueError])
+    def test_whatever_stops_a_scoring_changes_nothing(self, name: str, stop: type[BaseException]) -> None:
+        model, data = odd_model(name)
+        before = everything_of(model)
+        for criterion in ("wanda", "fisher", "snip", "movement"):
+            with pytest.raises((stop, TombolaError)):
+                pruned(model, criterion, "weight", _stopping(data, stop))
+            with pytest.raises((stop, TombolaError)):
+                pruned(model, "taylor", "weight", data, loss=_raising(stop))
+            assert_same(before, everything_of(model))
+
+
+def _copies(part: Any) -> Any:
+    if isinstance(part, Tensor):
+        return part.clone()
+    values = part.values() if isinstance(part, dict) else part
+    return [_copies(value) for value in values] if isinstance(values, tuple | list) else list(values)
+
+
+class _stopping:  # noqa: N801 (it reads as a verb)
+    """Batches the second of which never comes."""
+
+    def __init__(self, data: Any, stop: type[BaseException]) -> None:
+        self.data, self.stop = data, stop
+
+    def __iter__(self) -> Any:
+        yield self.data[0]
+        raise self.stop("enough")
+
+
+def _raising(stop: type[BaseException]) -> Callable[[Any, Any], Tensor]:
+    calls = itertools.count()
+
+    def loss(output: Any, targets: Tensor) -> Tensor:
+        if next(calls):
+            raise stop("enough")
+        return functional.cross_entropy(output, targets)
+
+    return loss
