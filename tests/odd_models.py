@@ -126,14 +126,14 @@ class Checkpointed(Net):
 
 
 class Experts(Net):
-    """Each row goes to one of three experts, the last of which never has any."""
+    """Every other row goes to one of two experts; the third never has any."""
 
     def __init__(self) -> None:
         super().__init__()
         self.experts = nn.ModuleList([nn.Linear(16, 16) for _ in range(3)])
 
     def between(self, h: Tensor) -> Tensor:
-        index = (h[:, 0] > h[:, 1]).long()
+        index = torch.arange(len(h)) % 2
         out = torch.zeros_like(h)
         for number, expert in enumerate(self.experts):
             rows = index == number

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from types import CellType, FunctionType, MethodType
 from typing import Any
@@ -65,7 +66,10 @@ def left_alone(model: nn.Module) -> Iterator[None]:
 
     hook = register_module_forward_pre_hook(refuse)
     try:
-        yield
+        with warnings.catch_warnings():
+            # Compiled parts call such a hook twice, which torch finds worth a warning.
+            warnings.filterwarnings("ignore", r".*there are global hooks on modules")
+            yield
     finally:
         hook.remove()
 

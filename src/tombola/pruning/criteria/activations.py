@@ -32,7 +32,11 @@ def wanda(model: nn.Module, context: ScoringContext) -> Scores:
     scores = {}
     for name in context.scored(model):
         if name not in inputs.sums:
-            raise PruningError(f"{name}: no batch passes its layer (nothing calls it as one); protect the layer")
+            raise PruningError(
+                f"{name}: its layer is never called, so nothing is known of its inputs; protect the layer"
+            )
+        if name not in inputs.seen:
+            raise PruningError(f"{name}: no row of the batches reached it; give more batches or protect the layer")
         if not bool(inputs.sums[name].any()):
             raise PruningError(f"{name}: no input other than 0 reached it in the batches; protect the layer")
         scores[name] = at_least_float32(net.weights[name].detach()).abs() * inputs.sums[name].sqrt()
@@ -89,6 +93,8 @@ class _SquaredInputs:
     def __init__(self, model: nn.Module) -> None:
         self.names = names_of_weights(model)
         self.sums: Scores = {}
+        self.seen: set[str] = set()
+        """The weights whose layers were given any numbers: an expert may get no rows."""
         self._inside = False
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
@@ -100,6 +106,8 @@ class _SquaredInputs:
             found = of(module, arguments, keywords)
             for owner, attribute, squares in found:
                 name = self.names[owner, attribute]
+                if any(isinstance(value, Tensor) and value.numel() for value in (*arguments, *keywords.values())):
+                    self.seen.add(name)
                 self.sums[name] = self.sums[name].add_(squares) if name in self.sums else squares
         finally:
             self._inside = False

@@ -71,7 +71,7 @@ def movement(model: nn.Module, context: ScoringContext) -> Scores:
     """-Σ w·g along plain SGD steps, one a batch: weights that grow away from 0 stay. Sanh et al. 2020
     (arXiv 2005.07683)."""
     with network(model, context) as net:
-        score = {name: torch.zeros_like(at_least_float32(net.weights[name].detach())) for name in net.scored}
+        score = {name: torch.zeros_like(at_least_float32(weight.detach())) for name, weight in net.asking.items()}
         # Gradients are asked for anew at each step, at the weights that the step before left.
         for found in net.loss_gradients():
             with torch.no_grad():

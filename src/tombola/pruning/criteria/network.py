@@ -80,7 +80,7 @@ class Network:
         By `backward`, as in training: some layers (re-entrant checkpoints, reversible blocks) know no other way. With
         `differentiable` they can be differentiated again. PruningError where there is no gradient at all.
         """
-        asking = {name: self.weights[name] for name in self.weights if name in self.scored}
+        asking = self.asking
         if not loss.requires_grad:
             raise PruningError(
                 "the loss has no gradient: it does not depend on the weights, or was computed under no_grad"
@@ -110,9 +110,14 @@ class Network:
 
     def refuse_unreached(self) -> None:
         """PruningError naming a weight that no gradient has reached: its score would say nothing."""
-        for name in self.weights:
-            if self.reached and name in self.scored and name not in self.reached:
+        for name in self.asking:
+            if self.reached and name not in self.reached:
                 raise PruningError(f"{name}: no gradient reaches it, the loss does not depend on it; protect the layer")
+
+    @property
+    def asking(self) -> Weights:
+        """The weights to be scored, which ask for gradients, in the model's order."""
+        return {name: weight for name, weight in self.weights.items() if name in self.scored}
 
     @property
     def _device(self) -> torch.device:
