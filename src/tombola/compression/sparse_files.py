@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tombola.compression.chains import Chain, kind_of
 from tombola.compression.exchange import exchanged
+from tombola.compression.fixed import load_rest, rest_of
 from tombola.compression.graphs.nodes import Graph
 from tombola.compression.graphs.stored import StoredGraph, graph_of, modules_of, stored_graph, tensors_of_graph
 from tombola.compression.layers import Layer
@@ -93,7 +94,7 @@ def save_sparse(path: Path | str, sparse: SparseModel) -> None:
     """
     if not isinstance(sparse, SparseModel):
         raise ModelError(f"save_sparse writes what sparsify made, not a {type(sparse).__name__}")
-    tensors = {REST + name: tensor for name, tensor in sparse.network.state_dict().items()}
+    tensors = {REST + name: tensor for name, tensor in rest_of(sparse.network).items()}
     chains, graphs = _by_kind(sparse)
     for number, (_, chain) in enumerate(chains):
         for place, layer in enumerate(chain.layers):
@@ -207,7 +208,7 @@ def _network(
         name, _, described = entry.partition(": ")
         _check_type(model, "" if name == "the model" else name, described.partition(" ")[0])
     network = exchanged(model, {chain.chain.sites: chain for chain in chains})
-    network.load_state_dict(dict(rest), strict=True)
+    load_rest(network, rest)
     return network
 
 

@@ -8,21 +8,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
 
 from tombola.compression.calls import Wholes, call_of
 from tombola.compression.chains import Chain
+from tombola.compression.fixed import Fixed
 from tombola.compression.graphs.arrays import GraphArrays
 from tombola.compression.graphs.nodes import Graph
 from tombola.compression.layers import Layer
 from tombola.compression.plans import Arrays, Form, Plan, Weights
 from tombola.compression.tuning import best_of, expected_best, plan_on_torch
-from tombola.errors import KernelError, ModelError
+from tombola.errors import ModelError
+from tombola.kernels.room import with_room
+from tombola.kernels.tensors import INSTEAD, address_of, readable
 
 SHAPES_KEPT = 64
 """Input shapes for which a chain stays ready."""
 
 
-class SparseChain(nn.Module):
+class SparseChain(Fixed):
     """Layers as one call of machine code. Takes what they took; its outputs have no gradients.
 
     float32 tensors on the CPU in any layout: (..., features), or (n, ...) where the layers began with a Flatten; a
@@ -50,24 +54,18 @@ class SparseChain(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         engine = self._engine
-        try:
-            run, like = engine.ready[input.shape]
-        except KeyError:
-            run, like = engine.prepare(input)
-        if input.dtype is not torch.float32 or not input.is_cpu or input.requires_grad:
-            engine.check(input)
-        if not input.is_contiguous():
-            input = input.contiguous()
+        address = address_of(input) if get_eval_frame_callback() is None else None
+        if address is None or (found := engine.ready.get(input.shape)) is None:
+            return engine.carefully(input)
+        run, like = found
         if run is None:
             return engine.on_torch(input)
         output = torch.empty_like(like)
-        run(input.data_ptr(), output.data_ptr())
+        run(address, output.data_ptr())
         return output
 
-    def train(self, mode: bool = True) -> SparseChain:
-        if mode:
-            raise ModelError("a sparse model does not learn: train the model it was made of and call sparsify again")
-        return super().train(False)
+    forward._torchdynamo_disable = True  # type: ignore[attr-defined]
+    forward._torchdynamo_disable_msg = f"sparse kernels are machine code; {INSTEAD}"  # type: ignore[attr-defined]
 
     def extra_repr(self) -> str:
         layers = self.chain.layers
@@ -90,7 +88,7 @@ class _Engine:
     """What a chain needs to run; never changes but for what it keeps ready, so copies of a module share it."""
 
     def __init__(self, chain: Chain | Graph, plans: Sequence[Plan], arrays: Weights) -> None:
-        self.chain, self.arrays = chain, arrays
+        self.chain, self.arrays, self.name = chain, arrays, chain.layers[0].name
         self.plans = {plan.rows: plan for plan in plans}
         self.ready: dict[torch.Size, Ready] = {}
         self._wholes: Wholes = {}
@@ -101,22 +99,21 @@ class _Engine:
     def __reduce__(self) -> Any:
         raise ModelError("a sparse model holds machine code and is not pickled; write it with save_sparse")
 
-    def check(self, input: Tensor) -> None:
-        """Raises KernelError for a tensor that the kernels cannot read, or of which they would lose the gradient."""
-        name = self.chain.layers[0].name
-        if input.dtype is not torch.float32 or not input.is_cpu:
-            raise KernelError(
-                f"{name}: sparse kernels take torch.float32 on the CPU, not {input.dtype} on {input.device}; "
-                "convert it: input.to('cpu', torch.float32)"
-            )
-        if input.requires_grad and torch.is_grad_enabled():
-            raise KernelError(
-                f"{name}: sparse kernels give no gradients; call under torch.no_grad(), or detach the input"
-            )
+    def carefully(self, input: Tensor) -> Tensor:
+        """A call on any tensor, of a shape that may be new; KernelError where it is none for kernels."""
+        if get_eval_frame_callback() is not None:  # torch.compile is at work: it has nothing to compile here
+            result: Tensor = torch.compiler.disable(self.carefully)(input)
+            return result
+        input = readable(input, self.name)
+        run, like = self.ready.get(input.shape) or self.prepare(input)
+        if run is None:
+            return self.on_torch(input)
+        output = torch.empty_like(like)
+        run(input.data_ptr(), output.data_ptr())
+        return output
 
     def prepare(self, input: Tensor) -> Ready:
         """Everything for inputs of this shape."""
-        self.check(input)
         rows, shape = self.chain.rows_of(input.shape)
         found = self._run(rows, input), torch.empty(shape, dtype=torch.float32, device="cpu")
         if len(self.ready) >= SHAPES_KEPT:
@@ -145,8 +142,12 @@ class _Engine:
         if rows in self.plans or not ways:
             return self.plan_for(rows)
         candidates = [replace(plan, batch=rows, rows=rows) for plan in ways.values()]
-        with torch.no_grad():
-            return best_of(self.arrays, candidates, input.detach().contiguous())
+
+        def measure() -> Plan:  # torch's convolutions are among what is tried
+            with torch.no_grad():
+                return best_of(self.arrays, candidates, input)
+
+        return with_room(measure)
 
     def plan_for(self, rows: int) -> Plan:
         """The plan measured for so many rows, or the one that these measurements let expect to be the fastest."""
@@ -160,7 +161,7 @@ def _nothing(x: int, y: int) -> None:
     """No rows, no work."""
 
 
-class SparseModel(nn.Module):
+class SparseModel(Fixed):
     """A copy of a model with chains (and graphs, as chains with branches) in place of its layers.
 
     `unsupported` names what was left to torch. It is always in evaluation mode and has no gradients.
@@ -180,19 +181,9 @@ class SparseModel(nn.Module):
         return self._run(*arguments, **keywords)
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
+        if type(arguments) is not tuple:  # torch.fx.symbolic_trace
+            readable(arguments, "a sparse model")
         return self._run(*arguments, **keywords)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseModel:
-        probe = fn(torch.zeros(1, dtype=torch.float32, device="cpu"))
-        if probe.dtype is not torch.float32 or not probe.is_cpu:
-            raise KernelError("a sparse model is float32 on the CPU; convert the model it was made of, or the input")
-        super()._apply(fn, recurse)
-        return self
-
-    def train(self, mode: bool = True) -> SparseModel:
-        if mode:
-            raise ModelError("a sparse model does not learn: train the model it was made of and call sparsify again")
-        return super().train(False)
 
     @property
     def chains(self) -> list[SparseChain]:

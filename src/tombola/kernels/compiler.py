@@ -16,6 +16,7 @@ from llvmlite import ir
 
 from tombola.errors import KernelError
 from tombola.kernels.emit import FLOAT, INT64, POINTER, VOID, i64
+from tombola.kernels.room import with_room
 from tombola.kernels.target import Target, host
 
 
@@ -75,6 +76,11 @@ _compilers: dict[Target, _Compiler] = {}
 def compiled(kernel: Kernel, target: Target | None = None) -> Compiled:
     """The kernel, ready to run on `target` (default: this machine), which has to be one that can run here."""
     target = target or host()
+    found = _compilers[target].kernels.get(kernel) if target in _compilers else None
+    return found or with_room(lambda: _compile(kernel, target))
+
+
+def _compile(kernel: Kernel, target: Target) -> Compiled:
     with _lock:
         if target not in _compilers:
             _compilers[target] = _Compiler(target)

@@ -22,8 +22,9 @@ from tombola.kernels.emit import FLOAT, INT64, POINTER, VOID, Emitter, i64
 from tombola.kernels.target import Target
 
 READABLE = (np.float32, np.int32, np.int64, np.uint16, np.uint8)
-STACK = 16384
-"""Floats of workspace that machine code may take from the stack, where they cost nothing."""
+STACK = 2048
+"""Floats of workspace that machine code may take from the stack, where they cost nothing. Threads may have as little as
+32 KiB of it."""
 FIELDS = 16
 """64-bit numbers of a step: the kernel's entry and its arguments."""
 
