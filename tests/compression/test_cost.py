@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from tombola.compression.cost import Flops, Size, count_flops, count_size
 from tombola.models import ModelSpec, build
@@ -97,6 +99,144 @@ def test_counting_leaves_the_model_as_it_was(training: bool) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.device.type == "cpu" for parameter in model.parameters())
     assert torch.equal(torch.get_rng_state(), random_state)
+
+
+class Functional(nn.Module):
+    """Takes the weight of one layer as it is, and another one made of the other layer's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear((x @ self.first.weight.T).relu(), self.second.weight.double().float())
+
+
+class Padded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 3)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.encoder(self.up(x), src_key_padding_mask=x[..., 0] < 0)[:, 0])
+
+
+def _called_twice() -> nn.Module:
+    layer = nn.Linear(8, 8)
+    return nn.Sequential(layer, nn.ReLU(), layer, nn.Linear(8, 3))
+
+
+class TestWhateverTheModel:
+    def test_a_layer_called_twice_under_two_names_costs_twice(self) -> None:
+        model = _called_twice()
+        masks = _random_masks(model, 0.5)
+        kept = [mask.kept for mask in masks.values()]
+        assert count_flops(model, (8,), masks) == Flops(2 * (2 * 64 + 24), 2 * (2 * kept[0] + kept[1]))
+
+    def test_functional_products_count_and_weights_made_of_others_are_named(self) -> None:
+        model = Functional()
+        masks = _random_masks(model, 0.5)
+        found = count_flops(model, (8,), masks)
+        assert found == Flops(2 * (128 + 64), 2 * (masks["first.weight"].kept + 64), unseen=("second.weight",))
+        assert count_flops(model, (8,), Masks.full(model)).unseen == ()
+
+    def test_a_transformer_with_a_padding_mask(self) -> None:
+        model, positions = Padded(), 5
+        full, masks = Masks.full(model), _random_masks(model, 0.5)
+        dense = count_flops(model, (positions, 8), full)
+        assert dense.effective == dense.dense
+        often = {name: 1 if name == "down.weight" else positions for name in masks}
+        saved = sum(2 * often[name] * (masks[name].total - masks[name].kept) for name in masks)
+        assert count_flops(model, (positions, 8), masks).effective == dense.dense - saved
+
+    def test_transposed_convolutions_take_a_weight_once_per_input(self) -> None:
+        model = nn.Sequential(nn.ConvTranspose2d(2, 3, 3, stride=2))
+        masks = _random_masks(model, 0.5)
+        assert count_flops(model, (2, 5, 5), masks) == Flops(2 * 25 * 54, 2 * 25 * masks.kept)
+
+    @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+    def test_wrappers_come_off(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
+        model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        masks = _random_masks(model, 0.5)
+        assert count_flops(wrap(model), (4,), masks) == count_flops(model, (4,), masks)
+
+    def test_a_layer_without_weights_costs_nothing(self) -> None:
+        model = nn.Sequential(nn.Linear(0, 4), nn.ReLU(), nn.Linear(4, 2))
+        assert count_flops(model, (0,), Masks.full(model)) == Flops(16, 16)
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            _called_twice,
+            lambda: nn.Sequential(spectral_norm(nn.Linear(8, 5)), nn.Linear(5, 3)),
+            lambda: nn.Sequential(weight_norm(nn.Linear(8, 5)), nn.Linear(5, 3)),
+            lambda: nn.Sequential(nn.Linear(8, 5), nn.BatchNorm1d(5, momentum=None), nn.Linear(5, 3)),
+            lambda: nn.Sequential(nn.Linear(8, 5), Calls(), nn.Linear(5, 3)),
+        ],
+        ids=["shared", "spectral norm", "weight norm", "batch norm", "counts its calls"],
+    )
+    def test_nothing_of_the_model_changes(self, make: Callable[[], nn.Module]) -> None:
+        model = make().train()
+        masks = _random_masks(model, 0.5)
+        before = copy.deepcopy(model.state_dict())
+        parameters = {name: id(p) for name, p in model.named_parameters(remove_duplicate=False)}
+        hooks = [dict(module._forward_hooks) for module in model.modules()]
+        count_flops(model, (8,), masks)
+        assert {name: id(p) for name, p in model.named_parameters(remove_duplicate=False)} == parameters
+        assert [dict(module._forward_hooks) for module in model.modules()] == hooks
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+        assert all(module.training for module in model.modules())
+
+
+class Calls(nn.Module):
+    """Counts its calls, in evaluation, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x
+
+
+class TestDeadUnits:
+    """4 inputs, 3 and 3 hidden units, 2 outputs. Unit 0 of the first layer has no inputs, unit 2 no outputs."""
+
+    MASKS = Masks(
+        {
+            "0.weight": Mask(torch.tensor([[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]]).bool()),
+            "2.weight": Mask(torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 0]]).bool()),
+            "4.weight": Mask(torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()),
+        }
+    )
+
+    def test_their_weights_are_left_out_in_turn(self) -> None:
+        model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+        found = count_flops(model, (4,), self.MASKS)
+        # Left: 2 into unit 1; from it 1 into the second layer's unit 1 (unit 2 has no outputs, unit 0 is a constant
+        # now, for what reaches it is one); from there 1 to an output.
+        assert (found.effective, found.live) == (2 * 13, 2 * 4)
+
+    def test_a_network_of_the_same_outputs_without_them(self) -> None:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+        self.MASKS.apply_(model)
+        x = torch.randn(20, 4)
+        first, second, last = model[0], model[2], model[4]
+        with torch.no_grad():
+            constant = first.bias[0].relu()
+            inner = (first.weight[1, :2] @ x[:, :2].T + first.bias[1]).relu()
+            folded = second.bias[1] + second.weight[1, 0] * constant
+            hidden = (second.weight[1, 1] * inner + folded).relu()
+            left = (second.bias[0] + second.weight[0, 0] * constant).relu()
+            own = torch.stack([last.weight[0, 1] * hidden, torch.zeros(20)], 1) + last.weight[:, 0] * left + last.bias
+            assert torch.allclose(own, model(x), atol=1e-6)
+
+    def test_where_it_is_not_exact_there_is_no_number(self) -> None:
+        model = SmallNet()
+        assert count_flops(model, (3, 10, 10), Masks.full(model)).live is None
 
 
 class TestSize:

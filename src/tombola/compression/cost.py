@@ -7,71 +7,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
-from tombola.pruning import Masks, prunable_parameters
-from tombola.pruning.modes import evaluation_mode
-from tombola.pruning.observe import names_of_weights, observed
-from tombola.pruning.prunable import ATTENTION_WEIGHTS
+from tombola.compression.counter import counted
+from tombola.compression.dead import weights_of_live_units
+from tombola.pruning import Masks
+from tombola.pruning.wrapped import unwrapped
 
 
 @dataclass(frozen=True)
 class Flops:
-    """FLOPs of one example's forward pass: `dense` ignores masks, `effective` counts kept weights only."""
+    """FLOPs of one example's forward pass: `dense` ignores masks, `effective` counts kept weights only.
+
+    Kept weights of dead units count, since sparse kernels multiply by them: `live` leaves them out, too, and is None
+    where that is not known exactly (`dead`). `unseen`: pruned weights that no operation took as they are, so that what
+    their removed ones save is not in `effective`.
+    """
 
     dense: int
     effective: int
+    live: int | None = field(default=None, compare=False)
+    unseen: tuple[str, ...] = ()
 
 
 def count_flops(model: nn.Module, input_shape: Sequence[int], masks: Masks) -> Flops:
-    """Counts with torch's flop counter on the meta device; each layer's share is scaled by its density.
+    """Counts the products of a forward pass in evaluation, and which of them a weight that is removed saves.
 
-    `input_shape` is that of one example. Biases and activations are not counted, as in the literature.
+    `input_shape` is that of one example. Biases and activations are not counted, as in the literature. A layer that is
+    called twice costs twice, one that is not called nothing. The model is not run, only a copy without numbers; what
+    torch's counter of operations does not know costs nothing here.
+
+    Raises ModelError for masks of another model and models that cannot be copied, and whatever the model raises for
+    an input that it does not take, or when it asks for the values of numbers.
     """
-    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
-    counter = FlopCounterMode(display=False)
-    attention = _AttentionSavings(model, masks)
-    with evaluation_mode(model), observed(attention.modules, attention), torch.no_grad(), counter:
-        functional_call(model, on_meta, torch.empty(1, *input_shape, device="meta"))
-    total = counter.get_total_flops()
-    by_module = {name.partition(".")[2]: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
-    saved = sum(
-        by_module.get(module, 0) * masks[parameter].sparsity for module, parameter in _weight_of_module(model).items()
-    )
-    return Flops(total, round(total - saved - attention.saved))
-
-
-class _AttentionSavings:
-    """FLOPs that removed weights of attention's projections save: 2 for each at every position.
-
-    The counter sees an attention layer as a whole, whose products of queries and keys no mask makes fewer.
-    """
-
-    def __init__(self, model: nn.Module, masks: Masks) -> None:
-        self.modules = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
-        self.names = names_of_weights(model)
-        self.masks = masks
-        self.saved = 0
-
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
-        given = dict(zip(("query", "key", "value"), arguments, strict=False)) | keywords
-        positions = [given[role].numel() // given[role].shape[-1] for role in ("query", "key", "value")]
-        if (module, "in_proj_weight") in self.names:
-            removed = [int((~part).sum()) for part in self._keep(module, "in_proj_weight").chunk(3)]
-        else:
-            removed = [int((~self._keep(module, name)).sum()) for name in ATTENTION_WEIGHTS[1:]]
-        after = int((~self._keep(module.get_submodule("out_proj"), "weight")).sum())
-        self.saved += 2 * sum(map(math.prod, zip(positions, removed, strict=True))) + 2 * positions[0] * after
-
-    def _keep(self, module: nn.Module, attribute: str) -> Tensor:
-        return self.masks[self.names[module, attribute]].keep
+    model = unwrapped(model)
+    masks = masks.of(model)
+    counter, unseen = counted(model, {name: mask.keep for name, mask in masks.items()}, input_shape)
+    removed_unseen = tuple(name for name in masks if name in unseen and masks[name].kept < masks[name].total)
+    live = weights_of_live_units(model, masks)
+    return Flops(counter.dense, round(counter.dense - counter.saved), live and 2 * live, removed_unseen)
 
 
 @dataclass(frozen=True)
@@ -101,13 +77,3 @@ def count_size(model: nn.Module, masks: Masks) -> Size:
         width = parameters[name].element_size()
         packed += min(0, math.ceil(mask.total / 8) + mask.kept * width - mask.total * width)
     return Size(total, total - masks.total + masks.kept, dense, packed)
-
-
-def _weight_of_module(model: nn.Module) -> dict[str, str]:
-    """Module name -> name of its prunable weight (two modules may share one)."""
-    names = {id(parameter): name for name, parameter in prunable_parameters(model).items()}
-    return {
-        name: names[id(module.weight)]
-        for name, module in model.named_modules()
-        if id(getattr(module, "weight", None)) in names
-    }

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from tombola.compression.fast_path import leave_fast_path
 from tombola.compression.graphs.nodes import Graph
 from tombola.compression.nothing import NOTHING
 from tombola.compression.sparse_modules import SparseChain
@@ -29,22 +30,13 @@ def exchanged(model: nn.Module, chains: Mapping[tuple[str, ...], SparseChain]) -
             _set(network, sites[0], chain)
             for site in sites[1:]:
                 _set(network, site, nn.Identity())
-    _leave_fast_path(network)
+    leave_fast_path(network)
     return _only(network, list(chains.values())) or network
 
 
 def _set(network: nn.Module, site: str, module: nn.Module) -> None:
     parent, _, own = site.rpartition(".")
     network.get_submodule(parent)._modules[own] = module
-
-
-def _leave_fast_path(network: nn.Module) -> None:
-    """Torch's fused transformer layer reads the weights of its Linear modules without calling them."""
-    for module in network.modules():
-        if isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0
-        if isinstance(module, nn.TransformerEncoder):
-            module.use_nested_tensor = False
 
 
 def _only(network: nn.Module, chains: Sequence[nn.Module]) -> nn.Module | None:

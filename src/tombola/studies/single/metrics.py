@@ -32,7 +32,6 @@ def stage_row(stage: str, model: nn.Module, masks: Masks, data: DataSet) -> Row:
     A loss that is no finite number is None, and so are FLOPs of a forward pass that does not run without values.
     """
     validation, test = evaluate(model, data.validation), evaluate(model, data.test)
-    flops_dense, flops_effective = _flops(model, masks, data)
     size = count_size(model, masks)
     return {
         "kind": "stage",
@@ -49,8 +48,7 @@ def stage_row(stage: str, model: nn.Module, masks: Masks, data: DataSet) -> Row:
         "sparsity": masks.sparsity,
         "parameters": size.parameters,
         "parameters_kept": size.kept,
-        "flops_dense": flops_dense,
-        "flops_effective": flops_effective,
+        **_flops(model, masks, data),
         "bytes_dense": size.dense_bytes,
         "bytes_packed": size.packed_bytes,
     }
@@ -60,12 +58,17 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _flops(model: nn.Module, masks: Masks, data: DataSet) -> tuple[int | None, int | None]:
+def _flops(model: nn.Module, masks: Masks, data: DataSet) -> Row:
     try:
         flops = count_flops(model, data.input_shape, masks)
     except Exception:  # somebody's own forward pass may ask for values, which the counter's meta device lacks
-        return None, None
-    return flops.dense, flops.effective
+        return {"flops_dense": None, "flops_effective": None, "flops_live": None, "flops_unseen": []}
+    return {
+        "flops_dense": flops.dense,
+        "flops_effective": flops.effective,
+        "flops_live": flops.live,
+        "flops_unseen": list(flops.unseen),
+    }
 
 
 def layer_rows(stage: str, masks: Masks) -> list[Row]:

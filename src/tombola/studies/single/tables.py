@@ -12,8 +12,8 @@ from tombola.studies.single.metrics import CHECKS
 from tombola.studies.speed import Speed, microseconds, remarks, speeds_of, times
 
 
-def _counted(flops: int | None) -> str:
-    return "not countable" if flops is None else f"{flops:,}"
+def _counted(flops: int | None, instead: str = "not countable") -> str:
+    return instead if flops is None else f"{flops:,}"
 
 
 LINES: tuple[tuple[str, Callable[[Row], str]], ...] = (
@@ -24,16 +24,19 @@ LINES: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("sparsity", lambda row: f"{row['sparsity']:.2%}"),
     ("parameters kept", lambda row: f"{row['parameters_kept']:,} of {row['parameters']:,}"),
     ("FLOPs of kept weights", lambda row: _counted(row["flops_effective"])),
+    ("FLOPs without dead units", lambda row: _counted(row.get("flops_live"), "not known exactly")),
     ("bytes, dense float32", lambda row: f"{row['bytes_dense']:,}"),
     ("bytes, bit mask + values", lambda row: f"{row['bytes_packed']:,}"),
 )
 STAGES_NOTE = (
     "FLOPs are of one example's forward pass, a multiply-add being two; those of kept weights are what a sparse engine "
-    "would do. On torch zeros make nothing smaller or faster."
+    "would do, those of dead units included (that no kept weight reaches or reads). On torch zeros make nothing smaller "
+    "or faster."
 )
 LATENCY_NOTE = (
     f"Latency is the median time of a call, measured on this machine on test images: float32, one thread; {DENSE} and "
-    f"{SPARSE} taking turns. Below 1 × torch is faster; other dense engines may be faster than it."
+    f"{SPARSE} taking turns. Blocks in which other programs had the processor are measured again. Below 1 × torch is "
+    "faster; other dense engines may be faster than it."
 )
 
 
@@ -63,10 +66,12 @@ def _sparse_cell(speed: Speed) -> str:
 
 def stages_note(stages: Sequence[Row], latencies: Sequence[Row]) -> str:
     """What the numbers of a stages table are."""
+    unseen = dict.fromkeys(name for stage in stages for name in stage.get("flops_unseen") or ())
+    as_dense = [f"FLOPs count {', '.join(unseen)} as dense: the model computes with a copy of it."] if unseen else []
     if len(stages) == 1:
-        return STAGES_NOTE
+        return " ".join([STAGES_NOTE, *as_dense])
     said = remarks(speed for stage in stages for speed in speeds_of(rows_of(latencies, stage=stage["stage"])))
-    return " ".join([STAGES_NOTE, *([LATENCY_NOTE] if latencies else []), *said])
+    return " ".join([STAGES_NOTE, *as_dense, *([LATENCY_NOTE] if latencies else []), *said])
 
 
 def layers_table(layers: Sequence[Row]) -> Table:
@@ -77,7 +82,7 @@ def layers_table(layers: Sequence[Row]) -> Table:
             "×".join(map(str, row["shape"])),
             f"{row['weights']:,}",
             f"{row['kept']:,}",
-            f"{1 - row['kept'] / row['weights']:.2%}",
+            f"{1 - row['kept'] / row['weights']:.2%}" if row["weights"] else "–",
         )
         for row in layers
     ]

@@ -1,0 +1,83 @@
+"""FLOPs of one forward pass, counted operation by operation on a copy of the model that has no memory.
+
+The copy is on the meta device: shapes without numbers. Nothing of the model itself is run, read or moved.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from tombola.compression.fast_path import leave_fast_path
+from tombola.errors import ModelError
+
+
+class Counter(FlopCounterMode):
+    """Counts `dense` FLOPs, and of these what removed weights `saved`, by parameter id -> boolean tensor of the kept.
+
+    An operation takes every number of a weight equally often, so the removed fraction of what it takes of a weight is
+    the fraction that it saves. What is made of a weight first, such as a copy in another type, is another tensor: the
+    parameters that no operation took itself are missing in `taken`.
+    """
+
+    def __init__(self, keeps: Mapping[int, Tensor]) -> None:
+        super().__init__(display=False)
+        self._keeps = keeps
+        self.dense, self.saved = 0, 0.0
+        self.taken: set[int] = set()
+
+    def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
+        if func_packet in self.flop_registry:
+            flops = self.flop_registry[func_packet](*args, **kwargs, out_val=out)
+            self.dense += flops
+            for tensor in tree_leaves((args, kwargs)):
+                if isinstance(tensor, Tensor) and (keep := self._keeps.get(_memory(tensor))) is not None:
+                    self.taken.add(_memory(tensor))
+                    part = keep.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+                    self.saved += flops * (1 - float(part.sum()) / max(1, part.numel()))
+        return super()._count_flops(func_packet, out, args, kwargs)
+
+
+def counted(model: nn.Module, keeps: Mapping[str, Tensor], input_shape: Sequence[int]) -> tuple[Counter, set[str]]:
+    """A counter after one example's forward pass in evaluation, and the names in `keeps` that no operation took."""
+    shadow, on_meta = without_memory(model)
+    leave_fast_path(shadow)  # nested tensors have no shapes without numbers
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    by_memory = {_memory(on_meta[id(parameters[name])]): name for name in keeps}
+    counter = Counter({memory: keeps[name].cpu().contiguous() for memory, name in by_memory.items()})
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), counter:
+        shadow(torch.empty(1, *input_shape, device="meta"))
+    return counter, {name for memory, name in by_memory.items() if memory not in counter.taken}
+
+
+def without_memory(model: nn.Module) -> tuple[nn.Module, dict[int, Tensor]]:
+    """A copy of a model, in evaluation, all of whose tensors are on the meta device; these by their original's id."""
+    on_meta: dict[int, Tensor] = {}
+    for tensor in _tensors_of(model):
+        # Contiguous whatever the original is, so that masks lie as it does.
+        empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+        on_meta[id(tensor)] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
+    try:
+        # `deepcopy` keeps what its memo says is copied already. It changes the memo, so it gets one of its own.
+        return copy.deepcopy(model, dict(on_meta)).eval(), on_meta
+    except Exception as error:  # a model may hold anything
+        said = " ".join(str(error).split())[:200]
+        raise ModelError(f"FLOPs are counted on a copy of the model, and it cannot be copied: {said}") from None
+
+
+def _tensors_of(model: nn.Module) -> Iterator[Tensor]:
+    """Parameters, buffers and the tensors that are plain attributes of modules."""
+    for module in model.modules():
+        held = (*module._parameters.values(), *module._buffers.values(), *vars(module).values())
+        yield from (tensor for tensor in held if isinstance(tensor, Tensor))
+
+
+def _memory(tensor: Tensor) -> int:
+    """Which memory a tensor is of: the same for all its views."""
+    return tensor.untyped_storage()._cdata
