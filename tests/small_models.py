@@ -96,7 +96,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def what_must_agree(folder: Path) -> dict[str, Any]:
     """What two runs of one config have alike: rows without times, tensors, documents, the names of all files."""
-    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in read_rows(folder / "rows.jsonl")]
+    rows = [{k: v for k, v in row.items() if k not in ("seconds", "clock")} for row in read_rows(folder / "rows.jsonl")]
     found: dict[str, Any] = {"rows": sorted(json.dumps(row, sort_keys=True) for row in rows)}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -39,7 +39,7 @@ def run(changes: dict[str, Any], out: Path) -> Path:
 
 def contents(root: Path) -> dict[str, Any]:
     """What must be identical: rows without their times, tensors, artefacts, stability."""
-    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in read_rows(root / "rows.jsonl")]
+    rows = [{k: v for k, v in row.items() if k not in ("seconds", "clock")} for row in read_rows(root / "rows.jsonl")]
     found: dict[str, Any] = {"rows": sorted(json.dumps(row) for row in rows)}
     for path in sorted(root.rglob("*.safetensors")):
         found[str(path.relative_to(root))] = content_sha256(load_tensors(path)[0])

@@ -114,7 +114,7 @@ def run_in(out: Path) -> Path:
 
 
 def rows_without_seconds(run: Path) -> list[str]:
-    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in read_rows(run / "rows.jsonl")]
+    rows = [{k: v for k, v in row.items() if k not in ("seconds", "clock")} for row in read_rows(run / "rows.jsonl")]
     return sorted(json.dumps(row, sort_keys=True) for row in rows)
 
 

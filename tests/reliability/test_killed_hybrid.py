@@ -26,7 +26,7 @@ from tombola.runs.rows import read_rows
 
 pytestmark = pytest.mark.slow
 
-CLOCK = ("seconds", "seconds_fit")
+CLOCK = ("seconds", "seconds_fit", "clock")
 PATIENCE = 120.0
 """Seconds after which a process is taken to hang; no test needs them unless it fails."""
 CALL = "import sys; sys.modules['keras'] = None; from tombola.cli import main; sys.exit(main())"

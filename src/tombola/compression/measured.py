@@ -9,14 +9,14 @@ from __future__ import annotations
 import itertools
 import statistics
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tombola.compression.latency import interleaved
+from tombola.compression.latency import BUSY, Blocks, interleaved
 from tombola.compression.runtime import sparsify
 from tombola.pruning import Masks
 from tombola.pruning.modes import evaluation_mode
@@ -38,7 +38,7 @@ class Latency:
     """A network's time per call in one batch size, float32 on one thread: `dense` by torch, `sparse` by sparse kernels.
 
     A time that could not be measured is None, and `reason` says why. `on_torch` names the layers that sparse kernels
-    left to torch.
+    left to torch. `clock` says that neither time is there because they could not be trusted.
     """
 
     batch: int
@@ -46,11 +46,13 @@ class Latency:
     sparse: Quartiles | None
     reason: str | None
     on_torch: tuple[str, ...] = ()
+    clock: str | None = None
 
     def rows(self) -> list[dict[str, Any]]:
-        """As rows of a tidy table, always two; all that depends on the clock is in the column `seconds`."""
-        shared = {"batch": self.batch, "dtype": "float32", "threads": 1}
-        dense_reason = self.reason if self.dense is None else None
+        """As rows of a tidy table, always two; all that depends on the clock is in the columns `seconds` and
+        `clock`, which says why there are no seconds where they could not be trusted."""
+        shared = {"batch": self.batch, "dtype": "float32", "threads": 1, "clock": self.clock}
+        dense_reason = self.reason if self.dense is None and self.clock is None else None
         return [
             {**shared, "engine": DENSE, "on_torch": [], "reason": dense_reason, "seconds": listed(self.dense)},
             {
@@ -97,9 +99,16 @@ def _measured(model: nn.Module, sparse: nn.Module | None, reason: str | None, ba
         times = interleaved(ways, SECONDS, LEAST_BLOCKS)
     except Exception as error:  # a model may refuse a batch of this size
         return Latency(size, None, None, one_line(error))
-    quartiles = {way: quartiles_of(blocks) for way, blocks in times.items()}
     left = tuple(getattr(sparse, "unsupported", ()))
+    if (clock := why_untrusted(times.values())) is not None:
+        return Latency(size, None, None, reason, left, clock)
+    quartiles = {way: quartiles_of(blocks.quiet) for way, blocks in times.items()}
     return Latency(size, quartiles[DENSE], quartiles.get(SPARSE), reason, left)
+
+
+def why_untrusted(measured: Iterable[Blocks]) -> str | None:
+    """Why the times of ways that took turns cannot be compared; None where each has enough undisturbed blocks."""
+    return None if all(len(blocks.quiet) >= LEAST_BLOCKS for blocks in measured) else BUSY
 
 
 def batches_of(inputs: Tensor, size: int) -> list[Tensor]:

@@ -199,8 +199,8 @@ def measured(calls: Mapping[Key, Callable[[], object]], large: bool) -> dict[Key
     once = {key: _once(call) for key, call in calls.items()}
     hopeful = [key for key in calls if once[key] <= HOPELESS * min(once.values())]
     named = {str(number): calls[key] for number, key in enumerate(hopeful)}
-    times = interleaved(named, seconds=0.01, least_blocks=3 if large else 7)
-    return once | {key: min(times[number]) for key, number in zip(hopeful, named, strict=True)}
+    times = interleaved(named, seconds=0.01, least_blocks=3 if large else 7, patience=0)
+    return once | {key: min(times[number].all) for key, number in zip(hopeful, named, strict=True)}
 
 
 def _once(call: Callable[[], object]) -> float:

@@ -10,7 +10,7 @@ from tombola.compression.measured import BATCH_SIZES, DENSE, SPARSE
 from tombola.runs.rows import Row
 
 NOT_MEASURED = "not measured"
-FORMAT = f"float32, one thread; dense by {DENSE}, ticket on {SPARSE}"
+FORMAT = f"float32, one thread; dense by {DENSE}, ticket on {SPARSE}, taking turns; disturbed blocks measured again"
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,15 @@ def speeds_of(rows: Iterable[Row], batch_sizes: Sequence[int] = BATCH_SIZES) -> 
         if dense is None or sparse is None:
             speeds.append(Speed(batch, None, None, NOT_MEASURED))
         else:
-            speeds.append(
-                Speed(batch, dense["seconds"], sparse["seconds"], sparse["reason"], tuple(sparse["on_torch"]))
-            )
+            on_torch = tuple(sparse["on_torch"])
+            speeds.append(Speed(batch, dense["seconds"], sparse["seconds"], reason_of(sparse), on_torch))
     return speeds
+
+
+def reason_of(row: Row) -> str | None:
+    """Why a row of latency has no seconds; rows from before thread time was looked at say nothing of the clock."""
+    reason: str | None = row["reason"] or row.get("clock")
+    return reason
 
 
 def microseconds(quartiles: list[float] | None) -> str:

@@ -82,7 +82,7 @@ class _Call:
     reason: str | None = None
     on_torch: tuple[str, ...] = ()
 
-    def row(self, batch: int, reason: str | None, quartiles: Quartiles | None) -> Row:
+    def row(self, batch: int, reason: str | None, clock: str | None, quartiles: Quartiles | None) -> Row:
         return {
             "kind": "latency",
             "network": self.pipeline.network,
@@ -95,6 +95,7 @@ class _Call:
             "threads": 1,
             "on_torch": list(self.on_torch),
             "reason": reason,
+            "clock": clock,
             "seconds": measured.listed(quartiles),
         }
 
@@ -108,7 +109,8 @@ def measure_pipelines(
 
     Every network is run by torch and on sparse kernels. What cuts it at the same exit shares the kernels: they are
     chosen up to the exit, and torch pools behind them. All ways of a batch size take turns, for about half of
-    `measured.SECONDS` each. All that depends on the clock is in the column `seconds`. Never raises for what cannot be
+    `measured.SECONDS` each. All that depends on the clock is in the columns `seconds`
+    and `clock`. Never raises for what cannot be
     measured.
     """
     models = {id(pipeline.model): pipeline.model for pipeline in pipelines if pipeline.model is not None}
@@ -192,5 +194,9 @@ def _rows(calls: Sequence[_Call], size: int) -> list[Row]:
             ways.pop(position, None)
             reasons[position] = measured.one_line(error)
     times = interleaved(ways, measured.SECONDS * len(ways) / WAYS_IN_SECONDS, LEAST_BLOCKS) if ways else {}
-    quartiles = {position: measured.quartiles_of(blocks) for position, blocks in times.items()}
-    return [call.row(size, reasons[position], quartiles.get(position)) for position, call in enumerate(calls)]
+    clock = measured.why_untrusted(times.values())
+    quartiles = {} if clock else {position: measured.quartiles_of(blocks.quiet) for position, blocks in times.items()}
+    return [
+        call.row(size, reasons[position], clock if position in times else None, quartiles.get(position))
+        for position, call in enumerate(calls)
+    ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from tombola.compression.measured import DENSE
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.hybrid.wording import MISSING
-from tombola.studies.speed import NOT_MEASURED, Speed, microseconds, remarks
+from tombola.studies.speed import NOT_MEASURED, Speed, microseconds, reason_of, remarks
 
 
 def timed(
@@ -38,7 +38,7 @@ def clock(row: Row | None) -> str:
 def why_missing(rows: Iterable[Row], network: str, exit: str | None, features: str | None, batch: int) -> str:
     """Why a whole call has no time."""
     tried = rows_of(rows, kind="latency", network=network, exit=exit, features=features, batch=batch, part="whole")
-    return next((row["reason"] for row in tried if row["reason"]), NOT_MEASURED)
+    return next((reason for row in tried if (reason := reason_of(row))), NOT_MEASURED)
 
 
 def apart(ours: Row, theirs: Row) -> bool:
@@ -52,5 +52,5 @@ def latency_remarks(rows: Iterable[Row]) -> list[str]:
     if not latencies:
         return ["Latency: not measured."]
     return remarks(
-        Speed(row["batch"], None, row["seconds"], row["reason"], tuple(row["on_torch"])) for row in latencies
+        Speed(row["batch"], None, row["seconds"], reason_of(row), tuple(row["on_torch"])) for row in latencies
     )
