@@ -30,8 +30,8 @@ LINES: tuple[tuple[str, Callable[[Row], str]], ...] = (
 )
 STAGES_NOTE = (
     "FLOPs are of one example's forward pass, a multiply-add being two; those of kept weights are what a sparse engine "
-    "would do, those of dead units included (that no kept weight reaches or reads). On torch zeros make nothing smaller "
-    "or faster."
+    "would do, those of dead units included (that no kept weight reaches or reads). On torch zeros make nothing "
+    "smaller or faster."
 )
 LATENCY_NOTE = (
     f"Latency is the median time of a call, measured on this machine on test images: float32, one thread; {DENSE} and "
