@@ -89,6 +89,12 @@ UNDIVIDED = {
 
 NO_PLAN = [
     Refusal("structure '{structures}' fixes every layer's sparsity", structures=tuple(FIXED), budgets=("erk", "rates")),
+    Refusal("structure '{structures}' fixes every layer's sparsity", structures=tuple(FIXED), budgets=("per-output",)),
+    Refusal(
+        "compares the weights of an output and does not go with the structure '{structures}'",
+        structures=tuple(name for name in STRUCTURES if name != "weight"),
+        budgets=("per-output",),
+    ),
     Refusal("structure '{structures}' removes 0.5 of the weights", structures=tuple(FIXED)),
     Refusal("per-layer rates take no sparsity", budgets=("rates",)),
 ]

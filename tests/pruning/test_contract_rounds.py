@@ -13,6 +13,7 @@ import torch
 from contract_networks import assert_same, everything_of
 from torch import Tensor, nn
 
+from tombola.errors import PruningError
 from tombola.pruning import Masks, PerLayerRates, budgets, criteria, prunable_parameters, prune
 from tombola.pruning.criteria import Criterion, Scores, ScoringContext
 
@@ -57,6 +58,10 @@ def test_two_rounds_each_scored_under_the_masks_so_far(name: str, budget: str) -
     model = network()
     before = everything_of(model)
     structure = "neuron" if criteria.get(name).outputs_only else "weight"
+    if budget == "per-output" and structure == "neuron":
+        with pytest.raises(PruningError, match=r"the budget 'per-output' .* does not go with the structure 'neuron'"):
+            prune(model, 0.3, name, structure, budget, batches=batches())
+        return
     listener = Listener(criteria.get(name), min(3, criteria.get(name).rounds))
     chosen = PerLayerRates(0.3) if budget == "rates" else budget
     masks: Masks | None = None
@@ -80,11 +85,23 @@ def test_two_rounds_each_scored_under_the_masks_so_far(name: str, budget: str) -
         gone = {n: scores[n][earlier[n].keep & ~later[n].keep] for n in scores}
         left = {n: scores[n][later[n].keep] for n in scores}
         for layer in scores:
-            assert not len(gone[layer]) or gone[layer].max() <= left[layer].min()
+            if budget == "per-output":
+                assert_lowest_of_each_output(scores[layer], earlier[layer].keep, later[layer].keep)
+            else:
+                assert not len(gone[layer]) or gone[layer].max() <= left[layer].min()
         if budget == "global":  # but for layers that gave all they could
             free = [n for n in scores if later[n].kept > (scores[n].shape[1] if structure == "neuron" else 1)]
             assert torch.cat([gone[n] for n in scores]).max() <= torch.cat([left[n] for n in free]).min()
     assert_scored_anew(model, name, listener)
+
+
+def assert_lowest_of_each_output(scores: Tensor, earlier: Tensor, later: Tensor) -> None:
+    """In every output the lowest go, and all outputs end alike."""
+    for values, before, after in zip(scores, earlier, later, strict=True):
+        gone, left = values[before & ~after], values[after]
+        assert not len(gone) or not len(left) or gone.max() <= left.min()
+    kept = later.sum(1)
+    assert int(kept.max() - kept.min()) <= 1
 
 
 def assert_scored_anew(model: nn.Module, name: str, listener: Listener) -> None:

@@ -52,7 +52,9 @@ def prune(
     ] = None,
     criterion: Annotated[str, typer.Option(help="What a weight is worth; see `tombola list criteria`.")] = "magnitude",
     structure: Annotated[str, typer.Option(help="What is removed whole: weight, neuron, filter, 2:4 ...")] = "weight",
-    budget: Annotated[str, typer.Option(help="How it spreads over layers: global, uniform, erk, rates:0.2")] = "global",
+    budget: Annotated[
+        str, typer.Option(help="How it spreads over layers: global, uniform, erk, per-output, rates:0.2")
+    ] = "global",
     schedule: Annotated[str, typer.Option(help="oneshot, iterative:N, linear:N or cubic:N.")] = "oneshot",
     protect: Annotated[
         list[str] | None, typer.Option(help="A layer to leave alone, name or pattern. Repeatable.")

@@ -6,6 +6,7 @@ pieces compose freely.
 
 from tombola.pruning.budgets import PerLayerRates, budgets
 from tombola.pruning.criteria import criteria
+from tombola.pruning.emptied import NearlyEmptyLayerWarning, nearly_empty
 from tombola.pruning.masks import LayerSparsity, Mask, Masks
 from tombola.pruning.prunable import prunable_parameters
 from tombola.pruning.prune import UnsupportedParameterWarning, prune
@@ -16,10 +17,12 @@ __all__ = [
     "LayerSparsity",
     "Mask",
     "Masks",
+    "NearlyEmptyLayerWarning",
     "PerLayerRates",
     "UnsupportedParameterWarning",
     "budgets",
     "criteria",
+    "nearly_empty",
     "prunable_parameters",
     "prune",
     "schedules",

@@ -1,7 +1,8 @@
 """Budgets: how a target is spread over layers.
 
 A budget sees the units of every layer (scores, and which are alive) and says how many live units each layer
-loses now. Which ones is not its business: the lowest scores go, ties by position.
+loses now. Which ones is not its business: the lowest scores go, ties by position. `PerOutput` alone has a word in that:
+it turns a layer's scores into ranks among the weights of an output.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from tombola.errors import PruningError
 from tombola.pruning.protect import names
+from tombola.pruning.prunable import Layout
 from tombola.pruning.selection import Pool, apportion, lowest_of
 from tombola.registry import Registry
 
@@ -111,6 +113,34 @@ def erdos_renyi_kernel_budget() -> Budget:
         return [a - k for a, k in zip(alive, kept, strict=True)]
 
     return share
+
+
+@budgets.register("per-output")
+class PerOutput:
+    """Every layer ends at the same sparsity, and so does every output of a layer: only weights of one output compete.
+
+    The comparison group of Wanda, Sun et al. 2024 (arXiv 2306.11695, section 3). What does not divide goes by position:
+    outputs of a layer differ by one kept weight at most. For the structure `weight`.
+    """
+
+    def __call__(self, layers: Sequence[LayerUnits], sparsity: float | None, min_keep: int) -> list[int]:
+        return uniform_budget()(layers, sparsity, min_keep)
+
+    def ranks(self, scores: Tensor, keep: Tensor, layout: Layout) -> Tensor:
+        """Scores, 1-D, in whose order the weights of a layer go: the best of an output has -1, the next best -2, ...
+
+        So outputs that keep most lose first, and all end alike. `scores` are 1-D in the weight's own order, `keep` is
+        of the layout's shape.
+        """
+        rows = layout.canonical(scores.view(layout.shape)).flatten(0, 1).flatten(1)
+        kept = layout.canonical(keep).flatten(0, 1).flatten(1)
+        # Worst first within an output, ties by position; what is gone already comes before all.
+        by_score = rows.argsort(dim=1, stable=True)
+        order = by_score.gather(1, kept.gather(1, by_score).byte().argsort(dim=1, stable=True))
+        places = torch.arange(rows.shape[1], device=rows.device, dtype=torch.float64).expand_as(order)
+        ranks = torch.empty_like(places).scatter_(1, order, places - rows.shape[1])
+        shape = (layout.groups, layout.outputs, layout.inputs, layout.kernel_positions)
+        return layout.original(ranks.view(shape)).reshape(-1)
 
 
 @budgets.register("rates")

@@ -27,6 +27,8 @@ CONVOLUTIONS = (
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
 ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+SHOWN = 5
+"""Names in a message."""
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 _NEVER_PRUNED = (*_EMBEDDINGS, nn.LayerNorm, nn.GroupNorm, nn.PReLU, nn.modules.batchnorm._NormBase)
 _NEVER_PRUNED_NAMES = ("bias_k", "bias_v")  # of MultiheadAttention: biases with two empty axes
@@ -163,4 +165,4 @@ def _layout(module: nn.Module, parameter: nn.Parameter) -> Layout:
 
 def listed(names: Sequence[str]) -> str:
     """The first five names, and how many more there are."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parameter import is_lazy
 
 from tombola.errors import PruningError
-from tombola.pruning.budgets import Budget, LayerUnits, make_budget
+from tombola.pruning.budgets import Budget, LayerUnits, PerOutput, make_budget
 from tombola.pruning.criteria import (
     Criterion,
     Loss,
@@ -27,9 +28,10 @@ from tombola.pruning.criteria import (
     make_criterion,
 )
 from tombola.pruning.criteria.network import at_least_float32
+from tombola.pruning.emptied import nearly_empty, warn_of_nearly_empty
 from tombola.pruning.masks import Mask, Masks
 from tombola.pruning.protect import protected_names
-from tombola.pruning.prunable import Layout, prunable_parameters, unsupported_parameters, weight_layouts
+from tombola.pruning.prunable import SHOWN, Layout, listed, prunable_parameters, unsupported_parameters, weight_layouts
 from tombola.pruning.schedules import geometric
 from tombola.pruning.selection import lowest
 from tombola.pruning.structures import Neuron, Structure, Weight, make_structure
@@ -70,7 +72,8 @@ def prune(
 
     Raises PruningError for a target that cannot be met (naming the layer), for pieces that do not go together,
     for NaN or infinite weights, NaN scores, a model without prunable weights and masks of another model. Warns
-    (UnsupportedParameterWarning) with the names of matrices that it cannot prune, unless they are protected.
+    (UnsupportedParameterWarning) with the names of matrices that it cannot prune, unless they are protected, and
+    (NearlyEmptyLayerWarning) with the names of layers of which next to nothing is left.
     """
     _check_arguments(model, sparsity, min_keep, masks, loss, seed)
     wrapped, model = model, unwrapped(model)
@@ -79,7 +82,7 @@ def prune(
     masks = Masks.full(model) if masks is None else masks.of(model)
     unsupported = unsupported_parameters(model)
     protected = protected_names([*parameters, *unsupported], protect)
-    _name_unsupported([name for name in unsupported if name not in protected])
+    _name_unsupported(model, [name for name in unsupported if name not in protected])
     with surroundings_kept():  # a DataLoader draws from the caller's random numbers
         pruning = _Pruning(
             model=model,
@@ -92,6 +95,7 @@ def prune(
         )
         for target in pruning.targets(sparsity, masks):
             masks = pruning.once(target, masks)
+    warn_of_nearly_empty(nearly_empty(masks, weight_layouts(model), pruning.structure), (budget, criterion))
     return masks.of(wrapped)
 
 
@@ -116,6 +120,15 @@ class _Pruning:
             )
         if self.structure.sparsity is not None and self.budget not in ("global", "uniform"):
             raise PruningError(f"the structure {structure!r} fixes every layer's sparsity: leave the budget out")
+        if isinstance(self.made_budget, PerOutput) and not isinstance(self.structure, Weight):
+            raise PruningError(
+                f"the budget 'per-output' compares the weights of an output and does not go with the structure "
+                f"{structure!r}; use the structure 'weight', or the budget 'uniform'"
+            )
+
+    @functools.cached_property
+    def made_budget(self) -> Budget:
+        return make_budget(self.budget)
 
     @functools.cached_property
     def layouts(self) -> dict[str, Layout]:
@@ -180,7 +193,7 @@ class _Pruning:
         return [
             LayerUnits(
                 name,
-                self._pooled(name, scores, masks[name]) if name in scored else torch.empty(0),
+                self._ranked(name, scores, masks[name]) if name in scored else torch.empty(0),
                 self.structure.alive(masks[name].keep, layout),
                 layout.shape,
                 protected=name in self.protected,
@@ -197,6 +210,13 @@ class _Pruning:
             )
         return scores
 
+    def _ranked(self, name: str, scores: Scores, mask: Mask) -> Tensor:
+        """The scores in whose order units go."""
+        pooled = self._pooled(name, scores, mask)
+        if isinstance(self.made_budget, PerOutput):
+            return self.made_budget.ranks(pooled, mask.keep, self.layouts[name])
+        return pooled
+
     def _pooled(self, name: str, scores: Scores, mask: Mask) -> Tensor:
         layout, score = self.layouts[name], scores.get(name)
         if score is None or score.shape != layout.shape:
@@ -212,7 +232,7 @@ class _Pruning:
     def _counts(self, layers: Sequence[LayerUnits], sparsity: float | None, masks: Masks) -> list[int]:
         """How many live units each layer loses."""
         if self.structure.sparsity is None:
-            return make_budget(self.budget)(layers, sparsity, self.min_keep)
+            return self.made_budget(layers, sparsity, self.min_keep)
         return [0 if layer.protected else self._fixed_count(layer, masks[layer.name]) for layer in layers]
 
     def _fixed_count(self, layer: LayerUnits, mask: Mask) -> int:
@@ -268,12 +288,18 @@ def _refuse_broken(parameters: Mapping[str, nn.Parameter]) -> None:
             raise PruningError(f"{name} holds NaN or infinite weights: the model is broken, train it again")
 
 
-def _name_unsupported(names: Sequence[str]) -> None:
-    if names:
-        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        warnings.warn(
-            f"left as they are: {shown}; they are no plain weights of Linear or convolution layers (but recurrent, "
-            "bare, shared with an embedding, under a parametrisation or torch's own pruning); protect them to say so",
-            UnsupportedParameterWarning,
-            stacklevel=3,
-        )
+def _name_unsupported(model: nn.Module, names: Sequence[str]) -> None:
+    if not names:
+        return
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if not is_lazy(parameter)}
+    if len(names) > SHOWN:  # the experts of a mixture before a positional encoding
+        names = sorted(names, key=lambda name: -sizes[name])
+    left, total = sum(sizes[name] for name in names), sum(sizes.values())
+    warnings.warn(
+        f"left as they are: {listed(names)}; they are not pruned and not counted ({left:,} of {total:,} parameters, "
+        f"{left / max(1, total):.0%}), being no plain weights of Linear or convolution layers (but experts' or other "
+        "bare parameters, recurrent, shared with an embedding, under a parametrisation or torch's own pruning); "
+        "protect them to say so",
+        UnsupportedParameterWarning,
+        stacklevel=3,
+    )

@@ -26,7 +26,7 @@ def layers_with_units(model: nn.Module, structure: Structure) -> dict[str, Layou
     return {
         name: layout
         for name, layout in weight_layouts(model).items()
-        if layout.shape.numel() and structure.fits(layout) and _divides(structure, layout)
+        if layout.shape.numel() and structure.fits(layout) and divides(structure, layout)
     }
 
 
@@ -56,7 +56,8 @@ def share_of_all(sparsity: float, counts: Mapping[str, UnitCount], spared: Colle
     return (round(sparsity * counted) + gone_elsewhere) / total if total else sparsity
 
 
-def _divides(structure: Structure, layout: Layout) -> bool:
+def divides(structure: Structure, layout: Layout) -> bool:
+    """Whether a layer that `structure` fits divides into its units."""
     try:
         structure.check(layout)
     except PruningError:

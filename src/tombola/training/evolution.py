@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tombola.errors import ConfigError
 from tombola.pruning import Masks, budgets, criteria, prunable_parameters, prune, schedules
 from tombola.pruning.dynamic import cosine_fraction, regrow
+from tombola.pruning.emptied import not_warning
 from tombola.pruning.structures import NofM, make_structure
 from tombola.pruning.units import count_units, share_removed
 from tombola.runs.configs import Config
@@ -122,6 +123,7 @@ class Gradual(_Evolution):
         self.next_masks(moment, self.sparsity)
         return moment.masks
 
+    @not_warning()  # of masks that change again; those at the end are looked at by whoever trains
     def next_masks(self, moment: Moment, sparsity: float) -> Masks:
         """The masks of `moment`, pruned to `sparsity`."""
         return prune(
@@ -172,6 +174,7 @@ class Dynamic(_Evolution):
             return dict.fromkeys(due, self.fraction)
         return {iteration: cosine_fraction(self.fraction, iteration, end) for iteration in due}
 
+    @not_warning()
     def start(self, moment: Moment) -> Masks:
         """Random masks from full ones; masks that are sparse already are where it starts, their sparsity agreeing."""
         seed = derive_seed(moment.seed, "topology")

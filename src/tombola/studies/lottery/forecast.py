@@ -15,6 +15,7 @@ from torch import nn
 from tombola.data import DataSet, load_raw
 from tombola.models import build
 from tombola.pruning import Masks, prune
+from tombola.pruning.emptied import not_warning
 from tombola.reports.tables import Table
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import model_spec, replicate_data, replicate_seed
@@ -97,6 +98,7 @@ def _data(config: LotteryConfig, data_dir: Path | None) -> tuple[DataSet, float]
     return foreseen_examples(config.data, replicate_seed(config, 0), data_dir)
 
 
+@not_warning()  # these masks are only timed
 def _round_seconds(
     config: LotteryConfig, rounds: Sequence[Round], data: DataSet, sample: float
 ) -> tuple[int, list[float]]:

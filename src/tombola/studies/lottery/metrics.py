@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from tombola.compression.cost import count_flops
 from tombola.data import DataSet
 from tombola.models.tensors import content_sha256
-from tombola.pruning import Masks
+from tombola.pruning import Masks, nearly_empty
+from tombola.pruning.prunable import weight_layouts
 from tombola.reports.intervals import CONFIDENCE, Bounds, Estimate, estimate
 from tombola.runs.rows import Row
 from tombola.studies.lottery.plan import Round
@@ -95,16 +96,19 @@ def training_rows(
         "engine": trained.engine,
         "seconds": round(trained.seconds, 3),
     }
-    details = _layer_rows(unit, masks)
+    emptied = {layer.name for layer in nearly_empty(masks, weight_layouts(model))}
+    details = _layer_rows(unit, masks, emptied)
     if unit.branch in ("dense", "ticket"):
         details += _connection_rows(unit, masks, data) + _histogram_rows(unit, start, weights, masks)
     evaluations = [{"kind": "evaluation", **unit.key, **asdict(e)} for e in trained.evaluations]
     return [training, *details, *evaluations]
 
 
-def _layer_rows(unit: Unit, masks: Masks) -> list[Row]:
+def _layer_rows(unit: Unit, masks: Masks, emptied: Collection[str]) -> list[Row]:
+    """`nearly_empty`: whether next to nothing of a layer is left."""
     return [
         {"kind": "layer", **unit.key, "layer": layer.name, "kept": layer.kept, "total": layer.total}
+        | {"nearly_empty": layer.name in emptied}
         for layer in masks.table()
     ]
 

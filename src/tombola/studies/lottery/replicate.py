@@ -18,6 +18,7 @@ from tombola.models import build
 from tombola.models.spec import Normalisation
 from tombola.models.tensors import content_sha256, save_tensors
 from tombola.pruning import Masks, prune
+from tombola.pruning.emptied import not_warning
 from tombola.runs.atomic import make_folder, read_json, write_bytes, write_json
 from tombola.runs.executors import Emit
 from tombola.runs.seeds import derive_seed
@@ -180,16 +181,17 @@ class _Replicate:
 
     def _prune(self, planned: Round, earlier: Masks) -> Masks:
         pruning = self.config.pruning
-        return prune(
-            self.model,
-            planned.sparsity,
-            criterion=pruning.criterion,
-            structure=pruning.structure,
-            budget=rates_of(pruning) if pruning.budget == "rates" else pruning.budget,
-            masks=earlier,
-            min_keep=pruning.min_keep,
-            seed=derive_seed(self.seed, "criterion", planned.index),
-        )
+        with not_warning():  # rows and report say it, once
+            return prune(
+                self.model,
+                planned.sparsity,
+                criterion=pruning.criterion,
+                structure=pruning.structure,
+                budget=rates_of(pruning) if pruning.budget == "rates" else pruning.budget,
+                masks=earlier,
+                min_keep=pruning.min_keep,
+                seed=derive_seed(self.seed, "criterion", planned.index),
+            )
 
     def _train(self, unit: Unit, start: Start) -> None:
         """One unit: rewind, train, check, measure, store; or nothing when it is stored already."""

@@ -159,7 +159,20 @@ def check_lines(rows: Sequence[Row]) -> list[str]:
     for check, meaning in CHECKS.items():
         asked = [row[check] for row in trainings if row[check] is not None]
         lines.append(f"{meaning}: {sum(asked)} of {len(asked)}")
-    return lines + failed_checks(rows)
+    return lines + emptied_lines(rows) + failed_checks(rows)
+
+
+def emptied_lines(rows: Sequence[Row]) -> list[str]:
+    """From which round on a ticket's layer is left nearly empty, in some replicate; often nothing."""
+    first: dict[str, int] = {}
+    for row in rows_of(rows, kind="layer", branch="ticket"):
+        if row.get("nearly_empty"):
+            name = row["layer"].removesuffix(".weight")
+            first[name] = min(row["round"], first.get(name, row["round"]))
+    if not first:
+        return []
+    said = ", ".join(f"{name} from round {number}" for name, number in first.items())
+    return [f"layers left nearly empty, of which next to nothing can pass: {said} (the budget erk leaves them more)"]
 
 
 def cost_line(rows: Sequence[Row]) -> str:

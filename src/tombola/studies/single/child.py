@@ -19,6 +19,7 @@ from tombola.errors import PruningError
 from tombola.models.tensors import load_tensors_like, save_tensors
 from tombola.pruning import Masks, criteria, prune
 from tombola.pruning.criteria import Needs
+from tombola.pruning.emptied import not_warning
 from tombola.pruning.observe import output_weights
 from tombola.pruning.prunable import weight_layouts
 from tombola.pruning.structures import Neuron, make_structure
@@ -173,18 +174,19 @@ def _pruned(
     seed = derive_seed(making.seed, "criterion", number)
     count = 1 if criteria.get(pruning.criterion).needs is Needs.EXAMPLE else pruning.score_batches
     batches = draw_batches(making.data.train, making.batch_size, count, seed)
-    return prune(
-        model,
-        None if target is None else making.share_of_all(target),
-        criterion=pruning.criterion,
-        structure=pruning.structure,
-        budget=pruning.budget,
-        masks=masks,
-        batches=_Watched(batches, f"scoring by {pruning.criterion}", on_progress),
-        protect=making.protected,
-        min_keep=pruning.min_keep,
-        seed=seed,
-    )
+    with not_warning():  # the table of layers says it, once
+        return prune(
+            model,
+            None if target is None else making.share_of_all(target),
+            criterion=pruning.criterion,
+            structure=pruning.structure,
+            budget=pruning.budget,
+            masks=masks,
+            batches=_Watched(batches, f"scoring by {pruning.criterion}", on_progress),
+            protect=making.protected,
+            min_keep=pruning.min_keep,
+            seed=seed,
+        )
 
 
 def _fine_tune(making: Making, model: nn.Module, masks: Masks, number: int, look: OnEvaluation) -> Trained:

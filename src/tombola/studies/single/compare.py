@@ -26,7 +26,7 @@ from tombola.studies.single.child import Making, make_child, under_masks
 from tombola.studies.single.comparison import Comparison, summarise
 from tombola.studies.single.comparison_report import comparison_files
 from tombola.studies.single.config import CompareConfig, Pruning
-from tombola.studies.single.metrics import broken, check_child, stage_row, unit_columns
+from tombola.studies.single.metrics import broken, check_child, emptied_layers, stage_row, unit_columns
 from tombola.studies.single.parents import zoo_spec
 from tombola.training import fit
 from tombola.training.frozen import OnFeatures, load_examples, prepare_examples
@@ -237,6 +237,7 @@ def _way_row(spec: WaySpec) -> Row:
         "pruned_test_accuracy": pruned["test_accuracy"],
         "pruned_validation_accuracy": pruned["validation_accuracy"],
         **unit_columns(model, child.masks, pruning.structure, child.spared),
+        "nearly_empty": emptied_layers(model, child.masks, pruning.structure),
         "seconds": seconds,
         **check_child(child.model, child.masks, full, pruning, child.spared, unchanged),
     }

@@ -12,7 +12,9 @@ from tombola.reports.intervals import Estimate
 from tombola.reports.page import Section, copyable, figure_html, page
 from tombola.reports.tables import Table, plus_minus
 from tombola.runs.configs import dump_config
+from tombola.runs.rows import Row
 from tombola.studies.single.comparison import Comparison, Place, percent, points
+from tombola.studies.single.tables import WHAT_HELPS
 
 NOTE = (
     "Lost are points of test accuracy to the unpruned parent, mean ± half of the 95 % confidence interval (Student t), "
@@ -85,6 +87,21 @@ def refusals(places: Sequence[Place]) -> list[str]:
     return [f"{'; '.join(where)}: {reason}" for reason, where in found.items()]
 
 
+def emptied(rows: Sequence[Row]) -> list[str]:
+    """The ways that leave layers nearly empty in some replicate, and which layers."""
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if layers := row.get("nearly_empty"):
+            way = f"{row['criterion']} on {row['structure']}, {row['budget']}, {percent(row['sparsity'])}"
+            found.setdefault(way, {}).update(dict.fromkeys(name.removesuffix(".weight") for name in layers))
+    return [f"{way} leaves nearly empty: {', '.join(layers)}." for way, layers in found.items()]
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """What is to be known of single ways: why they are refused, which layers they leave nearly empty."""
+    return refusals(comparison.places) + emptied(comparison.rows)
+
+
 def comparison_page(comparison: Comparison) -> str:
     """`report.html`, whole."""
     config = comparison.config
@@ -100,6 +117,9 @@ def comparison_page(comparison: Comparison) -> str:
     sections.append(Section("All ways", f"{table.to_html()}<p class='caption'>{html.escape(NOTE)}</p>{copies}"))
     if refused := refusals(comparison.places):
         sections.append(Section("Refused", "<ul>" + "".join(f"<li>{html.escape(r)}</li>" for r in refused) + "</ul>"))
+    if lines := emptied(comparison.rows):
+        said = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+        sections.append(Section("Layers left nearly empty", f"<ul>{said}</ul><p class='caption'>{WHAT_HELPS}</p>"))
     sections.append(Section("Configuration", f"<pre>{html.escape(dump_config(config))}</pre>"))
     return page(f"Comparison: {config.name}", lead(comparison), sections)
 

@@ -10,8 +10,9 @@ from torch import nn
 
 from tombola.compression.cost import count_flops, count_size
 from tombola.data import DataSet
-from tombola.pruning import Masks
+from tombola.pruning import Masks, nearly_empty
 from tombola.pruning.protect import names, protected_names
+from tombola.pruning.prunable import weight_layouts
 from tombola.pruning.structures import make_structure
 from tombola.pruning.units import count_units, layers_with_units
 from tombola.runs.rows import Row
@@ -71,8 +72,14 @@ def _flops(model: nn.Module, masks: Masks, data: DataSet) -> Row:
     }
 
 
-def layer_rows(stage: str, masks: Masks) -> list[Row]:
+def emptied_layers(model: nn.Module, masks: Masks, structure: str = "weight") -> list[str]:
+    """The layers that the masks leave nearly empty, by the names of their weights."""
+    return [layer.name for layer in nearly_empty(masks, weight_layouts(model), make_structure(structure))]
+
+
+def layer_rows(stage: str, model: nn.Module, masks: Masks, structure: str = "weight") -> list[Row]:
     """One row per prunable layer."""
+    emptied = set(emptied_layers(model, masks, structure))
     return [
         {
             "kind": "layer",
@@ -81,6 +88,7 @@ def layer_rows(stage: str, masks: Masks) -> list[Row]:
             "shape": list(layer.shape),
             "weights": layer.total,
             "kept": layer.kept,
+            "nearly_empty": layer.name in emptied,
         }
         for layer in masks.table()
     ]

@@ -75,7 +75,7 @@ def _prune(folder: RunFolder, config: PruneConfig, parent: Parent, on_progress: 
     models = _models(parent, child, config)
     rows = [
         *_stages(models, parent, child, config),
-        *layer_rows("child", child.masks),
+        *layer_rows("child", child.model, child.masks, config.pruning.structure),
         *evaluation_rows(child.trainings),
         *_latencies(models, parent, on_progress),
     ]

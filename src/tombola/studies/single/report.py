@@ -11,17 +11,17 @@ from tombola.reports.curves import Chart, Series, plotly_figure
 from tombola.reports.intervals import estimate
 from tombola.reports.page import Section, figure_html, page
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.single.tables import check_line, layers_table, stages_note, stages_table
+from tombola.studies.single.tables import check_line, layers_note, layers_table, stages_note, stages_table
 
 
 def child_page(title: str, rows: Sequence[Row], checks: Mapping[str, Any], history: Mapping[str, Any]) -> str:
     """`report.html`: the stages, the layers, how the fine-tuning went, how it was made."""
     stages = rows_of(rows, kind="stage")
-    latencies = rows_of(rows, kind="latency")
+    latencies, layers = rows_of(rows, kind="latency"), rows_of(rows, kind="layer")
     table, note = stages_table(stages, latencies).to_html(), html.escape(stages_note(stages, latencies))
     sections = [
         Section("Stages" if len(stages) > 1 else "The model", f"{table}<p class='caption'>{note}</p>"),
-        Section("Layers", layers_table(rows_of(rows, kind="layer")).to_html()),
+        Section("Layers", f"{layers_table(layers).to_html()}<p class='caption'>{html.escape(layers_note(layers))}</p>"),
         *_training_sections(rows),
         Section("How it was made", f"<pre>{html.escape(json.dumps(dict(history), indent=1))}</pre>"),
     ]

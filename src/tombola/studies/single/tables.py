@@ -38,6 +38,10 @@ LATENCY_NOTE = (
     f"{SPARSE} taking turns. Blocks in which other programs had the processor are measured again. Below 1 × torch is "
     "faster; other dense engines may be faster than it."
 )
+WHAT_HELPS = (
+    "Hardly anything passes there, and the whole network may fail. What helps: the budget erk, the criterion lamp, "
+    "protecting these layers, a higher min_keep or a lower sparsity."
+)
 
 
 def stages_table(stages: Sequence[Row], latencies: Sequence[Row] = ()) -> Table:
@@ -74,15 +78,22 @@ def stages_note(stages: Sequence[Row], latencies: Sequence[Row]) -> str:
     return " ".join([STAGES_NOTE, *as_dense, *([LATENCY_NOTE] if latencies else []), *said])
 
 
+def layers_note(layers: Sequence[Row]) -> str:
+    """Which layers are left nearly empty (marked in the table), and what helps; often nothing."""
+    names = [row["layer"].removesuffix(".weight") for row in layers if row.get("nearly_empty")]
+    return f"! Nearly empty: {', '.join(names)}. {WHAT_HELPS}" if names else ""
+
+
 def layers_table(layers: Sequence[Row]) -> Table:
-    """Sparsity per layer."""
+    """Sparsity per layer; an exclamation mark where next to nothing is left (see `layers_note`)."""
     rows = [
         (
             row["layer"].removesuffix(".weight"),
             "×".join(map(str, row["shape"])),
             f"{row['weights']:,}",
             f"{row['kept']:,}",
-            f"{1 - row['kept'] / row['weights']:.2%}" if row["weights"] else "–",
+            (f"{1 - row['kept'] / row['weights']:.2%}" if row["weights"] else "–")
+            + (" !" if row.get("nearly_empty") else ""),
         )
         for row in layers
     ]

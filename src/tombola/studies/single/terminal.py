@@ -17,11 +17,11 @@ from tombola.studies.single import child
 from tombola.studies.single.child import OnProgress, preparing
 from tombola.studies.single.compare import Watcher
 from tombola.studies.single.comparison import Comparison, percent
-from tombola.studies.single.comparison_report import NOTE, comparison_table, refusals
+from tombola.studies.single.comparison_report import NOTE, comparison_table, remarks
 from tombola.studies.single.comparison_report import lead as lead_of_comparison
 from tombola.studies.single.report import lead
 from tombola.studies.single.result import METRICS, Result
-from tombola.studies.single.tables import check_line, layers_table, stages_note, stages_table
+from tombola.studies.single.tables import check_line, layers_note, layers_table, stages_note, stages_table
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
     """The table, what each place says, and where the page lies."""
     console.print(drawn(comparison_table(comparison.places), left=4), soft_wrap=False)
     console.print(NOTE + "\n", highlight=False)
-    for line in [*(place.sentence for place in comparison.places), *refusals(comparison.places)]:
+    for line in [*(place.sentence for place in comparison.places), *remarks(comparison)]:
         console.print(escape(line), highlight=False, soft_wrap=True)
     console.print(f"\n[bold]{escape(lead_of_comparison(comparison))}[/bold]", highlight=False, soft_wrap=True)
     console.print(f"Report: {comparison.folder / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
@@ -135,6 +135,8 @@ def show(console: Console, result: Result) -> None:
     """The tables, the checks, the outcome in one sentence and where the model lies."""
     console.print(drawn(stages_table(result.stages, result.latencies), left=1))
     console.print(drawn(layers_table(result.layers)))
+    if note := layers_note(result.layers):
+        console.print(escape(note), highlight=False, soft_wrap=True)
     console.print(stages_note(result.stages, result.latencies), highlight=False, markup=False)
     if line := check_line(read_json(result.folder / METRICS)["checks"]):
         console.print(line, highlight=False, soft_wrap=True)

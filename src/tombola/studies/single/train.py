@@ -72,7 +72,9 @@ def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_pro
     )
     model.load_state_dict(trained.early_stop_state)
     masks = trained.masks
-    rows = [stage_row("trained", model, masks, data), *layer_rows("trained", masks), *evaluation_rows([trained])]
+    structure = "weight" if config.evolution is None else getattr(config.evolution, "structure", "weight")
+    layers = layer_rows("trained", model, masks, structure)
+    rows = [stage_row("trained", model, masks, data), *layers, *evaluation_rows([trained])]
     history = {
         "run": folder.root.name,
         "data": split_record(config.data, config.seed, data.checksum),
