@@ -26,6 +26,7 @@ def study(
     shared: float = 0.5,
     decline: float = 0.0,
     like_ticket: tuple[str, ...] = (),
+    rounds: int = ROUNDS,
 ) -> list[dict]:
     """Rows of a simulated study: true means in points relative to dense, normal noise, and accuracies that are
     shares of a finite test set, as real ones are.
@@ -37,7 +38,7 @@ def study(
     means |= dict.fromkeys(like_ticket, ticket)
     rows = []
     for replicate in range(replicates):
-        for index in range(ROUNDS + 1):
+        for index in range(rounds + 1):
             for branch in ("dense",) if index == 0 else ("ticket", *controls):
                 row = {"kind": "training", "replicate": replicate, "round": index, "branch": branch}
                 row["density"] = 0.8**index

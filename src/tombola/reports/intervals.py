@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import nctdtr, stdtrit
+from scipy.special import nctdtr, ndtri, stdtrit
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -130,6 +130,11 @@ def detectable(sd: float, n: int, confidence: float = CONFIDENCE, wanted: float 
     return high
 
 
-def t_quantile(probability: float, degrees: int) -> float:
+def t_quantile(probability: float, degrees: float) -> float:
     """The quantile of Student's t distribution."""
     return float(stdtrit(degrees, probability))
+
+
+def normal_quantile(probability: float) -> float:
+    """The quantile of the standard normal distribution."""
+    return float(ndtri(probability))

@@ -26,6 +26,11 @@ class Scores:
 
 def evaluate(model: nn.Module, examples: Examples) -> Scores:
     """The scores of `model` on `examples`; the model's training mode is restored afterwards."""
+    return scores_of(*predict(model, examples), examples.targets)
+
+
+def predict(model: nn.Module, examples: Examples) -> tuple[float, Tensor]:
+    """The cross-entropy summed over the examples, in nats, and the predicted classes (n,); training mode as before."""
     was_training = model.training
     model.eval()
     loss, predictions = 0.0, []
@@ -35,7 +40,7 @@ def evaluate(model: nn.Module, examples: Examples) -> Scores:
             loss += float(functional.cross_entropy(logits, targets, reduction="sum"))
             predictions.append(logits.argmax(1))
     model.train(was_training)
-    return scores_of(loss, torch.cat(predictions), examples.targets)
+    return loss, torch.cat(predictions)
 
 
 def scores_of(loss: float, predicted: Tensor, targets: Tensor) -> Scores:

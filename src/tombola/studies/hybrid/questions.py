@@ -44,7 +44,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Lottery:
-    """A lottery by name: the training rows of one mode of rewinding, and the points a ticket may lose."""
+    """A lottery by name: trainings of one mode of rewinding, the looks at them, and the points a ticket may lose."""
 
     name: str
     architecture: str
@@ -55,8 +55,8 @@ class Lottery:
     def of(cls, name: str, result: Result) -> Lottery:
         """The first mode of rewinding, which gives a run its ticket."""
         config = result.config
-        trainings = rows_of(rows_of_mode(result.rows, config.rewind[0]), kind="training")
-        return cls(name, config.model.architecture, config.tolerance, trainings)
+        rows = [row for row in rows_of_mode(result.rows, config.rewind[0]) if row["kind"] in ("training", "look")]
+        return cls(name, config.model.architecture, config.tolerance, rows)
 
     @property
     def title(self) -> str:

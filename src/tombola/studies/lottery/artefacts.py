@@ -7,16 +7,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tombola.compression.cost import count_size
 from tombola.compression.ticket import write_ticket
+from tombola.models import build
+from tombola.pruning import Masks
 from tombola.reports import curves
 from tombola.reports.intervals import Estimate
 from tombola.reports.page import Section, figure_html, page
 from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
 from tombola.runs.results import read_summary
-from tombola.runs.rows import Row
+from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery.charts import COST_CAPTION, accuracy_chart, cost_chart, modes_chart
 from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_mode
-from tombola.studies.lottery.networks import restored_ticket
+from tombola.studies.lottery.networks import layer_sizes, model_spec, restored_ticket
 from tombola.studies.lottery.report import accuracy_caption, speed_body, summary_markdown
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.tables import results_table, round_speeds
@@ -65,6 +68,7 @@ def write_results(result: Result, data_dir: Path | None = None) -> None:
     write_text(results / "table.tex", table.to_latex())
     _write_ticket(result)
     twin = write_twin(result, data_dir)
+    others = _never_pruned(result)
     write_json(
         results / SUMMARY,
         {
@@ -74,9 +78,41 @@ def write_results(result: Result, data_dir: Path | None = None) -> None:
             "verdict": asdict(result.verdict),
             "keras": twin,
             "verdicts": {mode: asdict(verdict) for mode, verdict in result.verdicts.items()},
-            "densities": [asdict(summary) for summary in result.summaries],
+            "densities": [_density_entry(result, summary, others) for summary in result.summaries],
         },
     )
+
+
+def _density_entry(result: Result, summary: Summary, others: int) -> dict[str, Any]:
+    """What the summary file says of one network of one round; counts are means over replicates.
+
+    `parameter_count` is what is left of the network: kept weights and the `others`, which are never pruned. `flops` are
+    those of one example that kept weights need. `layers` has the sparsity of every layer with prunable weights.
+    """
+    where = {"kind": "layer", "round": summary.round, "branch": summary.branch, "rewind": summary.rewind}
+    by_layer: dict[str, list[Row]] = {}
+    for row in rows_of(result.rows, **where):
+        by_layer.setdefault(row["layer"], []).append(row)
+    return asdict(summary) | {
+        "parameter_count": summary.kept.mean + others,
+        "sparsity": 1 - summary.density,
+        "flops": summary.flops_effective.mean,
+        "layers": [
+            {
+                "layer": name,
+                "weights": rows[0]["total"],
+                "kept": (kept := sum(row["kept"] for row in rows) / len(rows)),
+                "sparsity": 1 - kept / rows[0]["total"],
+            }
+            for name, rows in by_layer.items()
+        ],
+    }
+
+
+def _never_pruned(result: Result) -> int:
+    """The parameters of the run's network that are no prunable weights: biases, normalisation."""
+    model = build(model_spec(result.config, 0, result.data["input_shape"], result.data["classes"]))
+    return count_size(model, Masks.full(model)).parameters - sum(layer_sizes(model).values())
 
 
 def twin_is_wanted(result: Result) -> bool:

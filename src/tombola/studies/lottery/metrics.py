@@ -18,9 +18,11 @@ from tombola.reports.intervals import CONFIDENCE, Bounds, Estimate, estimate
 from tombola.runs.rows import Row
 from tombola.studies.lottery.plan import Round
 from tombola.studies.lottery.rewind import Rewind
+from tombola.studies.new_examples import answer_columns
 from tombola.studies.paired import paired_accuracy
+from tombola.studies.soundness import faults_of, frequency_loss, majority_accuracy
 from tombola.training import Trained
-from tombola.training.metrics import evaluate
+from tombola.training.metrics import evaluate, predict, scores_of
 
 UNIT = ("replicate", "rewind", "round", "branch")
 """The columns that name one training: `branch` is dense, ticket, random or reinit; `rewind` is null for dense."""
@@ -62,11 +64,15 @@ def training_rows(
 ) -> list[Row]:
     """The rows of a finished training: one of kind `training`, some of its layers, one per evaluation.
 
-    Accuracies and F1 are shares, losses mean cross-entropy in nats, FLOPs those of one example's forward
-    pass. `model` holds the final weights; it is measured there and at its early-stop iteration, and the test
-    set is used for nothing else. `early_bird` is the iteration at which the next mask had settled, or None.
+    Accuracies and F1 are shares, losses mean cross-entropy in nats, FLOPs those of one example's forward pass.
+    `*_majority_accuracy` is that of always answering the most frequent class, `train_frequency_loss` the loss of
+    answering class frequencies; `test_correct` has which test examples were answered correctly. `model` holds the final
+    weights; it is measured there and at its early-stop iteration, and the test set is used for nothing else.
+    `early_bird` is the iteration at which the next mask had settled, or None.
     """
-    final = {part: evaluate(model, getattr(data, part)) for part in ("train", "validation", "test")}
+    final = {part: evaluate(model, getattr(data, part)) for part in ("train", "validation")}
+    loss, answers = predict(model, data.test)
+    final["test"] = scores_of(loss, answers, data.test.targets)
     flops = count_flops(model, data.input_shape, masks)
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(trained.early_stop_state)
@@ -81,6 +87,10 @@ def training_rows(
         "total": masks.total,
         "kept_asked": unit.round.kept,
         **{f"{part}_{name}": value for part, scores in final.items() for name, value in asdict(scores).items()},
+        "validation_majority_accuracy": majority_accuracy(data.validation.targets),
+        "test_majority_accuracy": majority_accuracy(data.test.targets),
+        "train_frequency_loss": frequency_loss(data.train.targets),
+        **answer_columns((answers == data.test.targets).numpy(), data.test.targets.numpy()),
         "iterations": trained.iteration,
         "iterations_trained": trained.trained,
         "early_stop_iteration": trained.early_stop.iteration,
@@ -163,7 +173,8 @@ class Summary:
     """One branch of one round over its replicates. Accuracies and F1 in percent; `rewind` is None for dense.
 
     `seconds_per_iteration` is that of training, evaluations included; None where another mode's training was taken
-    over. `engine` is what trained it, `dense` or `sparse`.
+    over. `engine` is what trained it, `dense` or `sparse`. `fault` says which of its trainings learned nothing or
+    diverged, None where none did (see `studies.soundness`).
     """
 
     rewind: str | None
@@ -183,6 +194,7 @@ class Summary:
     seconds: Estimate
     seconds_per_iteration: Estimate | None
     engine: str
+    fault: str | None
 
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:
@@ -222,6 +234,7 @@ def _summary(group: list[Row], mode: str | None, round_index: int, branch: str) 
         seconds=over("seconds"),
         seconds_per_iteration=_per_iteration(group),
         engine=" and ".join(sorted({row.get("engine", "dense") for row in group})),  # before engines all were dense
+        fault=faults_of(group),
     )
 
 

@@ -24,10 +24,10 @@ from tombola.studies.lottery.tables import (
     early_bird_line,
     early_stop_note,
     origin_lines,
-    power_line,
     results_table,
     rounds_table,
     speed_notes,
+    verdict_notes,
 )
 
 MOST_HISTOGRAMS = 4
@@ -88,7 +88,10 @@ def summary_markdown(result: Result) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     config, verdicts = result.config, result.verdicts
     several = len(verdicts) > 1
-    judged = [f"**{f'Rewound to {m}: ' if several else ''}{v.sentence}** {power_line(v)}" for m, v in verdicts.items()]
+    judged = [
+        f"**{f'Rewound to {mode}: ' if several else ''}{verdict.sentence}** {' '.join(verdict_notes(verdict))}"
+        for mode, verdict in verdicts.items()
+    ]
     bird = early_bird_line(result.rows)
     tickets, rows = summaries_of_mode(result.summaries, config.rewind[0]), rows_of_mode(result.rows, config.rewind[0])
     return "\n\n".join(
@@ -128,8 +131,8 @@ def _mode_sections(result: Result, n: str) -> list[Section]:
 def _accuracy_section(result: Result, rows: Sequence[Row], summaries: Sequence[Summary], n: str) -> Section:
     curve = _figure(charts.accuracy_chart(summaries), accuracy_caption(result))
     gaps = _figure(charts.gaps_chart(rows), f"Differences in final test accuracy, paired by replicate; {n}")
-    power = f"<p>{html.escape(power_line(result.verdict))}</p>"
-    return Section("Accuracy against weights remaining", curve + power + gaps)
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in verdict_notes(result.verdict))
+    return Section("Accuracy against weights remaining", curve + notes + gaps)
 
 
 def _table_section(summaries: Sequence[Summary]) -> Section:

@@ -21,7 +21,7 @@ from tombola.studies.lottery.metrics import UNIT, Summary, rows_of_mode, summari
 from tombola.studies.lottery.networks import layer_sizes, model_spec
 from tombola.studies.lottery.plan import Round, plan_rounds
 from tombola.studies.lottery.rewind import Rewind
-from tombola.studies.lottery.verdict import Verdict, judge
+from tombola.studies.lottery.verdict import Verdict, judge, not_judged
 from tombola.training.base import FrozenBase
 from tombola.training.batches import iterations_per_epoch
 from tombola.training.engine import layers_on_kernels
@@ -159,7 +159,10 @@ def complete_replicates(rows: Sequence[Row], units: int) -> set[int]:
 def make_result(
     folder: RunFolder, config: LotteryConfig, data: dict[str, Any], rows: Sequence[Row], complete: set[int]
 ) -> Result:
-    """The result of the `complete` replicates among `rows`."""
+    """The result of the `complete` replicates among `rows`; judged only where these are all that were asked for."""
     used = [row for row in rows if row["replicate"] in complete]
-    verdicts = {mode: judge(rows_of_mode(used, mode), config.tolerance) for mode in config.rewind}
+    if complete == set(range(config.replicates)):
+        verdicts = {mode: judge(rows_of_mode(used, mode), config.tolerance) for mode in config.rewind}
+    else:
+        verdicts = dict.fromkeys(config.rewind, not_judged(len(complete), config.replicates, config.tolerance))
     return Result(folder, config, data, used, summarise(used), verdicts)

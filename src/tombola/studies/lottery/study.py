@@ -17,6 +17,7 @@ from tombola.studies.lottery.artefacts import NAMES, OPTIONAL_NAMES, SUMMARY, tw
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.forecast import Forecast, quick_forecast
 from tombola.studies.lottery.latency import latency_units, rounds_to_measure
+from tombola.studies.lottery.looks import look_row
 from tombola.studies.lottery.metrics import UNIT, failed_checks
 from tombola.studies.lottery.overlap import overlap_units
 from tombola.studies.lottery.replicate import Finished, Progress, ReplicateSpec, run_replicate
@@ -101,10 +102,12 @@ def _run(
     check_engine(config, data["input_shape"], data["classes"])
     facts = start_facts(config, tuple(data["input_shape"]), data["classes"])
     begin_or_continue(folder, config.study, config, {"data": data, "seed": config.seed, **facts})
-    # From here on the results are not those of this number of replicates, until they are written again.
-    (folder.results / SUMMARY).unlink(missing_ok=True)
     make_folder(folder.checkpoints)
     table = RowTable(folder.rows, UNIT)
+    if told := finished_replicates(folder.results, SUMMARY):
+        table.append_unit([look_row(told)])  # a version that recorded no looks may have shown this verdict
+    # From here on the results are not those of this number of replicates, until they are written again.
+    (folder.results / SUMMARY).unlink(missing_ok=True)
     _refuse_broken_promises(table)
 
     units = units_per_replicate(config, rounds)
@@ -118,6 +121,7 @@ def _run(
     for unit in overlap_units(make_result(folder, config, data, table.rows, asked)):
         table.append_unit(unit)
     _measure(make_result(folder, config, data, table.rows, asked), table, data_dir, watcher)
+    table.append_unit([look_row(config.replicates)])  # before the verdict is shown, which this look spends error on
     result = make_result(folder, config, data, table.rows, asked)
     write_text(folder.report, report_page(result, stored_stabilities(folder.root)))
     # The summary is the last file of the results and says that all is written: see _read_finished.

@@ -9,7 +9,7 @@ from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery.metrics import CHECKS, Summary, failed_checks, summaries_of_mode
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.start import start_line
-from tombola.studies.lottery.verdict import POWER_DIFFERENCE, Verdict
+from tombola.studies.lottery.verdict import Verdict
 from tombola.studies.speed import FORMAT, Speed, microseconds, remarks, speeds_of, times
 from tombola.training.frozen import SEEN
 
@@ -38,7 +38,7 @@ def results_table(summaries: Sequence[Summary], costs: bool = True) -> Table:
     rows = [
         (
             f"{s.density:.1%}",
-            f"{s.branch} ({s.rewind})" if several and s.rewind else s.branch,
+            _named(s, several),
             plus_minus(s.test_accuracy),
             f"{s.f1.mean:.2f}",
             plus_minus(s.early_stop_iteration, 0),
@@ -50,6 +50,12 @@ def results_table(summaries: Sequence[Summary], costs: bool = True) -> Table:
         for s in summaries
     ]
     return Table(columns, rows)
+
+
+def _named(summary: Summary, several: bool) -> str:
+    """`ticket (lr), diverged`: the branch, of several modes of rewinding which one, and what is wrong with it."""
+    name = f"{summary.branch} ({summary.rewind})" if several and summary.rewind else summary.branch
+    return name if summary.fault is None else f"{name}, {summary.fault}"
 
 
 COST_COLUMNS = ("ms/it", "Of dense", "Engine")
@@ -221,12 +227,46 @@ def _head_line(result: Result, flops: int) -> str:
     )
 
 
+def verdict_notes(verdict: Verdict) -> list[str]:
+    """How sure the verdict is, what it is of, and what this many replicates could have found."""
+    return [levels_line(verdict), new_examples_line(verdict), power_line(verdict)]
+
+
+def levels_line(verdict: Verdict) -> str:
+    """The levels of this look, and which look it is."""
+    if not verdict.replicates or not verdict.dense_confidence:
+        return "No level: nothing was judged."
+    if verdict.first_look is None:
+        look = f"No earlier look is recorded, so {verdict.replicates} replicates are judged as if there may be some"
+    elif verdict.first_look == verdict.replicates:
+        look = f"First look, at {verdict.replicates} replicates"
+    else:
+        look = f"A later look, at {verdict.replicates} replicates after a first one at {verdict.first_look}"
+    dense, controls = (f"{100 * c:.6g} %" for c in (verdict.dense_confidence, verdict.control_confidence))
+    levels = dense if dense == controls else f"{dense} against dense and {controls} against the controls"
+    return (
+        f"{look}: one-sided bounds at {levels}. The levels are such that all looks at a run together claim something "
+        "false in at most 5 % of studies."
+    )
+
+
+def new_examples_line(verdict: Verdict) -> str:
+    """What the bounds are over, and whether more is known."""
+    here = "The verdict is over replicates on this data set's test examples"
+    if not verdict.new_examples:
+        return f"{here}."
+    reasons = list(dict.fromkeys(found.reason for found in verdict.new_examples.values() if found.reason))
+    if reasons:
+        return f"{here}; what holds for new examples is not known: {', '.join(reasons)}."
+    return f"{here}; the bounds for new examples take the choice of test examples into account as well."
+
+
 def power_line(verdict: Verdict) -> str:
     """What this many replicates could have found."""
     if verdict.power is None:
         return "Power against the controls: unknown, one replicate has no spread."
     return (
         f"Power: with {verdict.replicates} replicates and the spread seen, a ticket that is truly "
-        f"{POWER_DIFFERENCE:g} point better than a control would be told from it in {verdict.power:.0%} of such "
-        "studies."
+        f"{verdict.tolerance:g} point(s) better than a control, as many as the tolerance, would be told from it in "
+        f"{verdict.power:.0%} of such studies, and one that is {verdict.detectable:.2f} points better in 80%."
     )

@@ -29,10 +29,10 @@ from tombola.studies.lottery.tables import (
     check_lines,
     cost_line,
     origin_lines,
-    power_line,
     results_table,
     rounds_table,
     speed_notes,
+    verdict_notes,
 )
 
 FIRST_LINE_SECONDS = 2.0
@@ -190,7 +190,8 @@ def runs_table(out: Path) -> Table | None:
         state = f"{done} of {opened.config.replicates} replicates"
         verdict = result.verdict if result else None
         density = f"{verdict.density:.1%}" if verdict and verdict.density is not None else ""
-        rows.append((manifest.parent.name, state, verdict.outcome if verdict else "not finished", density))
+        whole = verdict is not None and done == opened.config.replicates
+        rows.append((manifest.parent.name, state, verdict.outcome if verdict and whole else "not finished", density))
     return Table(("Run", "State", "Verdict", "At density"), rows) if rows else None
 
 
@@ -202,7 +203,8 @@ def show_result(console: Console, result: Result) -> None:
     tickets, rows = summaries_of_mode(result.summaries, first), rows_of_mode(result.rows, first)
     console.print(drawn(rounds_table(tickets, rows), left=1))
     console.print(" ".join([COST_NOTE, *speed_notes(tickets, rows)]) + "\n", highlight=False, markup=False)
-    for line in [*check_lines(result.rows), power_line(result.verdict), cost_line(result.rows), *origin_lines(result)]:
+    notes = verdict_notes(result.verdict)
+    for line in [*check_lines(result.rows), *notes, cost_line(result.rows), *origin_lines(result)]:
         if line is not None:
             console.print(line, highlight=False, soft_wrap=True, markup=False)
     for mode, verdict in result.verdicts.items():

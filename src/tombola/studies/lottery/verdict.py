@@ -2,33 +2,39 @@
 
 A fixed sequence keeps the error rate: densities are tested on validation from dense downward and the first
 failure ends the search, so no correction for many densities is needed. The density found is confirmed once
-on test, and only there compared with the controls. Non-inferiority is one-sided at 95 %. The comparison with
-the controls is one-sided at 97.5 %: the density was chosen by the same networks' validation accuracy, and
-chance that helped a ticket there helps it on test too. With that level a study without an effect is called
-winning at most 5 % of the time, whatever the correlation of validation and test (tests simulate it); at 95 %
-it would be up to 6.6 %.
+on test, and only there compared with the controls. Each verdict is one look of several that a run may get when it is
+extended; `looks` has the levels, which cover all of them. A network that learned nothing or diverged can match nothing,
+and nothing can match it. What is decided holds for this test set; what is known of new examples is said beside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-from tombola.reports.intervals import Bounds, power, replicates_needed
-from tombola.runs.rows import Row, rows_of
+from tombola.reports.intervals import Bounds, detectable, power
+from tombola.runs.rows import Row
+from tombola.studies.lottery.looks import Levels, Looks
 from tombola.studies.lottery.metrics import paired_difference
+from tombola.studies.new_examples import NewExamples, for_new_examples
+from tombola.studies.soundness import faults_of
 
 Outcome = Literal["winning", "matching", "not winning", "undecided"]
 CONTROLS = ("random", "reinit")
-CONTROL_CONFIDENCE = 0.975
-POWER_DIFFERENCE = 1.0
-"""The true difference, in points of accuracy, for which the power is stated."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome, the round it speaks of (None before any was tested) and the evidence, in points."""
+    """The outcome, the round it speaks of (None before any was tested) and the evidence, in points.
+
+    `versus_*` are bounds on this test set, at the confidence that they name. `new_examples` has them for new examples
+    by branch, each with a reason where it is not known. `power` is the probability that this many replicates, at the
+    spread seen, tell a ticket from a control to which it is truly superior by the tolerance, `detectable` the smallest
+    true superiority that they tell in 80 % of studies (of two controls, the worse one; without any, at the spread of
+    the differences to dense). `first_look` is the number of replicates of the run's first verdict, None where the table
+    does not say. `faults` says which networks learned nothing or diverged, by branch, at the verdict's round.
+    """
 
     outcome: Outcome
     sentence: str
@@ -36,135 +42,210 @@ class Verdict:
     density: float | None
     tolerance: float
     replicates: int
-    replicates_needed: int | None
-    versus_dense: Bounds | None
-    versus_random: Bounds | None
-    versus_reinit: Bounds | None
-    power: float | None
+    replicates_needed: int | None = None
+    versus_dense: Bounds | None = None
+    versus_random: Bounds | None = None
+    versus_reinit: Bounds | None = None
+    power: float | None = None
+    detectable: float | None = None
+    dense_confidence: float = 0.0
+    control_confidence: float = 0.0
+    first_look: int | None = None
+    new_examples: dict[str, NewExamples] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
 
 
 def judge(rows: Sequence[Row], tolerance: float) -> Verdict:
-    """The verdict on the complete replicates in `rows`; `tolerance` in points of accuracy.
-
-    `power` is the probability that this many replicates, at the spread seen, would tell a ticket from a control
-    to which it is truly superior by `POWER_DIFFERENCE` points (the smaller one, of two controls); where no
-    control was compared, at the spread of the differences to dense.
-    """
-    trainings = [row for row in rows if row["kind"] == "training"]
-    dense = rows_of(trainings, branch="dense")
-    rounds = sorted({row["round"] for row in rows_of(trainings, branch="ticket")})
-    passed, failed = None, None
-    for index in rounds:
-        bounds = paired_difference(rows_of(trainings, round=index, branch="ticket"), dense, "validation")
-        if not _above(bounds, -tolerance):
-            failed = (index, bounds)
-            break
-        passed = index
-    if passed is None:
-        return _nothing_passed(trainings, failed, tolerance, len(dense))
-    return _confirm(trainings, dense, passed, tolerance)
+    """The verdict on the complete replicates in `rows`; `tolerance` in points of accuracy."""
+    return _Judge(rows, tolerance).verdict()
 
 
-def _confirm(trainings: Sequence[Row], dense: Sequence[Row], index: int, tolerance: float) -> Verdict:
-    """The single look at the test set, at the smallest density that passed on validation."""
-    ticket = rows_of(trainings, round=index, branch="ticket")
-    versus_dense = paired_difference(ticket, dense, "test")
-    versus = {
-        control: paired_difference(ticket, found, "test", CONTROL_CONFIDENCE)
-        for control in CONTROLS
-        if (found := rows_of(trainings, round=index, branch=control))
-    }
-    density = ticket[0]["density"]
-    at = f"the ticket with {density:.1%} of the weights"
-    needed = None
-    if not _above(versus_dense, -tolerance):
-        outcome, needed, sentence = _not_confirmed(versus_dense, tolerance, at)
-    elif len(versus) == len(CONTROLS) and all(_above(bounds, 0.0) for bounds in versus.values()):
-        outcome = "winning"
-        sentence = (
-            f"Winning: {at} is within {tolerance:g} point(s) of dense ({_signed(versus_dense)}) and better than "
-            f"random ({_signed(versus['random'])}) and reinit ({_signed(versus['reinit'])})."
+def not_judged(replicates: int, asked: int, tolerance: float) -> Verdict:
+    """Of a run that has not all the replicates it was asked for: judging it now would be a look of its own."""
+    sentence = f"Not judged yet: {replicates} of {asked} replicates are complete."
+    return Verdict("undecided", sentence, None, None, tolerance, replicates)
+
+
+class _Judge:
+    """The rows of a study by round and branch, and the levels of this look at them."""
+
+    def __init__(self, rows: Sequence[Row], tolerance: float) -> None:
+        self.tolerance = tolerance
+        self.groups: dict[tuple[int, str], list[Row]] = {}
+        for row in rows:
+            if row["kind"] == "training":
+                index = 0 if row["branch"] == "dense" else row["round"]
+                self.groups.setdefault((index, row["branch"]), []).append(row)
+        self.dense = self.groups.get((0, "dense"), [])
+        self.looks = Looks.of(rows)
+        self.levels: Levels = self.looks.levels(len(self.dense))
+
+    def verdict(self) -> Verdict:
+        rounds = sorted(index for index, branch in self.groups if branch == "ticket")
+        if not rounds:
+            return self._found("undecided", "Undecided: no ticket was trained.")
+        if (fault := faults_of(self.dense, "validation") or faults_of(self.dense)) is not None:
+            sentence = f"Undecided: the dense network {fault}, so that there is nothing to match."
+            return self._found("undecided", sentence, faults={"dense": fault})
+        passed = None
+        for index in rounds:
+            bounds = self._versus("ticket", "dense", index, "validation")
+            fault = faults_of(self.groups[index, "ticket"], "validation")
+            if fault is not None or not _above(bounds, -self.tolerance):
+                return self._nothing_passed(index, bounds, fault) if passed is None else self._confirm(passed)
+            passed = index
+        return self._confirm(rounds[-1])
+
+    def _confirm(self, index: int) -> Verdict:
+        """The single look at the test set, at the smallest density that passed on validation."""
+        ticket = self.groups[index, "ticket"]
+        versus_dense = self._versus("ticket", "dense", index, "test")
+        versus = {c: self._versus("ticket", c, index, "test") for c in CONTROLS if (index, c) in self.groups}
+        branches = {"dense": self.dense, "ticket": ticket, **{c: self.groups[index, c] for c in versus}}
+        faults = {branch: fault for branch, rows in branches.items() if (fault := faults_of(rows)) is not None}
+        new = {other: for_new_examples(ticket, branches[other], 1 - self._level(other)) for other in ("dense", *versus)}
+        needed = None
+        if "ticket" in faults:
+            outcome, sentence = _faulty(versus_dense, self.tolerance, self._at(index), faults["ticket"])
+        elif not _above(versus_dense, -self.tolerance):
+            outcome, needed, sentence = self._not_confirmed(versus_dense, self._at(index))
+        else:
+            won = len(versus) == len(CONTROLS) and all(_above(bounds, 0.0) for bounds in versus.values())
+            outcome = "winning" if won else "matching"
+            sentence = self._matches(index, versus_dense, versus, won)
+            sentence += _of_controls(faults) + _of_new_examples(new, self.tolerance)
+        return self._found(
+            outcome,
+            sentence,
+            index,
+            needed,
+            versus_dense,
+            versus,
+            new_examples=new,
+            faults=faults,
         )
-    else:
-        outcome = "matching"
-        sentence = f"Matching, not winning: {at} is within {tolerance:g} point(s) of dense ({_signed(versus_dense)})"
-        sentence += f", but {_what_lacks(versus)}."
-    return Verdict(
-        outcome,
-        sentence,
-        index,
-        density,
-        tolerance,
-        len(dense),
-        needed,
-        versus_dense,
-        versus.get("random"),
-        versus.get("reinit"),
-        _power(list(versus.values()) or [versus_dense]),
-    )
 
-
-def _nothing_passed(
-    trainings: Sequence[Row], failed: tuple[int, Bounds] | None, tolerance: float, replicates: int
-) -> Verdict:
-    if failed is None:
-        sentence = "Undecided: no ticket was trained."
-        return Verdict("undecided", sentence, None, None, tolerance, replicates, *[None] * 5)
-    index, bounds = failed
-    density = rows_of(trainings, round=index, branch="ticket")[0]["density"]
-    at = f"the ticket with {density:.1%} of the weights"
-    outcome, needed, sentence = _not_confirmed(bounds, tolerance, f"on validation {at}")
-    return Verdict(
-        outcome, sentence, index, density, tolerance, replicates, needed, bounds, None, None, _power([bounds])
-    )
-
-
-def _not_confirmed(bounds: Bounds, tolerance: float, at: str) -> tuple[Outcome, int | None, str]:
-    """Either it is shown to be worse, or more replicates would tell."""
-    if bounds.upper is not None and bounds.upper < -tolerance:
-        return (
-            "not winning",
-            None,
-            f"Not winning: {at} is worse than dense by more than {tolerance:g} point(s) " + (f"({_signed(bounds)})."),
+    def _matches(self, index: int, versus_dense: Bounds, versus: Mapping[str, Bounds], won: bool) -> str:
+        within = (
+            f"{self._at(index)} is within {self.tolerance:g} point(s) of dense on this test set "
+            f"({_signed(versus_dense)})"
         )
-    if bounds.sd is None:
-        return (
-            "undecided",
-            None,
-            f"Undecided: one replicate gives no interval ({at}: {bounds.mean:+.2f} points); "
-            + ("run with --replicates 5 or more."),
+        if won:
+            better = " and ".join(f"{control} ({_signed(versus[control])})" for control in CONTROLS)
+            return f"Winning: {within} and better than {better}."
+        return f"Matching, not winning: {within}, but {self._what_lacks(versus)}."
+
+    def _nothing_passed(self, index: int, bounds: Bounds, fault: str | None) -> Verdict:
+        at, needed = f"on validation {self._at(index)}", None
+        if fault is not None:
+            outcome, sentence = _faulty(bounds, self.tolerance, at, fault)
+        else:
+            outcome, needed, sentence = self._not_confirmed(bounds, at)
+        faults = {} if fault is None else {"ticket": fault}
+        return self._found(outcome, sentence, index, needed, bounds, faults=faults)
+
+    def _not_confirmed(self, bounds: Bounds, at: str) -> tuple[Outcome, int | None, str]:
+        """Either it is shown to be worse, or more replicates would tell."""
+        if bounds.upper is not None and bounds.upper < -self.tolerance:
+            said = f"Not winning: {at} is worse than dense by more than {self.tolerance:g} point(s) "
+            return "not winning", None, f"{said}({bounds.mean:+.2f} points, at most {bounds.upper:+.2f})."
+        if bounds.sd is None:
+            said = f"Undecided: one replicate gives no interval ({at}: {bounds.mean:+.2f} points); "
+            return "undecided", None, f"{said}run with --replicates 5 or more."
+        needed = self.looks.advised(abs(bounds.mean + self.tolerance), bounds.sd, bounds.n)
+        advice = f"about {needed:,} replicates would decide" if needed else "10,000 replicates would not decide"
+        said = f"Undecided: {at} may or may not be within {self.tolerance:g} point(s) of dense "
+        return "undecided", needed, f"{said}({_signed(bounds)}); {advice}."
+
+    def _what_lacks(self, versus: Mapping[str, Bounds]) -> str:
+        parts = []
+        for control in CONTROLS:
+            bounds = versus.get(control)
+            if bounds is None:
+                parts.append(f"the control {control} was not run")
+            elif not _above(bounds, 0.0):
+                needed = self.looks.advised(bounds.mean, bounds.sd, bounds.n, controls=True) if bounds.sd else None
+                more = f", about {needed:,} replicates would show such a difference" if needed else ""
+                parts.append(f"not shown to be better than {control} ({_signed(bounds)}{more})")
+        return " and ".join(parts)
+
+    def _versus(self, ours: str, theirs: str, index: int, part: str) -> Bounds:
+        other = self.dense if theirs == "dense" else self.groups[index, theirs]
+        return paired_difference(self.groups[index, ours], other, part, 1 - self._level(theirs))
+
+    def _level(self, other: str) -> float:
+        return self.levels.dense if other == "dense" else self.levels.controls
+
+    def _at(self, index: int) -> str:
+        return f"the ticket with {self.groups[index, 'ticket'][0]['density']:.1%} of the weights"
+
+    def _found(
+        self,
+        outcome: Outcome,
+        sentence: str,
+        index: int | None = None,
+        needed: int | None = None,
+        versus_dense: Bounds | None = None,
+        versus: Mapping[str, Bounds] | None = None,
+        new_examples: dict[str, NewExamples] | None = None,
+        faults: dict[str, str] | None = None,
+    ) -> Verdict:
+        spreads = [b for b in ((versus or {}).values() or [versus_dense]) if b is not None and b.sd]
+        confidence = 1 - self.levels.controls
+        return Verdict(
+            outcome,
+            sentence,
+            index,
+            None if index is None else self.groups[index, "ticket"][0]["density"],
+            self.tolerance,
+            len(self.dense),
+            needed,
+            versus_dense,
+            (versus or {}).get("random"),
+            (versus or {}).get("reinit"),
+            min((power(self.tolerance, b.sd, b.n, confidence) for b in spreads if b.sd), default=None),
+            max((detectable(b.sd, b.n, confidence) for b in spreads if b.sd), default=None),
+            1 - self.levels.dense,
+            confidence,
+            self.looks.first,
+            new_examples or {},
+            faults or {},
         )
-    needed = replicates_needed(abs(bounds.mean + tolerance), bounds.sd)
-    advice = f"about {needed} replicates would decide" if needed else "10,000 replicates would not decide"
-    return (
-        "undecided",
-        needed,
-        f"Undecided: {at} may or may not be within {tolerance:g} point(s) of dense "
-        + (f"({_signed(bounds)}); {advice}."),
-    )
 
 
-def _what_lacks(versus: dict[str, Bounds]) -> str:
-    parts = []
-    for control in CONTROLS:
-        bounds = versus.get(control)
-        if bounds is None:
-            parts.append(f"the control {control} was not run")
-        elif not _above(bounds, 0.0):
-            needed = replicates_needed(bounds.mean, bounds.sd, CONTROL_CONFIDENCE) if bounds.sd else None
-            more = f", about {needed} replicates would show such a difference" if needed else ""
-            parts.append(f"not shown to be better than {control} ({_signed(bounds)}{more})")
-    return " and ".join(parts)
+def _faulty(bounds: Bounds, tolerance: float, at: str, fault: str) -> tuple[Outcome, str]:
+    """A ticket of which a training learned nothing or diverged: it matches nothing, whatever the mean says."""
+    worse = bounds.upper is not None and bounds.upper < -tolerance
+    if worse or " in replicate" not in fault:
+        return "not winning", f"Not winning: {at} {fault} ({bounds.mean:+.2f} points to dense)."
+    return "undecided", f"Undecided: {at} {fault}, so that it matches nothing ({bounds.mean:+.2f} points to dense)."
+
+
+def _of_controls(faults: Mapping[str, str]) -> str:
+    """Beating a control that learned nothing is easy, and is said."""
+    said = [f"{control} {faults[control]}" for control in CONTROLS if control in faults]
+    return f" The control {' and '.join(said)}." if said else ""
+
+
+def _of_new_examples(new: Mapping[str, NewExamples], tolerance: float) -> str:
+    """What the same bounds are for examples that nobody has tested with yet; empty where that is not known."""
+    known = {name: found.bounds for name, found in new.items() if found.bounds is not None}
+    if len(known) < len(new):
+        return ""
+    shown = [
+        f"{bounds.lower:+.2f} {'to dense' if name == 'dense' else f'over {name}'}" for name, bounds in known.items()
+    ]
+    short = [
+        name if name != "dense" else "dense within the tolerance"
+        for name, bounds in known.items()
+        if not _above(bounds, -tolerance if name == "dense" else 0.0)
+    ]
+    lacks = f"; there it is not shown against {' and '.join(short)}" if short else ""
+    return f" For new examples: at least {', '.join(shown)}{lacks}."
 
 
 def _above(bounds: Bounds, value: float) -> bool:
     return bounds.lower is not None and bounds.lower > value
-
-
-def _power(bounds: Sequence[Bounds]) -> float | None:
-    """The smallest power of the given comparisons at `POWER_DIFFERENCE`; None without any that has a spread."""
-    known = [power(POWER_DIFFERENCE, b.sd, b.n, CONTROL_CONFIDENCE) for b in bounds if b.sd]
-    return min(known) if known else None
 
 
 def _signed(bounds: Bounds) -> str:
