@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,3 +155,26 @@ def test_stability_is_said_only_where_the_interval_tells(
     found = replace(run_stability(result.folder.root, 1), instability=Estimate(1.5, low, high, 0.1, 3))
     assert found.stable is stable
     assert found.sentence.startswith({True: "Stable", False: "Unstable", None: "Undecided"}[stable])
+
+
+def test_matching_means_what_the_verdict_means_by_it(result: Result) -> None:
+    """Within the run's tolerance, one-sided, at the level of the look; it was 0.2 points at 95 %, two-sided."""
+    found = run_stability(result.folder.root, 1)
+    assert (found.tolerance, found.confidence) == (result.config.tolerance, result.verdict.dense_confidence)
+    near = replace(found, excess=Estimate(0.5, -0.1, 1.1, 0.3, 10), tolerance=1.0, confidence=0.96, fault=None)
+    assert near.matching is True
+    assert f"matching within {near.tolerance:g} point(s)" in near.sentence
+    assert replace(near, tolerance=0.6).matching is None
+    assert replace(near, tolerance=0.2).matching is False
+    nothing = replace(near, fault="the dense network learned nothing")
+    assert nothing.matching is None
+    assert nothing.sentence.endswith("Nothing is matched here: the dense network learned nothing.")
+
+
+def test_a_result_of_an_older_version_is_read_with_the_runs_tolerance(result: Result) -> None:
+    root = result.folder.root
+    run_stability(root, 1)
+    path = root / "stability" / "init-round-01.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in content.items() if k not in ("tolerance", "confidence", "fault")}))
+    assert [s.tolerance for s in stored_stabilities(root) if s.round == 1] == [result.config.tolerance]

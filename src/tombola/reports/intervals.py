@@ -67,9 +67,13 @@ def one_sided(differences: Sequence[float], resolution: float = 0.0, confidence:
     mean = float(data.mean())
     if len(data) < 2:
         return Bounds(mean, None, None, None, len(data), confidence)
-    sd = max(float(data.std(ddof=1)), resolution / math.sqrt(6))
-    half = t_quantile(confidence, len(data) - 1) * sd / math.sqrt(len(data))
-    return Bounds(mean, mean - half, mean + half, sd, len(data), confidence)
+    return bounds_of(mean, max(float(data.std(ddof=1)), resolution / math.sqrt(6)), len(data), confidence)
+
+
+def bounds_of(mean: float, sd: float, n: int, confidence: float = CONFIDENCE) -> Bounds:
+    """One-sided Student t bounds of a mean of `n` ≥ 2 values with this standard deviation."""
+    half = t_quantile(confidence, n - 1) * sd / math.sqrt(n)
+    return Bounds(mean, mean - half, mean + half, sd, n, confidence)
 
 
 @dataclass(frozen=True)

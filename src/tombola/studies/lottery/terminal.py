@@ -205,11 +205,10 @@ def show_result(console: Console, result: Result) -> None:
     console.print(" ".join([COST_NOTE, *speed_notes(tickets, rows)]) + "\n", highlight=False, markup=False)
     notes = verdict_notes(result.verdict)
     for line in [*check_lines(result.rows), *notes, cost_line(result.rows), *origin_lines(result)]:
-        if line is not None:
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     for mode, verdict in result.verdicts.items():
         said = f"{mode}: {verdict.sentence}" if len(result.verdicts) > 1 else verdict.sentence
         console.print(f"\n[bold]{escape(said)}[/bold]", highlight=False, soft_wrap=True)
-    for line in (twin_line(result), f"Report: {result.folder.report}"):
-        if line is not None:
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
+    for note in (twin_line(result), f"Report: {result.folder.report}"):
+        if note is not None:
+            console.print(note, highlight=False, soft_wrap=True, markup=False)
