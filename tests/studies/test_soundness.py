@@ -15,6 +15,10 @@ from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.metrics import summarise
 from tombola.studies.lottery.study import run_study
 from tombola.studies.lottery.verdict import judge
+from tombola.studies.single.comparison import summarise as summarise_comparison
+from tombola.studies.single.comparison_report import lead as lead_of_comparison
+from tombola.studies.single.config import CompareConfig
+from tombola.studies.single.report import lead
 from tombola.studies.soundness import fault_of, frequency_loss, majority_accuracy
 
 MAJORITY = 0.6
@@ -102,3 +106,39 @@ def test_a_run_whose_training_diverges_says_so(tmp_path: Path) -> None:
     dense = summarise(rows_of(result.rows, branch="dense"))[0]
     assert dense.fault is not None
     assert dense.fault in (result.folder.results / "summary.md").read_text()
+
+
+def stage(name: str, accuracy: float) -> dict:
+    counts = {"kept": 5, "weights": 10, "sparsity": 0.5, "test_examples": 500, "test_majority_accuracy": MAJORITY}
+    return {"kind": "stage", "stage": name, "test_accuracy": accuracy, **counts}
+
+
+def test_a_single_model_that_learned_nothing_is_named_in_its_headline() -> None:
+    said = lead([stage("before", 0.9), stage("pruned", 0.6)])
+    assert "The network pruned learned nothing: 60.00% is not shown to be better than always answering" in said
+    assert "learned nothing" not in lead([stage("before", 0.9), stage("pruned", 0.85)])
+
+
+def test_a_comparison_names_ways_and_parents_that_learned_nothing() -> None:
+    config = CompareConfig(
+        name="x",
+        data={"name": "digits"},
+        training={"length": "1ep", "evaluate_every": "1ep"},
+        criteria=("magnitude", "random"),
+        sparsities=(0.5,),
+    )
+    (structure,), (budget,) = config.structures, config.budgets
+    where = {"structure": structure, "budget": budget, "sparsity": 0.5, "refused": None, "units": 10, "units_kept": 5}
+    rows = []
+    for replicate in range(2):
+        rows.append(stage("parent", 0.9) | {"replicate": replicate, "validation_accuracy": 0.9})
+        for criterion, accuracy in (("magnitude", 0.88), ("random", 0.6)):
+            more = {"validation_accuracy": accuracy, "pruned_test_accuracy": accuracy, "flops_dense": 2}
+            names = {"kind": "way", "replicate": replicate, "criterion": criterion, "flops_effective": 1}
+            rows.append(stage("fine-tuned", accuracy) | where | more | names)
+    comparison = summarise_comparison(Path("x"), config, rows)
+    assert comparison.places[0].sentence.endswith("No better than the most frequent class: random learned nothing.")
+    assert comparison.parent_fault is None
+    blind = [row | {"test_accuracy": 0.6} if row["kind"] == "stage" else row for row in rows]
+    said = lead_of_comparison(summarise_comparison(Path("x"), config, blind))
+    assert said.startswith("Nothing to lose: the parent learned nothing.")

@@ -14,7 +14,7 @@ from small_study import SMALL_STUDY
 from tombola.compression.ticket import read_mask
 from tombola.data import load_data
 from tombola.errors import ConfigError, RunFailure, RunFolderError, StorageError, TrainingError
-from tombola.models import build, load_model
+from tombola.models import ModelSpec, build, load_model
 from tombola.models.tensors import content_sha256, load_tensors
 from tombola.pruning import Mask, Masks, prunable_parameters, prune
 from tombola.runs.configs import validate
@@ -287,6 +287,21 @@ class TestArtefacts:
         assert dense["test_accuracy"]["mean"] == pytest.approx(np.mean(values))
         assert len(summary["densities"]) == 10
 
+    def test_summary_counts_parameters_flops_and_the_sparsity_of_every_layer(self, result: Result) -> None:
+        summary = json.loads((result.folder.results / "sparsity_vs_accuracy.json").read_text())
+        ticket = next(entry for entry in summary["densities"] if (entry["branch"], entry["round"]) == ("ticket", 3))
+        model = build(ModelSpec(widths=(20, 10), input_shape=(1, 8, 8), classes=10, seed=0))
+        biases = 20 + 10 + 10
+        rows = rows_of(result.rows, kind="training", branch="ticket", round=3)
+        assert sum(p.numel() for p in model.parameters()) == summary["densities"][0]["parameter_count"] == 1580 + biases
+        assert ticket["parameter_count"] == np.mean([row["kept"] for row in rows]) + biases
+        assert ticket["sparsity"] == pytest.approx(1 - rows[0]["kept"] / 1580)
+        assert ticket["flops"] == np.mean([row["flops_effective"] for row in rows])
+        assert [layer["weights"] for layer in ticket["layers"]] == [64 * 20, 20 * 10, 10 * 10]
+        assert sum(layer["kept"] for layer in ticket["layers"]) == np.mean([row["kept"] for row in rows])
+        assert all(layer["sparsity"] == 1 - layer["kept"] / layer["weights"] for layer in ticket["layers"])
+        assert all(layer["sparsity"] == 0 for layer in summary["densities"][0]["layers"])
+
     @pytest.mark.parametrize("name", ["report.html", "results/sparsity_curve.html"])
     def test_pages_open_offline_and_hold_the_verdict(self, result: Result, name: str) -> None:
         page = (result.folder.root / name).read_text()
@@ -409,7 +424,6 @@ def test_summaries_hold_one_line_per_round_and_branch(result: Result) -> None:
 
 
 def small_spec():
-    from tombola.models import ModelSpec
 
     return ModelSpec(input_shape=(1, 8, 8), classes=10, seed=3, widths=(20, 10))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from tombola.reports.intervals import Estimate, Paired, estimate
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.single.config import CompareConfig
+from tombola.studies.soundness import faults_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Way:
     flops_kept: float | None
     by_replicate: dict[int, float]
     resolution: float = 0.0
+    fault: str | None = None
+    """In which replicates it learned nothing (see `studies.soundness`)."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,20 @@ class Place:
             return f"{where}: every way is refused ({self.ways[0].refused})."
         said = f"{where}: {best.criterion} loses least, {points(best.lost)} points of test accuracy"
         if best.lost.n < 2:
-            return f"{said} (one replicate: nothing is known of chance)."
+            return f"{said} (one replicate: nothing is known of chance).{self._nothing_learned}"
         if self.better:
             said += f"; on the test set these lose less: {', '.join(self.better)}"
         if self.rivals:
             said += f"; not told apart from it: {', '.join(self.rivals)}"
         others = [way for way in self.ways if way is not best and way.lost is not None]
-        return said + ("." if self.better or self.rivals or not others else "; every other way loses more.")
+        said += "." if self.better or self.rivals or not others else "; every other way loses more."
+        return said + self._nothing_learned
+
+    @property
+    def _nothing_learned(self) -> str:
+        """Which ways left a network that is not shown to be better than always answering the most frequent class."""
+        found = [f"{way.criterion} {way.fault}" for way in self.ways if way.fault]
+        return f" No better than the most frequent class: {', '.join(found)}." if found else ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,7 @@ class Comparison:
     rows: list[Row]
     parent: Estimate
     places: list[Place]
+    parent_fault: str | None = None
 
 
 def summarise(folder: Path, config: CompareConfig, rows: Sequence[Row]) -> Comparison:
@@ -110,7 +121,7 @@ def summarise(folder: Path, config: CompareConfig, rows: Sequence[Row]) -> Compa
         for sparsity in config.sparsities
     ]
     parent = estimate([100 * row["test_accuracy"] for row in parents.values()])
-    return Comparison(folder, config, list(rows), parent, places)
+    return Comparison(folder, config, list(rows), parent, places, faults_of(list(parents.values())))
 
 
 def points(value: Estimate) -> str:
@@ -154,6 +165,7 @@ def _way(
         mean(lambda row: row["flops_effective"] / row["flops_dense"]),
         dict(zip(sorted(row["replicate"] for row in own), test.values, strict=True)),
         resolution,
+        faults_of(own),
     )
 
 

@@ -51,6 +51,7 @@ def comparison_table(places: Sequence[Place]) -> Table:
                 rows.append((*place_cells, way.criterion, "refused", "", "", "", ""))
                 continue
             mark = " (least)" if way is best else " *" if way.criterion in rivals else ""
+            mark += f", {way.fault}" if way.fault else ""
             assert way.accuracy is not None
             cells = (points(way.lost), _points(way.lost_pruned), plus_minus(way.accuracy))
             shares = (_percent(way.weights_kept), _percent(way.flops_kept))
@@ -132,7 +133,10 @@ def lead(comparison: Comparison) -> str:
             wins[place.best.criterion] = wins.get(place.best.criterion, 0) + 1
     ranked = sorted(wins.items(), key=lambda item: -item[1])
     said = ", ".join(f"{criterion} in {count}" for criterion, count in ranked)
-    return f"Of {len(comparison.places)} places in the grid, these lose least on validation: {said or 'none'}."
+    found = f"Of {len(comparison.places)} places in the grid, these lose least on validation: {said or 'none'}."
+    if comparison.parent_fault is None:
+        return found
+    return f"Nothing to lose: the parent {comparison.parent_fault}. {found}"
 
 
 def comparison_document(comparison: Comparison, manifest: Mapping[str, Any], pictures_at: str = "") -> str:

@@ -17,6 +17,7 @@ from tombola.pruning.structures import make_structure
 from tombola.pruning.units import count_units, layers_with_units
 from tombola.runs.rows import Row
 from tombola.studies.single.config import Pruning
+from tombola.studies.soundness import majority_accuracy
 from tombola.training.metrics import evaluate
 
 CHECKS = {
@@ -40,10 +41,13 @@ def stage_row(stage: str, model: nn.Module, masks: Masks, data: DataSet) -> Row:
         "validation_loss": _finite(validation.loss),
         "validation_accuracy": validation.accuracy,
         "validation_f1": validation.f1,
+        "validation_examples": validation.examples,
+        "validation_majority_accuracy": majority_accuracy(data.validation.targets),
         "test_loss": _finite(test.loss),
         "test_accuracy": test.accuracy,
         "test_f1": test.f1,
         "test_examples": test.examples,
+        "test_majority_accuracy": majority_accuracy(data.test.targets),
         "weights": masks.total,
         "kept": masks.kept,
         "sparsity": masks.sparsity,

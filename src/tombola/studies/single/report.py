@@ -12,6 +12,7 @@ from tombola.reports.intervals import estimate
 from tombola.reports.page import Section, figure_html, page
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.single.tables import check_line, layers_note, layers_table, stages_note, stages_table
+from tombola.studies.soundness import fault_of
 
 
 def child_page(title: str, rows: Sequence[Row], checks: Mapping[str, Any], history: Mapping[str, Any]) -> str:
@@ -32,10 +33,21 @@ def lead(stages: Sequence[Row]) -> str:
     """What came of it, in one sentence."""
     last = stages[-1]
     said = f"{last['test_accuracy']:.2%} test accuracy with {last['kept']:,} of {last['weights']:,} weights"
+    nothing = "".join(_nothing_learned(stage) for stage in stages)
     if len(stages) == 1:
-        return f"{said}."
+        return f"{said}.{nothing}"
     points = f"{100 * (last['test_accuracy'] - stages[0]['test_accuracy']):+.2f}".replace("-", "−")
-    return f"{said} ({last['sparsity']:.1%} sparse), {points} points to its parent."
+    return f"{said} ({last['sparsity']:.1%} sparse), {points} points to its parent.{nothing}"
+
+
+def _nothing_learned(stage: Row) -> str:
+    """Said of a network that is not shown to be better than always answering the most frequent class."""
+    if fault_of(stage) is None:
+        return ""
+    return (
+        f" The network {stage['stage']} learned nothing: {stage['test_accuracy']:.2%} is not shown to be better than "
+        f"always answering the most frequent class ({stage['test_majority_accuracy']:.2%})."
+    )
 
 
 def _training_sections(rows: Sequence[Row]) -> list[Section]:
