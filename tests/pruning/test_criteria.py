@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from tombola.errors import PruningError
 from tombola.pruning import Mask, Masks, prunable_parameters, prune
+from tombola.pruning.criteria import ScoringContext, movement_at
 from tombola.pruning.criteria.gradients import MOVEMENT_RATE
 from tombola.pruning.prunable import weight_layouts
 from tombola.pruning.structures import make_structure
@@ -40,8 +41,8 @@ class TestGradientCriteria:
     def test_grasp_against_the_explicit_hessian(self) -> None:
         model, data = mlp(4, 3, 3), batches()
         inputs, targets = torch.cat([x for x, _ in data]), torch.cat([y for _, y in data])
-        names = list(prunable_parameters(model))
-        weights = [p.detach() for p in prunable_parameters(model).values()]
+        names = [name for name, _ in model.named_parameters()]  # biases too: the norm is of the whole gradient
+        weights = [p.detach() for p in model.parameters()]
         sizes = [w.numel() for w in weights]
 
         def loss(flat: Tensor) -> Tensor:
@@ -55,7 +56,13 @@ class TestGradientCriteria:
         gradient = torch.autograd.functional.jacobian(loss, flat)
         expected = (flat * (hessian @ gradient)).split(sizes)
         found = score("grasp", model, data)
-        assert_scores(found, {n: e.view_as(w) for n, e, w in zip(names, expected, weights, strict=True)})
+        scores = {n: e.view_as(w) for n, e, w in zip(names, expected, weights, strict=True)}
+        assert_scores(found, {name: scores[name] for name in prunable_parameters(model)})
+
+    def test_grasp_of_a_part_of_the_layers_goes_by_the_gradient_of_all(self) -> None:
+        model, data = mlp(), batches(1)
+        whole = score("grasp", model, data)
+        assert_scores(score("grasp", model, data, names={"0.weight"}), {"0.weight": whole["0.weight"]})
 
     def test_grasp_keeps_what_the_gradients_norm_lives_on(self) -> None:
         """To first order, scaling a weight by 1 - ε changes ‖g‖² by -2ε times its score."""
@@ -64,7 +71,8 @@ class TestGradientCriteria:
         weight, small = model[0].weight, 1e-6
 
         def squared_norm() -> float:
-            return sum(float(g.square().sum()) for g in gradients_of(model, *data[0]).values())
+            loss = functional.cross_entropy(model(data[0][0]), data[0][1])
+            return sum(float(g.square().sum()) for g in torch.autograd.grad(loss, list(model.parameters())))
 
         before = squared_norm()
         for index in [(0, 0), (2, 3), (4, 1)]:
@@ -110,6 +118,24 @@ class TestGradientCriteria:
                     parameter -= MOVEMENT_RATE * step[name]
         assert_scores(score("movement", model, data), expected)
 
+    def test_movement_at_another_rate(self) -> None:
+        data = batches(2)
+        criterion = movement_at(0.5)
+        found = criterion(mlp(), ScoringContext(batches=data))
+        walking = mlp()
+        expected = {name: torch.zeros_like(w) for name, w in weights_of(walking).items()}
+        for batch in data:
+            step = gradients_of(walking, *batch)
+            for name, parameter in prunable_parameters(walking).items():
+                expected[name] -= parameter.detach() * step[name]
+                with torch.no_grad():
+                    parameter -= 0.5 * step[name]
+        assert_scores(found, expected)
+        assert prune(mlp(), 0.5, criterion, batches=data).sparsity == pytest.approx(0.5, abs=0.05)
+        for rate in (0, -1.0, True, "fast", float("nan")):
+            with pytest.raises(PruningError, match="the rate of movement's steps is a number above 0"):
+                movement_at(rate)  # type: ignore[arg-type]
+
     def test_movement_stays_within_the_pruned_network(self) -> None:
         """Its steps move kept weights alone; a removed one that moved would change the next gradients."""
         model, data, walking = mlp(), batches(), mlp()
@@ -147,13 +173,14 @@ class TestUntrained:
         layers = [nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 3), nn.BatchNorm1d(3)]
         return nn.Sequential(*layers).double()
 
-    def gradients(self, data: Batches) -> tuple[dict[str, nn.Parameter], tuple[Tensor, ...]]:
-        """The weights and the gradients of the mean loss, in training mode but for the dropout."""
+    def gradients(self, data: Batches, everything: bool = False) -> tuple[dict[str, nn.Parameter], tuple[Tensor, ...]]:
+        """The weights and the gradients of the mean loss, for them or everything, in training mode, no dropout."""
         model = self.net().train()
         model[3].eval()
         weights = prunable_parameters(model)
         losses = [functional.cross_entropy(model(inputs), targets) for inputs, targets in data]
-        return weights, torch.autograd.grad(torch.stack(losses).mean(), list(weights.values()), create_graph=True)
+        of = list(model.parameters() if everything else weights.values())
+        return weights, torch.autograd.grad(torch.stack(losses).mean(), of, create_graph=True)
 
     def test_snip(self) -> None:
         data = batches(size=8)
@@ -164,7 +191,7 @@ class TestUntrained:
 
     def test_grasp(self) -> None:
         data = batches(size=8)
-        weights, found = self.gradients(data)
+        weights, found = self.gradients(data, everything=True)
         inner = torch.stack([(g * g.detach()).sum() for g in found]).sum()
         products = torch.autograd.grad(inner, list(weights.values()))
         expected = {n: w.detach() * hg for (n, w), hg in zip(weights.items(), products, strict=True)}

@@ -100,6 +100,13 @@ class TestWanda:
         expected[name] = weights[name].abs() * squares(mixed).flatten(0, 1).sum(0).sqrt()
         assert_scores(found, expected, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.parametrize("kind", LAYERS)
+    def test_one_example_without_a_batch_is_a_batch_of_one(self, kind: str) -> None:
+        torch.manual_seed(0)
+        make, shape = LAYERS[kind]
+        model, example = nn.Sequential(make()), torch.randn(shape[1:])
+        assert_scores(score("wanda", model, [example]), score("wanda", model, [example.unsqueeze(0)]))
+
     def test_inputs_flow_through_the_pruned_network(self) -> None:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))

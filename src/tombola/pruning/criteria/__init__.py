@@ -16,6 +16,7 @@ from tombola.pruning.criteria.criterion import (
     make_criterion,
     register,
 )
+from tombola.pruning.criteria.gradients import movement_at
 from tombola.pruning.criteria.network import Network, masked_weights, mean_gradient, network
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "make_criterion",
     "masked_weights",
     "mean_gradient",
+    "movement_at",
     "network",
     "register",
 ]

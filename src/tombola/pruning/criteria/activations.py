@@ -22,7 +22,7 @@ def wanda(model: nn.Module, context: ScoringContext) -> Scores:
     """|w| times the norm of the inputs that it multiplies. Sun et al. 2024 (arXiv 2306.11695).
 
     The norm is over all positions of all examples. The paper lets the weights of one output compete with each
-    other; here the budget says which weights do.
+    other: that is the budget `per-output`.
     """
     with network(model, context) as net:
         inputs = _SquaredInputs(net.model)
@@ -158,4 +158,4 @@ def _squared(value: Any) -> Any:
 
 def _sum_of_squares(inputs: Tensor) -> Tensor:
     """Over all positions, for each feature."""
-    return _squared(inputs).flatten(0, -2).sum(0)
+    return _squared(inputs).reshape(-1, inputs.shape[-1]).sum(0)  # one example alone has one axis

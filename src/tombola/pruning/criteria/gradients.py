@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tombola.errors import PruningError
 from tombola.pruning.criteria.batches import examples_of
-from tombola.pruning.criteria.criterion import Needs, Scores, ScoringContext, register
+from tombola.pruning.criteria.criterion import Criterion, Needs, Scores, ScoringContext, register
 from tombola.pruning.criteria.network import Network, Weights, at_least_float32, mean_gradient, mean_of, network
 
 MOVEMENT_RATE = 1e-2
@@ -58,18 +58,37 @@ def snip(model: nn.Module, context: ScoringContext) -> Scores:
 @register("grasp", Needs.GRADIENTS)
 def grasp(model: nn.Module, context: ScoringContext) -> Scores:
     """w·(H g): what keeping a weight does for the norm of the gradient, made for untrained networks, whose batch norms
-    go by the batch. Wang et al. 2020 (arXiv 2002.07376), without a temperature."""
+    go by the batch. Wang et al. 2020 (arXiv 2002.07376), without a temperature.
+
+    g is the gradient of all trainable parameters, biases and protected layers too, as the norm is of all.
+    """
     # Attention's fused kernels have no second derivative; the plain ones do.
     with network(model, context, batch_statistics=True) as net, sdpa_kernel(SDPBackend.MATH):
-        direction = mean_gradient(net)
-        mean = mean_of(_hessian_product(net, batch, direction) for batch in context.batches or ())
+        batches = context.batches or ()
+        direction = mean_of(net.gradients(net.loss(batch), of=net.trainable) for batch in batches)
+        net.refuse_unreached()
+        mean = mean_of(_hessian_product(net, batch, direction) for batch in batches)
     return {name: _product(net.weights[name], hg) for name, hg in mean.items()}
 
 
 @register("movement", Needs.GRADIENTS)
 def movement(model: nn.Module, context: ScoringContext) -> Scores:
-    """-Σ w·g along plain SGD steps, one a batch: weights that grow away from 0 stay. Sanh et al. 2020
-    (arXiv 2005.07683)."""
+    """-Σ w·g along plain SGD steps on a copy, one a batch at a rate of 0.01: weights that a short fine-tuning moves
+    away from 0 stay. The score of Sanh et al. 2020 (arXiv 2005.07683), who gather it while they train.
+
+    Other steps: pass as many batches as there are to be steps, and `criterion=movement_at(rate)`.
+    """
+    return _movement(model, context, MOVEMENT_RATE)
+
+
+def movement_at(rate: float) -> Criterion:
+    """The criterion `movement` at another learning rate of its SGD steps, one for each batch."""
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < float("inf"):
+        raise PruningError(f"the rate of movement's steps is a number above 0, not {rate!r}")
+    return Criterion("movement", lambda model, context: _movement(model, context, rate), Needs.GRADIENTS)
+
+
+def _movement(model: nn.Module, context: ScoringContext, rate: float) -> Scores:
     with network(model, context) as net:
         score = {name: torch.zeros_like(at_least_float32(weight.detach())) for name, weight in net.asking.items()}
         # Gradients are asked for anew at each step, at the weights that the step before left.
@@ -78,7 +97,7 @@ def movement(model: nn.Module, context: ScoringContext) -> Scores:
                 for name, g in found.items():
                     score[name].sub_(_product(net.weights[name], g))
                     kept = g if context.masks is None else context.masks[name].apply(g)
-                    net.weights[name].sub_(kept, alpha=MOVEMENT_RATE)
+                    net.weights[name].sub_(kept, alpha=rate)
     if not net.reached:
         raise PruningError("`batches` is empty: a criterion needs at least one batch")
     return score
@@ -96,7 +115,7 @@ def _squared_changes(found: Weights, net: Network) -> Scores:
 
 def _hessian_product(net: Network, batch: Any, direction: Scores) -> Weights:
     """H·direction of a batch, as the gradient of (gradient · direction) with the direction held fixed."""
-    found = net.gradients(net.loss(batch), differentiable=True)
+    found = net.gradients(net.loss(batch), of=net.trainable, differentiable=True)
     inner = torch.stack([(g * direction[name].to(g.dtype)).sum() for name, g in found.items()]).sum()
     # A loss that is linear in a weight has no second derivative there: zeros, not an error.
     return net.gradients(inner) if inner.requires_grad else {n: torch.zeros_like(g) for n, g in found.items()}

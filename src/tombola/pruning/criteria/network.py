@@ -74,13 +74,13 @@ class Network:
             raise PruningError(f"the loss of a batch must be one finite number, not {_shown(loss)}")
         return loss
 
-    def gradients(self, loss: Tensor, *, differentiable: bool = False) -> Weights:
-        """The gradients of a number for the weights to be scored, 0 where it does not depend on one.
+    def gradients(self, loss: Tensor, *, of: Weights | None = None, differentiable: bool = False) -> Weights:
+        """The gradients of a number for the weights to be scored, or those in `of`, 0 where it does not depend on one.
 
         By `backward`, as in training: some layers (re-entrant checkpoints, reversible blocks) know no other way. With
         `differentiable` they can be differentiated again. PruningError where there is no gradient at all.
         """
-        asking = self.asking
+        asking = self.asking if of is None else of
         if not loss.requires_grad:
             raise PruningError(
                 "the loss has no gradient: it does not depend on the weights, or was computed under no_grad"
@@ -118,6 +118,11 @@ class Network:
     def asking(self) -> Weights:
         """The weights to be scored, which ask for gradients, in the model's order."""
         return {name: weight for name, weight in self.weights.items() if name in self.scored}
+
+    @property
+    def trainable(self) -> Weights:
+        """All parameters that training would move, biases and norms too, and the weights to be scored."""
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
     @property
     def _device(self) -> torch.device:
