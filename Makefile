@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Small networks are slower on two threads than on one; replicates run as processes instead.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test results-digits results-mnist results-lottery results-criteria results-speed results-hybrid benchmark benchmark-prune guide-pictures clean
+.PHONY: help demo test fuzz results-digits results-mnist results-lottery results-criteria results-speed results-hybrid benchmark benchmark-prune guide-pictures clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -27,6 +27,9 @@ test: $(VENV)/.stamp-test  ## install, then lint, type-check, check the import l
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -n 2
+
+fuzz: $(VENV)/.stamp-test  ## damage files of every kind 100,000 times and read them (about 20 minutes)
+	$(PY) tests/reliability/fuzz_readers.py 100000
 
 results-digits: $(VENV)/.stamp-core  ## rerun the demo's study into docs/results/lottery-digits.md and the README's picture
 	mkdir -p docs/results docs/images

@@ -8,10 +8,25 @@ failed (a broken promise, a lost worker).
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """`text` as one line, whatever characters it is made of."""
+    if text.isprintable():
+        return text
+    characters = (" " if c.isspace() else c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return "".join(characters).strip()
+
+
 class TombolaError(Exception):
-    """Base of every deliberate error. The message is one line for a person to act on."""
+    """Base of every deliberate error. The message is one line for a person to act on.
+
+    It may quote what a file or a folder calls itself: lines are joined, and what is not printable is written out, so
+    that no escape code of a stranger reaches a terminal.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: object = "", *details: object) -> None:
+        super().__init__(printable(str(message)), *details)
 
 
 class ConfigError(TombolaError):

@@ -134,6 +134,8 @@ def _layers(model: Mapping[str, Any], root: str, weights: Hdf5File, chain: bool,
     counted: Counter[str] = Counter()
     for place, layer in enumerate(layers):
         kind, config = layer["class_name"], layer["config"]
+        if not isinstance(kind, str) or not isinstance(config, dict):
+            raise TypeError(f"layer {place} has no class and config")
         group = f"{root}layers/{GROUPS.get(kind, kind)}" + (f"_{counted[kind]}" if counted[kind] else "")
         counted[kind] += 1
         if kind in NESTED:

@@ -15,7 +15,10 @@ from tombola.models.spec import Normalisation
 IN_FRONT = ("InputLayer", "Rescaling", "Normalization")
 BYTES = 255
 BYTE_SCALE = 1 / 16
-"""A Rescaling by less than this is of inputs from 0 to 255, as by 1/255 or 1/127.5; any other is of [0, 1]."""
+"""A Rescaling by less than this is of inputs from 0 to 255, as by 1/255 or 1/127.5."""
+LEAST_SCALE = 0.9
+"""Inputs in [0, 1] are scaled by this or more, bytes by this over 255 or more; anything else is of other inputs."""
+LARGEST_OF_BYTES = 255
 LARGEST_OF_SCALED = 1
 """Pictures in [0, 1] have no mean or deviation above this; a Normalization that has one was adapted to bytes."""
 SMALLEST_DEVIATION = 1e-7
@@ -65,12 +68,17 @@ def normalisation_of(layers: Sequence[KerasLayer], shape: Sequence[int]) -> Norm
             _check_channels(layer, shape, scale, offset)
             if scale.min() <= 0:
                 raise ModelError(f"layer {layer.name}: rescales by {scale.min():g}, wanted is a number above 0")
-            in_bytes = in_bytes or (layer is layers[0] and bool((scale < BYTE_SCALE).all()))
+            in_bytes = in_bytes or (layer is layers[0] and _scales_bytes(layer, scale))
             mean, std = mean - offset * std / scale, std / scale
         elif layer.kind == "Normalization":
             middle, deviation = _of_normalization(layer)
             _check_channels(layer, shape, middle, deviation)
             largest = max(middle.max(), deviation.max())
+            if layer is layers[0] and len(shape) == 3 and largest > LARGEST_OF_BYTES:
+                raise ModelError(
+                    f"layer {layer.name}: its mean or deviation of {largest:g} is of inputs beyond bytes, and images "
+                    "are read as bytes; save a model for inputs from 0 to 255 or 0 to 1"
+                )
             in_bytes = in_bytes or (layer is layers[0] and len(shape) == 3 and bool(largest > LARGEST_OF_SCALED))
             mean, std = mean + middle * std, std * deviation
     if in_bytes:
@@ -79,6 +87,18 @@ def normalisation_of(layers: Sequence[KerasLayer], shape: Sequence[int]) -> Norm
     if not mean.any() and (std == 1).all():
         return Normalisation()
     return Normalisation(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+
+
+def _scales_bytes(layer: KerasLayer, scale: Values) -> bool:
+    """Whether a first Rescaling is of bytes, by its size; ModelError where its inputs are neither these nor [0, 1]."""
+    if (scale >= LEAST_SCALE).all():
+        return False
+    if (scale >= LEAST_SCALE / BYTES).all() and (scale < BYTE_SCALE).all():
+        return True
+    raise ModelError(
+        f"layer {layer.name}: rescales by {scale.min():g}, which is of inputs neither from 0 to 255 (by 1/255 or "
+        "1/127.5) nor from 0 to 1 (by 1 or more): images are read as bytes; save a model for one of these"
+    )
 
 
 def _of_normalization(layer: KerasLayer) -> tuple[Values, Values]:

@@ -19,6 +19,7 @@ from tombola.models.keras_archive import KerasLayer, read_layers
 from tombola.models.keras_inputs import IN_FRONT, input_shape_of, normalisation_of
 from tombola.models.keras_layouts import flattened_channels, from_keras
 from tombola.models.keras_steps import SIGMOID, SOFTMAX, Step, keras_steps, torch_steps
+from tombola.models.keras_training import left_behind, say
 from tombola.models.spec import Normalisation
 from tombola.models.zoo import architectures
 
@@ -30,7 +31,7 @@ class KerasModel:
     """What a `.keras` file holds, in the words of a `ModelSpec`, and its weights by the names of our state dict.
 
     `input_shape` is (channels, height, width) or (features,). `dropout` is the share after every hidden dense layer,
-    0 where the file has other shares or places: they change how one trains, never what the model computes.
+    0 where the file has other shares or places: they change how one trains, never what the model computes. It is said.
     """
 
     architecture: str
@@ -62,8 +63,12 @@ def read_keras(path: Path) -> KerasModel:
         weights = _weights(body, model, shape, halved=end == SIGMOID)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RuntimeError) as error:
+        raise ModelError(f"{path}: its layers are damaged ({type(error).__name__}: {error})") from None
     classes = 2 if end == SIGMOID else network[-1][1]
-    return KerasModel(name, widths, _dropout(steps), shape, classes, normalisation, weights)
+    dropout = _dropout(steps)
+    say(path, left_behind(body, dropout))
+    return KerasModel(name, widths, dropout, shape, classes, normalisation, weights)
 
 
 def _without_end(steps: list[Step]) -> tuple[list[Step], Step | None]:

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import takewhile, zip_longest
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from tombola.models.keras_archive import KerasLayer, read_layers
 from tombola.models.keras_inputs import IN_FRONT, channels_of, normalisation_of
 from tombola.models.keras_layouts import from_keras
 from tombola.models.keras_models import read_keras
+from tombola.models.keras_steps import RELU, Step, keras_steps
 from tombola.models.spec import Normalisation
 from tombola.models.tensors import SIZE_LIMIT
 from tombola.models.vgg16_keras import STAGES
@@ -164,6 +165,7 @@ def _of_keras(path: Path, preprocessing_given: bool) -> tuple[dict[str, Tensor],
     try:
         if convolutions:
             front = layers[: layers.index(convolutions[0])]
+            _check_body(layers[layers.index(convolutions[0]) :], convolutions)
             for layer in convolutions:
                 weights |= _of_arrays(layer.name, layer.variables())
         else:
@@ -172,6 +174,24 @@ def _of_keras(path: Path, preprocessing_given: bool) -> tuple[dict[str, Tensor],
         return _ordered(weights), None if preprocessing_given else _normalisation_in_front(front)
     except ModelError as error:
         raise ModelError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RuntimeError) as error:
+        raise ModelError(f"{path}: its layers are damaged ({type(error).__name__}: {error})") from None
+
+
+def _check_body(layers: Sequence[KerasLayer], convolutions: Sequence[KerasLayer]) -> None:
+    """That what lies between the convolutions is VGG16's: its names alone do not say what a network computes."""
+    end = layers.index(convolutions[-1]) + 1
+    end += sum(1 for _ in takewhile(lambda layer: layer.kind in ("Activation", "ReLU"), layers[end:]))
+    found = [step for step in keras_steps(layers[:end], (1, 1, 1)) if step[0] != "dropout"]
+    wanted: list[Step] = []
+    for before, layer in zip([None, *convolutions], convolutions, strict=False):
+        if before is not None and before.name.partition("_")[0] != layer.name.partition("_")[0]:
+            wanted.append(("max pool", (2, 2), (2, 2)))
+        filters, bias = layer.config.get("filters"), layer.config.get("use_bias")
+        wanted += [("convolution", filters, (3, 3), (1, 1), (1, 1), (1, 1), 1, bias), RELU]
+    for there, expected in zip_longest(found, wanted):
+        if there != expected:
+            raise ModelError(f"its layers are named as VGG16's, but have {there} where VGG16 has {expected}")
 
 
 def _of_other_names(path: Path) -> dict[str, Tensor]:

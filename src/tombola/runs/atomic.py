@@ -59,9 +59,11 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """The whole file; a StorageError when it cannot be read, is no regular file or larger than `limit` bytes."""
     with storage_errors("read", path), opened(path) as file:
         size = os.fstat(file.fileno()).st_size
-        content = file.read(limit + 1) if size <= limit else b""
-        if max(size, len(content)) > limit:  # a file may grow, and some say that they hold nothing
-            raise StorageError(f"{path}: {max(size, len(content)):,} bytes is more than the {limit:,} expected at most")
+        if size > limit:
+            raise StorageError(f"{path}: {size:,} bytes is more than the {limit:,} expected at most")
+        content = file.read(size + 1)  # no more than that: as much memory would be taken
+        if len(content) > size:
+            raise StorageError(f"{path}: holds more than the {size:,} bytes that it says; wait until it is written")
         return content
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tombola.errors import RunFolderError, StorageError
+from tombola.runs import limits
 from tombola.runs.atomic import make_folder, read_bytes, read_json, write_bytes
 
-COPY_LIMIT = 16 << 30
+COPY_LIMIT = limits.COPY
 
 
 def read_summary(results: Path, summary: str) -> dict[str, Any]:

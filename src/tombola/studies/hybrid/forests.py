@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tombola.compression.onnx_packages import required
 from tombola.errors import DataError, ModelError, RunFailure
+from tombola.studies.hybrid.forest_files import check_forest
 from tombola.studies.hybrid.trees import (
     INPUT,
     LABEL,
@@ -45,6 +46,7 @@ class Forest:
         """Raises ModelError for a file that is no such forest, and where the extra `onnx` is not installed."""
         self.content = content
         self.difference: float | None = None
+        check_forest(content)
         self._session = _session(content)
         self.features: int = self._session.get_inputs()[0].shape[1]
         self.classes: int = next(o.shape[1] for o in self._session.get_outputs() if o.name == PROBABILITIES)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from tombola.runs import limits
 from tombola.runs.atomic import read_bytes
 from tombola.runs.rows import Row
 from tombola.studies.hybrid.config import HybridConfig
@@ -20,7 +21,6 @@ from tombola.studies.hybrid.replicate import forest_path
 from tombola.studies.hybrid.units import LATENCY, MEASURED_REPLICATE, PCA, PIXELS
 
 IMAGES = 64
-FOREST_LIMIT = 4 << 30
 
 
 def latency_unit(sources: Sources, folder: Path, on_prepared: Callable[[int, int], None]) -> list[Row]:
@@ -49,4 +49,4 @@ def _pipelines(config: HybridConfig, cut: Cut, folder: Path) -> list[Pipeline]:
 
 
 def _forest(path: Path) -> Forest:
-    return Forest(read_bytes(path, FOREST_LIMIT))
+    return Forest(read_bytes(path, limits.FOREST))
