@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,50 @@ class Tied(nn.Module):
 
 def tied() -> nn.Module:
     return Tied()
+
+
+class Auxiliary(nn.Module):
+    """A second head that is asked while the model trains; its answer's kind is chosen."""
+
+    def __init__(self, kind: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.body, self.head, self.aux = nn.Linear(64, 16), nn.Linear(16, 10), nn.Linear(16, 10)
+        self.kind = kind
+
+    def forward(self, inputs: Tensor) -> Any:
+        hidden = torch.relu(self.body(inputs.flatten(1)))
+        return self.kind(self.head(hidden), self.aux(hidden)) if self.training else self.head(hidden)
+
+
+def of_tuples() -> nn.Module:
+    return Auxiliary(lambda logits, aux: (logits, aux))
+
+
+def of_mappings() -> nn.Module:
+    return Auxiliary(lambda logits, aux: {"out": logits, "aux": aux})
+
+
+def of_text() -> nn.Module:
+    return Auxiliary(lambda logits, aux: "no logits")
+
+
+class Counting(nn.Module):
+    """Counts its passes in a buffer, and has a layer without weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head, self.empty = nn.Linear(64, 16), nn.Linear(16, 10), nn.Linear(0, 10)
+        self.register_buffer("passes", torch.tensor(0))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.passes += 1
+        inputs = inputs.flatten(1)
+        self.last = torch.relu(self.body(inputs))
+        return self.head(self.last) + self.empty(inputs[:, :0])
+
+
+def counting() -> nn.Module:
+    return Counting()
 
 
 def of_nan() -> nn.Module:

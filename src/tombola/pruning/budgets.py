@@ -20,6 +20,7 @@ from torch import Tensor
 from tombola.errors import PruningError
 from tombola.pruning.protect import names
 from tombola.pruning.prunable import Layout
+from tombola.pruning.scalars import plain
 from tombola.pruning.selection import Pool, apportion, lowest_of
 from tombola.registry import Registry
 
@@ -152,9 +153,9 @@ class PerLayerRates:
     """
 
     def __init__(self, rate: float, layers: Mapping[str, float] | None = None) -> None:
-        self.rate = rate
-        self.layers = dict(layers or {})
-        for name, value in (("rate", rate), *self.layers.items()):
+        self.rate: float = plain(rate)
+        self.layers: dict[str, float] = {name: plain(value) for name, value in dict(layers or {}).items()}
+        for name, value in (("rate", self.rate), *self.layers.items()):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
                 raise PruningError(f"prune rate of {name!r} must be in [0, 1), not {value!r}")
 

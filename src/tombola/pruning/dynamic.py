@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tombola.errors import PruningError
 from tombola.pruning.masks import Mask, Masks
+from tombola.pruning.scalars import plain
 from tombola.pruning.selection import lowest
 
 
@@ -28,6 +29,7 @@ def regrow(masks: Masks, drop: Mapping[str, Tensor], grow: Mapping[str, Tensor],
     al. 2020 (arXiv 1911.11134, Algorithm 1). Raises PruningError for names or shapes that do not fit the masks,
     for NaN scores and for a fraction outside [0, 1].
     """
+    fraction = plain(fraction)
     number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
     if not number or not 0 <= fraction <= 1:
         raise PruningError(f"fraction is the share of kept weights to drop, in [0, 1], not {fraction!r}")

@@ -32,6 +32,7 @@ from tombola.pruning.emptied import nearly_empty, warn_of_nearly_empty
 from tombola.pruning.masks import Mask, Masks
 from tombola.pruning.protect import protected_names
 from tombola.pruning.prunable import SHOWN, Layout, listed, prunable_parameters, unsupported_parameters, weight_layouts
+from tombola.pruning.scalars import plain
 from tombola.pruning.schedules import geometric
 from tombola.pruning.selection import lowest
 from tombola.pruning.structures import Neuron, Structure, Weight, make_structure
@@ -75,6 +76,7 @@ def prune(
     (UnsupportedParameterWarning) with the names of matrices that it cannot prune, unless they are protected, and
     (NearlyEmptyLayerWarning) with the names of layers of which next to nothing is left.
     """
+    sparsity, min_keep, seed = plain(sparsity), plain(min_keep), plain(seed)
     _check_arguments(model, sparsity, min_keep, masks, loss, seed)
     wrapped, model = model, unwrapped(model)
     parameters = prunable_parameters(model)

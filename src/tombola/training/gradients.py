@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.training.flat import FlatParameters
+from tombola.training.metrics import logits_of, said_in_one_line
 
 Gradients = Callable[[Tensor, Tensor], None]
 """(inputs (n, ...), targets (n,)) -> None; fills every parameter's gradient."""
@@ -48,7 +49,11 @@ def linear_chain(model: nn.Module) -> list[nn.Linear] | None:
 
 
 class AutogradGradients:
-    """Gradients by automatic differentiation, accumulated into the flat vector."""
+    """Gradients by automatic differentiation, accumulated into the flat vector.
+
+    Of a model that gives auxiliary outputs while it trains the main one alone counts: what leads to the others only
+    has gradients of 0.
+    """
 
     def __init__(self, model: nn.Module, flat: FlatParameters) -> None:
         self.model = model
@@ -57,7 +62,9 @@ class AutogradGradients:
     def __call__(self, inputs: Tensor, targets: Tensor) -> None:
         self.flat.gradients.zero_()
         with torch.enable_grad():
-            functional.cross_entropy(self.model(inputs), targets).backward()
+            loss = functional.cross_entropy(logits_of(self.model, inputs), targets)
+            with said_in_one_line("the model has no gradient"):
+                loss.backward()
 
 
 class ChainGradients:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.data import Examples
+from tombola.errors import TombolaError, TrainingError
+from tombola.pruning.outputs import main_output
 
 CHUNK = 1_000
 """Examples per forward pass of an evaluation: large enough for the matrix products, small enough for cache."""
@@ -36,11 +40,39 @@ def predict(model: nn.Module, examples: Examples) -> tuple[float, Tensor]:
     loss, predictions = 0.0, []
     with torch.no_grad():
         for inputs, targets in zip(examples.inputs.split(CHUNK), examples.targets.split(CHUNK), strict=True):
-            logits = model(inputs)
+            logits = logits_of(model, inputs)
             loss += float(functional.cross_entropy(logits, targets, reduction="sum"))
             predictions.append(logits.argmax(1))
     model.train(was_training)
     return loss, torch.cat(predictions)
+
+
+def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The logits (n, classes) of somebody's model; auxiliary outputs beside them (`main_output`) are left out.
+
+    Raises TrainingError in one line for a forward pass that fails and for what is no tensor of that shape.
+    """
+    with said_in_one_line(f"the model fails on {len(inputs)} examples"):
+        logits = main_output(model(inputs))
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(inputs):
+        shown = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        mode = "while it trains" if model.training else "in evaluation"
+        raise TrainingError(
+            f"the model gives {shown} for {len(inputs)} examples {mode}, not logits (examples, classes)"
+        )
+    return logits
+
+
+@contextlib.contextmanager
+def said_in_one_line(what: str) -> Iterator[None]:
+    """Errors of somebody's own code as a TrainingError; a device that is out of memory stays what it is."""
+    try:
+        yield
+    except (TombolaError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        raise TrainingError(f"{what}: {type(error).__name__}{': ' if said else ''}{said}") from error
 
 
 def scores_of(loss: float, predicted: Tensor, targets: Tensor) -> Scores:

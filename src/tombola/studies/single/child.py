@@ -5,7 +5,6 @@ Masks of every round and the state of a fine-tuning in progress are on disk for 
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from tombola.data import DataSet
 from tombola.errors import PruningError
 from tombola.models.tensors import load_tensors_like, save_tensors
 from tombola.pruning import Masks, criteria, prune
+from tombola.pruning.copies import copy_of
 from tombola.pruning.criteria import Needs
 from tombola.pruning.emptied import not_warning
 from tombola.pruning.observe import output_weights
@@ -132,13 +132,13 @@ class _Watched:
 
 def under_masks(model: nn.Module, masks: Masks) -> nn.Module:
     """A copy of the model under masks: what removing alone does."""
-    copied = copy.deepcopy(model)
+    copied = copy_of(model)
     masks.apply_(copied)
     return copied
 
 
 def _in_rounds(making: Making, on_progress: OnProgress) -> Child:
-    model, masks = copy.deepcopy(making.parent), making.masks
+    model, masks = copy_of(making.parent), making.masks
     make_folder(making.folder)
     trainings: list[Trained] = []
     removed, units = units_removed(making.parent, making.masks, making.pruning.structure, making.spared)
@@ -219,7 +219,7 @@ def _gradually(making: Making, on_progress: OnProgress) -> Child:
     sparsity = making.share_of_all(pruning.sparsity)
     if not sparsity:
         raise PruningError(f"sparsity {pruning.sparsity:g} rounds to none of the {pruning.structure}s: ask for more")
-    model = copy.deepcopy(making.parent)
+    model = copy_of(making.parent)
     make_folder(making.folder)
     trained = fit(
         model,

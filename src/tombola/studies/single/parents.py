@@ -21,7 +21,10 @@ from tombola.models.spec import Normalisation
 from tombola.models.tensors import content_sha256
 from tombola.models.weights import load_weights
 from tombola.pruning import Masks
+from tombola.pruning.copies import copy_of
 from tombola.pruning.modes import evaluation_mode
+from tombola.pruning.outputs import main_output
+from tombola.pruning.surroundings import surroundings_kept
 from tombola.registry import suggest
 from tombola.runs.configs import validate
 from tombola.studies.single.config import PruneConfig
@@ -208,8 +211,9 @@ def _chosen_data(config: PruneConfig) -> DataConfig:
 def _check_fits(model: nn.Module, data: DataSet, name: str) -> None:
     """Two examples go through, and a logit for every class comes out."""
     try:
-        with evaluation_mode(model), torch.no_grad():
-            output = model(data.train.inputs[:2])
+        tried = copy_of(model)
+        with surroundings_kept(), evaluation_mode(tried), torch.no_grad():
+            output = main_output(tried(data.train.inputs[:2].clone()))
     except Exception as error:  # somebody's own forward pass may raise anything
         raise ModelError(
             f"{name}: does not take inputs of shape {data.input_shape}: {' '.join(str(error).split())[:200]}"

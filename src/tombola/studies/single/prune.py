@@ -15,6 +15,7 @@ from tombola.data.dataset import recorded
 from tombola.errors import RunFolderError, TombolaError, TrainingError
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks
+from tombola.pruning.copies import copy_of
 from tombola.runs.atomic import storage_errors
 from tombola.runs.configs import identity_hash, load_config
 from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
@@ -99,10 +100,13 @@ Stages = list[tuple[str, nn.Module, Masks]]
 
 
 def _models(parent: Parent, child: Child, config: PruneConfig) -> Stages:
-    """The parent, it under the final masks, the fine-tuned child."""
-    models = [("before", parent.model, parent.masks), ("pruned", under_masks(parent.model, child.masks), child.masks)]
+    """The parent, it under the final masks, the fine-tuned child: copies, a model may keep count of its passes."""
+    models = [
+        ("before", copy_of(parent.model), parent.masks),
+        ("pruned", under_masks(parent.model, child.masks), child.masks),
+    ]
     if config.fine_tuning is not None:
-        models.append(("fine-tuned", child.model, child.masks))
+        models.append(("fine-tuned", copy_of(child.model), child.masks))
     return models
 
 
