@@ -36,6 +36,10 @@ STUDY: dict[str, Any] = {
     "checkpoint_seconds": 0,  # a checkpoint at every evaluation
     "training": {"length": "240it", "evaluate_every": "12it", "learning_rate": "1e-2"},
 }
+STOPPED = (
+    "stopping: finishing the current step; run the same command again to continue\n"
+    "stopped; finished work is kept, the same command continues\n"
+)
 PATIENCE = 120.0
 """Seconds after which a process is taken to hang; no test needs them unless it fails."""
 
@@ -262,7 +266,7 @@ def test_ctrl_c_and_a_killed_parent(
 def assert_stopped(command: Command) -> None:
     code, errors = command.end()
     assert code == 130, errors
-    assert errors == "stopped; finished work is kept, the same command continues\n"
+    assert errors == STOPPED
 
 
 def test_a_killed_worker_is_one_line_and_the_run_continues(

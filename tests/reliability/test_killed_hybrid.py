@@ -27,6 +27,10 @@ from tombola.runs.rows import read_rows
 pytestmark = pytest.mark.slow
 
 CLOCK = ("seconds", "seconds_fit", "clock")
+STOPPED = (
+    "stopping: finishing the current step; run the same command again to continue\n"
+    "stopped; finished work is kept, the same command continues\n"
+)
 PATIENCE = 120.0
 """Seconds after which a process is taken to hang; no test needs them unless it fails."""
 CALL = "import sys; sys.modules['keras'] = None; from tombola.cli import main; sys.exit(main())"
@@ -168,7 +172,7 @@ def test_killed_and_stopped_it_ends_as_if_neither(
     killed = (-signal.SIGKILL, "")
     assert interrupt(2, more_than_now(forests), signal.SIGKILL) == killed
     stopped = interrupt(2, more_than_now(lambda: size_of_rows(lotteries)), signal.SIGINT)
-    assert stopped == (130, "stopped; finished work is kept, the same command continues\n")
+    assert stopped == (130, STOPPED)
     assert interrupt(1, measuring(lotteries), signal.SIGKILL) == killed
     assert invoke("hybrid", config, "--out", lotteries, "--workers", 1).exit_code == 0
     assert not list(lotteries.rglob(f".*{TEMPORARY_SUFFIX}"))

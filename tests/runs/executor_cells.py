@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-from tombola.errors import DataError
+from tombola.errors import DataError, RunFailure
 from tombola.runs.executors import Emit
 
 
@@ -36,3 +37,11 @@ def dies(spec: Any, emit: Emit) -> None:
     if spec == "die":
         os._exit(9)
     time.sleep(0.2)
+
+
+def fails_or_computes(fails: bool, emit: Emit) -> None:
+    """Fails once its sibling is in a native call of minutes, or is that sibling."""
+    if fails:
+        time.sleep(0.3)
+        raise RunFailure("the sibling failed")
+    hashlib.pbkdf2_hmac("sha256", b"a", b"b", 10**9)

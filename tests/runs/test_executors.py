@@ -50,6 +50,11 @@ def test_an_error_of_a_cell_reaches_the_caller_and_stops_the_others(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_sibling_in_a_long_native_call_is_not_waited_for() -> None:
+    with pytest.raises(RunFailure, match="the sibling failed"):
+        _events(executor_cells.fails_or_computes, [False, True], workers=2)
+
+
 def test_an_error_of_the_listener_stops_the_cells(tmp_path: Path) -> None:
     def disk_is_full(_: Any) -> None:
         raise TombolaError("full")

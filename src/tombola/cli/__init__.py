@@ -1,40 +1,43 @@
-"""The command line: the app, its commands in the order of `--help`, and the entry point.
+"""The command line. The entry point is here and small, so that signals are attended to before anything is imported.
 
-A command is a few lines that call a study, and lies in `lottery`, `single`, `hybrid` or `runs` by what it is about.
-Torch is loaded by the command that needs it, not here.
+`commands` holds the app; a command is a few lines that call a study, and lies in `lottery`, `single`, `hybrid` or
+`runs` by what it is about.
 """
 
 from __future__ import annotations
 
-import typer
+import sys
+from typing import TYPE_CHECKING, Any
 
-from tombola.cli.hybrid import hybrid
-from tombola.cli.lottery import extract, imp, report, stability
-from tombola.cli.runs import list_, show
-from tombola.cli.single import compare, prune, train
+if TYPE_CHECKING:
+    from tombola.cli.commands import app
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    help="Find winning lottery tickets in neural networks, and prove that they won.\n\n"
-    "Start with `tombola imp configs/imp_digits.yaml`.",
-)
 
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module 'tombola.cli' has no attribute {name!r}")
+    from tombola.cli.commands import app
 
-@app.callback()
-def tombola() -> None:
-    """Keeps `tombola COMMAND` the form of every call."""
-
-
-for command in (imp, extract, stability, show, report, train, prune, compare, hybrid):
-    app.command()(command)
-app.command("list")(list_)
+    return app
 
 
 def main() -> None:
     """The entry point of the `tombola` command."""
-    app()
+    from tombola.cli.signals import STOPPED, acknowledge, attended, exit_code, say
+    from tombola.runs import stopping
+
+    with attended():
+        try:
+            from tombola.cli.commands import app
+
+            app()
+        except BaseException as end:
+            number = stopping.requested()
+            if number is None:
+                raise
+            if not isinstance(end, SystemExit) or end.code != exit_code(number):  # it came outside of a command
+                acknowledge()
+                say(STOPPED)
+            sys.exit(exit_code(number))

@@ -10,44 +10,38 @@ from typing import NoReturn
 
 import typer
 
+from tombola.cli.signals import STOPPED, acknowledge, exit_code
 from tombola.errors import TombolaError
+from tombola.runs import stopping
 
 
 @contextmanager
 def errors(debug: bool) -> Iterator[None]:
     """One line per error: exit 2 for what has to change, 1 for a failed run, 130 after Ctrl-C (143 after TERM)."""
-    received: list[int] = []
-
-    def stop(number: int, frame: object) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     showing = warnings.showwarning
     warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
     try:
         yield
     except KeyboardInterrupt:
-        stopped(received)
-    except TombolaError as error:
-        if debug:
-            raise
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        raise typer.Exit(error.exit_code) from None
+        stopped()
     except Exception as error:
-        if received:  # an import that was interrupted fails in ways of its own
-            stopped(received)
-        if debug:
+        if stopping.requested() is not None:  # what was interrupted fails in ways of its own, an import for one
+            stopped()
+        if debug or isinstance(error, typer.Exit):
             raise
+        if isinstance(error, TombolaError):
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(error.exit_code) from None
         typer.echo(f"internal error: {type(error).__name__}: {error}; please report it with --debug", err=True)
         raise typer.Exit(1) from None
     finally:
         warnings.showwarning = showing
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
-def stopped(received: list[int]) -> NoReturn:
-    """Ends a command that a signal interrupted: exit 128 plus its number, Ctrl-C when none was seen."""
-    typer.echo("stopped; finished work is kept, the same command continues", err=True)
-    raise typer.Exit(128 + (received[0] if received else signal.SIGINT)) from None
+def stopped() -> NoReturn:
+    """Ends a command that was interrupted: exit 128 plus the signal's number, Ctrl-C's when none was seen."""
+    number = stopping.requested()
+    if number is not None:
+        acknowledge()
+    typer.echo(STOPPED, err=True)
+    raise typer.Exit(exit_code(number or signal.SIGINT)) from None

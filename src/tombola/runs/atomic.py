@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tombola.errors import StorageError
-from tombola.runs import limits
+from tombola.runs import limits, stopping
 from tombola.runs.kinds import LONGEST, other_kind
 from tombola.runs.strict_json import parse_json
 
@@ -38,6 +38,7 @@ def write_bytes(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            stopping.check()
             temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):

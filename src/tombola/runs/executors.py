@@ -10,34 +10,34 @@ worker that is killed in the middle of a message cannot leave half a result behi
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from tombola.errors import RunFailure
+from tombola.runs import stopping
 
 Emit = Callable[[Any], None]
 Cell = Callable[[Any, Emit], None]
 
 POLL_SECONDS = 0.1
+GRACE_SECONDS = 1.0
+"""A worker that is asked to stop and has not by then ends as if it were killed, which every run survives."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-class Stopped(BaseException):
-    """Raised by `emit` inside a cell whose siblings were stopped; finished work is already on disk."""
 
 
 def run_cells(cell: Cell, specs: Sequence[Any], workers: int, on_event: Emit) -> None:
     """Runs `cell(spec, emit)` for every spec with at most `workers` processes, or here when one suffices.
 
     Results do not depend on `workers`: cells share nothing, and each computes on one thread. The first
-    error stops the other cells at their next event and is raised here, as is KeyboardInterrupt.
+    error stops the other cells within about a second and is raised here, as is KeyboardInterrupt.
     """
     if min(workers, len(specs)) <= 1:
         for spec in specs:
@@ -56,7 +56,7 @@ def _run_in_processes(cell: Cell, specs: Sequence[Any], workers: int, on_event: 
         workers, mp_context=context, initializer=_begin_worker, initargs=(channel, stop, os.getpid())
     )
     try:
-        with _interrupts_held_back():
+        with stopping.held_back():
             futures = [executor.submit(_run_in_worker, cell, spec) for spec in specs]
         _listen(futures, channel, on_event)
     except BrokenProcessPool:
@@ -72,6 +72,7 @@ def _run_in_processes(cell: Cell, specs: Sequence[Any], workers: int, on_event: 
 def _listen(futures: Sequence[Future[None]], channel: Any, on_event: Emit) -> None:
     pending = set(futures)
     while pending:
+        stopping.check()
         done, pending = wait(pending, timeout=POLL_SECONDS, return_when=FIRST_EXCEPTION)
         while not channel.empty():
             on_event(channel.get())
@@ -87,17 +88,6 @@ def _close(executor: ProcessPoolExecutor, channel: Any) -> None:
         while not channel.empty():
             channel.get()
         closing.join(POLL_SECONDS)
-
-
-@contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Blocks Ctrl-C while workers are started: they inherit the block, so none dies of it with a traceback
-    while it still imports, before `_begin_worker`. The parent gets a Ctrl-C of this moment right after."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _one_thread_for_children() -> Callable[[], None]:
@@ -117,29 +107,32 @@ def _one_thread_for_children() -> Callable[[], None]:
 
 # What follows runs in the worker processes.
 _channel: Any = None
-_stop: Any = None
 
 
 def _begin_worker(channel: Any, stop: Any, parent: int) -> None:
-    global _channel, _stop
-    _channel, _stop = channel, stop
+    global _channel
+    _channel = channel
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_watch, args=(stop, parent), daemon=True).start()
 
 
-def _die_with(parent: int) -> None:
-    """An orphan must not go on writing into a folder whose lock its parent no longer holds."""
-    while os.getppid() == parent:
+def _watch(stop: Any, parent: int) -> None:
+    """Ends this worker when its parent asks for it, gently at first, and at once when its parent is gone: an orphan
+    must not go on writing into a folder whose lock nobody holds."""
+    deadline = math.inf
+    while os.getppid() == parent and time.monotonic() < deadline:
+        if stop.is_set() and deadline == math.inf:
+            stopping.request(signal.SIGTERM)
+            deadline = time.monotonic() + GRACE_SECONDS
         time.sleep(POLL_SECONDS)
     os._exit(1)
 
 
 def _run_in_worker(cell: Cell, spec: Any) -> None:
-    with contextlib.suppress(Stopped):
+    with contextlib.suppress(stopping.Stopped):
         cell(spec, _emit)
 
 
 def _emit(event: Any) -> None:
-    if _stop.is_set():
-        raise Stopped
+    stopping.check()
     _channel.put(event)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tombola.errors import RunFolderError, StorageError
+from tombola.runs import stopping
 from tombola.runs.atomic import read_json, storage_errors
 
 Row = dict[str, Any]
@@ -99,6 +100,7 @@ def _line(row: Row) -> str:
 
 def _append_durably(path: Path, data: bytes) -> None:
     """One append; if the disk fills half way the torn end is cut, so that the table stays whole lines."""
+    stopping.check()
     with path.open("ab", buffering=0) as file:
         start = file.seek(0, os.SEEK_END)
         try:

@@ -16,6 +16,7 @@ from tombola.data import DataSet
 from tombola.errors import TrainingError
 from tombola.models.tensors import content_sha256, save_tensors
 from tombola.pruning import Masks
+from tombola.runs import stopping
 from tombola.runs.seeds import derive_seed
 from tombola.training.batches import Batches, draw_batches
 from tombola.training.checkpoint import load_checkpoint, save_checkpoint
@@ -104,6 +105,7 @@ def fit(
     # Patience waits until every wanted state is captured.
     try:
         while run.iteration < run.total and not (run.out_of_patience and run.iteration >= max(wanted, default=0)):
+            stopping.check()
             run.advance()
             run.capture(wanted)
             if run.iteration % run.every == 0 or run.iteration == run.total:

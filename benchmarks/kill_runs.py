@@ -1,0 +1,310 @@
+"""Every command, killed and stopped at random moments, ends as if it had never been: the same bits.
+
+    python benchmarks/kill_runs.py [COMMAND ...] [--kills 30] [--stops 20] [--fresh 0.2] [--seed 0]
+
+Each command runs once to its end. Then it is begun again and again in another folder and ended at a random moment of
+its length: by SIGKILL (alone, or with its workers), or by Ctrl-C or SIGTERM. A life that comes to its end is compared
+with the first run and another folder begun; so is the last one, which nobody disturbs. Compared are all files: rows and
+documents without what a clock gave, tensors, masks, forests, the names of the others. Of a signal three times are
+taken: until it is acknowledged on stderr, until the process has ended, and until nothing of its group is left.
+
+A fraction `--fresh` of the lives are processes of their own with two workers, as a person starts them; the others are
+forks of this one, which has imported everything, with one: their random moments lie in the work and not in imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tombola.compression import measured
+from tombola.models.tensors import content_sha256, load_tensors
+
+CLOCK = re.compile(r"seconds|created|speed_up|quartiles|latency|measured|faster|machine")
+"""Keys of what a clock or a machine gave."""
+BYTES = (".npy", ".onnx", ".pgm")
+CALL = "import sys; sys.modules['keras'] = None; from tombola.cli import main; sys.exit(main())"
+WITH_WORKERS = ("imp", "hybrid", "compare", "stability")
+LONGEST = 5.0
+"""Seconds within which a stopped command must have ended, its workers included."""
+PATIENCE = 300.0
+IN_MEMORY = Path("/dev/shm")
+"""Where there is one: a busy disk would take most of the time."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command and the folder that it begins with; OUT in its arguments is the folder that it works in."""
+
+    name: str
+    arguments: tuple[str, ...]
+    prepared: Path | None = None
+
+    def folder(self, at: Path) -> Path:
+        shutil.rmtree(at, ignore_errors=True)
+        return at.mkdir() or at if self.prepared is None else Path(shutil.copytree(self.prepared, at))
+
+    def line(self, out: Path, workers: int) -> list[str]:
+        given = [argument.replace("OUT", str(out)) for argument in self.arguments]
+        return [self.name, *given, *(["--workers", str(workers)] if self.name in WITH_WORKERS else [])]
+
+
+@dataclass
+class Life:
+    """One process of a command, its own group, its stderr in a file."""
+
+    pid: int
+    errors: Path
+    code: int | None = None
+
+    @classmethod
+    def begin(cls, command: Command, out: Path, fresh: bool) -> Life:
+        errors = out.with_suffix(".stderr")
+        errors.write_bytes(b"")
+        if fresh:
+            arguments = [sys.executable, "-c", CALL, *command.line(out, 2)]
+            with errors.open("wb") as file:
+                process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=file, start_new_session=True)
+            process.returncode = 0  # this script waits for it
+            return cls(process.pid, errors)
+        pid = os.fork()
+        if not pid:
+            _be(command.line(out, 1), errors)
+        return cls(pid, errors)
+
+    def alive(self) -> bool:
+        if self.code is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if ended:
+                self.code = os.waitstatus_to_exitcode(status)
+        return self.code is None
+
+    def wait(self, seconds: float, condition: Callable[[], bool]) -> float | None:
+        """Seconds until a condition holds; None where it does not in time."""
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            if condition():
+                return time.monotonic() - began
+            time.sleep(0.005)
+        return None
+
+    def group_gone(self) -> bool:
+        return not any(_group_of(stat) == self.pid for stat in Path("/proc").glob("[0-9]*/stat"))
+
+
+def run_whole(line: list[str], errors: Path) -> None:
+    """Runs a command to its end, in a fork."""
+    pid = os.fork()
+    if not pid:
+        _be(line, errors)
+    if os.waitpid(pid, 0)[1]:
+        raise SystemExit(f"{' '.join(line)}: {errors.read_text()}")
+
+
+def _be(line: list[str], errors: Path) -> None:
+    """What a fork does: it becomes the command, and ends as it does."""
+    code: Any = 1
+    try:
+        os.setsid()
+        for number, mode in ((1, os.devnull), (2, str(errors))):
+            os.dup2(os.open(mode, os.O_WRONLY | os.O_CREAT, 0o600), number)
+        sys.argv = ["tombola", *line]
+        sys.modules["keras"] = None  # type: ignore[assignment]
+        measured.SECONDS = 0.01
+        from tombola.cli import main
+
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+
+def _group_of(stat: Path) -> int | None:
+    """The group of a living process."""
+    try:
+        state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
+    except OSError:
+        return None
+    return None if state == "Z" else int(group)
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """All that two runs must have alike, by the names of files."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix == ".safetensors":
+            found[name] = content_sha256(load_tensors(path)[0])
+        elif path.name == "rows.jsonl":
+            found[name] = sorted(json.dumps(timeless(json.loads(row))) for row in path.read_text().splitlines())
+        elif path.suffix == ".json":
+            found[name] = json.dumps(timeless(json.loads(path.read_text())))
+        elif path.suffix in BYTES:
+            found[name] = path.read_bytes()
+        else:
+            found[name] = "there"
+    return found
+
+
+def timeless(value: Any) -> Any:
+    """A document without what a clock gave; of a row of latency its key alone."""
+    if isinstance(value, dict):
+        if value.get("kind") == "latency":
+            return {key: value[key] for key in value if key in ("kind", "replicate", "round", "stage", "batch", "unit")}
+        return {key: timeless(part) for key, part in value.items() if not CLOCK.search(key)}
+    return [timeless(part) for part in value] if isinstance(value, list) else value
+
+
+@dataclass
+class Tally:
+    """What became of a command's lives."""
+
+    killed: Counter[str] = field(default_factory=Counter)
+    ended: int = 0
+    wrong: list[str] = field(default_factory=list)
+    times: dict[str, list[float]] = field(default_factory=lambda: {"said": [], "ended": [], "gone": []})
+
+    def line(self, name: str) -> str:
+        said, ended, gone = (
+            f"{statistics.median(found):.2f} / {max(found):.2f} s" if found else "-" for found in self.times.values()
+        )
+        counts = ", ".join(f"{count} {way}" for way, count in sorted(self.killed.items()))
+        verdict = "the same bits" if not self.wrong else f"{len(self.wrong)} WRONG"
+        return (
+            f"{name}: {counts}; {self.ended} lives to their end: {verdict}; median / longest until "
+            f"acknowledged {said}, ended {ended}, all gone {gone}"
+        )
+
+
+def torment(command: Command, place: Path, kills: int, stops: int, fresh: float, chance: random.Random) -> Tally:
+    """Kills and stops one command so many times, and compares every end."""
+    tally = Tally()
+    first = Life.begin(command, command.folder(place / "whole"), fresh=False)
+    length = first.wait(PATIENCE, lambda: not first.alive())
+    if length is None or first.code:
+        raise SystemExit(f"{command.name} does not run: {first.errors.read_text()}")
+    expected = content(place / "whole")
+    long = length
+    out = command.folder(place / "out")
+    plan = ["kill"] * kills + ["stop"] * stops
+    chance.shuffle(plan)
+    for number, way in enumerate([*plan, "none"]):
+        new = chance.random() < fresh
+        life = Life.begin(command, out, new)
+        if way != "none":
+            left = life.wait(chance.uniform(0, long + (2.5 if new else 0)), lambda life=life: not life.alive())
+            if left is None:
+                (_kill if way == "kill" else _stop)(life, chance, tally, f"{command.name}, life {number}")
+                continue
+        if life.wait(PATIENCE, lambda life=life: not life.alive()) is None or life.code:
+            tally.wrong.append(
+                f"{command.name}, life {number}: exit code {life.code}: {life.errors.read_text()[-300:]}"
+            )
+        differing = _differing(content(out), expected)
+        tally.ended += 1
+        if differing:
+            tally.wrong.append(f"{command.name}, life {number}: differs in {', '.join(differing[:6])}")
+        out = command.folder(out)
+    return tally
+
+
+def _differing(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+
+
+def _kill(life: Life, chance: random.Random, tally: Tally, what: str) -> None:
+    """SIGKILL to the parent alone or to its group."""
+    alone = chance.random() < 0.5
+    with contextlib.suppress(ProcessLookupError):
+        (os.kill if alone else os.killpg)(life.pid, signal.SIGKILL)
+    life.wait(PATIENCE, lambda: not life.alive())
+    tally.killed["SIGKILL alone" if alone else "SIGKILL to the group"] += 1
+    if life.wait(2 * LONGEST, life.group_gone) is None:
+        tally.wrong.append(f"{what}: orphans are left")
+
+
+def _stop(life: Life, chance: random.Random, tally: Tally, what: str) -> None:
+    """Ctrl-C or SIGTERM, once or twice, to the group or to the parent alone."""
+    number, code = chance.choice([(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    send = os.killpg if chance.random() < 0.5 else os.kill
+    began = time.monotonic()
+    send(life.pid, number)
+    said = life.wait(LONGEST, lambda: b"stopping: " in life.errors.read_bytes() or not life.alive())
+    if chance.random() < 0.3:  # a second one is harmless
+        time.sleep(chance.uniform(0, 0.3))
+        with contextlib.suppress(ProcessLookupError):
+            send(life.pid, number)
+    ended = life.wait(PATIENCE, lambda: not life.alive())
+    all_ended = time.monotonic() - began
+    life.wait(PATIENCE, life.group_gone)
+    gone = time.monotonic() - began
+    tally.killed[signal.Signals(number).name] += 1
+    errors = life.errors.read_text()
+    unborn = life.code == -number and not errors  # before the first line of ours ran
+    tally.killed["of these before our first line ran"] += unborn
+    if not unborn and (life.code != code or "stopping: " not in errors):
+        tally.wrong.append(f"{what}: {signal.Signals(number).name}: exit code {life.code}: {errors[-600:]}")
+    if "Traceback" in errors:
+        tally.wrong.append(f"{what}: {signal.Signals(number).name}: a traceback: {errors[-900:]}")
+    if ended is None or gone > LONGEST:
+        tally.wrong.append(f"{what}: ended after {all_ended:.1f} s, all after {gone:.1f} s")
+    for name, seconds in (("said", said), ("ended", all_ended), ("gone", gone)):
+        if seconds is not None and not unborn:
+            tally.times[name].append(seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("commands", nargs="*")
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--stops", type=int, default=20)
+    parser.add_argument("--fresh", type=float, default=0.2)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    import kill_commands
+
+    for module in ("cli.commands", "studies.lottery.study", "studies.single.runs", "studies.hybrid.runs"):
+        importlib.import_module(f"tombola.{module}")
+
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as folder:
+        os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
+        wrong = run_all(kill_commands.prepared_commands(Path(folder), asked.commands), Path(folder), asked)
+    raise SystemExit(1 if wrong else 0)
+
+
+def run_all(commands: Sequence[Command], place: Path, asked: argparse.Namespace) -> list[str]:
+    """Torments the commands one after the other and says what came of each."""
+    wrong: list[str] = []
+    for command in commands:
+        chance = random.Random(f"{asked.seed} {command.name}")
+        here = place / f"kill-{command.name}"
+        here.mkdir()
+        tally = torment(command, here, asked.kills, asked.stops, asked.fresh, chance)
+        print(tally.line(command.name), *tally.wrong, sep="\n  ", flush=True)
+        wrong += tally.wrong
+    return wrong
+
+
+if __name__ == "__main__":
+    main()

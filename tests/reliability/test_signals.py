@@ -1,0 +1,134 @@
+"""Ctrl-C and SIGTERM are acknowledged at once and end a command, whatever it is doing and however often they come."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tombola.cli.signals import STOPPED, STOPPING
+from tombola.runs import stopping
+from tombola.runs.atomic import write_bytes
+from tombola.runs.rows import RowTable
+
+NATIVE = "import hashlib\nprint('computing', flush=True)\nhashlib.pbkdf2_hmac('sha256', b'a', b'b', 10**9)"
+"""Minutes in one native call, which no exception ends."""
+PATIENCE = 60
+BOTH = f"{STOPPING}\n{STOPPED}\n"
+CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+def begin(body: str) -> subprocess.Popen[str]:
+    """A process that says `ready` and goes on with `body` while signals are attended to."""
+    lines = "\n    ".join(body.splitlines())
+    code = (
+        "import os, signal, sys, time\n"
+        "from tombola.cli.signals import attended\n"
+        "from tombola.runs import stopping\n"
+        f"with attended():\n    print('ready', flush=True)\n    {lines}\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def command(before: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of the command line, after some preparation."""
+    code = f"import os, signal, sys\n{before}\nfrom tombola.cli import main\nmain()"
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(("number", "code"), CODES)
+def test_a_long_native_call_is_ended(number: int, code: int) -> None:
+    process = begin(NATIVE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "computing\n"
+    time.sleep(0.2)
+    process.send_signal(number)
+    assert process.stderr.readline() == f"{STOPPING}\n"  # while it still runs
+    assert process.wait(PATIENCE) == code
+    assert process.stderr.read() == f"{STOPPED}\n"
+
+
+def test_a_second_signal_disturbs_no_way_out() -> None:
+    process = begin(
+        "try:\n"
+        "    print('waiting', flush=True)\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('leaving', flush=True)\n"
+        "    time.sleep(0.3)\n"
+        "    print('left', flush=True)\n"
+        "    sys.exit(130)"
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "leaving\n"
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    out, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out, errors) == (130, "left\n", f"{STOPPING}\n")
+
+
+LOST = {
+    "a destructor": "class Last:\n    def __del__(self): os.kill(os.getpid(), signal.SIGINT); time.sleep(0.01)\nLast()",
+    "a weak reference": (
+        "import weakref\nclass Any: pass\nany = Any()\n"
+        "end = weakref.finalize(any, lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.01)))\ndel any"
+    ),
+    "a start of processes": "with stopping.held_back():\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(0.2)",
+}
+
+
+@pytest.mark.parametrize("where", LOST)
+def test_a_signal_is_not_lost_where_python_drops_exceptions(where: str) -> None:
+    """As in the first second of a command, in which imports do such things: it once went on as if nothing had come."""
+    process = begin(f"try:\n    {LOST[where]}\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    sys.exit(7)".replace(
+        LOST[where], LOST[where].replace("\n", "\n    ")))  # fmt: skip
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (7, f"{STOPPING}\n")
+
+
+FINDER = """
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            {happens}
+sys.meta_path.insert(0, Interrupting())
+"""
+KILL = "os.kill(os.getpid(), signal.{signal})"
+SWALLOWED = f"try: {KILL}; import time; time.sleep(1)\n            except BaseException: raise ImportError('what now')"
+
+
+@pytest.mark.parametrize("module", ["tombola.cli.commands", "typer", "tombola.studies.single.listing"])
+@pytest.mark.parametrize("happens", [KILL, SWALLOWED])
+@pytest.mark.parametrize(("number", "code"), CODES)
+def test_while_imports_load(module: str, happens: str, number: signal.Signals, code: int) -> None:
+    """Also where an import takes the exception for a failure of its own."""
+    happens = happens.format(signal=number.name)
+    done = command(FINDER.format(module=module, happens=happens), "list", "criteria")
+    assert done.returncode == code, done.stderr
+    assert done.stderr in (BOTH, BOTH.replace(STOPPED, f"Aborted!\n{STOPPED}"))
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_is_written_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was interrupted may be taken for a failure and noted as one: a latency that could not be measured."""
+    table = RowTable(tmp_path / "rows.jsonl", ("kind",))
+    monkeypatch.setattr(stopping, "_raised", False)
+    monkeypatch.setattr(stopping, "_signal", None)
+    stopping.request(signal.SIGTERM)
+    with pytest.raises(stopping.Stopped):
+        table.append_unit([{"kind": "latency", "reason": "interrupted"}])
+    with pytest.raises(stopping.Stopped):
+        write_bytes(tmp_path / "file", b"wrong")
+    assert [path for path in tmp_path.iterdir() if path.stat().st_size] == []
