@@ -210,6 +210,8 @@ def torment(command: Command, place: Path, kills: int, stops: int, fresh: float,
     plan = ["kill"] * kills + ["stop"] * stops
     chance.shuffle(plan)
     for number, way in enumerate([*plan, "none"]):
+        if number % 10 == 0:
+            print(f"life {number}: {tally.line(command.name)}", *tally.wrong, sep="\n  ", file=sys.stderr, flush=True)
         new = chance.random() < fresh
         life = Life.begin(command, out, new)
         if way != "none":
