@@ -119,7 +119,8 @@ class _Watched:
     def _see(self, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         self.calls[id(module)] += 1
         first = next((value for value in (*arguments, *keywords.values()) if isinstance(value, Tensor)), None)
-        if first is not None and id(module) not in self.inputs and id(module) in self.of_interest:
+        fresh = id(module) not in self.inputs or not self.inputs[id(module)].numel()  # an expert may have had no rows
+        if first is not None and fresh and id(module) in self.of_interest:
             self.inputs[id(module)] = first.detach().clone()
 
     def shape(self, model: nn.Module, name: str) -> torch.Size | None:
@@ -267,6 +268,8 @@ def _why_not(module: nn.Linear) -> str | None:
     """Why this Linear cannot be taken from torch; None where it can. A subclass may do anything."""
     if module._forward_hooks or module._forward_pre_hooks:
         return "has hooks"
+    if "forward" in vars(module):
+        return "has a forward of its own"
     if module.weight.dtype != torch.float32 or (module.bias is not None and module.bias.dtype != torch.float32):
         return f"is {module.weight.dtype}, not torch.float32"
     return None if module.weight.numel() else "has no weights"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import nn
 
 from tombola.compression.fast_path import leave_fast_path
@@ -31,7 +32,10 @@ def exchanged(model: nn.Module, chains: Mapping[tuple[str, ...], SparseChain]) -
             for site in sites[1:]:
                 _set(network, site, nn.Identity())
     leave_fast_path(network)
-    return _only(network, list(chains.values())) or network
+    whole = _only(network, list(chains.values()))
+    for chain in chains.values() if whole is None else ():  # a model asks its parameters for their type and device
+        chain.register_parameter("placeholder", nn.Parameter(torch.empty(0, dtype=torch.float32), requires_grad=False))
+    return whole or network
 
 
 def _set(network: nn.Module, site: str, module: nn.Module) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tombola.compression.chains import Chain, find_chains
-from tombola.compression.exchange import exchanged
+from tombola.compression.fast_path import leave_fast_path
 from tombola.compression.graphs.arrays import GraphArrays
 from tombola.compression.graphs.finding import find_graphs
 from tombola.compression.graphs.nodes import Graph
@@ -23,13 +24,13 @@ from tombola.compression.graphs.tuning import tune_graph
 from tombola.compression.layers import Layer
 from tombola.compression.plans import Plan
 from tombola.compression.sparse_modules import SparseChain, SparseModel, weights_of
+from tombola.compression.trials import Check, exchanged_where_it_works, one_line, tensors_of, why_apart
 from tombola.compression.tuning import tune
 from tombola.errors import ModelError, PruningError
+from tombola.kernels.tensors import readable
 from tombola.pruning import Masks, prunable_parameters
+from tombola.pruning.wrapped import matched, unwrapped
 from tombola.training.threads import one_thread
-
-TOLERANCE = 1e-5
-"""The largest difference to the model's own outputs, relative to the largest of these where that is above 1."""
 
 
 def sparsify(
@@ -49,31 +50,41 @@ def sparsify(
         raise PruningError(f"masks are what prune returns, not a {type(masks).__name__}")
     if not isinstance(model, nn.Module):
         raise ModelError(f"sparsify takes a torch.nn.Module, not a {type(model).__name__}")
+    model = unwrapped(model)
     _check_request(model, example_input, batch_sizes)
+    sizes = sorted({int(size) for size in batch_sizes})
+    example = example_input.detach().clone()  # a model may change its input
     keeps = _keeps(model, masks)
     reference = _masked_copy(model, keeps)
+    checks = list(_checks(reference, example, sizes))
+    if any(isinstance(module, nn.TransformerEncoder) for module in reference.modules()):
+        checks = _without_fast_path(reference, checks)
     try:
-        graphs = find_graphs(reference, keeps, example_input)
-        found = find_chains(reference, keeps, example_input, graphs.modules, graphs.reasons)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise ModelError(f"the model does not run on example_input: {_one_line(error)}") from None
+        graphs = find_graphs(reference, keeps, example.clone())
+        found = find_chains(reference, keeps, example.clone(), graphs.modules, graphs.reasons)
+    except Exception as error:  # the model runs, but not while it is looked at
+        raise ModelError(f"the model's layers cannot be watched on example_input: {one_line(error)}") from None
     parts = [*zip(graphs.graphs, graphs.examples, strict=True), *zip(found.chains, found.examples, strict=True)]
-    _warn_of_unused(reference, keeps, [layer for part, _ in parts for layer in part.layers])
-    chains = {}
-    for part, rows in parts:
-        chains[part.sites] = _tuned(part, rows, len(example_input), batch_sizes)
-    sparse = SparseModel(exchanged(reference, chains), found.unsupported)
-    for batch in [example_input, *_random_batches(example_input, batch_sizes)]:
-        _check_equal(reference, sparse, batch)
-    return sparse
+    chains = {part.sites: _tuned(part, rows, len(example), sizes) for part, rows in parts}
+    network, taken, left = exchanged_where_it_works(reference, chains, checks)
+    _warn_of_unused(reference, keeps, [layer for sites in taken for layer in chains[sites].chain.layers])
+    return SparseModel(network, [*found.unsupported, *left])
 
 
 def _check_request(model: nn.Module, example_input: Tensor, batch_sizes: Sequence[int]) -> None:
+    if isinstance(batch_sizes, np.ndarray):
+        batch_sizes = batch_sizes.tolist()
     sizes = batch_sizes if isinstance(batch_sizes, (list, tuple, range)) else ()
-    if not sizes or any(type(size) is not int or size < 1 for size in sizes):
+    whole = [isinstance(size, Integral) and not isinstance(size, bool) and size >= 1 for size in sizes]
+    if not whole or not all(whole):
         raise ModelError(f"batch_sizes are whole numbers of at least 1, such as (1, 64), not {batch_sizes!r}")
     if not isinstance(example_input, Tensor) or example_input.dim() < 1 or not len(example_input):
         raise ModelError("example_input is a batch of at least one input of the model, a tensor (n, ...)")
+    if example_input.dtype is torch.float32:
+        with torch.no_grad():
+            readable(example_input, "example_input")
+    elif type(example_input) is not Tensor or example_input.device.type != "cpu":
+        raise ModelError(f"example_input is a plain tensor on the CPU, not a {type(example_input).__name__} elsewhere")
     if example_input.is_floating_point() and not bool(torch.isfinite(example_input).all()):
         raise ModelError("example_input has numbers that are not finite: kernels cannot be checked on them")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -84,23 +95,24 @@ def _check_request(model: nn.Module, example_input: Tensor, batch_sizes: Sequenc
 
 
 def _keeps(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
-    """The masks by parameter name; PruningError for those of another model. Layers may be missing."""
+    """The masks by the model's names; PruningError for those of another model. Layers may be missing."""
     parameters = prunable_parameters(model)
+    names = matched(masks, parameters)
     for name, mask in masks.items():
-        if name not in parameters:
+        if name not in names:
             raise PruningError(f"the masks do not belong to this model: it has no weight {name}")
-        if mask.shape != parameters[name].shape:
+        if mask.shape != parameters[names[name]].shape:
             raise PruningError(
-                f"{name}: a mask of shape {tuple(mask.shape)} does not fit {tuple(parameters[name].shape)}"
+                f"{name}: a mask of shape {tuple(mask.shape)} does not fit {tuple(parameters[names[name]].shape)}"
             )
-    return {name: mask.keep.cpu() for name, mask in masks.items()}
+    return {names[name]: mask.keep.cpu() for name, mask in masks.items()}
 
 
 def _masked_copy(model: nn.Module, keeps: Mapping[str, Tensor]) -> nn.Module:
     try:
         reference = copy.deepcopy(model).eval().requires_grad_(False)
-    except (RuntimeError, TypeError) as error:
-        raise ModelError(f"the model cannot be copied: {_one_line(error)}") from None
+    except Exception as error:  # it may hold anything
+        raise ModelError(f"the model cannot be copied: {one_line(error)}") from None
     parameters = dict(reference.named_parameters())
     for name, keep in keeps.items():
         parameters[name].masked_fill_(~keep, 0)
@@ -108,8 +120,12 @@ def _masked_copy(model: nn.Module, keeps: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _tuned(chain: Chain | Graph, example: Tensor, examples: int, batch_sizes: Sequence[int]) -> SparseChain:
-    """The chain with a plan for the rows that each batch size brings."""
+    """The chain with a plan for the rows that each batch size brings. Where none came, random ones are looked at."""
     arrays = weights_of(chain)
+    if not len(example):
+        shape = chain.shape if isinstance(chain, Graph) else (chain.inputs,)
+        example = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+        examples = 1
     plans: dict[int, Plan] = {}
     with one_thread():
         for batch in sorted(set(batch_sizes)):
@@ -143,35 +159,23 @@ def _random_batches(example: Tensor, batch_sizes: Sequence[int]) -> Iterator[Ten
             yield example[torch.randint(len(example), (size,), generator=generator)]
 
 
-def _check_equal(reference: nn.Module, sparse: nn.Module, batch: Tensor) -> None:
-    """Raises ModelError unless both give the same. Batches that the model itself refuses are not looked at."""
-    with torch.no_grad():
-        try:
-            expected = list(_tensors(reference(batch)))
-        except (RuntimeError, ValueError, IndexError):
-            return
-        try:
-            given = list(_tensors(sparse(batch)))
-        except (AttributeError, RuntimeError, TypeError) as error:
-            raise ModelError(f"the model does not run without its layers: {_one_line(error)}") from None
-    for own, other in zip(expected, given, strict=True):
-        allowed = TOLERANCE * max(1.0, own.abs().nan_to_num(0, 0).max().item() if own.numel() else 1.0)
-        if own.shape != other.shape or not torch.allclose(own, other, rtol=0, atol=allowed, equal_nan=True):
-            apart = (own - other).abs().max().item() if own.shape == other.shape else f"{own.shape} and {other.shape}"
-            raise ModelError(
-                f"the sparse model's outputs would differ from the model's by {apart} on a batch of {len(batch)}, "
-                f"more than {allowed:.1e}: does it use chance, a lower precision, or a layer otherwise than to call it?"
-            )
+def _without_fast_path(reference: nn.Module, checks: Sequence[Check]) -> list[Check]:
+    """Has `reference` leave torch's fused transformer layers; the checks whose outputs stay what they were."""
+    leave_fast_path(reference)
+    if (why := why_apart(reference, checks[:1])) is not None:
+        raise ModelError(
+            "the model's outputs depend on what stands at padded positions, where torch's fused transformer layers "
+            f"give 0: leave these out of the outputs, or make the encoder with enable_nested_tensor=False ({why})"
+        )
+    return [check for check in checks if why_apart(reference, [check]) is None]
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
-    """The floating-point tensors of what a model returns."""
-    if isinstance(output, Tensor) and output.is_floating_point():
-        yield output
-    elif isinstance(output, (tuple, list, Mapping)):
-        for part in output.values() if isinstance(output, Mapping) else output:
-            yield from _tensors(part)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+def _checks(reference: nn.Module, example: Tensor, sizes: Sequence[int]) -> Iterator[Check]:
+    """Batches and what the model makes of them: of the example, and of random ones that it does not refuse."""
+    for number, batch in enumerate([example, *_random_batches(example, sizes)]):
+        with torch.no_grad():
+            try:
+                yield batch, list(tensors_of(reference(batch.clone())))
+            except Exception as error:  # anybody's model may raise anything
+                if not number:
+                    raise ModelError(f"the model does not run on example_input: {one_line(error)}") from None

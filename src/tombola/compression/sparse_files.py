@@ -36,6 +36,7 @@ from tombola.compression.stored_layers import (
 from tombola.errors import ConfigError, ModelError, StorageError
 from tombola.kernels.target import host
 from tombola.models.tensors import load_tensors, save_tensors
+from tombola.pruning.wrapped import unwrapped
 from tombola.runs import limits
 from tombola.runs.configs import Config, validate
 
@@ -146,6 +147,7 @@ def load_sparse(path: Path | str, model: nn.Module | None = None) -> SparseModel
     if not isinstance(path, str | Path) or not isinstance(model, nn.Module | None):
         raise ModelError(f"load_sparse takes a path and a model, not {type(path).__name__} and {type(model).__name__}")
     path = Path(path)
+    model = None if model is None else unwrapped(model)
     try:
         tensors, facts = load_tensors(path)
         stored = validate(_of_this_format(facts), StoredModel, str(path))

@@ -31,12 +31,17 @@ class SparseChain(Fixed):
 
     float32 tensors on the CPU in any layout: (..., features), or (n, ...) where the layers began with a Flatten; a
     graph takes pictures (n, channels, height, width) of the size that it was made for.
-    A NaN in an input reaches every output to which a kept weight leads; sparse kernels do not compute what is removed.
+    In place of one Linear layer it has its sizes, and a `weight` of its shape, type and device whose values are NaN:
+    who reads them is noticed. A NaN in an input reaches every output to which a kept weight leads; sparse kernels do
+    not compute what is removed.
     """
 
     def __init__(self, chain: Chain | Graph, plans: Sequence[Plan], arrays: Weights | None = None) -> None:
         super().__init__()
         self._engine = _Engine(chain, plans, arrays or weights_of(chain))
+        if chain.types == ("Linear",):  # what a model's own code asks a layer for
+            self.in_features, self.out_features = chain.inputs, chain.outputs
+            self.weight = torch.full((1, 1), torch.nan, dtype=torch.float32).expand(chain.outputs, chain.inputs)
 
     @property
     def chain(self) -> Chain | Graph:

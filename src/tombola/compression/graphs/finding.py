@@ -186,7 +186,8 @@ def _inputs_of(model: nn.Module, example: Tensor, modules: Sequence[nn.Module]) 
     seen: dict[int, Tensor] = {}
 
     def see(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        seen.setdefault(id(module), arguments[0].detach().clone())
+        if id(module) not in seen or not seen[id(module)].numel():
+            seen[id(module)] = arguments[0].detach().clone()
 
     hooks = [module.register_forward_pre_hook(see) for module in modules]
     try:
