@@ -158,4 +158,4 @@ def _squared(value: Any) -> Any:
 
 def _sum_of_squares(inputs: Tensor) -> Tensor:
     """Over all positions, for each feature."""
-    return _squared(inputs).reshape(-1, inputs.shape[-1]).sum(0)  # one example alone has one axis
+    return _squared(inputs).unsqueeze(0).flatten(0, -2).sum(0)  # one example alone has one axis
