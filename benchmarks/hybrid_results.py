@@ -21,14 +21,15 @@ PICTURES = {"exits.png": "accuracy at every exit", "gate.png": "accuracy against
 
 def base_sentence(folder: Path) -> str:
     """What the frozen base is, from its model folder."""
-    spec, _ = read_spec(folder)
+    spec, history = read_spec(folder)
     assert isinstance(spec, ModelSpec)
     stage = read_json(folder / METRICS)["stages"][-1]
+    data = history["data"]["config"]["name"] if "data" in history else "unnamed data"
     return (
-        "No ImageNet weights are at hand where this page is made. The frozen base is a small stand-in, trained here by "
-        f"`tombola train configs/train_vgg16_base.yaml`: {spec.architecture} of widths {list(spec.widths or ())} "
-        f"on CIFAR-10, {stage['test_accuracy']:.1%} test accuracy there. With ImageNet's its rows would differ: "
-        "name them with data.base.weights."
+        "No ImageNet weights are at hand where this page is made. The frozen base is a small stand-in, made by "
+        f"`tombola train`: {spec.architecture} of widths {list(spec.widths or ())} on {data}, "
+        f"{stage['test_accuracy']:.1%} test accuracy there. With ImageNet's its rows would differ: name them with "
+        "data.base.weights."
     )
 
 

@@ -27,11 +27,12 @@ from tombola.studies.paired import paired_accuracy
 class Finding:
     """A number that Frankle & Carbin 2019 report of LeNet-300-100 on MNIST, and how it is measured here.
 
-    `at_least`: the paper says that it is more than this; else it gives the number itself.
+    `density` is the fraction of weights kept of which they report it. `at_least`: the paper says that it is more than
+    this; else it gives the number itself.
     """
 
     text: str
-    round: int
+    density: float
     paper: float
     unit: str
     at_least: bool
@@ -55,13 +56,13 @@ def better_than_reinit(ticket: Row, dense: Row, reinit: Row) -> float:
 
 
 FINDINGS = (
-    Finding("early stop comes earlier than dense, 21.1 % of weights", 7, 38.0, "%", False, earlier),
-    Finding("test accuracy at early stop rises over dense, 13.5 %", 9, 0.3, "points", True, gain_at_early_stop),
+    Finding("early stop comes earlier than dense, 21.1 % of weights", 0.211, 38.0, "%", False, earlier),
+    Finding("test accuracy at early stop rises over dense, 13.5 %", 0.135, 0.3, "points", True, gain_at_early_stop),
     Finding(
-        "the ticket stops sooner than the re-initialised mask, 21.1 %", 7, 2.51, "times", False, sooner_than_reinit
+        "the ticket stops sooner than the re-initialised mask, 21.1 %", 0.211, 2.51, "times", False, sooner_than_reinit
     ),
-    Finding("and is more accurate there, 21.1 %", 7, 0.5, "points", False, better_than_reinit),
-    Finding("about back at the dense accuracy, 3.6 %", 15, 0.0, "points", False, gain_at_early_stop),
+    Finding("and is more accurate there, 21.1 %", 0.211, 0.5, "points", False, better_than_reinit),
+    Finding("about back at the dense accuracy, 3.6 %", 0.036, 0.0, "points", False, gain_at_early_stop),
 )
 
 
@@ -77,11 +78,12 @@ def main() -> None:
     print("## The findings of Frankle & Carbin 2019, beside ours\n")
     print(findings_table(mnist).to_markdown())
     print(
-        "\nLeNet-300-100 on MNIST, paired by replicate, ± half of the 95 % confidence interval. Ours is trained for "
-        "6,000 iterations, the paper's for 50,000: a network that has not passed its early stop after 6,000 (see the "
-        "note below the table of costs) counts as stopping there, which makes the ratio to the re-initialised mask "
-        "too small rather than too large. *Agrees* means that the paper's number lies in our interval, or that the "
-        "whole interval is above a number that the paper calls a minimum, and that ours is clearly not no effect; "
+        f"\n{mnist.config.model.architecture} on {mnist.config.data.name}, paired by replicate, ± half of the 95 % "
+        f"confidence interval. Ours is trained for {iterations_of(mnist)} iterations, the paper's for 50,000: a "
+        "network that has not passed its early stop at the end (see the note below the table of costs) counts as "
+        "stopping there, which makes the ratio to the re-initialised mask too small rather than too large. *Agrees* "
+        "means that the paper's number lies in our interval, or that the whole interval is above a number that the "
+        "paper calls a minimum, and that ours is clearly not no effect; "
         "*same direction* that it is clearly on the same side of no effect.\n"
     )
     for result in (mnist, lenet5):
@@ -95,7 +97,9 @@ def findings_table(result: Result) -> Table:
     """One line per finding: the paper's number, ours with its interval, and whether they agree."""
     rows = []
     for finding in FINDINGS:
-        ours = estimate([finding.measure(*trio) for trio in _trios(result.rows, finding.round)])
+        ours = estimate(
+            [finding.measure(*trio) for trio in _trios(result.rows, round_of(result.rows, finding.density))]
+        )
         sign = "> " if finding.at_least else ""
         rows.append(
             (
@@ -106,6 +110,20 @@ def findings_table(result: Result) -> Table:
             )
         )
     return Table(("Finding", "Paper", f"Ours (n = {result.verdict.replicates})", "Agreement"), rows)
+
+
+def round_of(rows: Sequence[Row], density: float) -> int:
+    """The round whose tickets keep this fraction of the weights, to a tenth of it; SystemExit where there is none."""
+    tickets = rows_of(rows, kind="training", branch="ticket")
+    nearest = min(tickets, key=lambda row: abs(row["density"] - density))
+    if abs(nearest["density"] - density) > density / 10:
+        raise SystemExit(f"no round keeps {density:.1%} of the weights, the nearest {nearest['density']:.1%}")
+    return int(nearest["round"])
+
+
+def iterations_of(result: Result) -> str:
+    """How long the networks were trained."""
+    return " or ".join(f"{n:,}" for n in sorted({row["iterations"] for row in rows_of(result.rows, kind="training")}))
 
 
 def agreement(finding: Finding, ours: Estimate) -> str:

@@ -51,6 +51,15 @@ def test_agreement_is_read_off_the_interval(finding: Finding, values: list[float
     assert agreement(finding, estimate(values)) == word
 
 
+def test_a_finding_is_read_at_the_density_that_it_names() -> None:
+    """Whatever the schedule of the run: rounds are found by what they keep."""
+    fast = [{"kind": "training", "branch": "ticket", "round": i, "density": 0.5**i} for i in range(1, 5)]
+    slow = [{"kind": "training", "branch": "ticket", "round": i, "density": 0.8**i} for i in range(1, 16)]
+    assert (lottery_results.round_of(fast, 0.125), lottery_results.round_of(slow, 0.135)) == (3, 9)
+    with pytest.raises(SystemExit, match=r"no round keeps 21.1% of the weights, the nearest 25.0%"):
+        lottery_results.round_of(fast, 0.211)
+
+
 def test_findings_measure_what_they_say() -> None:
     ticket = {"early_stop_iteration": 100, "early_stop_test_accuracy": 0.98}
     dense = {"early_stop_iteration": 400, "early_stop_test_accuracy": 0.975}
@@ -256,14 +265,15 @@ def test_the_hybrid_page_says_what_the_base_is_and_shifts_headings(tmp_path: Pat
     images.mkdir()
     results.mkdir()
     spec = ModelSpec(architecture="lenet5", input_shape=(1, 28, 28), classes=2, seed=0)
-    save_model(base, spec, build(spec))
+    save_model(base, spec, build(spec), history={"data": {"config": {"name": "leaves"}}})
     (base / "metrics.json").write_text(json.dumps({"stages": [{"test_accuracy": 0.625}]}))
     (results / "summary.md").write_text("# leaves: what was found\n\n## Exits\n")
     (results / "exits.png").write_bytes(b"a picture")
     program = Path(speed_report.__file__).with_name("hybrid_results.py")
     command = [sys.executable, str(program), str(base), str(results), "--images", str(images)]
     page = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    assert "lenet5 of widths [6, 16, 120, 84]" in page
+    assert "lenet5 of widths [6, 16, 120, 84] on leaves, " in page
+    assert "CIFAR" not in page
     assert "62.5% test accuracy" in page
     assert page.count("\n## leaves: what was found\n") == page.count("\n### Exits\n") == 1
     assert (images / "hybrid-leaves-exits.png").read_bytes() == b"a picture"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tombola.data import DataConfig, DataSet, Examples, RawData, load_data
 from tombola.data.dataset import split
 from tombola.data.home import idx_files
-from tombola.data.sources import load_raw
+from tombola.data.sources import load_raw, split_data
 from tombola.errors import ConfigError, DataError
 from tombola.runs.configs import validate
 
@@ -162,6 +162,13 @@ def test_digits_are_the_1797_scans() -> None:
     data = load_data(DataConfig(name="digits"), seed=3)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [1797 - 180 - 360, 180, 360]
     assert data.validation.inputs.is_contiguous()
+
+
+@pytest.mark.parametrize(("name", "validation"), [("mnist", 5_000), ("fashion-mnist", 5_000), ("npz", 6_000)])
+def test_a_default_belongs_to_a_data_set_and_not_to_its_size(name: str, validation: int, tmp_path: Path) -> None:
+    folder = {"folder": tmp_path} if name == "npz" else {}
+    data = split_data(_raw(60_000, test=10), DataConfig(name=name, **folder), seed=0)
+    assert len(data.validation) == validation
 
 
 def test_mnist_is_lecuns(data_home_with_mnist: Path) -> None:

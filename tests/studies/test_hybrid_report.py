@@ -173,6 +173,11 @@ class TestFiles:
         assert written[-1] == SUMMARY == "hybrid.json"
         summary = json.loads((result.folder.results / SUMMARY).read_text())
         assert (summary["run"], summary["replicates"]) == (result.folder.root.name, 5)
+        assert {name: ticket["round"] for name, ticket in summary["tickets"].items()} == {
+            "lenet": 4,
+            "head": 4,
+            "cnn": 4,
+        }
         read = json.loads((result.folder.results / "answers.json").read_text())
         assert [set(entry) for entry in read] == [{"question", "answer", "numbers"}] * 4
         assert (result.folder.results / "exits.png").read_bytes().startswith(b"\x89PNG")
@@ -189,6 +194,10 @@ class TestFiles:
 class TestChecks:
     def test_the_worst_forest_is_shown(self) -> None:
         assert "100 of 100 forests" in check_lines(hybrid_rows())[0]
+        other = altered(hybrid_rows(), {"onnx_equal": 999}, kind="forest", replicate=1, network="ticket")
+        assert "91 of 100 forests" in check_lines(other)[0]
+        older = [{k: v for k, v in row.items() if k != "onnx_equal"} for row in hybrid_rows()]
+        assert check_lines(older)[0] == "100 of 100 forests are of a version that did not record their equal labels"
         rows = altered(hybrid_rows(), {"onnx_error": 3e-5}, kind="forest", replicate=1, network="ticket")
         assert check_lines(rows)[1] == "largest difference of their probabilities: 3e-05"
         assert check_lines([]) == ["No forest was grown."]
@@ -224,7 +233,7 @@ class TestTerminal:
         assert lines[1].startswith("2 of 3 units, about ")
         assert lines[1].endswith("replicate 0, ticket")
         assert lines[2].endswith("replicate 1, raw pixels")
-        assert lines[3] == "1 of 2 ways to a class ready to be timed"
+        assert lines[3] == "1 of 2 pipelines ready for timing"
 
     def test_bars_on_a_terminal(self) -> None:
         file = io.StringIO()

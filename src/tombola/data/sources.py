@@ -39,6 +39,8 @@ DECODED = ("folder", "plantvillage-apple")
 RESIZED = ("npz", "folder", "plantvillage-apple", "pneumoniamnist")
 OPTIONS = {"size": RESIZED, "channels": RESIZED, "skip_bad": DECODED, "group_by": DECODED}
 """What a config says of how a data set is read, and which data sets can be read so."""
+VALIDATION = {"mnist": 5_000, "fashion-mnist": 5_000}
+"""Validation examples where the config names no number, of 60,000: 55,000 are left to train on, as in the paper."""
 SHARED_FOLDERS = {"cifar10-exact": "cifar10"}
 """Data sets that lie in the data home's folder of another one."""
 
@@ -50,7 +52,7 @@ class DataConfig(Config):
     folder: Path | None = Field(
         None, description="for `idx`, `npz` and `folder`: where your own data lie, for `folder` also a tar"
     )
-    validation: int | None = Field(None, ge=1, description="validation examples; default a tenth, MNIST 5,000")
+    validation: int | None = Field(None, ge=1, description="validation examples; default a tenth, MNIST's 5,000")
     test: int | None = Field(None, ge=1, description="test examples, where the data come without a test set")
     training: int | None = Field(None, ge=2, description="use only so many training examples; default all")
     size: int | None = Field(None, ge=2, le=1024, description="resize pictures to size × size pixels")
@@ -115,13 +117,13 @@ def split_data(raw: RawData, config: DataConfig, seed: int) -> DataSet:
     """`raw`, read by `load_raw` and perhaps given other inputs since, in the parts that `config` and `seed` give it.
 
     Which example goes where depends on their number, the groups and the seed, never on inputs or labels. Without
-    numbers in `config`, a tenth is for validation (MNIST's 60,000: 5,000) and a fifth for test, unless there is a test
-    set.
+    numbers in `config`, a tenth is for validation (but for those in VALIDATION) and a fifth for test, unless there is a
+    test set.
     """
     if config.test is not None and raw.test is not None:
         raise DataError(f"{config.name} comes with its own test set: leave `test` out of the config")
     count = len(raw.training)
-    validation = config.validation or (5_000 if count == 60_000 else math.ceil(count / 10))
+    validation = config.validation or VALIDATION.get(config.name) or math.ceil(count / 10)
     return split(raw, seed, validation, config.test or math.ceil(count / 5), config.normalise, config.training)
 
 

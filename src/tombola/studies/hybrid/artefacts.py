@@ -6,7 +6,7 @@ from tombola.reports import curves
 from tombola.reports.tables import Table
 from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
 from tombola.runs.rows import rows_of
-from tombola.studies.hybrid.answers import answers_of
+from tombola.studies.hybrid.answers import answers_of, lotteries_of
 from tombola.studies.hybrid.charts import exits_chart, gate_chart
 from tombola.studies.hybrid.report import summary_markdown
 from tombola.studies.hybrid.result import HybridResult
@@ -40,8 +40,9 @@ def write_results(result: HybridResult) -> None:
         {
             "run": result.folder.root.name,
             "replicates": len({row["replicate"] for row in rows_of(result.rows, kind="forest")}),
-            "units": {"accuracy": "percent", "intervals": "95 %, Student t", "flops": "one example"},
+            "units": {"accuracy": "percent", "intervals": "95 %, Student t, each by itself", "flops": "one example"},
             "lotteries": sorted(result.lotteries),
+            "tickets": {name: lottery.ticket_numbers for name, lottery in lotteries_of(result).items()},
             "answers": [answer.lead for answer in answers],
         },
     )

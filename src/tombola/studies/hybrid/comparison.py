@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tombola.compression.measured import BATCH_SIZES
 from tombola.reports.intervals import Estimate
+from tombola.reports.significance import Judged, judged
 from tombola.runs.rows import Row
-from tombola.studies.hybrid.summaries import Measured, accuracies, paired, resolution_of, side
+from tombola.studies.hybrid.summaries import Measured, accuracies, paired, resolution_of
 from tombola.studies.hybrid.timings import apart, by_torch, fastest, why_missing
-from tombola.studies.hybrid.wording import signed
+from tombola.studies.hybrid.wording import found_in_most, signed
 
 Calls = tuple[Row | None, Row | None]
 """The network's whole call and that of the exit with its forest; None where there is no time."""
@@ -34,18 +35,6 @@ class Comparison:
     def accuracy(self) -> Estimate | None:
         """Network minus exit in points of test accuracy."""
         return paired(accuracies(self.network), accuracies(self.exit), resolution_of(self.rows))
-
-    @property
-    def accuracy_words(self) -> str:
-        """`is more accurate on test (+1.20 ± 0.40 points)`."""
-        words = {
-            "above": "is more accurate on test",
-            "below": "is less accurate on test",
-            "open": "is not told apart from it in test accuracy",
-        }[side(self.accuracy)]
-        if self.accuracy is not None and self.accuracy.n < 2:
-            words = "cannot be judged against it in test accuracy"
-        return words + ("" if self.accuracy is None else f" ({signed(self.accuracy)})")
 
     def calls(self, batch: int) -> Calls:
         """Each by its fastest engine."""
@@ -80,6 +69,23 @@ class Comparison:
     @property
     def _places(self) -> tuple[tuple[str, None, None], tuple[str, str | None, str | None]]:
         return (self.network.network, None, None), (self.exit.network, self.exit.exit, self.exit.features)
+
+
+def families(comparisons: Mapping[str, Comparison]) -> dict[str, Judged]:
+    """Each network's difference in test accuracy to the exit, all of one answer being one family."""
+    differences = {name: found.accuracy for name, found in comparisons.items()}
+    return judged({name: difference for name, difference in differences.items() if difference is not None})
+
+
+def accuracy_words(one: Judged | None) -> str:
+    """`is more accurate on test (+1.20 points (95 % CI +0.80 to +1.60, n = 5))`."""
+    if one is None:
+        return "has no test accuracy to compare"
+    if one.p is None:
+        return f"cannot be judged against it in test accuracy: {signed(one.difference)}"
+    if one.side == "open":
+        return f"shows no significant difference in test accuracy: {signed(one.difference)}; {found_in_most([one])}"
+    return f"is {'more' if one.side == 'above' else 'less'} accurate on test: {signed(one.difference)}"
 
 
 def pace(calls: Calls) -> str:

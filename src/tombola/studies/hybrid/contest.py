@@ -1,78 +1,113 @@
 """Question 2: does the ticket match or beat dense, and does a control win? A pure function of training rows.
 
-A lottery's verdict says whether its ticket matches. It *beats* dense where the two-sided 95 % interval of the
-difference in test accuracy, paired by replicate, lies above 0: the density was chosen on validation by the same
-networks, so half of that interval's error is all that a claim of more may cost (see `lottery.verdict`).
+Of the study's ticket, that of the target density, on test: its density is in the config, so that nothing is chosen on
+validation. It *matches* where the one-sided lower bound of the difference to dense lies above minus the tolerance,
+*beats* where the two-sided 95 % interval lies above 0, and is *below* dense where question 1 says so, by the same test.
+What the lottery's verdict says, perhaps of another ticket and on validation, stands in a sentence of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
-from tombola.reports.intervals import Estimate
-from tombola.runs.rows import Row
+from tombola.reports.intervals import CONFIDENCE, Bounds, Estimate
+from tombola.reports.significance import Judged, judged
+from tombola.studies.hybrid.degradation import Decline, Step
 from tombola.studies.hybrid.questions import CONTEST, TITLE, Answer, Lottery, not_run
-from tombola.studies.hybrid.summaries import side
-from tombola.studies.hybrid.wording import begun, listed, share, signed
+from tombola.studies.hybrid.soundness import faults
+from tombola.studies.hybrid.wording import begun, found_in_most, listed, points, signed, within
 from tombola.studies.lottery.charts import BRANCH_NAME
 from tombola.studies.lottery.verdict import CONTROLS
 from tombola.studies.paired import paired_accuracy
 
-Standing = Literal["beats dense", "matches dense", "does not match dense", "is undecided"]
+Standing = Literal["beats dense", "matches dense", "is below dense", "does not match dense", "is undecided"]
 
 
 @dataclass(frozen=True)
 class Contest:
-    """A lottery's ticket against dense and its controls, at the round that the verdict speaks of."""
+    """A lottery's ticket of the target density against dense and its controls."""
 
     lottery: Lottery
 
-    def versus(self, branch: str) -> Estimate | None:
-        """Ticket minus a branch in points of test accuracy; None where one of them was not trained."""
-        index = self.lottery.verdict.round
-        if index is None:
-            return None
-        theirs = self.lottery.branch(branch, 0 if branch == "dense" else index)
-        return difference(self.lottery.branch("ticket", index), theirs) if theirs else None
+    @property
+    def _index(self) -> int:
+        assert self.lottery.ticket_round is not None  # a lottery has rounds
+        return self.lottery.ticket_round
+
+    @cached_property
+    def step(self) -> Step:
+        """The ticket against dense, as question 1 has it."""
+        return Decline(self.lottery).steps[-1]
+
+    @cached_property
+    def bounds(self) -> Bounds:
+        """One-sided bounds of ticket minus dense, at the level that is left to this look at the run."""
+        ticket, dense = self.lottery.branch("ticket", self._index), self.lottery.branch("dense")
+        return paired_accuracy(ticket, dense).bounds(CONFIDENCE)
+
+    @cached_property
+    def controls(self) -> dict[str, Judged]:
+        """Ticket minus control, those that were trained; one family."""
+        ticket = self.lottery.branch("ticket", self._index)
+        found = {control: self.lottery.branch(control, self._index) for control in CONTROLS}
+        return judged({name: paired_accuracy(ticket, rows).interval for name, rows in found.items() if rows})
+
+    @property
+    def fault(self) -> str | None:
+        """Which of the two networks learned nothing or diverged: nothing is matched then."""
+        for name, index in (("dense", None), ("ticket", self._index)):
+            if (fault := faults(self.lottery, name, index)) is not None:
+                return f"its {name} network {fault}"
+        return None
 
     @property
     def standing(self) -> Standing:
-        outcome = self.lottery.verdict.outcome
-        if outcome in ("winning", "matching"):
-            return "beats dense" if side(self.versus("dense")) == "above" else "matches dense"
-        return "does not match dense" if outcome == "not winning" else "is undecided"
+        tolerance, difference = self.lottery.tolerance, self.step.difference
+        lower, upper = self.bounds.lower, self.bounds.upper
+        if lower is None or upper is None or self.fault is not None:
+            return "is undecided"
+        if difference.low is not None and difference.low > 0:
+            return "beats dense"
+        if lower > -tolerance:
+            return "matches dense"
+        if upper < -tolerance:
+            return "does not match dense"
+        return "is below dense" if self.step.degraded else "is undecided"
 
     @property
     def better_controls(self) -> list[str]:
         """The controls that are shown to be better than the ticket."""
-        return [control for control in CONTROLS if side(self.versus(control)) == "below"]
+        return [name for name, found in self.controls.items() if found.side == "below"]
 
     @property
     def numbers(self) -> dict[str, Any]:
-        versus = {branch: self.versus(branch) for branch in ("dense", *CONTROLS)}
+        versus: dict[str, Estimate] = {"dense": self.step.difference}
+        versus |= {name: found.difference for name, found in self.controls.items()}
         return {
             "architecture": self.lottery.architecture,
+            "part": "test",
+            "ticket": self.lottery.ticket_numbers,
             "standing": self.standing,
+            "fault": self.fault,
+            "one_sided": asdict(self.bounds),
+            "detectable": self.step.judged.detectable,
             "verdict": asdict(self.lottery.verdict),
-            "test_difference": {branch: found and asdict(found) for branch, found in versus.items()},
+            "test_difference": {name: asdict(found) for name, found in versus.items()},
             "controls_that_win": self.better_controls,
         }
 
 
-def difference(ours: Sequence[Row], theirs: Sequence[Row]) -> Estimate:
-    """Ours minus theirs in points of test accuracy with its two-sided interval, paired by replicate; training rows."""
-    return paired_accuracy(ours, theirs).interval
-
-
 def contest(lotteries: Mapping[str, Lottery]) -> Answer:
-    """The answer: who matches and who beats dense, then each lottery's verdict."""
-    contests = {name: Contest(lotteries[name]) for name in TITLE if name in lotteries}
+    """The answer: who matches and who beats dense, then what each lottery shows, and its verdict."""
+    contests = {n: Contest(lotteries[n]) for n in TITLE if n in lotteries and lotteries[n].rounds}
     sentences = [_lead(contests)]
-    for name, found in contests.items():
-        sentences += _of(name, found)
+    for found in contests.values():
+        sentences += _of(found)
     missing = [not_run(name) for name in TITLE if name not in lotteries]
+    missing += [f"{TITLE[name]} has no ticket" for name in TITLE if name in lotteries and name not in contests]
     if missing:
         sentences.append(f"{begun(listed(missing))}.")
     return Answer(
@@ -83,35 +118,69 @@ def contest(lotteries: Mapping[str, Lottery]) -> Answer:
 
 
 def _lead(contests: Mapping[str, Contest]) -> str:
-    """`The ticket of the CNN beats dense, that of LeNet matches dense.`"""
+    """`On test, at the target density: LeNet's ticket matches dense; the CNN's ticket is undecided.`"""
     if not contests:
         return "Not known: no lottery was run."
-    said = [f"{TITLE[name]}'s ticket {found.standing}" for name, found in contests.items()]
-    return f"{begun('; '.join(said))}."
+    said = [f"{TITLE[name]}'s ticket {_standing(found)}" for name, found in contests.items()]
+    return f"On test, at the target density: {'; '.join(said)}."
 
 
-def _of(name: str, found: Contest) -> list[str]:
-    """The verdict of a lottery, whether more than matching is shown, and every control that wins."""
-    verdict, versus = found.lottery.verdict, found.versus("dense")
-    said = [f"{begun(found.lottery.title)}, verdict: {_uncapitalised(verdict.sentence)}"]
-    if versus is not None and verdict.outcome in ("winning", "matching"):
-        beats = {
-            "above": "lies above 0: it beats dense",
-            "open": "is not above 0: it is not shown to beat dense",
-            "below": "lies below 0: it is worse than dense, by less than the tolerance",
-        }[side(versus)]
-        where = f"at {share(1 - (verdict.density or 0))} sparsity on test, ticket − dense is {signed(versus)}"
-        if versus.half_width is not None:
-            said.append(f"{begun(where)}; the interval {beats}.")
-    for control in found.better_controls:
-        better = found.versus(control)
-        assert better is not None
-        said.append(
-            f"The control wins: {BRANCH_NAME[control]} is better than the ticket of {TITLE[name]} (ticket − "
-            f"{control} {signed(better)})."
-        )
-    return said
+def _standing(found: Contest) -> str:
+    """The standing in words, the tolerance with it where it matters."""
+    near = within(found.lottery.tolerance)
+    if found.fault is not None:
+        return f"cannot match anything, {found.fault}"
+    if found.standing == "matches dense":
+        return f"matches dense ({near}){', though it is below it' if found.step.degraded else ''}"
+    if found.standing == "does not match dense":
+        return f"does not match dense (it is not {near})"
+    if found.standing == "is below dense":
+        return f"is below dense, whether {near} is open"
+    return found.standing
 
 
-def _uncapitalised(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
+def _of(found: Contest) -> list[str]:
+    """The ticket against dense and the controls on test; then the lottery's verdict."""
+    lottery, near = found.lottery, within(found.lottery.tolerance)
+    said = [
+        f"{begun(lottery.title)}, ticket with {lottery.ticket_words(found._index)}: ticket − dense is "
+        f"{signed(found.step.difference)} on test{_bound(found.bounds)}."
+    ]
+    if found.standing == "is undecided" and found.fault is None:
+        missing = found_in_most([found.step.judged])
+        said.append(f"It is neither shown to be {near} of dense nor to be below it: {missing}.")
+    elif found.standing == "matches dense":
+        said.append(f"The lower bound lies above −{lottery.tolerance:g}; it is not shown to beat dense.")
+    elif found.standing == "beats dense":
+        said.append("The interval lies above 0: it beats dense.")
+    for control, one in found.controls.items():
+        said.append(_control_sentence(lottery, control, one))
+    return [*said, _verdict_sentence(found)]
+
+
+def _bound(bounds: Bounds) -> str:
+    if bounds.lower is None:
+        return ""
+    return f"; one-sided {100 * CONFIDENCE:.0f} % lower bound {points(bounds.lower)}"
+
+
+def _control_sentence(lottery: Lottery, control: str, one: Judged) -> str:
+    name, difference = BRANCH_NAME[control], f"ticket − {control} {signed(one.difference)}"
+    if one.side == "below":
+        return f"The control wins: {name} is better than the ticket of {TITLE[lottery.name]} ({difference})."
+    if one.side == "above":
+        return f"It is better than {name} ({difference})."
+    if one.p is None:
+        return f"It cannot be judged against {name} ({difference})."
+    return f"No significant difference to {name} ({difference}; {found_in_most([one])})."
+
+
+def _verdict_sentence(found: Contest) -> str:
+    """Which ticket the lottery's verdict speaks of, and what it says."""
+    verdict, lottery = found.lottery.verdict, found.lottery
+    said = verdict.sentence[:1].lower() + verdict.sentence[1:]
+    if verdict.round is None:
+        return f"The lottery's verdict: {said}"
+    if verdict.round == found._index:
+        return f"The lottery's verdict is of the same ticket: {said}"
+    return f"The lottery's verdict is of another ticket, with {lottery.ticket_words(verdict.round)}: {said}"

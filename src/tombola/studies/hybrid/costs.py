@@ -12,9 +12,10 @@ from dataclasses import asdict
 from typing import Any
 
 from tombola.compression.measured import BATCH_SIZES
+from tombola.reports.significance import Judged
 from tombola.runs.rows import Row
-from tombola.studies.hybrid.comparison import Comparison, comparison_numbers, pace
-from tombola.studies.hybrid.deployed import deployed_numbers, deployed_sentences
+from tombola.studies.hybrid.comparison import Comparison, accuracy_words, comparison_numbers, families, pace
+from tombola.studies.hybrid.deployed import deployed, deployed_numbers, deployed_sentences
 from tombola.studies.hybrid.heads import head_numbers, head_sentences
 from tombola.studies.hybrid.questions import COST, Answer, Lottery
 from tombola.studies.hybrid.summaries import best_features, exits_of, forests_of, networks_of
@@ -33,7 +34,9 @@ def cost(rows: Sequence[Row], lotteries: Mapping[str, Lottery], gate_exit: str) 
     if isinstance(found, str):
         said, numbers = [f"Not known: {found}."], {"reason": found}
     else:
-        said = [*_sentences(found), *deployed_sentences(networks, found)]
+        accuracy = families({"ticket": found, **deployed(networks, found)})
+        said = [*_sentences(found, accuracy.get("ticket")), *deployed_sentences(networks, found, accuracy)]
+        said += _correction(accuracy)
         numbers = _numbers(found) | {"base_and_head": deployed_numbers(networks, found)}
     return Answer(COST, (*said, *head_sentences(lotteries.get("head"), networks.get("base"))), numbers | head)
 
@@ -54,19 +57,27 @@ def _comparison(rows: Sequence[Row], gate_exit: str) -> Comparison | str:
     return Comparison(ticket, exit, rows)
 
 
-def _sentences(found: Comparison) -> list[str]:
+def _sentences(found: Comparison, accuracy: Judged | None) -> list[str]:
     measured = [_time_sentence(found, batch) for batch in BATCH_SIZES]
-    return [_lead(found), *_flops_sentences(found), *measured, *_torch_sentences(found), *_clash(found)]
+    return [_lead(found, accuracy), *_flops_sentences(found), *measured, *_torch_sentences(found), *_clash(found)]
 
 
-def _lead(found: Comparison) -> str:
+def _correction(accuracy: Mapping[str, Judged]) -> list[str]:
+    """How many accuracies were compared."""
+    if len(accuracy) < 2:
+        return []
+    return [f"Differences in accuracy are judged at 5 %, corrected for {len(accuracy)} of them (Holm)."]
+
+
+def _lead(found: Comparison, accuracy: Judged | None) -> str:
     """FLOPs, time and accuracy in one sentence."""
     parts = [f"needs {_order(found)} FLOPs"]
     parts += [f"{_pace(found, batch)} at batch {batch}" for batch in BATCH_SIZES]
     place = (
-        f"the exit {found.exit.exit} of {OWNER[found.exit.network]} with {found.exit.features} features and a forest"
+        f"the exit {found.exit.exit} of {OWNER[found.exit.network]} with {found.exit.features} features, best on "
+        "validation, and a forest"
     )
-    return f"Against {place}, the ticket {', '.join(parts)} and {found.accuracy_words}."
+    return f"Against {place}, the ticket {', '.join(parts)} and {accuracy_words(accuracy)}."
 
 
 def _order(found: Comparison) -> str:
@@ -89,8 +100,8 @@ def _flops_sentences(found: Comparison) -> list[str]:
     kept = "" if density is None else f" with {share(density)} of its weights"
     ratio = f", {times(ours.mean / theirs.mean)} the exit's" if theirs.mean else ""
     return [
-        f"The ticket{kept} needs {mega_estimate(ours)} of the {mega(whole)} MFLOPs of its dense network{ratio}; the "
-        f"exit needs {mega_estimate(theirs)} MFLOPs and, counted apart, {forest.mean('comparisons'):,.0f} comparisons "
+        f"The ticket{kept} needs {mega_estimate(ours)} of its dense network's {mega(whole)}{ratio}; the exit needs "
+        f"{mega_estimate(theirs)} and, counted apart, {forest.mean('comparisons'):,.0f} comparisons "
         f"in {forest.rows[0]['trees']} trees."
     ]
 

@@ -18,6 +18,7 @@ from tombola.models.spec import Normalisation as SpecNormalisation
 from tombola.pruning import Masks
 from tombola.runs.folder import RunFolder
 from tombola.studies.hybrid.config import HybridConfig
+from tombola.studies.hybrid.questions import Lottery
 from tombola.studies.lottery.networks import replicate_seed, stored_data, trained_network
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.twin import behind
@@ -78,8 +79,8 @@ def sources_of(config: HybridConfig, lotteries: dict[str, Result], data_dir: Pat
     """The ticket is that of the target density, so that it is the same however many replicates there are."""
     cnn, head = lotteries["cnn"], lotteries.get("head")
     behind_base = None if head is None else head.folder.root
-    head_round = None if head is None else _last_round(head)
-    return Sources(config, cnn.folder.root, _last_round(cnn), behind_base, head_round, data_dir)
+    head_round = None if head is None else target_round("head", head)
+    return Sources(config, cnn.folder.root, target_round("cnn", cnn), behind_base, head_round, data_dir)
 
 
 def pictures_config(config: HybridConfig) -> DataConfig:
@@ -122,8 +123,12 @@ def _headed(sources: Sources, replicate: int, base: FrozenBase, pictures: DataSe
         yield Cut(name, whole, Masks({**Masks.full(whole), **masks}), pictures, True, head)
 
 
-def _last_round(lottery: Result) -> int:
-    return max(summary.round for summary in lottery.summaries)
+def target_round(role: str, lottery: Result) -> int:
+    """The round of the ticket that the answers speak of."""
+    found = Lottery.of(role, lottery).ticket_round
+    if found is None:
+        raise ConfigError(f"{role}: no ticket was trained")
+    return found
 
 
 def frozen_base(config: HybridConfig, data_dir: Path | None) -> FrozenBase | None:

@@ -10,17 +10,21 @@ from dataclasses import asdict
 from typing import Any
 
 from tombola.compression.measured import BATCH_SIZES
-from tombola.studies.hybrid.comparison import Comparison, comparison_numbers, pace
+from tombola.reports.significance import Judged
+from tombola.studies.hybrid.comparison import Comparison, accuracy_words, comparison_numbers, pace
 from tombola.studies.hybrid.cuts import HEAD, HEAD_TICKET
 from tombola.studies.hybrid.summaries import Measured
 from tombola.studies.hybrid.timings import clock
 from tombola.studies.hybrid.wording import NETWORK, begun, mega
 
 
-def deployed_sentences(networks: Mapping[str, Measured], exit: Comparison) -> list[str]:
-    """Base and head, whole, against the exit and forest of `exit`; none where no head was run."""
-    found = _found(networks, exit)
-    said = [_sentence(one) for one in found.values()]
+def deployed_sentences(networks: Mapping[str, Measured], exit: Comparison, accuracy: Mapping[str, Judged]) -> list[str]:
+    """Base and head, whole, against the exit and forest of `exit`; none where no head was run.
+
+    `accuracy` has the difference in test accuracy of every network, as one family.
+    """
+    found = deployed(networks, exit)
+    said = [_sentence(one, accuracy.get(name)) for name, one in found.items()]
     if len(found) == 2:
         said.append(_ticket_sentence(found[HEAD], found[HEAD_TICKET]))
     return said
@@ -33,16 +37,17 @@ def deployed_numbers(networks: Mapping[str, Measured], exit: Comparison) -> dict
             "accuracy_difference": one.accuracy and asdict(one.accuracy),
             "seconds": one.seconds,
         }
-        for name, one in _found(networks, exit).items()
+        for name, one in deployed(networks, exit).items()
     }
 
 
-def _found(networks: Mapping[str, Measured], exit: Comparison) -> dict[str, Comparison]:
+def deployed(networks: Mapping[str, Measured], exit: Comparison) -> dict[str, Comparison]:
+    """Base and head, dense and as the head's ticket, each against the exit and forest of `exit`."""
     names = [name for name in (HEAD, HEAD_TICKET) if name in networks]
     return {name: Comparison(networks[name], exit.exit, exit.rows) for name in names}
 
 
-def _sentence(found: Comparison) -> str:
+def _sentence(found: Comparison, accuracy: Judged | None) -> str:
     """`Base + dense head needs 62.9 MFLOPs and takes 700 µs at batch 1 (torch eager)...: it is slower at batch 1...`"""
     flops = found.network.mean("flops_effective")
     spent = [] if flops is None else [f"needs {mega(flops)} MFLOPs"]
@@ -51,7 +56,7 @@ def _sentence(found: Comparison) -> str:
         spent.append(f"has no time at batch {batch}" if ours is None else _time(ours, batch))
     paces = ", ".join(f"{pace(found.calls(batch))} at batch {batch}" for batch in BATCH_SIZES)
     name = begun(NETWORK[found.network.network])
-    return f"{name} {_series(spent)}: against the exit and its forest it {paces} and {found.accuracy_words}."
+    return f"{name} {_series(spent)}: against the exit and its forest it {paces} and {accuracy_words(accuracy)}."
 
 
 def _time(call: Mapping[str, Any], batch: int) -> str:

@@ -39,13 +39,16 @@ Features = NDArray[np.float32]
 class Forest:
     """A random forest, and the projection before it if there is one, as ONNX on one thread.
 
-    `content` is the file. `difference` is the largest to scikit-learn's probabilities, None for a forest that was read.
+    `content` is the file. Of a forest that was just grown, `difference` is the largest to scikit-learn's probabilities,
+    and `equal` of `checked` examples got its labels; None for a forest that was read.
     """
 
     def __init__(self, content: bytes) -> None:
         """Raises ModelError for a file that is no such forest, and where the extra `onnx` is not installed."""
         self.content = content
         self.difference: float | None = None
+        self.checked: int | None = None
+        self.equal: int | None = None
         check_forest(content)
         self._session = _session(content)
         self.features: int = self._session.get_inputs()[0].shape[1]
@@ -109,7 +112,7 @@ def fit_forest(
     classifier = RandomForestClassifier(trees, random_state=seed % SCIKIT_SEEDS, n_jobs=1)
     classifier.fit(given if projection is None else projection(given), labels)
     forest = Forest(to_onnx(classifier, classes, projection))
-    forest.difference = _difference(classifier, forest, given[:CHECKED])
+    _compare(classifier, forest, given[:CHECKED])
     return forest
 
 
@@ -157,10 +160,10 @@ def _checked(features: ArrayLike, targets: ArrayLike, classes: int) -> tuple[Fea
     return given, labels.astype(np.int64)
 
 
-def _difference(classifier: Any, forest: Forest, features: Features) -> float:
-    """The largest difference of probabilities between scikit-learn and ONNX, whose labels must be the same.
+def _compare(classifier: Any, forest: Forest, features: Features) -> None:
+    """Notes the largest difference of probabilities between scikit-learn and ONNX, and how many labels are the same.
 
-    That is: classes that scikit-learn finds most probable, up to the last bits of its sums.
+    All must be. That is: classes that scikit-learn finds most probable, up to the last bits of its sums.
     """
     given = forest.projected(features)
     expected = np.zeros((len(given), forest.classes))
@@ -173,7 +176,7 @@ def _difference(classifier: Any, forest: Forest, features: Features) -> float:
             f"the forest as ONNX is not scikit-learn's: {differing} of {len(given)} labels differ, probabilities by up "
             f"to {difference:.1e}; is this onnxruntime one of the versions in constraints.txt?"
         )
-    return difference
+    forest.difference, forest.checked, forest.equal = difference, len(given), len(given) - differing
 
 
 def _session(content: bytes) -> Any:

@@ -16,7 +16,7 @@ FLOAT32 = 4
 
 @dataclass(frozen=True)
 class Head:
-    """The head's ticket, means over replicates: FLOPs of one example, weights, and bytes of its weights.
+    """The head's ticket of the target density, means over replicates: FLOPs of one example, weights, and their bytes.
 
     `packed_bytes` are those of one bit per weight and the kept values, or of dense weights where these are fewer: of
     the whole head at once, where `compression.cost.count_size` packs layer by layer and counts biases. `base_flops` is
@@ -28,6 +28,7 @@ class Head:
     kept: float
     total: int
     base_flops: float | None
+    ticket: str
 
     @property
     def dense_bytes(self) -> int:
@@ -64,17 +65,18 @@ def head_numbers(lottery: Lottery | None, base: Measured | None) -> dict[str, An
         "weights_kept": head.kept,
         "bytes_dense": head.dense_bytes,
         "bytes_packed": head.packed_bytes,
+        "ticket": None if lottery is None else lottery.ticket_numbers,
         "reason": None if head.base_flops is not None else "no base was measured",
     }
 
 
 def _flops_sentence(head: Head) -> str:
-    own = f"dense {mega(head.flops_dense)} MFLOPs, its ticket {mega(head.flops_effective)}"
+    own = f"dense {mega(head.flops_dense)} MFLOPs; its ticket, {head.ticket}: {mega(head.flops_effective)}"
     whole, saved = head.of_whole(head.flops_dense), head.of_whole(head.flops_dense - head.flops_effective)
     if whole is None or saved is None or head.base_flops is None:
-        return f"The VGG head costs {own}; its frozen base was not measured, so its share is not known."
+        return f"The head costs {own}; its frozen base was not measured, so its share is not known."
     total = mega(head.base_flops + head.flops_dense)
-    said = f"the VGG head is {share(whole)} of the {total} MFLOPs of base and head ({own})"
+    said = f"the head is {share(whole)} of the {total} MFLOPs of base and head ({own})"
     if whole <= NO_MATTER:
         return f"A head cannot move FLOPs: {said}, and its ticket saves {share(saved)} of the whole."
     return f"Here the head does move FLOPs: {said}, and its ticket saves {share(saved)} of the whole."
@@ -97,4 +99,5 @@ def _head(lottery: Lottery | None, base: Measured | None) -> Head | None:
         return sum(row[column] for row in tickets) / len(tickets)
 
     under = None if base is None else base.mean("flops_dense")
-    return Head(tickets[0]["flops_dense"], mean("flops_effective"), mean("kept"), tickets[0]["total"], under)
+    words = lottery.ticket_words(lottery.ticket_round)
+    return Head(tickets[0]["flops_dense"], mean("flops_effective"), mean("kept"), tickets[0]["total"], under, words)

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from tombola.reports.intervals import Estimate, estimate
+from tombola.reports.significance import Judged, judged
 from tombola.runs.rows import Row
 from tombola.studies.hybrid.questions import MAPS, Answer
 from tombola.studies.hybrid.summaries import (
@@ -23,12 +24,12 @@ from tombola.studies.hybrid.summaries import (
     forests_of,
     paired,
     resolution_of,
-    side,
 )
-from tombola.studies.hybrid.wording import listed, signed
+from tombola.studies.hybrid.wording import begun, counted, found_in_most, listed, signed
 
 BASELINES = {"pixels": "raw pixels", "pca": "PCA"}
 COARSEST = "gap"
+NOTE = "Comparisons of poolings, and those of baselines, are each corrected among themselves (Holm)."
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,14 @@ class Maps:
         return best_features(self.forests)
 
     @cached_property
-    def losses(self) -> dict[str, Estimate]:
-        """Ticket minus dense at every exit that both have, best features each."""
+    def losses(self) -> dict[str, Judged]:
+        """Ticket minus dense at every exit that both have, best features each; one family."""
         found = {}
         for exit in exits_of(self.best):
             ticket, dense = (self._best_at(network, exit) for network in ("ticket", "dense"))
             if ticket and dense and (loss := paired(accuracies(ticket), accuracies(dense), self.resolution)):
                 found[exit] = loss
-        return found
+        return judged(found)
 
     def _best_at(self, network: str, exit: str) -> Measured | None:
         return next((f for f in self.best if (f.network, f.exit) == (network, exit)), None)
@@ -88,6 +89,19 @@ class Maps:
 
         return paired(mean(0), mean(1), self.resolution * math.sqrt(2 / len(pairs)))
 
+    @cached_property
+    def margins(self) -> dict[str, Judged]:
+        """`against_coarsest` of every other kind of features; one family."""
+        others = [features for features in self.poolings if features != COARSEST]
+        found = {features: self.against_coarsest(features) for features in others}
+        return judged({features: margin for features, margin in found.items() if margin is not None})
+
+    @cached_property
+    def baselines(self) -> dict[str, Judged]:
+        """`against_best_exit` of every baseline; one family."""
+        found = {name: self.against_best_exit(name) for name in BASELINES}
+        return judged({name: margin for name, margin in found.items() if margin is not None})
+
     @property
     def best_exit(self) -> Measured | None:
         """Of all networks and exits the forest of best validation accuracy."""
@@ -108,74 +122,68 @@ def maps(rows: Sequence[Row]) -> Answer:
     if not forests:
         return Answer(MAPS, ("Not known: no forest was grown.",), {"reason": "no forest was grown"})
     found = Maps(forests, resolution_of(rows))
-    said = [
-        _lead(found),
-        *_exit_sentences(found),
-        *_caution(found),
-        *_pooling_sentences(found),
-        *_baseline_sentences(found),
-    ]
-    return Answer(MAPS, tuple(said), _numbers(found))
+    said = [_lead(found), *_exit_sentences(found), *_pooling_sentences(found), *_baseline_sentences(found)]
+    return Answer(MAPS, (*said, NOTE) if found.losses else tuple(said), _numbers(found))
 
 
 def _lead(found: Maps) -> str:
     losses = found.losses
     if not losses:
         return "Not known: there are no forests on a ticket's and on dense features of the same exit."
-    if all(loss.n < 2 for loss in losses.values()):
+    if all(loss.p is None for loss in losses.values()):
         return "Undecided: one replicate has no spread."
-    lost = [exit for exit, loss in losses.items() if side(loss) == "below"]
+    lost = [exit for exit, loss in losses.items() if loss.side == "below"]
     if not lost:
-        unseen = max(loss.half_width or 0.0 for loss in losses.values())
         return (
-            f"As far as can be seen they do: at none of {len(losses)} exits is a forest on the ticket's features shown "
-            f"to be worse (losses of less than {unseen:.2f} points may go unseen)."
+            f"No loss is shown at any of {counted(len(losses), 'exit')}, which does not show that there is none: "
+            f"{found_in_most([*losses.values()], 'by exit')}."
         )
     if len(lost) == len(losses):
         return f"No: at every exit ({len(losses)}) a forest on the ticket's features is worse."
+    others = {exit: loss for exit, loss in losses.items() if loss.side == "open"}
+    rest = f"; at {counted(len(others), 'exit')} no significant difference is shown" if others else ""
     return (
-        f"In part: at {listed(lost)}, {len(lost)} of {len(losses)} exits, a forest on the ticket's features is worse."
+        f"Not everywhere: at {listed(lost)}, {len(lost)} of {len(losses)} exits, a forest on the ticket's features is "
+        f"worse{rest}."
     )
 
 
 def _exit_sentences(found: Maps) -> list[str]:
-    if not found.losses:
+    losses = found.losses
+    if not losses:
         return []
-    gaps = [f"{exit} {signed(loss)}" for exit, loss in found.losses.items()]
-    said = [f"Ticket − dense, best features on validation each: {'; '.join(gaps)}."]
-    gained = [exit for exit, loss in found.losses.items() if side(loss) == "above"]
-    unclear = [exit for exit, loss in found.losses.items() if side(loss) == "open" and loss.n > 1]
+    gaps = [f"{exit} {signed(loss.difference)}" for exit, loss in losses.items()]
+    said = [f"Ticket − dense on test, each network with its features that are best on validation: {'; '.join(gaps)}."]
+    gained = [exit for exit, loss in losses.items() if loss.side == "above"]
+    unclear = {exit: loss for exit, loss in losses.items() if loss.side == "open" and loss.p is not None}
     if gained:
         said.append(f"The ticket's features serve better at {listed(gained)}.")
     if unclear:
-        said.append(f"Not told apart: {listed(unclear)}.")
+        missing = begun(found_in_most([*unclear.values()], "by exit"))
+        said.append(f"No significant difference: {listed([*unclear])}. {missing}.")
+    if len(losses) > 1:
+        said.append(
+            f"Exits are judged at 5 %, corrected for {len(losses)} of them (Holm); intervals are each by itself."
+        )
     return said
 
 
-def _caution(found: Maps) -> list[str]:
-    if len(found.losses) < 2:
-        return []
-    return [f"Each exit is judged at 95 % by itself: nothing is corrected for there being {len(found.losses)} of them."]
+def _open_words(one: Judged) -> str:
+    """What is said where no difference is shown, or where one replicate gives no interval."""
+    return "cannot be judged against" if one.p is None else "shows no significant difference to"
 
 
-def _open_words(margin: Estimate) -> str:
-    """What is said where an interval holds 0, or where one replicate gives none."""
-    return "cannot be judged against" if margin.n < 2 else "is not told apart from"
+def _missed(one: Judged) -> str:
+    return f"; {found_in_most([one])}" if one.side == "open" and one.p is not None else ""
 
 
 def _pooling_sentences(found: Maps) -> list[str]:
     said = []
-    for features in found.poolings:
-        if features == COARSEST or (margin := found.against_coarsest(features)) is None:
-            continue
-        verb = {
-            "below": "suffers more than",
-            "above": "suffers less than",
-            "open": _open_words(margin),
-        }[side(margin)]
+    for features, margin in found.margins.items():
+        verb = {"below": "suffers more than", "above": "suffers less than", "open": _open_words(margin)}[margin.side]
         said.append(
             f"Of the poolings {COARSEST} {verb} {features}: averaged over exits, ticket − dense with {COARSEST} minus "
-            f"ticket − dense with {features} is {signed(margin)}."
+            f"ticket − dense with {features} is {signed(margin.difference)}{_missed(margin)}."
         )
     return said
 
@@ -184,37 +192,43 @@ def _baseline_sentences(found: Maps) -> list[str]:
     best = found.best_exit
     if best is None:
         return []
-    said = []
+    said, margins = [], found.baselines
     for baseline, title in BASELINES.items():
-        margin = found.against_best_exit(baseline)
+        margin = margins.get(baseline)
         if margin is None:
             said.append(f"A forest on {title} was not grown.")
             continue
-        verb = {"above": "beats", "below": "is worse than", "open": _open_words(margin)}[side(margin)]
-        said.append(f"A forest on {title} {verb} the best exit on validation ({best.name}): {signed(margin)}.")
+        verb = {"above": "beats", "below": "is worse than", "open": _open_words(margin)}[margin.side]
+        said.append(
+            f"A forest on {title} {verb} the best exit on validation ({best.name}), on test: "
+            f"{signed(margin.difference)}{_missed(margin)}."
+        )
     return said
 
 
 def _numbers(found: Maps) -> dict[str, Any]:
     best = found.best_exit
     return {
-        "ticket_minus_dense": {exit: asdict(loss) for exit, loss in found.losses.items()},
+        "part": "test",
+        "correction": "Holm, over exits, over poolings and over baselines",
+        "ticket_minus_dense": {exit: _entry(loss) for exit, loss in found.losses.items()},
         "ticket_minus_dense_by_features": [
             {"exit": exit, "features": features, "difference": _estimated(gaps, found.resolution)}
             for exit in exits_of(found.forests)
             for features in found.poolings
             if (gaps := found.by_pooling(exit, features))
         ],
-        "gap_minus_others": {
-            features: asdict(margin)
-            for features in found.poolings
-            if features != COARSEST and (margin := found.against_coarsest(features))
-        },
+        "gap_minus_others": {features: _entry(margin) for features, margin in found.margins.items()},
         "best_exit": best and {"network": best.network, "exit": best.exit, "features": best.features},
         "baselines_minus_best_exit": {
-            name: (margin := found.against_best_exit(name)) and asdict(margin) for name in BASELINES
+            name: _entry(found.baselines[name]) if name in found.baselines else None for name in BASELINES
         },
     }
+
+
+def _entry(one: Judged) -> dict[str, Any]:
+    """A difference for a program: its interval by itself, and what is left of it in its family."""
+    return asdict(one.difference) | {"p_adjusted": one.p, "side": one.side, "detectable": one.detectable}
 
 
 def _estimated(differences: dict[int, float], resolution: float) -> dict[str, Any]:

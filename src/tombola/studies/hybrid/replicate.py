@@ -27,7 +27,7 @@ from tombola.runs.seeds import derive_seed
 from tombola.studies.hybrid.cuts import BASE, Cut, Sources, cuts_of, pictures_of
 from tombola.studies.hybrid.early_exits import gate_rows
 from tombola.studies.hybrid.exits import features_at
-from tombola.studies.hybrid.forests import CHECKED, Forest, comparisons, fit_forest, fit_pca
+from tombola.studies.hybrid.forests import Forest, comparisons, fit_forest, fit_pca
 from tombola.studies.hybrid.outlook import exits_of
 from tombola.studies.hybrid.pooled import PARTS, base_features
 from tombola.studies.hybrid.trees import Projection
@@ -167,7 +167,8 @@ class _Replicate:
             "flops_dense": forest.flops,
             "flops_effective": forest.flops,
             "density": 1.0,
-            "onnx_checked": min(CHECKED, len(targets["train"])),
+            "onnx_checked": forest.checked,
+            "onnx_equal": forest.equal,
             "onnx_error": forest.difference,
             "seconds_fit": seconds,
         }

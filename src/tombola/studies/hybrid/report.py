@@ -14,7 +14,7 @@ from tombola.runs.rows import Row, rows_of
 from tombola.studies.hybrid import charts
 from tombola.studies.hybrid.answers import answers_of, lotteries_of
 from tombola.studies.hybrid.checks import check_lines, facts_lines
-from tombola.studies.hybrid.questions import Answer
+from tombola.studies.hybrid.questions import Answer, tickets_line
 from tombola.studies.hybrid.result import HybridResult
 from tombola.studies.hybrid.rounds import ROUNDS_NOTE, rounds_table
 from tombola.studies.hybrid.tables import (
@@ -40,9 +40,15 @@ MEASURED = (
     "perfect sparse engine would. They are no claim of speed.",
     "Comparisons are a forest's: the nodes that a mean example passes, over all trees. They are no FLOPs and are "
     "never added to them.",
-    "Features of an exit and thresholds of a gate are chosen on validation; all else is of the test set.",
-    "Differences are paired by replicate. Accuracies are shares of a finite test set, so their differences are given "
-    "at least the spread of two rounding errors.",
+    "Features of an exit, the best exit and thresholds of a gate are chosen on validation, and what is chosen is "
+    "looked at on test once; a lottery's verdict chooses a density on validation. All else is of the test set.",
+    "Differences are paired by replicate, their intervals two-sided 95 % (Student t) each by itself. Accuracies are "
+    "fractions of a finite test set, so differences are given at least the spread of two rounding errors.",
+    "Where several differences are looked at in one answer, what is called shown, better or worse is at 5 % after "
+    "Holm's correction. No significant difference is no proof of none: beside it stands the true difference that 80 % "
+    "of such studies would find, at the spread seen and the strictest level of the correction (noncentral t).",
+    "Intervals are over replicates on this data set. Looking again after more replicates is not corrected for here, "
+    "except in the lotteries' verdicts.",
     "A frozen base is one network: its replicates differ in split and forest only, so their spread says nothing of "
     "how bases differ. A dense network and a ticket are trained anew in every replicate.",
 )
@@ -56,7 +62,7 @@ def report_page(result: HybridResult) -> str:
     sections = [
         Section("The four questions", _answers_body(answers)),
         Section("Lotteries", _lotteries_body(result)),
-        Section("Exits", _exits_body(rows)),
+        Section("Exits", f"<p>{html.escape(_tickets(result))}</p>{_exits_body(rows)}"),
         Section("Gates", _gates_body(rows)),
         Section("Latency", _latency_body(rows)),
         Section("Checks of the run", _list(check_lines(rows))),
@@ -81,6 +87,7 @@ def summary_markdown(result: HybridResult) -> str:
             "## Lotteries",
             *_lotteries_parts(result),
             "## Exits",
+            _tickets(result),
             exits_table(rows).to_markdown(),
             EXITS_NOTE,
             "## Baselines",
@@ -98,6 +105,10 @@ def summary_markdown(result: HybridResult) -> str:
             f"```yaml\n{dump_config(result.config, defaults=False).rstrip()}\n```\n",
         ]
     )
+
+
+def _tickets(result: HybridResult) -> str:
+    return tickets_line([*lotteries_of(result).values()])
 
 
 def _answers_body(answers: Sequence[Answer]) -> str:

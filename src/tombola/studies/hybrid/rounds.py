@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from tombola.reports.intervals import estimate
 from tombola.reports.tables import Table, plus_minus
 from tombola.runs.rows import Row
-from tombola.studies.hybrid.contest import difference
 from tombola.studies.hybrid.questions import Lottery
-from tombola.studies.hybrid.wording import MISSING, share, signed
+from tombola.studies.hybrid.wording import MISSING, cell, share
 from tombola.studies.lottery.verdict import CONTROLS
+from tombola.studies.paired import paired_accuracy
 
 ROUNDS_NOTE = (
-    "Final test accuracy in percent and differences in points, ± half of the 95 % confidence interval, paired by "
-    "replicate."
+    "Final test accuracy in percent, ± half of the 95 % confidence interval of its mean; differences in points of test "
+    "accuracy [95 % confidence interval], paired by replicate and each by itself, uncorrected. The last line is the "
+    "study's ticket, that of the target density."
 )
 
 
@@ -26,7 +27,7 @@ def rounds_table(lottery: Lottery) -> Table:
     for index in lottery.rounds:
         ticket = lottery.branch("ticket", index)
         others = [dense, *(lottery.branch(control, index) for control in CONTROLS)]
-        gaps = [signed(difference(ticket, other)) if other else MISSING for other in others]
+        gaps = [cell(paired_accuracy(ticket, other).interval) if other else MISSING for other in others]
         body.append((share(1 - ticket[0]["density"]), f"{ticket[0]['kept']:,}", _accuracy(ticket), *gaps))
     return Table(columns, body)
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from tombola.reports.intervals import Estimate, Paired, estimate
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.hybrid.wording import NETWORK
-
-Side = Literal["above", "below", "open"]
 
 
 @dataclass(frozen=True)
@@ -89,13 +86,6 @@ def paired(ours: dict[int, float], theirs: dict[int, float], resolution: float =
     """The mean difference of what two have in the same replicates; None where they share none."""
     found = Paired.of(ours, theirs, resolution)
     return None if found is None else found.interval
-
-
-def side(difference: Estimate | None) -> Side:
-    """Where the two-sided 95 % interval lies to 0; `open` when it holds 0 or there is none."""
-    if difference is None or difference.low is None or difference.high is None:
-        return "open"
-    return "above" if difference.low > 0 else "below" if difference.high < 0 else "open"
 
 
 def _grouped(rows: Iterable[Row]) -> list[Measured]:

@@ -19,7 +19,7 @@ from tombola.studies.hybrid.summaries import (
     resolution_of,
 )
 from tombola.studies.hybrid.timings import clock, fastest
-from tombola.studies.hybrid.wording import MISSING, NETWORK, kilo, mega, share, signed
+from tombola.studies.hybrid.wording import MISSING, NETWORK, cell, kilo, mega, share
 from tombola.studies.speed import microseconds
 
 EXITS_NOTE = (
@@ -32,8 +32,9 @@ EXITS_NOTE = (
 GATES_NOTE = (
     "An example leaves at the exit when the forest's largest probability is above the threshold, and goes on "
     "through the network otherwise. Thresholds are chosen on validation, the rest is of the test set: the share that "
-    "leaves, accuracy in percent, its difference to the network without a gate, paired by replicate, effective MFLOPs "
-    "and comparisons of a mean example."
+    "leaves, accuracy in percent, ± half of the 95 % confidence interval, its difference in points to the network "
+    "without a gate [95 % confidence interval], paired by replicate and uncorrected, effective MFLOPs and comparisons "
+    "of a mean example."
 )
 TIMES = tuple(f"µs, batch {batch}" for batch in BATCH_SIZES)
 MEASURES = ("Test accuracy", "F1", "MFLOPs", "MFLOPs kept", "Comparisons", *TIMES, "kB network", "kB forest")
@@ -174,7 +175,7 @@ def _to_whole(gate: Sequence[Row], whole: Measured | None, rows: Sequence[Row]) 
         return MISSING
     ours = {row["replicate"]: 100 * row["accuracy"] for row in gate}
     gap = paired(ours, accuracies(whole), resolution_of(rows))
-    return MISSING if gap is None else signed(gap)
+    return MISSING if gap is None else cell(gap)
 
 
 def _of_whole(flops: float, whole: Measured) -> str:

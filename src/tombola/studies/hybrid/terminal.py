@@ -13,9 +13,10 @@ from rich.progress import Progress, TaskID
 from tombola.reports.tables import Table
 from tombola.reports.terminal import LINE_SECONDS, drawn, progress_bars
 from tombola.runs.rows import Row
-from tombola.studies.hybrid.answers import answers_of
+from tombola.studies.hybrid.answers import answers_of, lotteries_of
 from tombola.studies.hybrid.checks import check_lines
 from tombola.studies.hybrid.outlook import Outlook
+from tombola.studies.hybrid.questions import tickets_line
 from tombola.studies.hybrid.result import HybridResult
 from tombola.studies.hybrid.tables import EXITS_NOTE, GATES_NOTE, baselines_table, exits_table, gates_table
 from tombola.studies.hybrid.timings import latency_remarks
@@ -95,7 +96,7 @@ class _LineWatcher:
 
     def measuring(self, done: int, total: int) -> None:
         if done < total and self._due():
-            self._print(f"{done} of {total} ways to a class ready to be timed")
+            self._print(f"{done} of {total} pipelines ready for timing")
 
     def _due(self) -> bool:
         now = time.monotonic()
@@ -119,6 +120,8 @@ def show_outlook(console: Console, outlook: Outlook) -> None:
 def show_result(console: Console, result: HybridResult) -> None:
     """The tables, the checks, the four answers and where the report lies."""
     rows = result.rows
+    said = tickets_line([*lotteries_of(result).values()])
+    console.print(said, highlight=False, soft_wrap=True, markup=False)
     console.print(drawn(_narrow(exits_table(rows)), left=3))
     console.print(EXITS_NOTE + "\n", highlight=False, markup=False)
     console.print(drawn(_narrow(baselines_table(rows)), left=1))

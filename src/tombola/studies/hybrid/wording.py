@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from tombola.reports.intervals import Estimate
+from tombola.reports.significance import Judged
 
 NETWORK = {
     "pixels": "raw pixels",
@@ -21,10 +22,38 @@ MISSING = "–"
 
 
 def signed(difference: Estimate) -> str:
-    """`+0.34 ± 0.20 points`, with a real minus; one replicate alone has no interval, and says so."""
-    half = difference.half_width
-    spread = "points, one replicate" if half is None else f"± {half:.2f} points"
-    return f"{points(difference.mean)} {spread}"
+    """`+0.34 points (95 % CI +0.14 to +0.54, n = 5)`, with a real minus; one replicate alone says that it has none."""
+    mean = f"{points(difference.mean)} points"
+    if difference.low is None or difference.high is None:
+        return f"{mean} (one replicate, no interval)"
+    return f"{mean} (95 % CI {points(difference.low)} to {points(difference.high)}, n = {difference.n})"
+
+
+def cell(difference: Estimate) -> str:
+    """The same for a table whose note says what it is: `+0.34 [+0.14, +0.54]`."""
+    if difference.low is None or difference.high is None:
+        return points(difference.mean)
+    return f"{points(difference.mean)} [{points(difference.low)}, {points(difference.high)}]"
+
+
+def within(tolerance: float) -> str:
+    """`within 1 point`, `within 0.5 points`."""
+    return f"within {tolerance:g} {'point' if tolerance == 1 else 'points'}"
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 exit`, `5 exits`."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def found_in_most(judged: Sequence[Judged], by: str = "") -> str:
+    """What such a study finds in four of five cases, for one comparison or several; says what is not known without."""
+    known = [one.detectable for one in judged if one.detectable is not None]
+    if not known:
+        return "one replicate has no spread, so that nothing is known of chance"
+    low, high = f"{min(known):.2f}", f"{max(known):.2f}"
+    span = f"{high} points" if low == high else f"{low} to {high} points{f', {by},' if by else ''}"
+    return f"a true difference of {span} would be found in 80 % of such studies, a smaller one less often"
 
 
 def points(value: float) -> str:
@@ -38,10 +67,11 @@ def mega(flops: float) -> str:
 
 
 def mega_estimate(flops: Estimate) -> str:
-    """`12.3 ± 0.4`, in millions, both to the same place; without an interval the mean alone."""
-    if flops.half_width is None:
-        return mega(flops.mean)
-    return f"{mega(flops.mean)} ± {flops.half_width / 1e6:.{_places(flops.mean / 1e6)}f}"
+    """`12.3 MFLOPs (95 % CI 11.9 to 12.7)`; without an interval, or with none that can be seen, the mean alone."""
+    mean = f"{mega(flops.mean)} MFLOPs"
+    if flops.low is None or flops.high is None or mega(flops.low) == mega(flops.high):
+        return mean
+    return f"{mean} (95 % CI {mega(flops.low)} to {mega(flops.high)})"
 
 
 def kilo(size: float) -> str:
