@@ -14,6 +14,7 @@ from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.questions import Lottery
 from tombola.studies.hybrid.result import HybridResult
 from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.looks import look_row
 from tombola.studies.lottery.result import Result
 
 Row = dict[str, Any]
@@ -24,6 +25,8 @@ POOLINGS = {"gap": 1, "gap+max": 2, "grid": 4}
 TEST_EXAMPLES = 500
 THRESHOLDS = (0.5, 0.7, 0.9)
 DENSITY = 0.2
+MAJORITY = 0.3
+"""The accuracy of always answering the most frequent class."""
 ENGINES = ("torch eager", "sparse kernels")
 HEADS = ("head", "head ticket")
 """The frozen base with a head behind it: such a network is not cut."""
@@ -103,7 +106,7 @@ def lottery_rows(
 ) -> list[Row]:
     """Training rows whose ticket of round i+1 keeps half as many weights as before and loses `drops[i]` points.
 
-    `controls` lose so many points more than the ticket.
+    `controls` lose so many points more than the ticket. A first look at them is recorded, as a run does.
     """
     rng = np.random.default_rng(seed)
     rows = []
@@ -130,8 +133,9 @@ def lottery_rows(
                     true = 90.0 + luck - drop - extra + rng.normal(0, spread)
                     row[f"{part}_accuracy"] = round(true / 100 * TEST_EXAMPLES) / TEST_EXAMPLES
                     row[f"{part}_examples"] = TEST_EXAMPLES
+                    row[f"{part}_majority_accuracy"] = MAJORITY
                 rows.append(row)
-    return rows
+    return [*rows, look_row(replicates)]
 
 
 ARCHITECTURE = {"cnn": "vgg11", "head": "head", "lenet": "lenet5"}
@@ -194,6 +198,7 @@ def _forest(replicate: int, network: str, exit: str | None, features: str, accur
         "features": features,
         "inputs": 64 * POOLINGS.get(features, 1),
         **accuracy,
+        "test_majority_accuracy": MAJORITY,
         "train_examples": 2000,
         "test_examples": TEST_EXAMPLES,
         "trees": 300,
@@ -219,7 +224,8 @@ def _network(replicate: int, network: str, accuracy: Row) -> Row:
         "replicate": replicate,
         "network": network,
         "exit": None,
-        **(dict.fromkeys(accuracy) if alone else accuracy),
+        **(dict.fromkeys(accuracy) if alone else {**accuracy, "test_majority_accuracy": MAJORITY}),
+        "test_examples": TEST_EXAMPLES,
         "flops_dense": WHOLE,
         "flops_effective": (WHOLE if network in HEADS else round(WHOLE * kept)) + replicate,
         "bytes": round(WHOLE * kept / 20),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hybrid_rows import (
     EXITS,
+    MAJORITY,
     TEST_EXAMPLES,
     Row,
     altered,
@@ -33,7 +34,10 @@ from tombola.studies.hybrid.degradation import degradation
 from tombola.studies.hybrid.heads import head_sentences
 from tombola.studies.hybrid.maps import maps
 from tombola.studies.hybrid.questions import Answer, Lottery
+from tombola.studies.hybrid.rounds import rounds_table
 from tombola.studies.hybrid.summaries import best_features, exits_of, forests_of, networks_of
+from tombola.studies.hybrid.tables import baselines_table, exits_table
+from tombola.studies.lottery.looks import look_row
 from tombola.studies.lottery.verdict import judge
 
 EARLY, LATE, NEVER = (0.0, 2.0, 3.0, 4.0), (0.0, 0.0, 0.0, 3.0), (0.0, 0.0, 0.0, 0.0)
@@ -577,3 +581,65 @@ class TestHonestWords:
     def test_the_words_name_no_base_that_was_not_used(self) -> None:
         for answer in four_answers(hybrid_rows(), lotteries(cnn=LATE, head=NEVER), EXIT):
             assert "VGG" not in answer.text + answer.question
+
+
+class TestSoundness:
+    """What is no better than the most frequent class is named in headlines and tables, and matches nothing."""
+
+    NOTHING = {"test_accuracy": MAJORITY, "validation_accuracy": MAJORITY}  # noqa: RUF012
+
+    @pytest.mark.parametrize(("branch", "index"), [("ticket", 4), ("dense", 0)])
+    def test_a_network_that_learned_nothing_matches_nothing(self, branch: str, index: int) -> None:
+        one = lottery("cnn", drops=NEVER)
+        rows = altered(list(one.rows), self.NOTHING, kind="training", branch=branch, round=index)
+        answer = contest({"cnn": Lottery("cnn", "vgg11", 100.0, rows)})  # any difference is within this tolerance
+        said = f"the CNN's ticket cannot match anything, its {branch} network learned nothing"
+        assert answer.lead == f"On test, at the target density: {said}."
+        assert answer.numbers["cnn"]["standing"] == "is undecided"
+        assert answer.numbers["cnn"]["fault"] == f"its {branch} network learned nothing"
+
+    def test_two_networks_that_learned_nothing_are_equal_and_no_match(self) -> None:
+        rows = altered(list(lottery("cnn", drops=NEVER).rows), self.NOTHING, kind="training")
+        answer = contest({"cnn": Lottery("cnn", "vgg11", 1.0, rows)})
+        assert "cannot match anything, its dense network learned nothing" in answer.lead
+        first = degradation({"cnn": Lottery("cnn", "vgg11", 1.0, rows)})
+        assert "is not known, the dense network learned nothing" in first.text
+
+    def test_a_training_that_diverged_without_nan(self) -> None:
+        wild = self.NOTHING | {"train_loss": 50.0, "train_frequency_loss": 1.1}
+        one = lottery("cnn", drops=NEVER)
+        rows = altered(list(one.rows), wild, kind="training", branch="ticket", round=4, replicate=2)
+        cnn = Lottery("cnn", "vgg11", 100.0, rows)
+        assert "its ticket network diverged in replicate 2 (of 5)" in contest({"cnn": cnn}).lead
+        assert "The ticket network diverged in replicate 2 (of 5)" in degradation({"cnn": cnn}).text
+        assert rounds_table(cnn).rows[-1][0] == "93.8%, diverged in replicate 2 (of 5)"
+
+    @pytest.mark.parametrize("network", ["dense", "ticket"])
+    def test_maps_of_such_a_network_are_no_maps(self, network: str) -> None:
+        rows = altered(hybrid_rows(), {"test_accuracy": MAJORITY}, kind="network", network=network)
+        assert maps(rows).lead.startswith(f"Not known: the {network} network learned nothing")
+        assert cost(rows, {}, EXIT).lead.startswith(f"Beware: the {network} network learned nothing. Against the exit")
+        assert f"{network} network, whole, learned nothing" in [row[0] for row in baselines_table(rows).rows]
+
+    def test_a_forest_that_learned_nothing_is_called_so(self) -> None:
+        where = {"kind": "forest", "network": "ticket", "exit": EXIT}
+        rows = altered(hybrid_rows(), {"test_accuracy": MAJORITY}, **where)
+        named = [row[:2] for row in exits_table(rows).rows if "learned nothing" in row[0]]
+        assert named == [("ticket, learned nothing", EXIT)]
+
+    def test_sound_networks_and_older_rows_are_not_named(self) -> None:
+        assert "learned nothing" not in str([answer.text for answer in four_answers(hybrid_rows(), {}, EXIT)])
+        older = [{k: v for k, v in row.items() if "majority" not in k} for row in hybrid_rows()]
+        assert "learned nothing" not in str(exits_table(older).rows)
+
+
+class TestLooks:
+    def test_a_later_look_needs_more(self) -> None:
+        """What a first look at 5 replicates claims, one at 6 of the same spread, after a look at 5, need not."""
+        first = lottery("cnn", drops=(0.0, 0.0, 0.0, 0.85), spread=0.1)
+        later = [row for row in first.rows if row["kind"] != "look"] + [look_row(2)]
+        standings = [
+            contest({"cnn": Lottery("cnn", "vgg11", 1.0, rows)}).numbers["cnn"] for rows in (first.rows, later)
+        ]
+        assert standings[0]["one_sided"]["confidence"] < standings[1]["one_sided"]["confidence"]
+        assert standings[0]["one_sided"]["lower"] > standings[1]["one_sided"]["lower"]

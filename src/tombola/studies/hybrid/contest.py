@@ -2,8 +2,9 @@
 
 Of the study's ticket, that of the target density, on test: its density is in the config, so that nothing is chosen on
 validation. It *matches* where the one-sided lower bound of the difference to dense lies above minus the tolerance,
-*beats* where the two-sided 95 % interval lies above 0, and is *below* dense where question 1 says so, by the same test.
-What the lottery's verdict says, perhaps of another ticket and on validation, stands in a sentence of its own.
+*beats* where it lies above 0, at the levels that this look at the run may spend (`lottery.looks`), and is *below* dense
+where question 1 says so, by the same test. What the lottery's verdict says, perhaps of another ticket and on
+validation, stands in a sentence of its own.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from tombola.reports.intervals import CONFIDENCE, Bounds, Estimate
+from tombola.reports.intervals import Bounds, Estimate, Paired
 from tombola.reports.significance import Judged, judged
 from tombola.studies.hybrid.degradation import Decline, Step
 from tombola.studies.hybrid.questions import CONTEST, TITLE, Answer, Lottery, not_run
 from tombola.studies.hybrid.soundness import faults
 from tombola.studies.hybrid.wording import begun, found_in_most, listed, points, signed, within
 from tombola.studies.lottery.charts import BRANCH_NAME
+from tombola.studies.lottery.looks import Levels, Looks
 from tombola.studies.lottery.verdict import CONTROLS
 from tombola.studies.paired import paired_accuracy
 
@@ -43,10 +45,24 @@ class Contest:
         return Decline(self.lottery).steps[-1]
 
     @cached_property
+    def _pair(self) -> Paired:
+        return paired_accuracy(self.lottery.branch("ticket", self._index), self.lottery.branch("dense"))
+
+    @cached_property
+    def _levels(self) -> Levels:
+        """What this look at the run may spend of its 5 %."""
+        return Looks.of(self.lottery.rows).levels(len(self._pair.values))
+
+    @cached_property
     def bounds(self) -> Bounds:
-        """One-sided bounds of ticket minus dense, at the level that is left to this look at the run."""
-        ticket, dense = self.lottery.branch("ticket", self._index), self.lottery.branch("dense")
-        return paired_accuracy(ticket, dense).bounds(CONFIDENCE)
+        """One-sided bounds of ticket minus dense, at the level of this look."""
+        return self._pair.bounds(1 - self._levels.dense)
+
+    @cached_property
+    def beats(self) -> bool:
+        """At the level of a claim of more, which at a first look is that of the two-sided 95 % interval."""
+        lower = self._pair.bounds(1 - self._levels.controls).lower
+        return lower is not None and lower > 0
 
     @cached_property
     def controls(self) -> dict[str, Judged]:
@@ -65,11 +81,11 @@ class Contest:
 
     @property
     def standing(self) -> Standing:
-        tolerance, difference = self.lottery.tolerance, self.step.difference
+        tolerance = self.lottery.tolerance
         lower, upper = self.bounds.lower, self.bounds.upper
         if lower is None or upper is None or self.fault is not None:
             return "is undecided"
-        if difference.low is not None and difference.low > 0:
+        if self.beats:
             return "beats dense"
         if lower > -tolerance:
             return "matches dense"
@@ -152,7 +168,7 @@ def _of(found: Contest) -> list[str]:
     elif found.standing == "matches dense":
         said.append(f"The lower bound lies above −{lottery.tolerance:g}; it is not shown to beat dense.")
     elif found.standing == "beats dense":
-        said.append("The interval lies above 0: it beats dense.")
+        said.append("It lies above 0: it beats dense.")
     for control, one in found.controls.items():
         said.append(_control_sentence(lottery, control, one))
     return [*said, _verdict_sentence(found)]
@@ -161,7 +177,7 @@ def _of(found: Contest) -> list[str]:
 def _bound(bounds: Bounds) -> str:
     if bounds.lower is None:
         return ""
-    return f"; one-sided {100 * CONFIDENCE:.0f} % lower bound {points(bounds.lower)}"
+    return f"; one-sided {100 * bounds.confidence:.4g} % lower bound, the level of this look, {points(bounds.lower)}"
 
 
 def _control_sentence(lottery: Lottery, control: str, one: Judged) -> str:

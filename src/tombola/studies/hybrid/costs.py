@@ -18,7 +18,8 @@ from tombola.studies.hybrid.comparison import Comparison, accuracy_words, compar
 from tombola.studies.hybrid.deployed import deployed, deployed_numbers, deployed_sentences
 from tombola.studies.hybrid.heads import head_numbers, head_sentences
 from tombola.studies.hybrid.questions import COST, Answer, Lottery
-from tombola.studies.hybrid.summaries import best_features, exits_of, forests_of, networks_of
+from tombola.studies.hybrid.soundness import warning
+from tombola.studies.hybrid.summaries import Measured, best_features, exits_of, forests_of, networks_of
 from tombola.studies.hybrid.timings import apart, clock
 from tombola.studies.hybrid.wording import listed, mega, mega_estimate, share
 from tombola.studies.speed import times
@@ -35,7 +36,7 @@ def cost(rows: Sequence[Row], lotteries: Mapping[str, Lottery], gate_exit: str) 
         said, numbers = [f"Not known: {found}."], {"reason": found}
     else:
         accuracy = families({"ticket": found, **deployed(networks, found)})
-        said = [*_sentences(found, accuracy.get("ticket")), *deployed_sentences(networks, found, accuracy)]
+        said = [*_sentences(found, accuracy.get("ticket"), networks), *deployed_sentences(networks, found, accuracy)]
         said += _correction(accuracy)
         numbers = _numbers(found) | {"base_and_head": deployed_numbers(networks, found)}
     return Answer(COST, (*said, *head_sentences(lotteries.get("head"), networks.get("base"))), numbers | head)
@@ -57,9 +58,15 @@ def _comparison(rows: Sequence[Row], gate_exit: str) -> Comparison | str:
     return Comparison(ticket, exit, rows)
 
 
-def _sentences(found: Comparison, accuracy: Judged | None) -> list[str]:
+def _sentences(found: Comparison, accuracy: Judged | None, networks: Mapping[str, Measured]) -> list[str]:
     measured = [_time_sentence(found, batch) for batch in BATCH_SIZES]
-    return [_lead(found, accuracy), *_flops_sentences(found), *measured, *_torch_sentences(found), *_clash(found)]
+    return [
+        _lead(found, accuracy, networks),
+        *_flops_sentences(found),
+        *measured,
+        *_torch_sentences(found),
+        *_clash(found),
+    ]
 
 
 def _correction(accuracy: Mapping[str, Judged]) -> list[str]:
@@ -69,7 +76,7 @@ def _correction(accuracy: Mapping[str, Judged]) -> list[str]:
     return [f"Differences in accuracy are judged at 5 %, corrected for {len(accuracy)} of them (Holm)."]
 
 
-def _lead(found: Comparison, accuracy: Judged | None) -> str:
+def _lead(found: Comparison, accuracy: Judged | None, networks: Mapping[str, Measured]) -> str:
     """FLOPs, time and accuracy in one sentence."""
     parts = [f"needs {_order(found)} FLOPs"]
     parts += [f"{_pace(found, batch)} at batch {batch}" for batch in BATCH_SIZES]
@@ -77,7 +84,7 @@ def _lead(found: Comparison, accuracy: Judged | None) -> str:
         f"the exit {found.exit.exit} of {OWNER[found.exit.network]} with {found.exit.features} features, best on "
         "validation, and a forest"
     )
-    return f"Against {place}, the ticket {', '.join(parts)} and {accuracy_words(accuracy)}."
+    return f"{warning(networks)}Against {place}, the ticket {', '.join(parts)} and {accuracy_words(accuracy)}."
 
 
 def _order(found: Comparison) -> str:

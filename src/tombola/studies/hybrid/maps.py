@@ -16,12 +16,14 @@ from tombola.reports.intervals import Estimate, estimate
 from tombola.reports.significance import Judged, judged
 from tombola.runs.rows import Row
 from tombola.studies.hybrid.questions import MAPS, Answer
+from tombola.studies.hybrid.soundness import unsound
 from tombola.studies.hybrid.summaries import (
     Measured,
     accuracies,
     best_features,
     exits_of,
     forests_of,
+    networks_of,
     paired,
     resolution_of,
 )
@@ -38,6 +40,8 @@ class Maps:
 
     forests: Sequence[Measured]
     resolution: float
+    unsound: Sequence[str] = ()
+    """What is said of the dense and the ticket network where they learned nothing: their maps are then no maps."""
 
     @cached_property
     def best(self) -> list[Measured]:
@@ -121,7 +125,8 @@ def maps(rows: Sequence[Row]) -> Answer:
     forests = forests_of(rows)
     if not forests:
         return Answer(MAPS, ("Not known: no forest was grown.",), {"reason": "no forest was grown"})
-    found = Maps(forests, resolution_of(rows))
+    networks = {name: one for name, one in networks_of(rows).items() if name in ("dense", "ticket")}
+    found = Maps(forests, resolution_of(rows), unsound(networks))
     said = [_lead(found), *_exit_sentences(found), *_pooling_sentences(found), *_baseline_sentences(found)]
     return Answer(MAPS, (*said, NOTE) if found.losses else tuple(said), _numbers(found))
 
@@ -132,6 +137,8 @@ def _lead(found: Maps) -> str:
         return "Not known: there are no forests on a ticket's and on dense features of the same exit."
     if all(loss.p is None for loss in losses.values()):
         return "Undecided: one replicate has no spread."
+    if found.unsound:
+        return f"Not known: {listed(found.unsound)}, and maps that nothing was learned with can serve nothing."
     lost = [exit for exit, loss in losses.items() if loss.side == "below"]
     if not lost:
         return (
@@ -210,6 +217,7 @@ def _numbers(found: Maps) -> dict[str, Any]:
     best = found.best_exit
     return {
         "part": "test",
+        "reason": listed(found.unsound) if found.unsound else None,
         "correction": "Holm, over exits, over poolings and over baselines",
         "ticket_minus_dense": {exit: _entry(loss) for exit, loss in found.losses.items()},
         "ticket_minus_dense_by_features": [

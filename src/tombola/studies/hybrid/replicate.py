@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits  # comes with scikit-learn
 from torch import Tensor
 
 from tombola.compression.cost import count_flops, count_size
-from tombola.data import Examples
+from tombola.data import DataSet, Examples
 from tombola.models.exits import Exit, prefix
 from tombola.pruning import Masks, prunable_parameters
 from tombola.runs.atomic import make_folder, write_bytes, write_json
@@ -33,6 +33,7 @@ from tombola.studies.hybrid.pooled import PARTS, base_features
 from tombola.studies.hybrid.trees import Projection
 from tombola.studies.hybrid.units import PCA, PIXELS
 from tombola.studies.lottery.networks import replicate_seed
+from tombola.studies.soundness import majority_accuracy
 from tombola.training.metrics import evaluate, macro_f1
 from tombola.training.threads import one_thread
 
@@ -157,8 +158,7 @@ class _Replicate:
             "features": kind,
             "inputs": features["train"].shape[1],
             **{f"{part}_{name}": value for part, found in scores.items() for name, value in found.items()},
-            "train_examples": len(targets["train"]),
-            "test_examples": len(targets["test"]),
+            **_chance(self.pictures),
             "trees": self.config.trees,
             "comparisons": comparisons(forest, features["test"]),
             "nodes": forest.nodes,
@@ -186,6 +186,7 @@ def whole_row(cut: Cut) -> Row:
         for part in PARTS[1:]:
             scores = evaluate(network, getattr(data, part))
             measured |= {f"{part}_accuracy": scores.accuracy, f"{part}_f1": scores.f1}
+        measured |= _chance(data)
     return {
         "kind": "network",
         "exit": None,
@@ -214,6 +215,12 @@ def prefix_of(cut: Cut, exit: Exit) -> tuple[torch.nn.Sequential, Masks]:
     """The network up to an exit and the masks of what it has."""
     before = prefix(cut.network, exit)
     return before, Masks({name: cut.masks[name] for name in prunable_parameters(before)})
+
+
+def _chance(data: DataSet) -> Row:
+    """How many examples there are, and the accuracy of always answering their most frequent class."""
+    found: Row = {f"{part}_examples": len(getattr(data, part)) for part in PARTS}
+    return found | {f"{part}_majority_accuracy": majority_accuracy(getattr(data, part).targets) for part in PARTS[1:]}
 
 
 def _flat(examples: Examples) -> Features:

@@ -47,8 +47,9 @@ MEASURED = (
     "Where several differences are looked at in one answer, what is called shown, better or worse is at 5 % after "
     "Holm's correction. No significant difference is no proof of none: beside it stands the true difference that 80 % "
     "of such studies would find, at the spread seen and the strictest level of the correction (noncentral t).",
-    "Intervals are over replicates on this data set. Looking again after more replicates is not corrected for here, "
-    "except in the lotteries' verdicts.",
+    "Intervals are over replicates on this data set and its test examples. That a study may be looked at again after "
+    "more replicates is accounted for in the lotteries' verdicts and where a ticket is said to match or beat dense, "
+    "and nowhere else.",
     "A frozen base is one network: its replicates differ in split and forest only, so their spread says nothing of "
     "how bases differ. A dense network and a ticket are trained anew in every replicate.",
 )

@@ -11,6 +11,7 @@ from tombola.studies.hybrid.questions import Lottery
 from tombola.studies.hybrid.wording import MISSING, cell, share
 from tombola.studies.lottery.verdict import CONTROLS
 from tombola.studies.paired import paired_accuracy
+from tombola.studies.soundness import faults_of
 
 ROUNDS_NOTE = (
     "Final test accuracy in percent, ± half of the 95 % confidence interval of its mean; differences in points of test "
@@ -23,12 +24,16 @@ def rounds_table(lottery: Lottery) -> Table:
     """Sparsity, the ticket's accuracy, its difference to the dense network and to its controls, round by round."""
     dense = lottery.branch("dense")
     columns = ("Sparsity", "Weights", "Test accuracy", "To dense", *(f"To {control}" for control in CONTROLS))
-    body = [(share(0.0), f"{dense[0]['kept']:,}", _accuracy(dense), *[MISSING] * 3)] if dense else []
+    fault = faults_of(dense)
+    first = share(0.0) + ("" if fault is None else f", {fault}")
+    body = [(first, f"{dense[0]['kept']:,}", _accuracy(dense), *[MISSING] * 3)] if dense else []
     for index in lottery.rounds:
         ticket = lottery.branch("ticket", index)
         others = [dense, *(lottery.branch(control, index) for control in CONTROLS)]
         gaps = [cell(paired_accuracy(ticket, other).interval) if other else MISSING for other in others]
-        body.append((share(1 - ticket[0]["density"]), f"{ticket[0]['kept']:,}", _accuracy(ticket), *gaps))
+        fault = faults_of(ticket)
+        sparsity = share(1 - ticket[0]["density"]) + ("" if fault is None else f", {fault}")
+        body.append((sparsity, f"{ticket[0]['kept']:,}", _accuracy(ticket), *gaps))
     return Table(columns, body)
 
 

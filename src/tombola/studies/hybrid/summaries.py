@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tombola.reports.intervals import Estimate, Paired, estimate
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.hybrid.wording import NETWORK
+from tombola.studies.soundness import faults_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Measured:
     def mean(self, column: str) -> float | None:
         found = self.over(column)
         return None if found is None else found.mean
+
+    @property
+    def fault(self) -> str | None:
+        """`learned nothing in replicate 3 (of 5)`: by test accuracy; None where all learned, or the rows do not say."""
+        return faults_of(self.rows)
 
     @property
     def name(self) -> str:

@@ -46,7 +46,7 @@ def exits_table(rows: Sequence[Row]) -> Table:
     body = []
     for forest in exits:
         size = (_kilo(forest, "cnn_bytes"), _kilo(forest, "forest_bytes"))
-        name = (NETWORK[forest.network], forest.exit or "", forest.features or "")
+        name = (_named(NETWORK[forest.network], forest), forest.exit or "", forest.features or "")
         body.append((*name, *_measures(forest), *_clocks(rows, forest), *size))
     return Table(("Network", "Exit", "Features", *MEASURES), body)
 
@@ -57,11 +57,11 @@ def baselines_table(rows: Sequence[Row]) -> Table:
     body = []
     for forest in forests:
         size = (_kilo(forest, "cnn_bytes"), _kilo(forest, "forest_bytes"))
-        name = f"forest on {NETWORK[forest.network]}"
+        name = _named(f"forest on {NETWORK[forest.network]}", forest)
         body.append((name, *_measures(forest), *_clocks(rows, forest), *size))
     for network in networks_of(rows).values():
         size = (_kilo(network, "bytes"), MISSING)
-        name = f"{NETWORK[network.network]} network, whole"
+        name = _named(f"{NETWORK[network.network]} network, whole", network)
         body.append((name, *_measures(network), *_clocks(rows, network), *size))
     return Table(("Baseline", *MEASURES), body)
 
@@ -129,6 +129,11 @@ def latency_table(rows: Sequence[Row]) -> Table:
         calls.setdefault((*place, row["part"], row["engine"]), {})[row["batch"]] = row
     body = [(*call, *(_quartiles(found.get(batch)) for batch in BATCH_SIZES)) for call, found in calls.items()]
     return Table(("Network", "Exit", "Features", "Part", "Engine", *TIMES), body)
+
+
+def _named(name: str, measured: Measured) -> str:
+    """What learned nothing is called so."""
+    return name if measured.fault is None else f"{name}, {measured.fault}"
 
 
 def _measures(measured: Measured) -> tuple[str, ...]:
