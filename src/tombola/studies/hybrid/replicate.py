@@ -181,16 +181,19 @@ def whole_row(cut: Cut) -> Row:
     """What a whole network comes to; a base alone has no accuracy, one with a head that of the head on its features."""
     flops = count_flops(cut.network, cut.data.input_shape, cut.masks)
     measured: Row = dict.fromkeys(f"{part}_{name}" for part in PARTS[1:] for name in ("accuracy", "f1"))
+    chance = _chance(cut.data)
     if cut.whole:
         network, data = (cut.network, cut.data) if cut.head is None else (cut.head.network, cut.head.features)
         for part in PARTS[1:]:
             scores = evaluate(network, getattr(data, part))
             measured |= {f"{part}_accuracy": scores.accuracy, f"{part}_f1": scores.f1}
-        measured |= _chance(data)
+    else:
+        chance |= dict.fromkeys(f"{part}_majority_accuracy" for part in PARTS[1:])
     return {
         "kind": "network",
         "exit": None,
         **measured,
+        **chance,
         "flops_dense": flops.dense,
         "flops_effective": flops.effective,
         "bytes": count_size(cut.network, cut.masks).packed_bytes,
