@@ -80,7 +80,7 @@ def test_a_dense_model_has_no_masks(tmp_path: Path) -> None:
 def test_a_killed_attempt_leaves_nothing_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     masks = prune(build(SPEC), 0.5)
     with monkeypatch.context() as patch:
-        patch.setattr("tombola.models.folder.write_json", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("tombola.models.folder.write_sealed", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             save_model(tmp_path / "model", SPEC, build(SPEC), masks)
     assert not (tmp_path / "model").exists()

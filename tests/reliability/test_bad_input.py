@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from sealing import rewrite
 from tombola import prune
 from tombola.errors import PruningError
 from tombola.models.tensors import content_sha256, load_tensors, save_tensors
@@ -350,7 +351,7 @@ def _set(*keys: str, value: Any) -> Any:
 )
 def test_a_run_of_other_origins(change: Any, said: str, run: Path, config: Path, invoke: Any, snapshot: Any) -> None:
     manifest = run / "manifest.json"
-    manifest.write_text(json.dumps(change(json.loads(manifest.read_text()))))
+    rewrite(manifest, change(json.loads(manifest.read_text())))
     before = snapshot(run)
     result = invoke("imp", config, "--out", run.parent, "--replicates", 2, "--workers", 1)
     one_line(result, str(run), said)
@@ -440,7 +441,7 @@ def test_extracting_from_a_manifest_without_data(run: Path, tmp_path: Path, invo
     manifest = json.loads((run / "manifest.json").read_text())
     for data in (None, {}, {"input_shape": [1, 8, 8], "classes": "many"}):
         manifest["must_match"]["data"] = data
-        (run / "manifest.json").write_text(json.dumps(manifest))
+        rewrite(run / "manifest.json", manifest)
         one_line(invoke("extract", run, "--density", 1, "--out", tmp_path / "ticket"), "manifest.json", "damaged")
 
 

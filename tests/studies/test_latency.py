@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from sealing import as_before_checksums
 from small_models import FINE_TUNING, invoke, make_child, make_parent
 from small_study import SMALL_STUDY
 from tombola.compression import measured, runtime
@@ -238,6 +239,7 @@ class TestOlderRuns:
         for row in rows:
             row.pop("engine", None)
         folder.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        as_before_checksums(folder.root)
         return folder.root
 
     def test_they_open_and_say_so(self, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:

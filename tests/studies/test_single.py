@@ -20,6 +20,7 @@ import yaml
 from torch import nn
 
 import own_models
+from sealing import unsealed
 from small_models import (
     FINE_TUNING,
     SMALL_PARENT,
@@ -483,7 +484,7 @@ class TestAFileNeverDecidesWhichCodeRuns:
     @pytest.mark.parametrize("named", ["os:system", "own_models:leaving", "no_such_package_of_mine:attack"])
     def test_a_hostile_spec(self, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         first = make_child("own_models:dense", tmp_path / "first", {"sparsity": 0.5}, **DIGITS)
-        spec = json.loads((first.folder / "spec.json").read_text())
+        spec = unsealed(first.folder / "spec.json")
         spec["model"]["factory"] = named
         (first.folder / "spec.json").write_text(json.dumps(spec))
 
@@ -507,7 +508,7 @@ class TestAFileNeverDecidesWhichCodeRuns:
     )
     def test_a_name_that_is_none(self, named: str, tmp_path: Path) -> None:
         first = make_child("own_models:dense", tmp_path / "first", {"sparsity": 0.5}, **DIGITS)
-        spec = json.loads((first.folder / "spec.json").read_text())
+        spec = unsealed(first.folder / "spec.json")
         spec["model"]["factory"] = named
         (first.folder / "spec.json").write_text(json.dumps(spec))
         with pytest.raises(ConfigError, match="factory"):
@@ -683,6 +684,7 @@ class TestKilledAndContinued:
         outcome = make_child(parent, tmp_path / "child", {"sparsity": 0.9, "schedule": "iterative:2"}, **SAVED)
         trained = make_parent(tmp_path / "parents", **SAVED)
         names = {"config.yaml", "manifest.json", "lock", "metrics.json", "report.html", "rows.jsonl", "spec.json"}
+        names |= {"rows.checks", "finished.json"}
         weights = {"weights.safetensors"}
         assert set(contents(trained.folder)) == names | weights
         assert set(contents(outcome.folder)) == names | weights | {"masks.safetensors"}

@@ -31,7 +31,9 @@ def main() -> None:
     with attended():
         try:
             from tombola.cli.commands import app
+            from tombola.cli.console import show_what_can_be_shown
 
+            show_what_can_be_shown()  # here for --help, too
             app()
         except BaseException as end:
             number = stopping.requested()

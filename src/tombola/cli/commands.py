@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from tombola.cli.console import show_what_can_be_shown
 from tombola.cli.hybrid import hybrid
 from tombola.cli.lottery import extract, imp, report, stability
 from tombola.cli.runs import list_, show
@@ -22,6 +23,7 @@ app = typer.Typer(
 @app.callback()
 def tombola() -> None:
     """Keeps `tombola COMMAND` the form of every call."""
+    show_what_can_be_shown()
 
 
 for command in (imp, extract, stability, show, report, train, prune, compare, hybrid):

@@ -1,17 +1,75 @@
-"""The terminal that commands print tables and progress to."""
+"""The terminal that commands print tables and progress to, whatever characters it can show."""
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tombola.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+PLAIN = {
+    "×": "x",
+    "µ": "u",
+    "±": "+/-",
+    "−": "-",
+    "–": "-",
+    "—": "-",
+    "…": "...",
+    "→": "->",
+    "≤": "<=",
+    "≥": ">=",
+    "≈": "~",
+    "·": ".",
+    "²": "2",
+    "‘": "'",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+    "é": "e",
+    "ö": "o",
+    "Δ": "d",
+    "σ": "s",
+}
+"""What stands for a character that a terminal's encoding lacks; for any other a question mark."""
+HANDLER = "tombola-plain"
+
+
+def show_what_can_be_shown() -> None:
+    """Lets output pass to a terminal or file of any encoding: what it lacks is replaced, and is no error."""
+    codecs.register_error(HANDLER, _replaced)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=HANDLER)
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAIN.get(character, "?") for character in error.object[error.start : error.end]), error.end
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Prints a line of a command, without what a terminal would obey."""
+    typer.echo(printable(text), err=err)
 
 
 def terminal() -> Console:
     """The terminal; a file or pipe gets lines wide enough for a table."""
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=140)
+    class Terminal(Console):
+        """Prints no text that a terminal would obey; colours are rich's own."""
+
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **options)
+
+    console = Terminal()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Terminal(width=140)

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import typer
 
+from tombola.cli.console import say
 from tombola.cli.signals import STOPPED, acknowledge, exit_code
 from tombola.errors import TombolaError
 from tombola.runs import stopping
@@ -19,23 +20,37 @@ from tombola.runs import stopping
 def errors(debug: bool) -> Iterator[None]:
     """One line per error: exit 2 for what has to change, 1 for a failed run, 130 after Ctrl-C (143 after TERM)."""
     showing = warnings.showwarning
-    warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
+    warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}", err=True)
     try:
         yield
     except KeyboardInterrupt:
         stopped()
+    except BrokenPipeError:
+        raise  # whoever read our output has gone; click ends quietly
     except Exception as error:
         if stopping.requested() is not None:  # what was interrupted fails in ways of its own, an import for one
             stopped()
         if debug or isinstance(error, typer.Exit):
             raise
         if isinstance(error, TombolaError):
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            say(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(error.exit_code) from None
-        typer.echo(f"internal error: {type(error).__name__}: {error}; please report it with --debug", err=True)
+        if isinstance(error, (OSError, MemoryError)):
+            say(f"error: {_of_the_system(error)}", err=True)
+            raise typer.Exit(TombolaError.exit_code) from None
+        said = " ".join(str(error).split())
+        say(f"internal error: {type(error).__name__}: {said}; please report it with --debug", err=True)
         raise typer.Exit(1) from None
     finally:
         warnings.showwarning = showing
+
+
+def _of_the_system(error: OSError | MemoryError) -> str:
+    """What the disk or the memory lacks, in one line: nobody on the way here knew more of it."""
+    if isinstance(error, MemoryError):
+        return "out of memory; close other programs, or take smaller data or fewer workers"
+    where = "" if error.filename is None else f"{error.filename}: "
+    return f"{where}{error.strerror or error}; nothing finished was lost, mend it and run the command again"
 
 
 def stopped() -> NoReturn:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tombola.cli.console import terminal
+from tombola.cli.console import say, terminal
 from tombola.cli.errors import errors
 from tombola.cli.options import DataDir, Debug, Out, SetOption, SkipBad, Workers, cores, override
 
@@ -86,4 +86,4 @@ def hybrid(
         show_result(console, result)
         asked, shown = (config.lotteries()["cnn"].replicates for config in (study, result.config))
         if shown > asked:
-            typer.echo(f"Asked for {asked} replicates; the run has {shown}, all are shown.")
+            say(f"Asked for {asked} replicates; the run has {shown}, all are shown.")

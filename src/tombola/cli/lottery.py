@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tombola.cli.console import terminal
+from tombola.cli.console import say, terminal
 from tombola.cli.errors import errors
 from tombola.cli.options import (
     DataDir,
@@ -86,9 +86,7 @@ def imp(
             )
         show_result(console, result)
         if result.config.replicates > study.replicates:
-            typer.echo(
-                f"Asked for {study.replicates} replicates; the run has {result.config.replicates}, all are shown."
-            )
+            say(f"Asked for {study.replicates} replicates; the run has {result.config.replicates}, all are shown.")
 
 
 def extract(
@@ -112,9 +110,7 @@ def extract(
         from tombola.studies.lottery.extract import extract as write_ticket
 
         planned = write_ticket(run, density, out, reinit=reinit, replicate=replicate, mode=rewind)
-        typer.echo(
-            f"{out}: round {planned.index}, {planned.kept:,} of {planned.total:,} weights ({planned.density:.1%})"
-        )
+        say(f"{out}: round {planned.index}, {planned.kept:,} of {planned.total:,} weights ({planned.density:.1%})")
 
 
 def stability(
@@ -147,7 +143,7 @@ def stability(
             data_dir=data_dir,
             on_event=stability_progress(terminal()),
         )
-        typer.echo(f"{result.sentence}\nReport: {report_run(run)}")
+        say(f"{result.sentence}\nReport: {report_run(run)}")
 
 
 def report(
@@ -170,4 +166,4 @@ def report(
             path = compare_runs(runs, out or Path("comparison.html"))
         else:
             path = report_hybrid(runs[0]) if study_of(runs[0]) == "hybrid" else report_run(runs[0])
-        typer.echo(f"Report: {path}")
+        say(f"Report: {path}")

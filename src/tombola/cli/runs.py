@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tombola.cli.console import terminal
+from tombola.cli.console import say, terminal
 from tombola.cli.errors import errors
 from tombola.cli.options import Debug, Out
 
@@ -15,8 +15,11 @@ from tombola.cli.options import Debug, Out
 def show(run: Annotated[Path, typer.Argument(help="A run folder.")], debug: Debug = False) -> None:
     """Show a run's **table and outcome** again; of a lottery or hybrid study, of the replicates that are complete."""
     with errors(debug):
+        from tombola.runs.folder import RunFolder
+        from tombola.runs.inventory import findings, refuse
         from tombola.studies.single.runs import STUDIES, study_of
 
+        folder = RunFolder(run)
         if study_of(run) in STUDIES:
             from tombola.studies.single.runs import open_single
             from tombola.studies.single.terminal import show_run
@@ -32,6 +35,9 @@ def show(run: Annotated[Path, typer.Argument(help="A run folder.")], debug: Debu
             from tombola.studies.lottery.terminal import show_result
 
             show_result(terminal(), result_of(run))
+        if not folder.is_sealed():
+            say("note: this run was written before checksums were kept; damage to it cannot be noticed", err=True)
+        refuse(folder, findings(folder))
 
 
 def list_(
@@ -58,7 +64,7 @@ def list_(
             for table in tables:
                 terminal().print(drawn(table, left=3))
             if not tables:
-                typer.echo(f"no runs in {out}; start one with: tombola imp configs/imp_digits.yaml")
+                say(f"no runs in {out}; start one with: tombola imp configs/imp_digits.yaml")
         else:
             from tombola.studies.single.listing import listing
 

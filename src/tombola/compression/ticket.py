@@ -23,6 +23,7 @@ from tombola.models.tensors import save_tensors
 from tombola.pruning import Masks
 from tombola.runs import limits
 from tombola.runs.atomic import make_folder, read_bytes, read_json, write_bytes, write_json
+from tombola.runs.sealed import write_sealed
 
 MASK, MASK_INDEX = "winning_ticket_mask.npy", "winning_ticket_mask.json"
 WEIGHTS, SPEC = "winning_ticket.safetensors", "spec.json"
@@ -35,8 +36,8 @@ def write_ticket(folder: Path, spec: ModelSpec, start: nn.Module, masks: Masks, 
     """Writes a ticket's four files; `start` holds the weights it restarts from, removed ones already 0."""
     make_folder(folder)
     write_mask(folder, masks)
-    save_tensors(folder / WEIGHTS, plain_state(start))
-    write_json(folder / SPEC, {"model": spec.model_dump(mode="json"), "history": history})
+    files = {WEIGHTS: save_tensors(folder / WEIGHTS, plain_state(start))}
+    write_sealed(folder / SPEC, {"model": spec.model_dump(mode="json"), "history": history, "files": files})
 
 
 def write_mask(folder: Path, masks: Masks) -> None:

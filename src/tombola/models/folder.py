@@ -14,15 +14,17 @@ from tombola.models.factory import Factory, FactorySpec, make_with
 from tombola.models.saving import masks_of, state_of
 from tombola.models.spec import ModelSpec, build, expected_state
 from tombola.models.states import named_for
-from tombola.models.tensors import load_tensors, save_tensors
+from tombola.models.tensors import Stored, read_stored, save_tensors
 from tombola.pruning import Masks
 from tombola.runs import limits
-from tombola.runs.atomic import TEMPORARY_SUFFIX, make_folder, read_json, storage_errors, write_json
+from tombola.runs.atomic import TEMPORARY_SUFFIX, make_folder, storage_errors
 from tombola.runs.configs import validate
+from tombola.runs.sealed import Opened, open_sealed, write_sealed
 
 UNBUILT = 1 << 24
 """Numbers of a model that is built before its weights are seen to fit: 64 MB."""
 SPEC, WEIGHTS, MASKS = "spec.json", "weights.safetensors", "masks.safetensors"
+ALTERED = 'put it back from a copy, or, if you changed it yourself, take out its "format" and "sha256"'
 
 
 Spec = ModelSpec | FactorySpec
@@ -70,10 +72,10 @@ def write_model_files(
     except (TypeError, ValueError) as error:
         raise ModelError(f"history: holds what JSON cannot ({_one_line(error)})") from None
     make_folder(folder)
-    save_tensors(folder / WEIGHTS, state)
+    files = {WEIGHTS: save_tensors(folder / WEIGHTS, state)}
     if tensors is not None:
-        save_tensors(folder / MASKS, tensors)
-    write_json(folder / SPEC, content)
+        files[MASKS] = save_tensors(folder / MASKS, tensors)
+    write_sealed(folder / SPEC, {**content, "files": files})
 
 
 def load_model(
@@ -86,26 +88,34 @@ def load_model(
     weights do not fit it.
     """
     folder = Path(folder)
-    spec, _ = read_spec(folder)
-    weights = _fitting_weights(folder, spec)
+    opened = _open_spec(folder)
+    spec, _ = _parse_spec(folder, opened)
+    stored = _fitting_weights(folder, spec)
     model = _blank(folder, spec, factory)
+    masks: Masks | None = None
+    checksums: dict[str, str | None] = {}
     try:
-        weights = named_for(model, weights)
+        weights = named_for(model, stored.tensors)
         _check_types(weights, model.state_dict())
         model.load_state_dict(weights, strict=True)
-        if not (folder / MASKS).exists():
-            return model, spec, None
-        # safetensors orders by its own rules; masks are in the order of the model's parameters.
-        masks = Masks.from_tensors(load_tensors(folder / MASKS)[0]).of(model)
+        checksums[WEIGHTS] = stored.sha256
+        if (folder / MASKS).exists():
+            stored_masks = read_stored(folder / MASKS)
+            checksums[MASKS] = stored_masks.sha256
+            # safetensors orders by its own rules; masks are in the order of the model's parameters.
+            masks = Masks.from_tensors(stored_masks.tensors).of(model)
+        _check_recorded(checksums, opened.content.get("files"))
     except (ModelError, StorageError, PruningError, RuntimeError, KeyError) as error:
         raise ModelError(f"{folder}: the files do not make the model of its spec: {_one_line(error)}") from None
+    _refuse_altered(opened)
     return model, spec, masks
 
 
-def _fitting_weights(folder: Path, spec: Spec) -> dict[str, Tensor]:
+def _fitting_weights(folder: Path, spec: Spec) -> Stored:
     """The weights, of no more memory than their file. A spec may claim far larger ones: then it is not built."""
     try:
-        weights, _ = load_tensors(folder / WEIGHTS)
+        stored = read_stored(folder / WEIGHTS)
+        weights = stored.tensors
         if isinstance(spec, ModelSpec):
             expected = expected_state(spec)
             if odd := [name for name in expected if name in weights and weights[name].shape != expected[name][0]]:
@@ -116,7 +126,7 @@ def _fitting_weights(folder: Path, spec: Spec) -> dict[str, Tensor]:
                 raise ModelError(f"the spec says {claimed_all:,} numbers, the weights are far fewer")
     except (ModelError, StorageError) as error:
         raise ModelError(f"{folder}: the files do not make the model of its spec: {_one_line(error)}") from None
-    return weights
+    return stored
 
 
 def _blank(folder: Path, spec: Spec, factory: str | Factory | None) -> nn.Module:
@@ -134,21 +144,52 @@ def _blank(folder: Path, spec: Spec, factory: str | Factory | None) -> nn.Module
 
 def read_spec(folder: Path | str) -> tuple[Spec, dict[str, Any]]:
     """The spec in a model folder and the history beside it; ModelError when there is none that can be read."""
-    path = Path(folder) / SPEC
+    opened = _open_spec(Path(folder))
+    spec = _parse_spec(Path(folder), opened)
+    _refuse_altered(opened)
+    return spec
+
+
+def _open_spec(folder: Path) -> Opened:
+    path = folder / SPEC
     if not path.exists():
         raise ModelError(
             f"{folder}: no {SPEC} here. A model is rebuilt from its specification, never guessed from weights; "
             "make one with tombola.models.save_model(folder, spec, model)"
         )
     try:
-        content = read_json(path, limits.SPEC)
+        return open_sealed(path, ALTERED, limits.SPEC)
     except StorageError as error:
-        raise ModelError(str(error)) from None
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise ModelError(f"{error}; it is not a Tombola model spec") from None
+
+
+def _refuse_altered(opened: Opened) -> None:
+    """Last of all: what is wrong with the content itself says more."""
+    if opened.trouble is not None:
+        raise ModelError(opened.trouble)
+
+
+def _parse_spec(folder: Path, opened: Opened) -> tuple[Spec, dict[str, Any]]:
+    path, content = folder / SPEC, opened.content
+    if not isinstance(content.get("model"), dict):
         raise ModelError(f"{path}: has no `model`, it is not a Tombola model spec")
     kind = FactorySpec if "factory" in content["model"] else ModelSpec
     history = content.get("history")
     return validate(content["model"], kind, str(path)), history if isinstance(history, dict) else {}
+
+
+def _check_recorded(found: dict[str, str | None], recorded: Any) -> None:
+    """ModelError where files, by their checksums, are not those written with the spec; older specs recorded none."""
+    if not isinstance(recorded, dict):
+        return
+    for name in (WEIGHTS, MASKS):
+        if found.get(name) == recorded.get(name):
+            continue
+        if name not in found:
+            raise ModelError(f"its {name} is gone; put it back from a copy")
+        if name not in recorded:
+            raise ModelError(f"{name} does not belong to this model, whose {SPEC} records none; remove it")
+        raise ModelError(f"{name} is not the file that its {SPEC} records by checksum; put it back from a copy")
 
 
 def _check_types(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

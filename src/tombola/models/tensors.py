@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -22,13 +22,23 @@ from tombola.runs.strict_json import parse_json
 SIZE_LIMIT = limits.TENSORS
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> None:
-    """Writes `tensors` and a JSON-able `facts` to `path`, all or nothing."""
+class Stored(NamedTuple):
+    """The content of a file; `sha256` is the checksum it carries, None of files of other makers."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+    sha256: str | None
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> str:
+    """Writes `tensors` and a JSON-able `facts` to `path`, all or nothing; gives the checksum that the file carries."""
     own = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     said = json.dumps(facts or {}, allow_nan=False)
+    checksum = _checksum(own, said)
     # One key: the order of several is not the same every time, and equal tensors should make equal files.
-    metadata = {"tombola": json.dumps({"sha256": _checksum(own, said), "facts": said}, sort_keys=True)}
+    metadata = {"tombola": json.dumps({"sha256": checksum, "facts": said}, sort_keys=True)}
     write_bytes(path, safetensors.torch.save(own, metadata))
+    return checksum
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -36,6 +46,20 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Files of other makers carry no checksum and no facts: their tensors are read, their facts are empty.
     """
+    stored = read_stored(path)
+    return stored.tensors, stored.facts
+
+
+def load_own(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """As `load_tensors`, for a file that `save_tensors` wrote: StorageError where it carries no checksum any more."""
+    stored = read_stored(path)
+    if stored.sha256 is None:
+        raise StorageError(f"{path}: carries no checksum of Tombola's, the file is another's or was altered")
+    return stored.tensors, stored.facts
+
+
+def read_stored(path: Path) -> Stored:
+    """Tensors, facts and checksum of `path`; StorageError when the file is missing, cut short or altered."""
     content = read_bytes(path, SIZE_LIMIT)
     try:
         own, facts = _metadata(content)
@@ -43,14 +67,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except Exception as error:  # safetensors, json and torch meet damage with many kinds of error
         what = other_kind(content[:LONGEST], SAFETENSORS)
         raise StorageError(f"{path}: {what or 'damaged or cut short'} ({_one_line(error)})") from None
-    if "sha256" in own and own["sha256"] != _checksum(tensors, own.get("facts", "{}")):
+    if own and (own.keys() != {"facts", "sha256"} or own["sha256"] != _checksum(tensors, own["facts"])):
         raise StorageError(f"{path}: its content does not match its checksum, the file was altered or damaged")
-    return tensors, facts
+    return Stored(tensors, facts, own.get("sha256"))
 
 
 def load_tensors_like(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors in `path`; StorageError unless their names, shapes and types are those of `like`."""
-    tensors, _ = load_tensors(path)
+    """The tensors in `path`, our own file; StorageError unless names, shapes and types are those of `like`."""
+    tensors, _ = load_own(path)
     if _kinds(tensors) != _kinds(like):
         raise StorageError(f"{path}: its tensors are not those of this model, the file is another's or was altered")
     return {name: tensors[name] for name in like}

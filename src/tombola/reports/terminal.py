@@ -15,6 +15,7 @@ from rich.progress import (
 )
 from rich.table import Table as RichTable
 
+from tombola.errors import printable
 from tombola.reports.tables import Table
 
 LINE_SECONDS = 10.0
@@ -41,5 +42,7 @@ def drawn(table: Table, left: int = 2, bold: tuple[str, ...] = ()) -> RichTable:
     for number, column in enumerate(table.columns):
         picture.add_column(column, justify="left" if number < left and (number or left != 2) else "right")
     for row in table.rows:
-        picture.add_row(*map(escape, row), style="bold" if bold and row[1].startswith(bold) else None)
+        picture.add_row(
+            *(escape(printable(cell)) for cell in row), style="bold" if bold and row[1].startswith(bold) else None
+        )
     return picture

@@ -48,7 +48,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
+    """UTF-8; bytes of a file name that are none are written as escapes."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -86,12 +87,44 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
 
 def read_json(path: Path, limit: int = limits.JSON) -> Any:
     """Parsed JSON; a StorageError that names the file when it is not JSON (see `strict_json`)."""
-    content = read_bytes(path, limit)
+    return json_in(read_bytes(path, limit), path)
+
+
+def json_in(content: bytes, path: Path, remedy: str = "") -> Any:
+    """The value in `content`, read from `path`; a StorageError that names the file when it is none."""
     try:
         return parse_json(content)
     except ValueError as error:
         what = other_kind(content[:LONGEST], "JSON", "empty") or "the file is damaged"
-        raise StorageError(f"{path}: not readable as JSON, {what} ({error})") from None
+        end = f"; {remedy}" if remedy else ""
+        raise StorageError(f"{path}: not readable as JSON, {what} ({error}){end}") from None
+
+
+def remove(path: Path) -> None:
+    """Removes a file, if there is one."""
+    with storage_errors("remove", path):
+        path.unlink(missing_ok=True)
+
+
+def refuse_links(root: Path) -> None:
+    """StorageError where anything below `root` is neither a folder nor a regular file.
+
+    A run or a model folder may come from elsewhere: through a link in it, files outside would be read and overwritten.
+    `root` itself may be a link, it was named by the user.
+    """
+    with storage_errors("look into", root):
+        folders = [root]
+        while folders:
+            for entry in os.scandir(folders.pop()):
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if stat.S_ISDIR(mode):
+                    folders.append(Path(entry.path))
+                elif not stat.S_ISREG(mode):
+                    kind = "a link" if stat.S_ISLNK(mode) else "a pipe, a socket or a device"
+                    raise StorageError(
+                        f"{entry.path}: is {kind}; only regular files in the folder itself are read and written: put "
+                        "the file itself there, or remove it"
+                    )
 
 
 def make_folder(path: Path) -> None:

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tombola.errors import RunFolderError, StorageError
-from tombola.runs.atomic import make_folder, read_json, remove_temporaries, write_json, write_text
-from tombola.runs.configs import Config, dump_config, identity_hash
+from tombola.errors import ConfigError, RunFolderError, StorageError
+from tombola.runs import limits
+from tombola.runs.atomic import (
+    TEMPORARY_SUFFIX,
+    make_folder,
+    read_bytes,
+    read_json,
+    refuse_links,
+    remove_temporaries,
+    storage_errors,
+    write_text,
+)
+from tombola.runs.columns import Schema
+from tombola.runs.configs import C, Config, dump_config, identity_hash, load_config
 from tombola.runs.lock import exclusive
+from tombola.runs.rows import Row, RowTable, read_rows
+from tombola.runs.sealed import FORMAT, read_sealed, write_sealed
 
-FORMAT = 1
-"""Version of the run folder's layout. A folder of another format is refused, never rewritten."""
+FORMATS = (1, FORMAT)
+"""Versions of the run folder's layout that are read; 1 had no checksums. Others are refused, never rewritten."""
+CONFIG_SEAL = "# sha256 of the lines above: "
+PROCESSOR = "processor"
+"""A fact that decides the last bits."""
+LATER = (PROCESSOR, "config")
+"""Facts that folders of format 1 do not record, or otherwise."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +75,25 @@ class RunFolder:
         return self.root / "lock"
 
     def read_manifest(self) -> dict[str, Any]:
-        """The manifest of an existing run; RunFolderError when this is no run or of another format."""
+        """The manifest of an existing run; RunFolderError when this is no run, of another format, or damaged.
+
+        Raises StorageError where the folder holds links or devices: nothing outside of it is read as part of a run.
+        """
         if not self.manifest.exists():
+            if self.rows.exists():
+                raise RunFolderError(f"{self.root}: has rows but no manifest; move it away or use another --out")
             raise RunFolderError(f"{self.root}: no manifest.json here, this is not a run folder")
+        refuse_links(self.root)
+        remedy = "put it back from a copy, or move the folder away and start afresh"
         try:
-            manifest = read_json(self.manifest)
+            raw = read_json(self.manifest)
+            found = raw.get("format") if isinstance(raw, dict) else None
+            if found in FORMATS:
+                manifest = read_sealed(self.manifest, remedy) | {"format": found}
         except StorageError as error:
-            raise RunFolderError(f"{error}; put it back from a copy, or use another --out") from None
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        if found != FORMAT:
+            said = str(error)
+            raise RunFolderError(said if said.endswith(remedy) else f"{said}; {remedy}") from None
+        if found not in FORMATS:
             raise RunFolderError(
                 f"{self.root}: run folder of format {found}, this Tombola writes format {FORMAT}; "
                 "use the version that made it, or another --out"
@@ -75,16 +104,69 @@ class RunFolder:
             )
         return manifest
 
+    def is_sealed(self) -> bool:
+        """Whether its files carry checksums; those of a run that is not begun yet will."""
+        return not self.manifest.exists() or self.read_manifest()["format"] == FORMAT
+
+    def read_rows(self, columns: Sequence[str], schema: Schema | None = None) -> list[Row]:
+        """The rows of the run, each with its `columns` and as its `schema` has it; an error names the line."""
+        return read_rows(self.rows, columns, schema, sealed=self.is_sealed())
+
+    def table(self, unit: Sequence[str], schema: Schema | None = None) -> RowTable:
+        """The run's rows, to be appended to by the one who holds its lock."""
+        return RowTable(self.rows, unit, schema, sealed=self.is_sealed())
+
+    def write_config(self, config: Config) -> None:
+        """Writes the complete config, and below it a comment with the checksum of what is above."""
+        content = dump_config(config)
+        write_text(self.config, f"{content}{CONFIG_SEAL}{_digest(content)}\n")
+
+    def read_config(self, kind: type[C]) -> C:
+        """The config that the run was begun with; ConfigError where it is missing, damaged or was altered."""
+        if not self.config.exists():
+            raise ConfigError(
+                f"{self.config}: is gone; put it back from a copy, or run the command that began it again"
+            )
+        if self.is_sealed():
+            with storage_errors("read", self.config):
+                content, seal, digest = (
+                    read_bytes(self.config, limits.CONFIG).decode("utf-8", "replace").rpartition(CONFIG_SEAL)
+                )
+            if not seal or digest != f"{_digest(content)}\n":
+                raise ConfigError(
+                    f"{self.config}: does not match its checksum, it was altered or damaged; put it back from a copy, "
+                    "or run the command that began it again"
+                )
+        return load_config(self.config, kind)
+
 
 def run_folder(out: Path, study: str, name: str, config: Config) -> RunFolder:
-    """The folder of this config's run: `<out>/<study>-<name>-<hash8>`."""
-    return RunFolder(out / f"{study}-{name}-{identity_hash(study, config)}")
+    """The folder of this config's run: `<out>/<study>-<name>-<hash8>`.
+
+    `out` may be a link; the run's own folder may not: RunFolderError, for a link there leads somewhere else.
+    """
+    root = out / f"{study}-{name}-{identity_hash(study, config)}"
+    if root.is_symlink():
+        raise RunFolderError(f"{root}: is a link; put the run's folder itself there, or use another --out")
+    return RunFolder(root)
+
+
+def holds_nothing(root: Path) -> bool:
+    """Whether `root` is empty but for what a command leaves that is killed while it begins: its lock, half files."""
+    return all(
+        path.name.endswith(TEMPORARY_SUFFIX) or (path.name == "lock" and path.is_file() and not path.stat().st_size)
+        for path in root.iterdir()
+    )
 
 
 @contextlib.contextmanager
 def writing(folder: RunFolder) -> Iterator[None]:
-    """Makes the folder if need be and holds its lock; leftovers of killed writers are removed first."""
+    """Makes the folder if need be and holds its lock; leftovers of killed writers are removed first.
+
+    Raises StorageError where the folder holds links or devices: nothing outside of it is written.
+    """
     make_folder(folder.root)
+    refuse_links(folder.root)
     with exclusive(folder.lock):
         remove_temporaries(folder.root)
         yield
@@ -98,24 +180,32 @@ def begin_or_continue(folder: RunFolder, study: str, config: Config, facts: Mapp
     """
     must_match = {"study": study, "threads": 1, "versions": _versions(), **facts}
     if folder.manifest.exists():
-        recorded = folder.read_manifest()["must_match"]
-        for key, value in must_match.items():
-            if recorded.get(key) != value:
-                raise RunFolderError(
-                    f"{folder.root}: begun with {key} {_short(recorded.get(key))}, now {_short(value)}; "
-                    "restore that, or start afresh with another --out"
-                )
+        check_facts(folder, must_match)
     elif folder.rows.exists():
         raise RunFolderError(f"{folder.root}: has rows but no manifest; move it away or use another --out")
     else:
         manifest = {
-            "format": FORMAT,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "must_match": must_match,
             "machine": machine(),
         }
-        write_json(folder.manifest, manifest)
-    write_text(folder.config, dump_config(config))
+        write_sealed(folder.manifest, manifest)
+    folder.write_config(config)
+
+
+def check_facts(folder: RunFolder, facts: Mapping[str, Any]) -> None:
+    """RunFolderError, by name, where what a run was begun with is not so now; nothing is written."""
+    manifest = folder.read_manifest()
+    recorded = manifest["must_match"]
+    for key, value in facts.items():
+        if key in LATER and manifest["format"] == 1:
+            continue
+        if recorded.get(key) != value:
+            way_out = "go on where it was begun" if key == PROCESSOR else "restore that"
+            raise RunFolderError(
+                f"{folder.root}: begun with {key} {_short(recorded.get(key))}, now {_short(value)}; "
+                f"{way_out}, or start afresh with another --out"
+            )
 
 
 def machine() -> dict[str, Any]:
@@ -134,6 +224,10 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _short(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from tombola.runs.atomic import storage_errors
 def exclusive(path: Path) -> Iterator[None]:
     """Holds the lock file at `path`; a RunFolderError when another process holds it."""
     with storage_errors("lock", path):
-        file = path.open("ab")
+        # A link is not followed: it would make a file elsewhere.
+        file = os.fdopen(
+            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666), "ab"
+        )
     with file:
         with storage_errors("lock", path):
             try:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tombola.errors import StorageError
-from tombola.models.tensors import load_tensors, save_tensors
+from tombola.models.tensors import load_own, save_tensors
 
 
 def save_checkpoint(path: Path, fingerprint: str, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
@@ -25,7 +25,7 @@ def load_checkpoint(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], di
     if not path.exists():
         return None
     try:
-        tensors, facts = load_tensors(path)
+        tensors, facts = load_own(path)
     except StorageError as error:
         raise StorageError(f"{error}; delete this checkpoint to repeat its training from the start") from None
     if facts.get("fingerprint") != fingerprint:

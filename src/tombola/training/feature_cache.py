@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tombola.errors import ConfigError, DataError, StorageError
-from tombola.models.tensors import load_tensors, save_tensors
+from tombola.models.tensors import load_own, save_tensors
 from tombola.runs.atomic import make_folder, storage_errors
 from tombola.runs.cache import cache_folder
 
@@ -57,7 +57,7 @@ class FeatureCache:
     def read(self, part: slice) -> Tensor | None:
         """The features of a part; None where they are not stored, or damaged."""
         try:
-            found = load_tensors(self._path(part))[0].get("features")
+            found = load_own(self._path(part))[0].get("features")
         except StorageError:
             return None
         expected = (part.stop - part.start, *self.shape)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tombola.data import DataConfig, DataSet, Examples, RawData, split_data
 from tombola.data.sources import load_raw
+from tombola.errors import DataError
 from tombola.training.base import RANDOM, FrozenBase, open_base
 from tombola.training.feature_cache import FeatureCache
 from tombola.training.recipe import Recipe
@@ -40,6 +41,20 @@ OnFeatures = Callable[[int, int], None]
 def load_examples(config: DataConfig, seed: int, data_dir: Path | None = None) -> DataSet:
     """The examples of `config` split by `seed`: pictures, or features of its base. The split is the same for both."""
     return split_data(load_raw_examples(config, data_dir), config, seed)
+
+
+def load_recorded(config: DataConfig, seed: int, data_dir: Path | None, checksum: str | None) -> DataSet:
+    """As `load_examples`; DataError where they are not those of the `checksum` that the run has recorded.
+
+    For whoever reads data again that a run has looked at before: files may have been replaced meanwhile.
+    """
+    data = load_examples(config, seed, data_dir)
+    if checksum is not None and data.checksum != checksum:
+        raise DataError(
+            f"the data {data.name} (or the base before them) were replaced while the run was at work: recorded "
+            f"{checksum}, read {data.checksum}; put them back and run the command again"
+        )
+    return data
 
 
 def load_raw_examples(config: DataConfig, data_dir: Path | None = None) -> RawData:

@@ -5,25 +5,26 @@ Cut are the CNN, dense and as its ticket, and the frozen base of the head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from tombola.data import DataConfig, DataSet, normalised
 from tombola.data.dataset import Normalisation
-from tombola.errors import ConfigError
+from tombola.errors import ConfigError, ModelError
 from tombola.models.spec import Normalisation as SpecNormalisation
 from tombola.pruning import Masks
 from tombola.runs.folder import RunFolder
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.questions import Lottery
 from tombola.studies.lottery.networks import replicate_seed, stored_data, trained_network
-from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.result import Result, trained_weights
 from tombola.studies.lottery.twin import behind
 from tombola.training.base import FrozenBase
-from tombola.training.frozen import base_of, load_examples
+from tombola.training.frozen import base_of, load_recorded
 
 BASE, DENSE, TICKET = "base", "dense", "ticket"
 HEAD, HEAD_TICKET = "head", "head ticket"
@@ -45,6 +46,12 @@ class Sources:
     head: Path | None
     head_round: int | None
     data_dir: Path | None
+    checksum: str | None = None
+    """Of the pictures that the run has recorded."""
+    base: str | None = None
+    """The checksum of the frozen base that the run has recorded."""
+    trained: Mapping[tuple[str, int, int], str] = field(default_factory=dict)
+    """That of trained weights, by role, replicate and round, as the lotteries' rows have it."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +82,28 @@ class Cut:
         return (self.masks if self.head is None else self.head.masks).density
 
 
-def sources_of(config: HybridConfig, lotteries: dict[str, Result], data_dir: Path | None) -> Sources:
-    """The ticket is that of the target density, so that it is the same however many replicates there are."""
+def sources_of(
+    config: HybridConfig, lotteries: dict[str, Result], data_dir: Path | None, facts: Mapping[str, Any] | None = None
+) -> Sources:
+    """The ticket is that of the target density, so that it is the same however many replicates there are.
+
+    `facts` are those that the run has recorded, and that whoever reads data and networks again is to find.
+    """
+    known = facts or {}
     cnn, head = lotteries["cnn"], lotteries.get("head")
     behind_base = None if head is None else head.folder.root
     head_round = None if head is None else target_round("head", head)
-    return Sources(config, cnn.folder.root, target_round("cnn", cnn), behind_base, head_round, data_dir)
+    return Sources(
+        config,
+        cnn.folder.root,
+        target_round("cnn", cnn),
+        behind_base,
+        head_round,
+        data_dir,
+        known.get("data", {}).get("checksum"),
+        known.get("base", {}).get("sha256"),
+        {(role, *place): sha256 for role, run in lotteries.items() for place, sha256 in trained_weights(run).items()},
+    )
 
 
 def pictures_config(config: HybridConfig) -> DataConfig:
@@ -91,19 +114,22 @@ def pictures_config(config: HybridConfig) -> DataConfig:
 def pictures_of(sources: Sources, replicate: int) -> DataSet:
     """A replicate's pictures, split as its lotteries split them, in [0, 1]."""
     seed = replicate_seed(sources.config.lotteries()["cnn"], replicate)
-    return load_examples(pictures_config(sources.config), seed, sources.data_dir)
+    return load_recorded(pictures_config(sources.config), seed, sources.data_dir, sources.checksum)
 
 
 def cuts_of(sources: Sources, replicate: int, pictures: DataSet) -> Iterator[Cut]:
     """The base and its heads, if there is one, then the dense CNN, then its ticket, each when it is asked for."""
     if (base := frozen_base(sources.config, sources.data_dir)) is not None:
+        if sources.base is not None and base.sha256 != sources.base:
+            raise ModelError(f"the base ({base.source}) was replaced while the run was at work; put it back")
         data = normalised(pictures, normalisation_of(base.normalisation))
         yield Cut(BASE, base.network, Masks.full(base.network), data, whole=False)
         yield from _headed(sources, replicate, base, data)
     folder = RunFolder(sources.cnn)
     mode = sources.config.lotteries()["cnn"].rewinds[0]
     for name, index in ((DENSE, 0), (TICKET, sources.round)):
-        network, spec, masks = trained_network(folder, mode, replicate, index)
+        recorded = sources.trained.get(("cnn", replicate, index))
+        network, spec, masks = trained_network(folder, mode, replicate, index, recorded)
         if not isinstance(network, nn.Sequential):
             raise ConfigError(f"cnn: a {spec.architecture} is no chain of layers and has no exits")
         yield Cut(name, network, masks, normalised(pictures, normalisation_of(spec.normalisation)), whole=True)
@@ -115,7 +141,8 @@ def _headed(sources: Sources, replicate: int, base: FrozenBase, pictures: DataSe
     assert sources.head_round is not None
     config, folder = sources.config.lotteries()["head"], RunFolder(sources.head)
     for name, index in ((HEAD, 0), (HEAD_TICKET, sources.head_round)):
-        network, spec, masks = trained_network(folder, config.rewinds[0], replicate, index)
+        recorded = sources.trained.get(("head", replicate, index))
+        network, spec, masks = trained_network(folder, config.rewinds[0], replicate, index, recorded)
         if not isinstance(network, nn.Sequential):
             raise ConfigError(f"head: a {spec.architecture} is no chain of layers, and none to stand behind a base")
         whole = behind(base.network, network)

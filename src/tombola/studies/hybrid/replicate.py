@@ -6,7 +6,7 @@ Each network's rows are a unit on disk; a replicate that is run again computes o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +20,10 @@ from tombola.compression.cost import count_flops, count_size
 from tombola.data import DataSet, Examples
 from tombola.models.exits import Exit, prefix
 from tombola.pruning import Masks, prunable_parameters
-from tombola.runs.atomic import make_folder, write_bytes, write_json
+from tombola.runs.atomic import make_folder, write_bytes
 from tombola.runs.executors import Emit
-from tombola.runs.rows import Row
+from tombola.runs.rows import Row, read_unit, rows_of
+from tombola.runs.sealed import write_sealed
 from tombola.runs.seeds import derive_seed
 from tombola.studies.hybrid.cuts import BASE, Cut, Sources, cuts_of, pictures_of
 from tombola.studies.hybrid.early_exits import gate_rows
@@ -31,13 +32,14 @@ from tombola.studies.hybrid.forests import Forest, comparisons, fit_forest, fit_
 from tombola.studies.hybrid.outlook import exits_of
 from tombola.studies.hybrid.pooled import PARTS, base_features
 from tombola.studies.hybrid.trees import Projection
-from tombola.studies.hybrid.units import PCA, PIXELS
+from tombola.studies.hybrid.units import LATENCY, PCA, PIXELS
 from tombola.studies.lottery.networks import replicate_seed
 from tombola.studies.soundness import majority_accuracy
 from tombola.training.metrics import evaluate, macro_f1
 from tombola.training.threads import one_thread
 
 Features = NDArray[np.float32]
+REPEAT = "delete it to grow these forests again"
 NO_CLASSES = "a base alone gives no classes"
 
 
@@ -66,6 +68,22 @@ def forest_path(folder: Path, *names: str) -> Path:
     return folder / f"{'-'.join(names)}.onnx"
 
 
+def is_stored(spec: ReplicateSpec, rows: Sequence[Row]) -> bool:
+    """Whether no file is gone of a replicate, of which the table has all `rows`."""
+    own = [row for row in rows_of(rows, replicate=spec.index) if row["kind"] != LATENCY]
+    units = all((spec.path / f"{name}.json").exists() for name in {row["unit"] for row in own})
+    return units and _forests_are_stored(spec.path, own)
+
+
+def _forests_are_stored(folder: Path, rows: Sequence[Row]) -> bool:
+    """Whether the ONNX file of every forest in the rows is there."""
+    for row in rows_of(rows, kind="forest"):
+        place = (row["network"], row["exit"], row["features"]) if row["exit"] is not None else (row["features"],)
+        if not forest_path(folder, *place).exists():
+            return False
+    return True
+
+
 def run_replicate(spec: ReplicateSpec, emit: Emit) -> None:
     """Runs what is left of a replicate; the executor's cell. Computes on one thread, PCA included."""
     import sklearn.decomposition  # noqa: F401 (the limit holds for the libraries that are loaded)
@@ -91,9 +109,9 @@ class _Replicate:
 
     def _unit(self, name: str, rows: Callable[[], list[Row]]) -> None:
         path = self.spec.path / f"{name}.json"
-        if not path.exists():
+        if not path.exists() or not _forests_are_stored(self.spec.path, read_unit(path, REPEAT)):
             unit = {"replicate": self.spec.index, "network": name, "unit": name}
-            write_json(path, {"rows": [{"kind": row["kind"], **unit, **row} for row in rows()]})
+            write_sealed(path, {"rows": [{"kind": row["kind"], **unit, **row} for row in rows()]})
         self.emit(Finished(path))
 
     def _pixels(self) -> list[Row]:

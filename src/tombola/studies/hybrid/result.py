@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tombola.errors import ConfigError, RunFolderError
-from tombola.runs.configs import load_config
 from tombola.runs.folder import RunFolder
-from tombola.runs.rows import Row, read_rows
+from tombola.runs.rows import Row
+from tombola.studies.hybrid.columns import SCHEMA
 from tombola.studies.hybrid.config import ROLES, HybridConfig
 from tombola.studies.hybrid.units import UNIT, complete_replicates
 from tombola.studies.lottery.result import Result, open_run
@@ -38,8 +38,8 @@ def open_hybrid(root: Path) -> HybridResult:
     recorded = folder.read_manifest()["must_match"].get("lotteries")
     if not isinstance(recorded, dict) or not all(_is_run_name(role, name) for role, name in recorded.items()):
         raise RunFolderError(f"{folder.manifest}: does not say which lotteries, it is damaged or of another study")
-    config = load_config(folder.config, HybridConfig)
-    rows = read_rows(folder.rows, UNIT)
+    config = folder.read_config(HybridConfig)
+    rows = folder.read_rows(UNIT, SCHEMA)
     complete = complete_replicates(rows, config)
     if not complete:
         raise ConfigError(f"{root}: no replicate is complete yet; the command that began it goes on")

@@ -8,6 +8,7 @@ from tombola.errors import TombolaError
 from tombola.reports.tables import Table
 from tombola.runs.atomic import write_text
 from tombola.runs.folder import writing
+from tombola.runs.inventory import findings, refuse, rewriting
 from tombola.studies.hybrid.answers import answers_of
 from tombola.studies.hybrid.report import report_page
 from tombola.studies.hybrid.result import open_hybrid
@@ -18,7 +19,7 @@ STUDY = "hybrid"
 def report_run(root: Path) -> Path:
     """Makes `report.html` of a run anew from its rows and those of its lotteries; returns its path."""
     result = open_hybrid(root)
-    with writing(result.folder):
+    with writing(result.folder), rewriting(result.folder, result.folder.report):
         write_text(result.folder.report, report_page(result))
     return result.folder.report
 
@@ -29,6 +30,7 @@ def runs_table(out: Path) -> Table | None:
     for manifest in sorted(out.glob(f"{STUDY}-*/manifest.json")):
         try:
             result = open_hybrid(manifest.parent)
+            refuse(result.folder, findings(result.folder, quick=True))
         except TombolaError as error:
             rows.append((manifest.parent.name, "unreadable or not finished", str(error)))
             continue

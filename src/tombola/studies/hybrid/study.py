@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from tombola.errors import TombolaError
-from tombola.runs.atomic import make_folder, write_text
+from tombola.runs.atomic import make_folder, remove, write_text
 from tombola.runs.executors import run_cells
-from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
+from tombola.runs.folder import PROCESSOR, RunFolder, begin_or_continue, run_folder, writing
+from tombola.runs.inventory import is_whole, seal, unseal
 from tombola.runs.results import copy_results, finished_replicates, refuse_foreign
 from tombola.runs.rows import RowTable, read_unit
 from tombola.studies.hybrid.artefacts import NAMES, OPTIONAL_NAMES, SUMMARY, write_results
+from tombola.studies.hybrid.columns import SCHEMA
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.cuts import sources_of
 from tombola.studies.hybrid.latency import latency_unit
 from tombola.studies.hybrid.outlook import check_lotteries, check_study, look_ahead
 from tombola.studies.hybrid.pooled import prepare_base
-from tombola.studies.hybrid.replicate import Finished, ReplicateSpec, run_replicate
+from tombola.studies.hybrid.replicate import REPEAT, Finished, ReplicateSpec, is_stored, run_replicate
 from tombola.studies.hybrid.report import report_page
 from tombola.studies.hybrid.result import HybridResult, open_hybrid
 from tombola.studies.hybrid.units import (
@@ -32,6 +34,7 @@ from tombola.studies.hybrid.units import (
 from tombola.studies.hybrid.watcher import Watcher
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.result import Result
+from tombola.training.processor import processor_facts
 
 RunLottery = Callable[[str, LotteryConfig], Result]
 """Runs the lottery of a role, continues it, or shows it where it is finished."""
@@ -81,16 +84,17 @@ def _run(
     watcher: Watcher,
 ) -> HybridResult:
     runs = {role: run.folder.root.name for role, run in lotteries.items()}
-    begin_or_continue(folder, config.study, config, {**facts, "lotteries": runs})
+    begin_or_continue(folder, config.study, config, {**facts, "lotteries": runs, PROCESSOR: processor_facts()})
     # From here on the results are not those of this number of replicates, until they are written again.
-    (folder.results / SUMMARY).unlink(missing_ok=True)
+    unseal(folder)
+    remove(folder.results / SUMMARY)
     make_folder(folder.checkpoints)
-    table = RowTable(folder.rows, UNIT)
-    sources = sources_of(config, lotteries, data_dir)
+    table = folder.table(UNIT, SCHEMA)
+    sources = sources_of(config, lotteries, data_dir, facts)
     asked = range(config.lotteries()["cnn"].replicates)
     specs = [ReplicateSpec(sources, index, folder.checkpoints) for index in asked]
     complete = complete_replicates(table.rows, config)
-    left = [spec for spec in specs if spec.index not in complete]
+    left = [spec for spec in specs if spec.index not in complete or not is_stored(spec, table.rows)]
     done = sum(len(whole_units(table.rows, spec.index)) for spec in left)
     watcher.begin(len(left) * len(unit_names(config)), done)
     if left:
@@ -100,13 +104,14 @@ def _run(
         table.append_unit(latency_unit(sources, specs[MEASURED_REPLICATE].path, watcher.measuring))
     result = HybridResult(folder, config, [row for row in table.rows if row["replicate"] in asked], lotteries)
     write_text(folder.report, report_page(result))
-    write_results(result)  # its summary last: it says that all is written
+    write_results(result)
+    seal(folder)  # last: it says that all is written
     return result
 
 
 def _listener(table: RowTable, watcher: Watcher) -> Callable[[Any], None]:
     def listen(event: Finished) -> None:
-        rows = read_unit(event.path, "delete it to grow these forests again")
+        rows = read_unit(event.path, REPEAT)
         if table.append_unit(rows):
             watcher.unit(rows[-1])
 
@@ -114,8 +119,10 @@ def _listener(table: RowTable, watcher: Watcher) -> Callable[[Any], None]:
 
 
 def _read_finished(folder: RunFolder, config: HybridConfig) -> HybridResult | None:
-    """The result of a run whose replicates are all there and whose artefacts are written."""
-    if not folder.manifest.exists() or not folder.report.exists():
+    """The result of a run whose replicates are all there and whose artefacts are written, and as they were."""
+    if not folder.manifest.exists() or not is_whole(folder, is_made_from_rows):
+        return None
+    if not folder.report.exists():
         return None
     if finished_replicates(folder.results, SUMMARY) != config.lotteries()["cnn"].replicates:
         return None
@@ -123,6 +130,11 @@ def _read_finished(folder: RunFolder, config: HybridConfig) -> HybridResult | No
         return open_hybrid(folder.root)
     except TombolaError:  # a lottery is gone: it is run again; what is damaged is said on the way
         return None
+
+
+def is_made_from_rows(name: str) -> bool:
+    """Whether a file of a run is made again from its rows and its lotteries."""
+    return not name.startswith(("checkpoints/", "manifest.json"))
 
 
 def _with_finished_replicates(folder: RunFolder, config: HybridConfig) -> HybridConfig:

@@ -14,6 +14,7 @@ from tombola.reports.page import Section, copyable, figure_html, page
 from tombola.reports.tables import Table
 from tombola.runs.atomic import write_text
 from tombola.runs.folder import writing
+from tombola.runs.inventory import rewriting
 from tombola.studies.lottery.charts import PERCENT
 from tombola.studies.lottery.metrics import summaries_of_mode
 from tombola.studies.lottery.report import report_page
@@ -25,7 +26,7 @@ from tombola.studies.lottery.tables import COST_NOTE, TABLE_NOTE, results_table
 def report_run(root: Path) -> Path:
     """Makes `report.html` of a run anew from its rows; returns its path."""
     result = result_of(root)
-    with writing(result.folder):
+    with writing(result.folder), rewriting(result.folder, result.folder.report):
         write_text(result.folder.report, report_page(result, stored_stabilities(root)))
     return result.folder.report
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from tombola.models.tensors import load_tensors, save_tensors
+from tombola.models.tensors import load_own, save_tensors
 from tombola.pruning import Masks
 from tombola.runs.configs import Config
 
@@ -52,7 +52,7 @@ class EarlyBird:
         masks = self.candidate()
         # Those of later iterations are from before a kill and will be made again.
         earlier = [path for path in candidates(self.folder) if path.name < _name(iteration)][-self.config.window :]
-        distances = [mask_distance(masks, Masks.from_tensors(load_tensors(path)[0]), self.within) for path in earlier]
+        distances = [mask_distance(masks, Masks.from_tensors(load_own(path)[0]), self.within) for path in earlier]
         save_tensors(self.folder / _name(iteration), masks.to_tensors())
         if len(distances) == self.config.window and max(distances) < self.config.distance:
             save_tensors(self.folder / FOUND, masks.to_tensors(), {"iteration": iteration})
@@ -67,7 +67,7 @@ def settled(folder: Path) -> tuple[Masks, int] | None:
     """The early bird of the training in `folder` and the iteration at which it settled; None without one."""
     if not (folder / FOUND).exists():
         return None
-    tensors, facts = load_tensors(folder / FOUND)
+    tensors, facts = load_own(folder / FOUND)
     return Masks.from_tensors(tensors), int(facts["iteration"])
 
 

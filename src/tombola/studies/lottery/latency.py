@@ -13,7 +13,7 @@ from torch import Tensor
 from tombola.compression.measured import BATCH_SIZES, measure_latency
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery.networks import replicate_data, trained_network
-from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.result import Result, trained_weights
 
 REPLICATE = 0
 IMAGES = 64
@@ -39,7 +39,8 @@ def latency_units(result: Result, rounds: list[int], data_dir: Path | None) -> I
 
 def _unit(result: Result, index: int, images: Tensor) -> list[Row]:
     mode = result.config.rewinds[0]
-    network, _, masks = trained_network(result.folder, mode, REPLICATE, index)
+    recorded = trained_weights(result).get((REPLICATE, index))
+    network, _, masks = trained_network(result.folder, mode, REPLICATE, index, recorded)
     key = {"replicate": REPLICATE, "rewind": str(mode) if index else None, "round": index, "branch": "latency"}
     return [
         {"kind": "latency", **key, "density": masks.density, **row}

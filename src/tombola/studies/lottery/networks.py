@@ -8,11 +8,13 @@ from pathlib import Path
 from torch import nn
 
 from tombola.data import DataSet, Normalisation, normalised
+from tombola.errors import StorageError
 from tombola.models import ModelSpec, build
+from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks, prunable_parameters
-from tombola.runs.atomic import read_json
 from tombola.runs.configs import validate
 from tombola.runs.folder import RunFolder
+from tombola.runs.sealed import read_sealed
 from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.rewind import Rewind, rewind
@@ -25,21 +27,26 @@ from tombola.studies.lottery.stored import (
     stored_masks,
     stored_start,
 )
-from tombola.training.frozen import load_examples
+from tombola.training.frozen import load_recorded
 
 
 def replicate_seed(config: LotteryConfig, index: int) -> int:
     return derive_seed(config.seed, "replicate", index)
 
 
-def replicate_data(config: LotteryConfig, index: int, data_dir: Path | None) -> DataSet:
-    """A replicate's examples, in its own split, as its network wants them."""
-    return as_started(config, load_examples(config.data, replicate_seed(config, index), data_dir))
+def replicate_data(config: LotteryConfig, index: int, data_dir: Path | None, checksum: str | None = None) -> DataSet:
+    """A replicate's examples, in its own split, as its network wants them.
+
+    DataError where they are not those of `checksum`, which the run has recorded.
+    """
+    return as_started(config, load_recorded(config.data, replicate_seed(config, index), data_dir, checksum))
 
 
-def stored_data(config: LotteryConfig, index: int, spec: ModelSpec, data_dir: Path | None) -> DataSet:
+def stored_data(
+    config: LotteryConfig, index: int, spec: ModelSpec, data_dir: Path | None, checksum: str | None = None
+) -> DataSet:
     """As `replicate_data`, normalised as the stored `spec` has it: a file that a run started from may be gone."""
-    data = load_examples(config.data, replicate_seed(config, index), data_dir)
+    data = load_recorded(config.data, replicate_seed(config, index), data_dir, checksum)
     if config.start is None:
         return data
     return normalised(data, Normalisation(spec.normalisation.mean, spec.normalisation.std))
@@ -74,16 +81,26 @@ def restored_ticket(folder: RunFolder, mode: Rewind, replicate: int, index: int)
     return network, spec, masks
 
 
-def trained_network(folder: RunFolder, mode: Rewind, replicate: int, index: int) -> tuple[nn.Module, ModelSpec, Masks]:
-    """The dense network (round 0) or a ticket at the end of its training, its spec and its masks."""
+def trained_network(
+    folder: RunFolder, mode: Rewind, replicate: int, index: int, recorded: str | None = None
+) -> tuple[nn.Module, ModelSpec, Masks]:
+    """The dense network (round 0) or a ticket at the end of its training, its spec and its masks.
+
+    StorageError where its weights are not those whose checksum is `recorded`.
+    """
     files = ReplicateFiles.of(folder.checkpoints, replicate)
     network, spec, masks = _built(files, mode, index)
-    network.load_state_dict(load_stored(files.round(mode, index) / TRAINED, network.state_dict()))
+    path = files.round(mode, index) / TRAINED
+    weights = load_stored(path, network.state_dict())
+    if recorded is not None and content_sha256(weights) != recorded:
+        raise StorageError(f"{path}: holds other weights than its training's row records; put it back from a copy")
+    network.load_state_dict(weights)
     return network, spec, masks
 
 
 def _built(files: ReplicateFiles, mode: Rewind, index: int) -> tuple[nn.Module, ModelSpec, Masks]:
     """A replicate's network as its spec makes it, and the masks of one of its rounds."""
-    spec = validate(read_json(files.spec), ModelSpec, str(files.spec))
+    remedy = "put it back from a copy, or delete it and run the command that made it again"
+    spec = validate(read_sealed(files.spec, remedy), ModelSpec, str(files.spec))
     network = build(spec)
     return network, spec, stored_masks(files, mode, index, Masks.full(network))

@@ -16,11 +16,13 @@ from torch import Tensor
 from tombola.errors import TrainingError
 from tombola.models import build
 from tombola.models.spec import Normalisation
-from tombola.models.tensors import content_sha256, save_tensors
+from tombola.models.tensors import SIZE_LIMIT, content_sha256, save_tensors
 from tombola.pruning import Masks, prune
 from tombola.pruning.emptied import not_warning
-from tombola.runs.atomic import make_folder, read_json, write_bytes, write_json
+from tombola.runs.atomic import make_folder, read_bytes, remove, write_bytes
 from tombola.runs.executors import Emit
+from tombola.runs.rows import read_unit
+from tombola.runs.sealed import write_sealed
 from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls import reinitialised, shuffled
@@ -47,6 +49,7 @@ from tombola.training.threads import one_thread
 
 STATISTICS_EXAMPLES = 2_000
 """Training examples over which batch-norm statistics are estimated again after rewinding."""
+REPEAT = "delete it to repeat this training"
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,10 @@ class ReplicateSpec:
     index: int
     folder: Path
     data_dir: Path | None
+    data: str | None = None
+    """The checksum of the data that the run has recorded."""
+    start: str | None = None
+    """That of the weights it starts from, where these come from a file."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +114,10 @@ class _Replicate:
         self.config = spec.config
         self.index = spec.index
         self.emit = emit
+        self.start_sha256 = spec.start
         self.seed = replicate_seed(spec.config, spec.index)
         self.files = ReplicateFiles.of(spec.folder, spec.index)
-        self.data = replicate_data(spec.config, spec.index, spec.data_dir)
+        self.data = replicate_data(spec.config, spec.index, spec.data_dir, spec.data)
         plain = model_spec(spec.config, spec.index, self.data.input_shape, self.data.classes)
         self.model_spec = plain.model_copy(update={"normalisation": Normalisation(**asdict(self.data.normalisation))})
         self.model = build(self.model_spec)
@@ -160,9 +168,9 @@ class _Replicate:
 
     def _initial_weights(self) -> Mapping[str, Tensor]:
         """W_0 as stored: written once, and read back so that every rewind is held against the file."""
-        if not self.files.initial.exists():
-            load_start(self.config, self.model)
-            write_json(self.files.spec, self.model_spec.model_dump(mode="json"))
+        if not (self.files.initial.exists() and self.files.spec.exists()):
+            load_start(self.config, self.model, self.start_sha256)
+            write_sealed(self.files.spec, self.model_spec.model_dump(mode="json"))
             save_tensors(self.files.initial, self.model.state_dict())
         return load_stored(self.files.initial, self.model.state_dict())
 
@@ -199,7 +207,9 @@ class _Replicate:
         make_folder(folder)
         path = folder / f"{unit.branch}.json"
         checkpoint = folder / f"{unit.branch}.checkpoint.safetensors"
-        if not path.exists():
+        if not all(
+            file.exists() for file in self.files.training(unit.mode, unit.round.index, unit.branch, self.config)
+        ):
             twin = self.trained.get(self._identity(unit, start))
             if twin is not None:
                 self._take_over(unit, twin, folder)
@@ -208,7 +218,7 @@ class _Replicate:
         self.trained.setdefault(self._identity(unit, start), path)
         # Here, and not only after training: a kill may have come between.
         for leftover in (checkpoint, *candidates(folder)):
-            leftover.unlink(missing_ok=True)
+            remove(leftover)
         self.emit(Finished(path))
 
     def _identity(self, unit: Unit, start: Start) -> str:
@@ -218,13 +228,13 @@ class _Replicate:
 
     def _take_over(self, unit: Unit, twin: Path, folder: Path) -> None:
         """The rows and weights of a unit that another mode trained; nothing is trained for it again."""
-        rows = read_json(twin)["rows"]
+        rows = read_unit(twin, REPEAT)
         spared = {"iterations_trained": 0, "seconds": 0.0}
         rows = [row | unit.key | (spared if row["kind"] == "training" else {}) for row in rows]
         for name in (TRAINED, STATISTICS, FOUND):
             if unit.branch == "ticket" and (twin.parent / name).exists():
-                write_bytes(folder / name, (twin.parent / name).read_bytes())
-        write_json(folder / f"{unit.branch}.json", {"rows": rows})
+                write_bytes(folder / name, read_bytes(twin.parent / name, SIZE_LIMIT))
+        write_sealed(folder / f"{unit.branch}.json", {"rows": rows})
 
     def _train_anew(self, unit: Unit, start: Start, folder: Path, checkpoint: Path) -> None:
         rewind(self.model, start.state, start.masks)
@@ -265,7 +275,7 @@ class _Replicate:
         )
         if unit.branch in ("dense", "ticket"):
             save_tensors(folder / TRAINED, self.model.state_dict())
-        write_json(folder / f"{unit.branch}.json", {"rows": rows})  # last: it says that the unit is finished
+        write_sealed(folder / f"{unit.branch}.json", {"rows": rows})  # last: it says that the unit is finished
 
     def _reestimate_statistics(self, unit: Unit, folder: Path) -> None:
         """Batch-norm statistics of the rewound network; a ticket's are part of what it restarts from."""

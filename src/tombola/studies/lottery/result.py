@@ -13,9 +13,9 @@ from tombola.data.dataset import recorded
 from tombola.errors import ConfigError, RunFolderError
 from tombola.models import build
 from tombola.pruning import Masks
-from tombola.runs.configs import load_config
 from tombola.runs.folder import RunFolder
-from tombola.runs.rows import Row, read_rows
+from tombola.runs.rows import Row, rows_of
+from tombola.studies.lottery.columns import SCHEMA
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.metrics import UNIT, Summary, rows_of_mode, summarise
 from tombola.studies.lottery.networks import layer_sizes, model_spec
@@ -73,7 +73,7 @@ class OpenedRun:
 
     def result(self) -> Result | None:
         """The result of the replicates that are complete; None while there is none."""
-        rows = read_rows(self.folder.rows, UNIT)
+        rows = self.folder.read_rows(UNIT, SCHEMA)
         complete = complete_replicates(rows, self.units) & set(range(self.config.replicates))
         return make_result(self.folder, self.config, self.data, rows, complete) if complete else None
 
@@ -85,7 +85,7 @@ def open_run(root: Path) -> OpenedRun:
     if (study := recorded.get("study", STUDY)) != STUDY:
         raise RunFolderError(f"{root}: a run of tombola {study}; name one of tombola imp")
     data = recorded.get("data")
-    config = load_config(folder.config, LotteryConfig)
+    config = folder.read_config(LotteryConfig)
     try:
         rounds = plan_of(config, data["input_shape"], data["classes"])
     except (KeyError, TypeError, ValueError):
@@ -166,3 +166,13 @@ def make_result(
     else:
         verdicts = dict.fromkeys(config.rewind, not_judged(len(complete), config.replicates, config.tolerance))
     return Result(folder, config, data, used, summarise(used), verdicts)
+
+
+def trained_weights(result: Result) -> dict[tuple[int, int], str]:
+    """By replicate and round, the checksum of the weights that training ended with, in the first mode of rewinding."""
+    rows = rows_of_mode(rows_of(result.rows, kind="training"), result.config.rewind[0])
+    return {
+        (row["replicate"], row["round"]): row["weights_sha256"]
+        for row in rows
+        if row["branch"] in ("dense", "ticket") and "weights_sha256" in row
+    }

@@ -19,16 +19,16 @@ from torch import Tensor, nn
 
 from tombola.data import DataSet
 from tombola.errors import ConfigError, StorageError
-from tombola.models.tensors import load_tensors, save_tensors
+from tombola.models.tensors import save_tensors
 from tombola.pruning import Masks
 from tombola.reports.curves import Chart, Series
 from tombola.reports.intervals import CONFIDENCE, Estimate, Paired, bounds_of, estimate
 from tombola.reports.tables import plus_minus
-from tombola.runs.atomic import make_folder, read_json, write_json
-from tombola.runs.configs import load_config
+from tombola.runs.atomic import make_folder, remove
 from tombola.runs.executors import Emit, run_cells
 from tombola.runs.folder import RunFolder, begin_or_continue, writing
 from tombola.runs.rows import rows_of
+from tombola.runs.sealed import read_sealed, write_sealed
 from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.extract import mode_of
@@ -37,6 +37,7 @@ from tombola.studies.lottery.networks import replicate_seed, restored_ticket, st
 from tombola.studies.lottery.replicate import STATISTICS_EXAMPLES
 from tombola.studies.lottery.result import OpenedRun, Result, data_facts, open_run
 from tombola.studies.lottery.rewind import Rewind
+from tombola.studies.lottery.stored import load_stored
 from tombola.studies.soundness import faults_of
 from tombola.training import fit
 from tombola.training.batches import iterations_per_epoch
@@ -152,7 +153,7 @@ def run_stability(
         make_folder(_folder(root))
         run_cells(stability_cell, specs, workers, on_event)
         stability = _summarise(opened, result, chosen, index, copies, [_read(spec) for spec in specs])
-        write_json(_folder(root) / f"{_stem(str(chosen), index)}.json", asdict(stability))
+        write_sealed(_folder(root) / f"{_stem(str(chosen), index)}.json", asdict(stability))
     return stability
 
 
@@ -161,13 +162,13 @@ def stored_stabilities(root: Path) -> list[StabilityResult]:
     paths = [path for path in sorted(_folder(root).glob("*-round-*.json")) if "replicate" not in path.name]
     if not paths:
         return []
-    tolerance = load_config(RunFolder(root).config, LotteryConfig).tolerance
+    tolerance = RunFolder(root).read_config(LotteryConfig).tolerance
     return [_stored(path, tolerance) for path in paths]
 
 
 def _stored(path: Path, tolerance: float) -> StabilityResult:
     """A stored result; one of a version that did not store them is read with the run's tolerance, at 95 %."""
-    content = read_json(path)
+    content = read_sealed(path, "delete it, or run tombola stability again")
     try:
         content = {"tolerance": tolerance, "confidence": CONFIDENCE} | content
         estimates = {name: Estimate(**content[name]) for name in ("instability", "ends", "dense", "excess")}
@@ -192,7 +193,7 @@ def _measure(spec: StabilitySpec, emit: Emit) -> None:
     opened = open_run(spec.root)
     mode = Rewind.parse(spec.mode)
     model, specified, masks = restored_ticket(opened.folder, mode, spec.replicate, spec.round)
-    data = stored_data(opened.config, spec.replicate, specified, spec.data_dir)
+    data = stored_data(opened.config, spec.replicate, specified, spec.data_dir, opened.data.get("checksum"))
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     copies = []
     for copy in range(spec.copies):
@@ -203,7 +204,7 @@ def _measure(spec: StabilitySpec, emit: Emit) -> None:
         model.load_state_dict(state)
         ends.append(_error(model, data))
     lines = [_line(model, a, b, data) for a, b in itertools.combinations(copies, 2)]
-    write_json(_replicate_path(spec), {"lines": lines, "ends": ends})
+    write_sealed(_replicate_path(spec), {"lines": lines, "ends": ends})
 
 
 def _copy(
@@ -227,8 +228,8 @@ def _copy(
             on_evaluation=lambda evaluation, total: emit((spec.replicate, copy, evaluation, total)),
         )
         save_tensors(path, model.state_dict())
-    checkpoint.unlink(missing_ok=True)
-    return load_tensors(path)[0]
+    remove(checkpoint)
+    return load_stored(path, model.state_dict())
 
 
 def _line(model: nn.Module, a: Mapping[str, Tensor], b: Mapping[str, Tensor], data: DataSet) -> list[float]:
@@ -303,7 +304,7 @@ def _summarise(
 def _read(spec: StabilitySpec) -> Measured:
     path = _replicate_path(spec)
     try:
-        content = read_json(path)
+        content = read_sealed(path, "delete it to measure this replicate again")
         lines, ends = content["lines"], content["ends"]
         if not ends or any(len(line) != POINTS for line in lines):
             raise ValueError

@@ -70,7 +70,13 @@ def start_line(config: LotteryConfig) -> str | None:
     )
 
 
-def load_start(config: LotteryConfig, model: nn.Module) -> None:
-    """Fills `model` with the weights of `start`, if there is one."""
-    if config.start is not None:
-        model.load_state_dict(read_keras(config.start).weights)
+def load_start(config: LotteryConfig, model: nn.Module, recorded: str | None = None) -> None:
+    """Fills `model` with the weights of `start`, if there is one; ModelError where they are not those `recorded`."""
+    if config.start is None:
+        return
+    weights = read_keras(config.start).weights
+    if recorded is not None and content_sha256(weights) != recorded:
+        raise ModelError(
+            f"{config.start}: was replaced while the run was at work; put it back and run the command again"
+        )
+    model.load_state_dict(weights)

@@ -11,6 +11,7 @@ from torch import Tensor
 from tombola.errors import StorageError
 from tombola.models.tensors import load_tensors_like
 from tombola.pruning import Masks
+from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.rewind import Rewind
 from tombola.training import Step
 
@@ -40,6 +41,26 @@ class ReplicateFiles:
     def state_at(self, step: Step) -> Path:
         """W_k of the dense training."""
         return self.round(Rewind("init"), 0) / f"state-{step}.safetensors"
+
+    def training(self, mode: Rewind | None, index: int, branch: str, config: LotteryConfig) -> list[Path]:
+        """The files that a finished training leaves: what they are missing of is trained again."""
+        folder = self.round(mode or Rewind("init"), index)
+        files = [folder / f"{branch}.json"]
+        if branch in ("dense", "ticket"):
+            files.append(folder / TRAINED)
+        if branch == "dense":
+            files += [self.state_at(mode.step) for mode in config.rewinds if mode.kind == "step"]
+        return files
+
+    def are_whole(self, config: LotteryConfig, rounds: int) -> bool:
+        """Whether all that a finished replicate leaves is there; `rounds` with the dense one."""
+        wanted = [self.initial, self.spec, *self.training(None, 0, "dense", config)]
+        for mode in config.rewinds:
+            for index in range(1, rounds):
+                wanted.append(self.round(mode, index) / MASKS)
+                for branch in ("ticket", *config.controls):
+                    wanted += self.training(mode, index, branch, config)
+        return all(path.exists() for path in wanted)
 
     def round(self, mode: Rewind, index: int) -> Path:
         """The folder of a round."""
@@ -73,4 +94,7 @@ def load_stored(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     except StorageError as error:
         if not path.exists():
             raise
-        raise StorageError(f"{error}; put the file back from a copy, or start afresh with another --out") from None
+        raise StorageError(
+            f"{error}; put the file back from a copy, or delete it and run the command that made it again: it is made "
+            "anew"
+        ) from None

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tombola.errors import RunFailure
-from tombola.runs.atomic import make_folder, write_text
+from tombola.errors import RunFailure, StorageError
+from tombola.runs.atomic import make_folder, remove, write_text
 from tombola.runs.executors import run_cells
-from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
+from tombola.runs.folder import PROCESSOR, RunFolder, begin_or_continue, run_folder, writing
+from tombola.runs.inventory import is_whole, seal, unseal
 from tombola.runs.results import copy_results, finished_replicates, refuse_foreign
-from tombola.runs.rows import Row, RowTable, read_rows, read_unit
+from tombola.runs.rows import Row, RowTable, read_unit
 from tombola.studies.lottery.artefacts import NAMES, OPTIONAL_NAMES, SUMMARY, twin_is_wanted, write_results
+from tombola.studies.lottery.columns import SCHEMA
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.forecast import Forecast, quick_forecast
 from tombola.studies.lottery.latency import latency_units, rounds_to_measure
 from tombola.studies.lottery.looks import look_row
 from tombola.studies.lottery.metrics import UNIT, failed_checks
 from tombola.studies.lottery.overlap import overlap_units
-from tombola.studies.lottery.replicate import Finished, Progress, ReplicateSpec, run_replicate
+from tombola.studies.lottery.plan import Round
+from tombola.studies.lottery.replicate import REPEAT, Finished, Progress, ReplicateSpec, run_replicate
 from tombola.studies.lottery.report import report_page
 from tombola.studies.lottery.result import (
     Result,
@@ -35,8 +39,10 @@ from tombola.studies.lottery.result import (
 )
 from tombola.studies.lottery.stability import stored_stabilities
 from tombola.studies.lottery.start import start_facts, started
+from tombola.studies.lottery.stored import ReplicateFiles
 from tombola.training.engine import ANY_CLASSES, ANY_PICTURE
 from tombola.training.frozen import prepare_examples
+from tombola.training.processor import processor_facts
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,7 @@ def run_study(
         refuse_foreign(results, folder.root.name, SUMMARY, (*NAMES, *OPTIONAL_NAMES))
     finished = _read_finished(folder, config)
     if finished is not None and twin_is_wanted(finished):
-        with writing(folder):
-            write_results(finished, data_dir)
+        _add_twin(finished, data_dir)
     if finished is None:
         if config.training.engine == "sparse":  # what no data change is refused before they are read
             check_engine(config, ANY_PICTURE, ANY_CLASSES)
@@ -100,22 +105,26 @@ def _run(
     rounds = plan_of(config, data["input_shape"], data["classes"])
     check_steps(config, data["training_examples"])
     check_engine(config, data["input_shape"], data["classes"])
-    facts = start_facts(config, tuple(data["input_shape"]), data["classes"])
-    begin_or_continue(folder, config.study, config, {"data": data, "seed": config.seed, **facts})
+    start = start_facts(config, tuple(data["input_shape"]), data["classes"])
+    facts = {"data": data, "seed": config.seed, PROCESSOR: processor_facts(), **start}
+    begin_or_continue(folder, config.study, config, facts)
     make_folder(folder.checkpoints)
-    table = RowTable(folder.rows, UNIT)
+    table = folder.table(UNIT, SCHEMA)
+    unseal(folder)
     if told := finished_replicates(folder.results, SUMMARY):
         table.append_unit([look_row(told)])  # a version that recorded no looks may have shown this verdict
     # From here on the results are not those of this number of replicates, until they are written again.
-    (folder.results / SUMMARY).unlink(missing_ok=True)
+    remove(folder.results / SUMMARY)
     _refuse_broken_promises(table)
 
     units = units_per_replicate(config, rounds)
-    left = sorted(set(range(config.replicates)) - complete_replicates(table.rows, units))
+    complete = complete_replicates(table.rows, units)
+    left = [i for i in range(config.replicates) if i not in complete or not _is_stored(folder, config, rounds, i)]
     if watcher is not None:
         done = sum(row["kind"] == "training" and row["replicate"] in left for row in table.rows)
         watcher.begin(len(left) * units, done)
-    specs = [ReplicateSpec(config, index, folder.checkpoints, data_dir) for index in left]
+    recorded = data["checksum"], start.get("start")
+    specs = [ReplicateSpec(config, index, folder.checkpoints, data_dir, *recorded) for index in left]
     run_cells(run_replicate, specs, workers, _listener(table, watcher))
     asked = set(range(config.replicates))
     for unit in overlap_units(make_result(folder, config, data, table.rows, asked)):
@@ -124,9 +133,15 @@ def _run(
     table.append_unit([look_row(config.replicates)])  # before the verdict is shown, which this look spends error on
     result = make_result(folder, config, data, table.rows, asked)
     write_text(folder.report, report_page(result, stored_stabilities(folder.root)))
-    # The summary is the last file of the results and says that all is written: see _read_finished.
+    # The summary is the last file of the results, and the inventory the last of all: see _read_finished.
     write_results(result, data_dir)
+    seal(folder)
     return result
+
+
+def _is_stored(folder: RunFolder, config: LotteryConfig, rounds: Sequence[Round], replicate: int) -> bool:
+    """Whether no file of a replicate is gone."""
+    return ReplicateFiles.of(folder.checkpoints, replicate).are_whole(config, len(rounds))
 
 
 def _measure(result: Result, table: RowTable, data_dir: Path | None, watcher: Watcher | None) -> None:
@@ -143,7 +158,7 @@ def _listener(table: RowTable, watcher: Watcher | None) -> Callable[[Any], None]
 
     def listen(event: Any) -> None:
         if isinstance(event, Finished):
-            rows = read_unit(event.path, "delete it to repeat this training")
+            rows = read_unit(event.path, REPEAT)
             fresh = table.append_unit(rows)
             _refuse_broken_promises(table, rows)
             if fresh and watcher is not None:
@@ -161,17 +176,35 @@ def _refuse_broken_promises(table: RowTable, rows: Sequence[Row] | None = None) 
 
 
 def _read_finished(folder: RunFolder, config: LotteryConfig) -> Result | None:
-    """The result of a run whose asked replicates are all there and whose artefacts are written."""
-    if not folder.manifest.exists() or not folder.report.exists() or not (folder.results / SUMMARY).exists():
+    """The result of a run whose asked replicates are all there and whose artefacts are written, and as they were."""
+    if not folder.manifest.exists() or not is_whole(folder, is_made_from_rows):
+        return None
+    if not folder.report.exists() or not (folder.results / SUMMARY).exists():
         return None
     opened = open_run(folder.root)
-    rows = read_rows(folder.rows, UNIT)
+    rows = folder.read_rows(UNIT, SCHEMA)
     asked = set(range(config.replicates))
     if not asked <= complete_replicates(rows, opened.units):
         return None
     if finished_replicates(folder.results, SUMMARY) != config.replicates:
         return None  # these results are damaged, or of another number of replicates: they are written again
     return make_result(folder, config, opened.data, rows, asked)
+
+
+def _add_twin(finished: Result, data_dir: Path | None) -> None:
+    """Writes the results of a finished run again, now with a Keras twin; a disk that is read-only has none."""
+    try:
+        with writing(finished.folder):
+            unseal(finished.folder)
+            write_results(finished, data_dir)
+            seal(finished.folder)
+    except StorageError as error:
+        warnings.warn(f"the Keras twin was not written: {error}", stacklevel=2)
+
+
+def is_made_from_rows(name: str) -> bool:
+    """Whether a file of a run is made again from its rows and checkpoints."""
+    return not name.startswith(("checkpoints/", "manifest.json"))
 
 
 def _with_finished_replicates(folder: RunFolder, config: LotteryConfig) -> LotteryConfig:

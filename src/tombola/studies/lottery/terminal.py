@@ -15,6 +15,7 @@ from rich.progress import Progress, TaskID
 from tombola.errors import TombolaError
 from tombola.reports.tables import Table
 from tombola.reports.terminal import LINE_SECONDS, drawn, progress_bars
+from tombola.runs.inventory import findings, refuse
 from tombola.runs.rows import Row
 from tombola.studies.lottery import replicate
 from tombola.studies.lottery.artefacts import twin_line
@@ -183,8 +184,9 @@ def runs_table(out: Path) -> Table | None:
         try:
             opened = open_run(manifest.parent)
             result = opened.result()
+            refuse(opened.folder, findings(opened.folder, quick=True))
         except TombolaError as error:
-            rows.append((manifest.parent.name, "unreadable", str(error), ""))
+            rows.append((manifest.parent.name, "damaged", str(error), ""))
             continue
         done = result.verdict.replicates if result else 0
         state = f"{done} of {opened.config.replicates} replicates"

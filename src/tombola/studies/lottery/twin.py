@@ -23,7 +23,7 @@ from tombola.models.spec import Normalisation
 from tombola.pruning import Masks
 from tombola.runs.atomic import write_bytes
 from tombola.studies.lottery.networks import trained_network
-from tombola.studies.lottery.result import Result, base_facts
+from tombola.studies.lottery.result import Result, base_facts, trained_weights
 from tombola.training.frozen import base_of
 
 MODEL, MASKS = "winning_ticket_model.keras", "winning_ticket_model_masks.npz"
@@ -68,7 +68,8 @@ def extra_is_missing() -> bool:
 
 
 def _whole(result: Result, data_dir: Path | None) -> Whole:
-    network, spec, masks = trained_network(result.folder, result.config.rewinds[0], 0, result.ticket_round)
+    recorded = trained_weights(result).get((0, result.ticket_round))
+    network, spec, masks = trained_network(result.folder, result.config.rewinds[0], 0, result.ticket_round, recorded)
     if not isinstance(network, nn.Sequential):
         raise ModelError(f"a {spec.architecture} is no chain of layers and has no Keras twin")
     base = base_of(result.config.data, data_dir)

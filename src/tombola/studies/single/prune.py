@@ -12,19 +12,28 @@ from torch import nn
 
 from tombola.compression.measured import measure_latency
 from tombola.data.dataset import recorded
-from tombola.errors import RunFolderError, TombolaError, TrainingError
+from tombola.errors import ConfigError, RunFolderError, TombolaError, TrainingError
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks
 from tombola.pruning.copies import copy_of
 from tombola.runs.atomic import storage_errors
-from tombola.runs.configs import identity_hash, load_config
-from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
+from tombola.runs.configs import identity_hash
+from tombola.runs.folder import (
+    PROCESSOR,
+    RunFolder,
+    begin_or_continue,
+    check_facts,
+    holds_nothing,
+    run_folder,
+    writing,
+)
 from tombola.runs.rows import Row
 from tombola.studies.single.child import Child, Making, OnProgress, Progress, make_child, preparing, under_masks
 from tombola.studies.single.config import PruneConfig
 from tombola.studies.single.metrics import check_child, layer_rows, stage_row, unit_columns
 from tombola.studies.single.parents import Parent, is_folder, open_parent
-from tombola.studies.single.result import Result, evaluation_rows, read_result, write_result
+from tombola.studies.single.result import Result, evaluation_rows, finished_result, write_result
+from tombola.training.processor import processor_facts
 from tombola.training.threads import one_thread
 
 IMAGES = 64
@@ -38,20 +47,24 @@ def prune_parent(config: PruneConfig, out: Path | None, data_dir: Path | None, o
         _refuse_foreign(folder, config.model)
     with one_thread():
         parent = open_parent(config, data_dir, preparing(on_progress))
+        title = f"{parent.name}, pruned"
         facts = {
             "config": identity_hash(config.study, config),
             "parent": parent.sha256,
             "data": recorded(parent.data) | parent.data_record,
         }
-        with writing(folder):
-            _refuse_other_config(folder, config)
-            begin_or_continue(folder, config.study, config, facts)
-            finished = read_result(folder)
+        if folder.manifest.exists():
+            _refuse_other_config(folder, config, parent)
+            check_facts(folder, facts)
+            finished = finished_result(folder, config, title)
             if finished is not None:
                 shutil.rmtree(folder.checkpoints, ignore_errors=True)  # a kill at the very end leaves them
                 return finished
+        facts |= {PROCESSOR: processor_facts()}
+        with writing(folder):
+            begin_or_continue(folder, config.study, config, facts)
             try:
-                return _prune(folder, config, parent, on_progress)
+                return _prune(folder, config, parent, title, on_progress)
             except TombolaError as error:
                 if isinstance(error, TrainingError):  # of a diverged training nothing is worth going on from
                     shutil.rmtree(folder.checkpoints, ignore_errors=True)
@@ -59,7 +72,7 @@ def prune_parent(config: PruneConfig, out: Path | None, data_dir: Path | None, o
                 raise
 
 
-def _prune(folder: RunFolder, config: PruneConfig, parent: Parent, on_progress: OnProgress) -> Result:
+def _prune(folder: RunFolder, config: PruneConfig, parent: Parent, title: str, on_progress: OnProgress) -> Result:
     sha256 = parent.sha256
     making = Making(
         parent.model,
@@ -90,7 +103,6 @@ def _prune(folder: RunFolder, config: PruneConfig, parent: Parent, on_progress: 
         "fine_tuning": None if config.fine_tuning is None else config.fine_tuning.model_dump(mode="json"),
         "seed": config.seed,
     }
-    title = f"{parent.name}, pruned"
     result = write_result(folder, rows, checks, parent.spec, child.model, child.masks, history, title)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     return result
@@ -135,16 +147,19 @@ def _slug(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", last).strip("-")[:40] or "model"
 
 
-def _refuse_other_config(folder: RunFolder, config: PruneConfig) -> None:
-    """Names what differs from the child that was begun in this folder."""
-    if not (folder.manifest.exists() and folder.config.exists()):
-        return
-    if folder.read_manifest()["must_match"].get("study") != config.study:
+def _refuse_other_config(folder: RunFolder, config: PruneConfig, parent: Parent) -> None:
+    """Names what differs from the child that was begun in this folder. The same parent may be called otherwise."""
+    recorded = folder.read_manifest()["must_match"]
+    if recorded.get("study") != config.study:
         raise RunFolderError(f"--out {folder.root}: holds a run of another kind; choose another folder")
-    begun = _flat(load_config(folder.config, PruneConfig).model_dump(mode="json"))
+    try:
+        begun = _flat(folder.read_config(PruneConfig).model_dump(mode="json"))
+    except ConfigError:
+        return  # it is written again; the hash of what was asked is among the facts
     asked = _flat(config.model_dump(mode="json"))
+    free = {"checkpoint_seconds", *(("model", "weights") if recorded.get("parent") == parent.sha256 else ())}
     for key in {**begun, **asked}:
-        if key != "checkpoint_seconds" and begun.get(key) != asked.get(key):
+        if key not in free and begun.get(key) != asked.get(key):
             raise RunFolderError(
                 f"--out {folder.root}: begun with {key} {begun.get(key)}, now {asked.get(key)}; choose another folder"
             )
@@ -175,5 +190,5 @@ def _refuse_foreign(folder: RunFolder, model: str) -> None:
         raise RunFolderError(f"--out {root}: is or lies in the parent's folder, which stays as it is; choose another")
     if root.exists() and not root.is_dir():
         raise RunFolderError(f"--out {root}: is a file; name a folder")
-    if root.exists() and any(root.iterdir()) and not folder.manifest.exists():
+    if root.exists() and not folder.manifest.exists() and not holds_nothing(root):
         raise RunFolderError(f"--out {root}: holds files of something else; choose another folder")

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from tombola.errors import RunFolderError, TombolaError
 from tombola.reports.tables import Table
-from tombola.runs.configs import load_config
 from tombola.runs.folder import RunFolder
-from tombola.runs.rows import read_rows
-from tombola.studies.single.compare import UNIT
+from tombola.runs.inventory import findings, refuse
+from tombola.studies.single.compare import read_grid
 from tombola.studies.single.comparison import Comparison, summarise
 from tombola.studies.single.comparison_report import lead as lead_of_comparison
 from tombola.studies.single.config import CompareConfig
@@ -24,16 +23,20 @@ def study_of(root: Path) -> str:
     return str(RunFolder(root).read_manifest()["must_match"].get("study"))
 
 
-def open_single(root: Path) -> Result | Comparison:
-    """A finished run of one of these studies; RunFolderError while it is not finished."""
+def open_single(root: Path, *, quick: bool = False) -> Result | Comparison:
+    """A finished run of one of these studies; RunFolderError while it is not finished, or where a file has changed.
+
+    With `quick` the content of large files is not read.
+    """
     folder = RunFolder(root)
     if study_of(root) == "compare":
-        config = load_config(folder.config, CompareConfig)
-        rows = read_rows(folder.rows, UNIT)
+        config = folder.read_config(CompareConfig)
+        rows = read_grid(folder)
         if len(rows) < config.replicates * (1 + len(config.ways())):
             raise RunFolderError(f"{root}: not finished; the command that began it goes on")
+        refuse(folder, findings(folder, quick=quick))
         return summarise(root, config, rows)
-    result = read_result(folder)
+    result = read_result(folder, quick=quick)
     if result is None:
         raise RunFolderError(f"{root}: not finished; the command that began it goes on")
     return result
@@ -44,7 +47,7 @@ def runs_table(out: Path) -> Table | None:
     rows = []
     for manifest in sorted(path for study in STUDIES for path in out.glob(f"{study}-*/manifest.json")):
         try:
-            run = open_single(manifest.parent)
+            run = open_single(manifest.parent, quick=True)
             said = lead_of_comparison(run) if isinstance(run, Comparison) else lead(run.stages)
         except TombolaError as error:
             said = str(error).partition(": ")[2] or str(error)

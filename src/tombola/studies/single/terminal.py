@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from tombola.reports.terminal import LINE_SECONDS, drawn, progress_bars
-from tombola.runs.atomic import read_json
 from tombola.runs.rows import Row
 from tombola.studies.single import child
 from tombola.studies.single.child import OnProgress, preparing
@@ -20,7 +19,7 @@ from tombola.studies.single.comparison import Comparison, percent
 from tombola.studies.single.comparison_report import NOTE, comparison_table, remarks
 from tombola.studies.single.comparison_report import lead as lead_of_comparison
 from tombola.studies.single.report import lead
-from tombola.studies.single.result import METRICS, Result
+from tombola.studies.single.result import Result, read_checks
 from tombola.studies.single.tables import check_line, layers_note, layers_table, stages_note, stages_table
 
 
@@ -138,7 +137,7 @@ def show(console: Console, result: Result) -> None:
     if note := layers_note(result.layers):
         console.print(escape(note), highlight=False, soft_wrap=True)
     console.print(stages_note(result.stages, result.latencies), highlight=False, markup=False)
-    if line := check_line(read_json(result.folder / METRICS)["checks"]):
+    if line := check_line(read_checks(result.folder)):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(f"\n[bold]{escape(lead(result.stages))}[/bold]", highlight=False, soft_wrap=True)
     console.print(f"Model folder: {result.folder}", highlight=False, soft_wrap=True, markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from torch import nn
@@ -13,17 +14,19 @@ from tombola.pruning import Masks
 from tombola.pruning.observe import output_weights
 from tombola.pruning.structures import Neuron, make_structure
 from tombola.pruning.units import count_units, share_of_all
-from tombola.runs.folder import RunFolder, begin_or_continue, run_folder, writing
+from tombola.runs.atomic import remove
+from tombola.runs.folder import PROCESSOR, RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.seeds import derive_seed
 from tombola.studies.single.child import OnProgress, preparing, reporting
 from tombola.studies.single.config import TrainConfig
 from tombola.studies.single.metrics import layer_rows, stage_row, units_removed
 from tombola.studies.single.parents import zoo_spec
-from tombola.studies.single.result import Result, evaluation_rows, read_result, write_result
+from tombola.studies.single.result import Result, evaluation_rows, finished_result, write_result
 from tombola.training import fit
 from tombola.training.engine import ANY_CLASSES, ANY_PICTURE, layers_on_kernels
 from tombola.training.evolution import Evolution, Gradual
 from tombola.training.frozen import load_examples, prepare_examples
+from tombola.training.processor import processor_facts
 from tombola.training.threads import one_thread
 
 
@@ -33,9 +36,10 @@ def train(config: TrainConfig, out: Path, data_dir: Path | None, on_progress: On
     The weights are those of the lowest validation loss.
     """
     folder = run_folder(out, config.study, config.name, config)
-    finished = read_result(folder)
+    finished = finished_result(folder, config, _title(config))
     if finished is not None:
-        _checkpoint(folder).unlink(missing_ok=True)  # a kill at the very end leaves it
+        with contextlib.suppress(OSError):  # a disk that is read-only keeps it
+            _checkpoint(folder).unlink()  # a kill at the very end leaves it
         return finished
     if config.training.engine == "sparse":  # what no data change is refused before they are read
         spec = ModelSpec(**config.model.model_dump(), input_shape=ANY_PICTURE, classes=ANY_CLASSES, seed=0)
@@ -53,7 +57,11 @@ def _check_engine(model: nn.Module, config: TrainConfig) -> None:
 def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_progress: OnProgress) -> Result:
     prepare_examples(config.data, data_dir, preparing(on_progress))
     data = load_examples(config.data, config.seed, data_dir)
-    facts = {"data": recorded(data), "seed": config.seed}
+    facts = {
+        "data": recorded(data),
+        "seed": config.seed,
+        PROCESSOR: processor_facts(),
+    }
     spec = zoo_spec(config.model, data, derive_seed(config.seed, "init"))
     model = build(spec)
     _check_engine(model, config)
@@ -84,9 +92,13 @@ def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_pro
     }
     checks = {} if config.evolution is None else _checks(model, masks, config.evolution, spared)
     sparse = masks if config.evolution else None
-    result = write_result(folder, rows, checks, spec, model, sparse, history, f"{config.name}: trained")
-    _checkpoint(folder).unlink(missing_ok=True)
+    result = write_result(folder, rows, checks, spec, model, sparse, history, _title(config))
+    remove(_checkpoint(folder))
     return result
+
+
+def _title(config: TrainConfig) -> str:
+    return f"{config.name}: trained"
 
 
 def _classes(evolution: Evolution | None, model: nn.Module, data: DataSet) -> tuple[str, ...]:

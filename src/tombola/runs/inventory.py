@@ -1,0 +1,191 @@
+"""What a finished run consists of: `finished.json`, written last, with size and SHA-256 of every other file.
+
+Its absence says that a run is not finished. A file that is gone, cut or altered afterwards is found by it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tombola.errors import RunFolderError
+from tombola.runs.atomic import TEMPORARY_SUFFIX, remove, storage_errors
+from tombola.runs.folder import RunFolder
+from tombola.runs.rows import checks_path
+from tombola.runs.sealed import read_sealed, write_sealed
+
+NAME = "finished.json"
+APART = ("stability",)
+"""Folders of what is measured after a run was finished; their files carry checksums themselves."""
+CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
+QUICK = 1 << 20
+"""Bytes of the files whose content is looked at where many runs are listed; of larger ones it is the size."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is not as it was when the run was finished: files by their paths in the folder, and too few rows."""
+
+    gone: tuple[str, ...] = ()
+    altered: tuple[str, ...] = ()
+    rows_are_gone: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.gone or self.altered or self.rows_are_gone)
+
+
+def seal(folder: RunFolder, apart: Collection[str] = ()) -> None:
+    """Says that the run is finished with the files that it has now, those in the folders `apart` left out.
+
+    For the one who holds the run's lock, as the last write.
+    """
+    files = {name: _entry(path) for name, path in _files(folder, apart)}
+    write_sealed(_path(folder), {"rows": _count_rows(folder), "files": files})
+
+
+def unseal(folder: RunFolder) -> None:
+    """Says that the run is not finished (any more), before anything of it is changed."""
+    remove(_path(folder))
+
+
+@contextlib.contextmanager
+def rewriting(folder: RunFolder, path: Path) -> Iterator[None]:
+    """For a file of a finished run that is made anew within the block: a kill there leaves none that seems altered."""
+    content = _read(folder)
+    name = path.relative_to(folder.root).as_posix()
+    if content is not None:
+        write_sealed(_path(folder), {**content, "files": {k: v for k, v in content["files"].items() if k != name}})
+    yield
+    if content is not None:
+        write_sealed(_path(folder), {**content, "files": {**content["files"], name: _entry(path)}})
+
+
+def is_finished(folder: RunFolder) -> bool:
+    """Whether the run was finished by its own account; of a folder of before there were inventories: True."""
+    return not folder.is_sealed() or _path(folder).exists()
+
+
+def findings(folder: RunFolder, *, quick: bool = False) -> Findings | None:
+    """What has changed since the run was finished; None where it is not finished, or kept no account.
+
+    With `quick` the content of large files is not read.
+    """
+    content = _read(folder)
+    if content is None:
+        return None
+    gone, altered = [], []
+    for name, entry in content["files"].items():
+        path = folder.root / name
+        with storage_errors("read", path):
+            if not path.is_file():
+                gone.append(name)
+            elif path.stat().st_size != entry["bytes"] or (
+                not (quick and entry["bytes"] > QUICK) and _sha256(path) != entry["sha256"]
+            ):
+                altered.append(name)
+    return Findings(tuple(gone), tuple(altered), _count_rows(folder) < content["rows"])
+
+
+def is_whole(folder: RunFolder, made_anew: Callable[[str], bool]) -> bool:
+    """Whether the run is finished and everything is there; False where the command has to go on.
+
+    Of files that are gone or altered, those that `made_anew` names are warned of: the command makes them anew. Others
+    are refused, as `refuse` does. For folders of before there were inventories: True.
+    """
+    if not folder.is_sealed():
+        return True
+    found = findings(folder)
+    if found is None or found.rows_are_gone:
+        return False
+    gone, altered = (tuple(n for n in names if not made_anew(n)) for names in (found.gone, found.altered))
+    refuse(folder, Findings(gone, altered))
+    warn(folder, found)
+    return not found
+
+
+def warn(folder: RunFolder, found: Findings) -> None:
+    """Says what a command is about to make anew."""
+    for names, what in ((found.gone, "gone"), (found.altered, "altered or damaged")):
+        if names:
+            warnings.warn(
+                f"{folder.root}: {', '.join(names)}: {what} since the run was finished, made anew", stacklevel=2
+            )
+
+
+def refuse(folder: RunFolder, found: Findings | None) -> None:
+    """RunFolderError in one line for the first of the `found` changes, with how to go on."""
+    if not found:
+        return
+    if found.rows_are_gone:
+        raise RunFolderError(
+            f"{folder.rows}: rows at its end are gone; put it back from a copy, or run the command that made it again"
+        )
+    names = (*found.altered, *found.gone)
+    more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+    if found.altered:
+        raise RunFolderError(
+            f"{folder.root / names[0]}{more}: altered, cut short or damaged since the run was finished; put it back "
+            f"from a copy, or delete it and {NAME} and run the command that made it again: it is made anew"
+        )
+    raise RunFolderError(
+        f"{folder.root / names[0]}{more}: is gone since the run was finished; put it back from a copy, or delete "
+        f"{NAME} and run the command that made it again: it is made anew"
+    )
+
+
+def _read(folder: RunFolder) -> dict[str, Any] | None:
+    path = _path(folder)
+    if not path.exists():
+        return None
+    remedy = "delete it and run the command that made it again: finished work is kept"
+    content = read_sealed(path, remedy)
+    files = content.get("files")
+    if not (
+        isinstance(content.get("rows"), int)
+        and isinstance(files, dict)
+        and all(_is_name(name) and isinstance(e, dict) and {"bytes", "sha256"} <= e.keys() for name, e in files.items())
+    ):
+        raise RunFolderError(f"{path}: is damaged; {remedy}")
+    return content
+
+
+def _is_name(name: str) -> bool:
+    """A path below the folder: a file from elsewhere cannot have others read."""
+    return not name.startswith("/") and ".." not in name.split("/") and "\0" not in name
+
+
+def _files(folder: RunFolder, apart: Collection[str]) -> Iterator[tuple[str, Path]]:
+    """All files that stay as they are, by name: no lock, nothing to continue from, nor the table, which has checks."""
+    own = {folder.lock, folder.rows, checks_path(folder.rows), _path(folder)}
+    with storage_errors("look into", folder.root):
+        for where, folders, names in os.walk(folder.root):
+            folders[:] = sorted(name for name in folders if name not in (*APART, *apart))
+            for name in sorted(names):
+                path = Path(where) / name
+                if path not in own and not name.endswith((TEMPORARY_SUFFIX, CHECKPOINT_SUFFIX)):
+                    yield path.relative_to(folder.root).as_posix(), path
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    with storage_errors("read", path):
+        return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _count_rows(folder: RunFolder) -> int:
+    with storage_errors("read", folder.rows):
+        return folder.rows.read_bytes().count(b"\n") if folder.rows.exists() else 0
+
+
+def _path(folder: RunFolder) -> Path:
+    return folder.root / NAME

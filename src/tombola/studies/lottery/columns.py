@@ -1,0 +1,52 @@
+"""What the rows of a lottery hold, by their kind: looked at when a table is read.
+
+Columns that rows of earlier versions lack, such as `engine`, are not asked for.
+"""
+
+from __future__ import annotations
+
+from tombola.runs.columns import Schema, amount, count, counts, fraction, number, optional, text, truth
+
+_UNIT = {"replicate": count, "rewind": optional(text), "round": count, "branch": text}
+_SCORES = {
+    f"{part}_{name}": check
+    for part in ("train", "validation", "test")
+    for name, check in {"accuracy": fraction, "loss": number, "f1": fraction, "examples": count}.items()
+}
+
+SCHEMA: Schema = {
+    "training": {
+        **_UNIT,
+        **_SCORES,
+        "seed": count,
+        "density": fraction,
+        "kept": count,
+        "total": count,
+        "iterations": count,
+        "iterations_trained": count,
+        "early_stop_iteration": count,
+        "early_stop_validation_accuracy": fraction,
+        "early_stop_test_accuracy": fraction,
+        "early_bird_iteration": optional(count),
+        "flops_dense": count,
+        "flops_effective": count,
+        "check_sparsity": optional(truth),
+        "check_held": optional(truth),
+        "check_rewound": optional(truth),
+        "check_nested": optional(truth),
+        "seconds": amount,
+    },
+    "layer": {**_UNIT, "layer": text, "kept": count, "total": count},
+    "connections": {**_UNIT, "layer": text, "shape": counts, "counts": counts},
+    "histogram": {**_UNIT, "layer": text, "limit": amount, "before": counts, "after": counts},
+    "evaluation": {**_UNIT, "iteration": count, "loss": number, "accuracy": fraction},
+    "overlap": {**_UNIT, "other": count, "density": fraction, "shared": fraction, "shared_by_chance": amount},
+    "latency": {
+        **_UNIT,
+        "density": fraction,
+        "batch": count,
+        "engine": text,
+        "reason": optional(text),
+        "seconds": optional(lambda value: isinstance(value, list) and all(map(amount, value))),
+    },
+}

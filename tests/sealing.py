@@ -1,0 +1,35 @@
+"""Files of runs as their checksums would have them, for tests that change what such a file says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tombola.runs import inventory
+from tombola.runs.folder import RunFolder
+from tombola.runs.sealed import write_sealed
+
+
+def rewrite(path: Path, content: Any) -> None:
+    """Writes `content` into a file of a run folder with a checksum that fits, here and in the run's inventory."""
+    with inventory.rewriting(RunFolder(path.parent), path):
+        if isinstance(content, dict):
+            marked = {key: content[key] for key in ("format",) if content.get(key) not in (None, 2)}
+            write_sealed(path, {k: v for k, v in content.items() if k not in ("format", "sha256")})
+            if marked:
+                path.write_text(json.dumps(json.loads(path.read_text()) | marked))
+        else:
+            path.write_text(json.dumps(content))
+
+
+def unsealed(path: Path) -> dict[str, Any]:
+    """The content of a JSON file without the marks of its checksum, as somebody writes it by hand."""
+    return {k: v for k, v in json.loads(path.read_text()).items() if k not in ("format", "sha256")}
+
+
+def as_before_checksums(root: Path) -> None:
+    """Makes a run folder one of format 1: no inventory, no checks of rows, a manifest without a checksum."""
+    (root / inventory.NAME).unlink()
+    (root / "rows.checks").unlink()
+    (root / "manifest.json").write_text(json.dumps({"format": 1} | unsealed(root / "manifest.json")))
