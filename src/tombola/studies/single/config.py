@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -121,6 +122,14 @@ class PruneConfig(_Continued):
     pruning: Pruning
     fine_tuning: Recipe | None = None
     batch_size: int = Field(64, ge=1, description="of the batches that criteria look at")
+
+    def identity(self) -> dict[str, Any]:
+        """With the folder of the parent as it is, however its path is written: relative, absolute or through a link."""
+        content = super().identity()
+        with contextlib.suppress(OSError):
+            if Path(self.model).is_dir():
+                content["model"] = str(Path(self.model).resolve())
+        return content
 
     @model_validator(mode="after")
     def _gradual_needs_training(self) -> PruneConfig:
