@@ -121,6 +121,7 @@ def test_another_name_of_the_table_keeps_what_it_had(run: RunFolder, tmp_path: P
 
 def test_another_processor_is_refused_by_name(run: RunFolder) -> None:
     other = RunFolder(run.root.with_name("other"))
+    other.root.mkdir()
     begin_or_continue(other, "s", Asked(), {"processor": {"torch": "AVX512"}})
     with pytest.raises(RunFolderError, match=r"begun with processor .*AVX512.*go on where it was begun"):
         begin_or_continue(other, "s", Asked(), {"processor": {"torch": "AVX2"}})

@@ -76,10 +76,12 @@ def finished_result(folder: RunFolder, config: Config, title: str) -> Result | N
     if found is None or found.rows_are_gone:
         return None
     refuse(folder, Findings(altered=tuple(name for name in found.altered if name not in WRITTEN_AGAIN)))
-    warn(folder, found)
     if not found:
         return _read(folder)
-    return _write_again(folder, config, title) if {*found.gone, *found.altered} <= WRITTEN_AGAIN else None
+    if not {*found.gone, *found.altered} <= WRITTEN_AGAIN:
+        return None
+    warn(folder, found)
+    return _write_again(folder, config, title)
 
 
 def _said_finished(folder: RunFolder) -> bool:
