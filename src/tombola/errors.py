@@ -4,7 +4,7 @@ The command line prints that line and exits with the error's `exit_code`: 2 when
 (input, options, a file, the disk, a learning rate that diverges; nothing was overwritten), 1 when the run itself
 failed (a broken promise, a lost worker).
 
-What a line repeats of a user's names passes `printable`: a folder's name may hold codes that a terminal obeys.
+What else is shown of a user's names passes `harmless`: a folder's name may hold codes that a terminal obeys.
 """
 
 from __future__ import annotations
@@ -74,12 +74,12 @@ class RunFailure(TombolaError):  # noqa: N818 (a failed run is the field's word,
     exit_code = 1
 
 
-def printable(text: str, keep: str = "\n\t") -> str:
+def harmless(text: str, keep: str = "\n\t") -> str:
     r"""`text` with what a terminal or a browser would obey instead of showing it written as escapes.
 
     These are control characters but for `keep`, invisible ones that turn the direction of writing, lone surrogates.
 
-    >>> printable("run\x1b[2J\u202e")
+    >>> harmless("run\x1b[2J\u202e")
     'run\\x1b[2J\\u202e'
     """
     return "".join(character if _is_plain(character, keep) else ascii(character)[1:-1] for character in text)

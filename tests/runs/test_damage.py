@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tombola.errors import RunFolderError, StorageError, printable
+from tombola.errors import RunFolderError, StorageError, harmless
 from tombola.runs.columns import count, fraction
 from tombola.runs.configs import Config
 from tombola.runs.folder import RunFolder, begin_or_continue, holds_nothing, writing
@@ -147,4 +147,4 @@ def test_what_a_killed_beginning_leaves_is_nothing(tmp_path: Path) -> None:
 
 
 def test_what_a_terminal_would_obey_is_shown() -> None:
-    assert printable("a\x1b[2Jb\u202ec\udce9 µ±") == "a\\x1b[2Jb\\u202ec\\udce9 µ±"
+    assert harmless("a\x1b[2Jb\u202ec\udce9 µ±") == "a\\x1b[2Jb\\u202ec\\udce9 µ±"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tombola.errors import printable
+from tombola.errors import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +58,7 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
 
 def say(text: str, *, err: bool = False) -> None:
     """Prints a line of a command, without what a terminal would obey."""
-    typer.echo(printable(text), err=err)
+    typer.echo(harmless(text), err=err)
 
 
 def terminal() -> Console:
@@ -69,7 +69,7 @@ def terminal() -> Console:
         """Prints no text that a terminal would obey; colours are rich's own."""
 
         def print(self, *objects: Any, **options: Any) -> None:
-            super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **options)
+            super().print(*(harmless(o) if isinstance(o, str) else o for o in objects), **options)
 
     console = Terminal()
     return console if console.is_terminal or "COLUMNS" in os.environ else Terminal(width=140)

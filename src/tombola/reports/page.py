@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
 
-from tombola.errors import printable
+from tombola.errors import harmless
 from tombola.reports.nature import CONFIG
 
 STYLE = """
@@ -52,7 +52,7 @@ def copyable(label: str, text: str) -> str:
 def page(title: str, lead: str, sections: Sequence[Section]) -> str:
     """A whole page. `lead` is plain text: what the reader came for, in one or two sentences."""
     body = "".join(f"<section><h2>{html.escape(s.title)}</h2>{s.body}</section>" for s in sections)
-    return printable(
+    return harmless(
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         f"<title>{html.escape(title)}</title><style>{STYLE}</style>"

@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from rich.table import Table as RichTable
 
-from tombola.errors import printable
+from tombola.errors import harmless
 from tombola.reports.tables import Table
 
 LINE_SECONDS = 10.0
@@ -43,6 +43,6 @@ def drawn(table: Table, left: int = 2, bold: tuple[str, ...] = ()) -> RichTable:
         picture.add_column(column, justify="left" if number < left and (number or left != 2) else "right")
     for row in table.rows:
         picture.add_row(
-            *(escape(printable(cell)) for cell in row), style="bold" if bold and row[1].startswith(bold) else None
+            *(escape(harmless(cell)) for cell in row), style="bold" if bold and row[1].startswith(bold) else None
         )
     return picture
