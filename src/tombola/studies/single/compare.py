@@ -112,6 +112,8 @@ def compare(config: CompareConfig, out: Path, workers: int, data_dir: Path | Non
     folder = run_folder(out, config.study, config.name, config)
     finished = _finished(folder, config)
     if finished is not None:
+        units = finished.config.replicates * (1 + len(config.ways()))
+        watcher.begin(units, units)
         return finished
     with writing(folder):
         table = folder.table(UNIT, GRID_SCHEMA)
