@@ -117,7 +117,7 @@ def difference(dense: Sequence[Row], sparse: Sequence[Row]) -> Estimate:
 
 
 def agreement(dense: Sequence[Row], sparse: Sequence[Row], rounds: Sequence[int]) -> str:
-    """In how many rounds the tickets' accuracies cannot be told apart."""
+    """In how many rounds a difference of the tickets' accuracies is shown; none shown is no proof of none."""
     apart = []
     for number in rounds[1:]:
         tickets = [[r for r in rows if r["round"] == number and r["branch"] == "ticket"] for rows in (dense, sparse)]
@@ -128,7 +128,8 @@ def agreement(dense: Sequence[Row], sparse: Sequence[Row], rounds: Sequence[int]
             apart.append(number)
     told = f", all but round(s) {', '.join(map(str, apart))} (one in twenty is expected by chance)" if apart else ""
     return (
-        f"In {len(rounds) - 1 - len(apart)} of {len(rounds) - 1} rounds the interval of the difference holds 0{told}."
+        f"No significant difference in {len(rounds) - 1 - len(apart)} of {len(rounds) - 1} rounds "
+        f"(n = {len({row['replicate'] for row in dense})}, 95 % intervals of the paired difference){told}."
     )
 
 

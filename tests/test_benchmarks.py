@@ -244,13 +244,14 @@ def trainings(accuracies: list[float], seconds: float) -> list[dict[str, object]
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ([0.92, 0.93, 0.94], "In 1 of 1 rounds the interval of the difference holds 0."),
-        ([0.93, 0.94, 0.951], "In 0 of 1 rounds the interval of the difference holds 0, all but round(s) 1"),
+        ([0.92, 0.93, 0.94], "No significant difference in 1 of 1 rounds (n = 3, 95 % intervals of the paired"),
+        ([0.93, 0.94, 0.951], "No significant difference in 0 of 1 rounds (n = 3, 95 % intervals of the paired"),
     ],
 )
 def test_a_search_compares_tickets_by_replicate_and_costs_by_round(other: list[float], said: str) -> None:
     dense, sparse = trainings([0.92, 0.93, 0.94], 6.0), trainings(other, 2.0)
     assert sparse_search.agreement(dense, sparse, [0, 1]).startswith(said)
+    assert ("all but round(s) 1" in sparse_search.agreement(dense, sparse, [0, 1])) == ("in 0 of 1" in said)
     row = sparse_search.round_row(1, dense, sparse)
     assert row[:5] == ["1", "80.0%", "36.0", "12.0", "3.00 ×"]
     assert row[5] == "93.00"

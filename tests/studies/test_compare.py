@@ -270,8 +270,11 @@ class TestAPureFunctionOfTheRows:
         assert place.best is not None
         assert place.best.criterion == "magnitude"
         assert place.rivals == ["fpgm"]
-        expected = "magnitude loses least, 4.67 ± 1.43 points of test accuracy; not told apart from it: fpgm."
-        assert place.sentence == f"weight, global, 50% removed: {expected}"
+        expected = (
+            "magnitude loses least on validation, 4.67 points (95 % CI 3.23 to 6.10, n = 3) of test accuracy; no "
+            "significant difference to it: fpgm"
+        )
+        assert place.sentence.startswith(f"weight, global, 50% removed: {expected} (80 % of such studies would find ")
 
     def test_pairing_finds_what_the_spread_of_parents_hides(self) -> None:
         parents = (0.95, 0.75, 0.55)
@@ -299,7 +302,7 @@ class TestAPureFunctionOfTheRows:
         place = place_of(hand_rows(ACCURACIES, validation))
         assert place.best is not None
         assert place.best.criterion == "random"
-        assert "random loses least, 16.00 ± " in place.sentence
+        assert "random loses least on validation, 16.00 points (95 % CI " in place.sentence
         assert place.better == ["magnitude", "fpgm"]  # the test set says so, and it is said
         assert "on the test set these lose less: magnitude, fpgm" in place.sentence
         assert "every other way loses more" not in place.sentence
@@ -308,7 +311,7 @@ class TestAPureFunctionOfTheRows:
         one = place_of(hand_rows(ACCURACIES)).sentence
         better = ACCURACIES | {"random": (0.94, 0.96, 0.95)}
         two = place_of(hand_rows(better)).sentence
-        assert "random loses least, 1.00 ± 0.00 points" in two
+        assert "random loses least on validation, 1.00 points (95 % CI 1.00 to 1.00, n = 3)" in two
         assert one != two
 
     def test_one_replicate_has_no_interval(self) -> None:
@@ -335,11 +338,11 @@ class TestAPureFunctionOfTheRows:
 
     def test_a_single_way_has_none_to_lose_to(self) -> None:
         place = place_of(hand_rows({"magnitude": (0.9, 0.93, 0.91)}), criteria=["magnitude"])
-        assert place.sentence.endswith("4.67 ± 1.43 points of test accuracy.")
+        assert place.sentence.endswith("4.67 points (95 % CI 3.23 to 6.10, n = 3) of test accuracy.")
 
     def test_a_gain_is_a_negative_loss_with_a_real_minus(self) -> None:
         place = place_of(hand_rows({"magnitude": (0.96, 0.98, 0.97)}), criteria=["magnitude"])
-        assert "loses least, −1.00 ± 0.00 points" in place.sentence
+        assert "loses least on validation, −1.00 points (95 % CI −1.00 to −1.00, n = 3)" in place.sentence
 
     @given(
         st.lists(st.tuples(*[st.integers(0, 1000)] * 4), min_size=2, max_size=6),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.compression import measured
+from tombola.compression.latency import Blocks
 from tombola.compression.runtime import sparsify
 from tombola.errors import ConfigError, KernelError
 from tombola.models import ModelSpec, build
@@ -24,7 +25,7 @@ from tombola.studies.hybrid.pipelines import Pipeline, measure_pipelines
 
 COLUMNS = [
     *("kind", "network", "exit", "features", "batch", "part", "engine", "dtype", "threads"),
-    *("on_torch", "reason", "seconds"),
+    *("on_torch", "reason", "clock", "seconds"),
 ]
 NO_KERNELS = "this processor has neither AVX2 with FMA nor NEON"
 TORCH, SPARSE, ONNX = "torch eager", "sparse kernels", "onnxruntime"
@@ -56,7 +57,7 @@ def forest(ticket: tuple[nn.Module, Masks], exit: Exit, pictures: Tensor) -> For
 
 
 def without_clock(rows: list[Row]) -> list[Row]:
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    return [{key: value for key, value in row.items() if key not in ("clock", "seconds")} for row in rows]
 
 
 def key(row: Row) -> tuple[Any, ...]:
@@ -98,7 +99,7 @@ def test_a_row_for_every_part_and_batch_size(
         assert (row["kind"], row["dtype"], row["threads"]) == ("latency", "float32", 1)
         hybrid = row["network"] != "pca" and (row["part"] != "whole" or "+" in row["engine"])
         assert (row["exit"], row["features"]) == ((exit.name, "gap") if hybrid else (None, None))
-        assert (row["reason"], row["on_torch"]) == (None, [])
+        assert (row["reason"], row["clock"], row["on_torch"]) == (None, None, [])
         low, median, high = row["seconds"]
         assert 0 < low <= median <= high
     assert json.loads(json.dumps(rows)) == rows
@@ -112,12 +113,12 @@ def test_calls_do_what_they_are_called(
     model, masks = ticket
     given: list[tuple[int, list[Any]]] = []
 
-    def watch(ways: dict[int, Any], seconds: float, least_blocks: int) -> dict[int, list[float]]:
+    def watch(ways: dict[int, Any], seconds: float, least_blocks: int) -> dict[int, Blocks]:
         assert torch.get_num_threads() == 1
         assert not torch.is_grad_enabled()
         assert not model.training
         given.append((len(ways), [way() for way in ways.values()]))
-        return {way: [1.0, 2.0, 3.0] for way in ways}
+        return {way: Blocks([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) for way in ways}
 
     monkeypatch.setattr(module, "interleaved", watch)
     pixels = fit_forest(pictures.flatten(1).numpy(), np.arange(64) % 10, 10, 5)

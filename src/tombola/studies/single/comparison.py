@@ -1,16 +1,19 @@
 """What a comparison came to: a pure function of its rows.
 
 A way's loss is its parent's accuracy minus its own, in points, paired by replicate. The way that loses least is
-chosen on validation and reported on test; which others cannot be told from it is said with it.
+chosen on validation and reported on test; the others are compared with it on test, as one family (Holm), and those
+without a significant difference to it are named, with the difference that such a study would find.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tombola.reports.intervals import Estimate, Paired, estimate
+from tombola.reports.significance import Judged, judged
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.single.config import CompareConfig
 from tombola.studies.soundness import faults_of
@@ -56,21 +59,21 @@ class Place:
 
     @property
     def rivals(self) -> list[str]:
-        """The ways whose test loss, paired with the best one's, could be the same: the 95 % interval holds 0."""
-        differences = self._to_best().items()
-        return [name for name, d in differences if d.low is None or d.high is None or d.low <= 0 <= d.high]
+        """The ways whose test loss, paired with the best one's, shows no significant difference."""
+        return [name for name, one in self._to_best.items() if one.side == "open"]
 
     @property
     def better(self) -> list[str]:
-        """The ways that lose less on test than the best one on validation: the interval lies below 0."""
-        return [name for name, d in self._to_best().items() if d.high is not None and d.high < 0]
+        """The ways that are shown to lose less on test than the best one on validation."""
+        return [name for name, one in self._to_best.items() if one.side == "below"]
 
-    def _to_best(self) -> dict[str, Estimate]:
+    @cached_property
+    def _to_best(self) -> dict[str, Judged]:
         best = self.best
         if best is None:
             return {}
         others = [way for way in self.ways if way is not best and way.lost is not None]
-        return {way.criterion: _difference(way, best) for way in others}
+        return judged({way.criterion: _difference(way, best) for way in others})
 
     @property
     def sentence(self) -> str:
@@ -79,13 +82,15 @@ class Place:
         best = self.best
         if best is None or best.lost is None:
             return f"{where}: every way is refused ({self.ways[0].refused})."
-        said = f"{where}: {best.criterion} loses least, {points(best.lost)} points of test accuracy"
+        said = f"{where}: {best.criterion} loses least on validation, {interval(best.lost)} of test accuracy"
         if best.lost.n < 2:
             return f"{said} (one replicate: nothing is known of chance).{self._nothing_learned}"
         if self.better:
             said += f"; on the test set these lose less: {', '.join(self.better)}"
         if self.rivals:
-            said += f"; not told apart from it: {', '.join(self.rivals)}"
+            found = [one.detectable for one in map(self._to_best.get, self.rivals) if one and one.detectable]
+            at_most = f" (80 % of such studies would find {max(found):.2f} points)" if found else ""
+            said += f"; no significant difference to it: {', '.join(self.rivals)}{at_most}"
         others = [way for way in self.ways if way is not best and way.lost is not None]
         said += "." if self.better or self.rivals or not others else "; every other way loses more."
         return said + self._nothing_learned
@@ -128,6 +133,14 @@ def points(value: Estimate) -> str:
     """`1.20 ± 0.31`, with a real minus."""
     half = "" if value.half_width is None else f" ± {value.half_width:.2f}"
     return f"{value.mean:.2f}{half}".replace("-", "−")
+
+
+def interval(value: Estimate) -> str:
+    """`1.20 points (95 % CI 0.89 to 1.51, n = 5)`, with a real minus."""
+    if value.low is None or value.high is None:
+        return f"{points(value)} points"
+    said = f"{value.mean:.2f} points (95 % CI {value.low:.2f} to {value.high:.2f}, n = {value.n})"
+    return said.replace("-", "−")
 
 
 def percent(share: float) -> str:

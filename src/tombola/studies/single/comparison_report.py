@@ -18,8 +18,9 @@ from tombola.studies.single.tables import WHAT_HELPS
 
 NOTE = (
     "Lost are points of test accuracy to the unpruned parent, mean ± half of the 95 % confidence interval (Student t), "
-    "paired by replicate. (least): the way that loses least on validation; those that are not told apart from it have "
-    "an asterisk (the interval of the paired difference holds 0; not corrected for the number of ways looked at)."
+    "paired by replicate. (least): the way that loses least on validation; those without a significant difference to "
+    "it have an asterisk (paired differences on test, at 5 % after Holm's correction for the ways of a place; "
+    "intervals are each by itself). No significant difference is no proof of none."
 )
 
 
