@@ -1,0 +1,313 @@
+"""Small files that claim gigabytes or take minutes, and what reads each; run as a script it reads them one by one."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import os
+import pickle
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import traceback
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+SECONDS, MEMORY, LARGEST = 30, 2 << 30, 1 << 20
+ZEROS = 8 << 20
+
+
+def _sparse(path: Path) -> None:
+    """131 KB of packed zeros say that none of 2^30 weights is kept."""
+    import torch
+
+    from tombola.models.tensors import save_tensors
+
+    side = 1 << 15
+    layer = {"name": "0", "outputs": side, "inputs": side, "relu": False}
+    chain = {"sites": ["0"], "types": ["Linear"], "layers": [layer], "flatten": False, "flat_only": False, "plans": []}
+    facts = {"kind": "tombola sparse model", "format": 2, "tombola": "0", "machine": "", "whole": True}
+    kept = np.frombuffer(zlib.compress(bytes(side * side // 8), 9), np.uint8).copy()
+    parts = {"values": torch.zeros(0), "bias": torch.zeros(side), "kept": torch.from_numpy(kept)}
+    tensors = {f"0/0/{name}": part for name, part in parts.items()}
+    save_tensors(path, tensors, facts | {"unsupported": [], "chains": [chain], "graphs": []})
+
+
+def _model_folder(path: Path) -> None:
+    """A spec of 30,000 × 30,000 units beside the weights of another model."""
+    from tombola.models import ModelSpec, build
+    from tombola.models.folder import save_model
+
+    spec = ModelSpec(architecture="lenet-300-100", widths=(6, 5), input_shape=(1, 4, 4), classes=3, seed=0)
+    save_model(path, spec, build(spec))
+    said = json.loads((path / "spec.json").read_text())
+    said["model"]["widths"] = [30_000, 30_000]
+    (path / "spec.json").write_text(json.dumps(said))
+
+
+def _tar(pack: Callable[[bytes], bytes], streams: int) -> bytes:
+    """A tar whose one member is nothing but zeros: the same packed stream again and again."""
+    member = tarfile.TarInfo("cat/0.png")
+    member.size = ZEROS * streams
+    return pack(member.tobuf()) + pack(bytes(ZEROS)) * streams + pack(bytes(1024))
+
+
+def _members(count: int) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number in range(count):
+            archive.addfile(tarfile.TarInfo(f"cat/{number}.png"))
+    return gzip.compress(buffer.getvalue(), 1)
+
+
+def _png(side: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    packer = zlib.compressobj(6)
+    rows = b"".join(packer.compress(bytes(1 + side)) for _ in range(side)) + packer.flush()
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def _images(path: Path) -> None:
+    """Twelve images of 80 million pixels in a tar of 1 MB."""
+    content = _png(9000)
+    with tarfile.open(path, "w") as archive:
+        for number in range(min(12, (LARGEST - 20_000) // (len(content) + 1024))):
+            member = tarfile.TarInfo(f"{'ab'[number % 2]}/{number}.png")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def _scans() -> bytes:
+    """A progressive JPEG of thousands of scans, each of which says that nothing changes."""
+
+    def segment(marker: int, content: bytes) -> bytes:
+        return b"\xff" + bytes([marker]) + struct.pack(">H", len(content) + 2) + content
+
+    table = bytes([1] + [0] * 15)
+    head = (
+        b"\xff\xd8"
+        + segment(0xDB, b"\0" + b"\1" * 64)
+        + segment(0xC2, struct.pack(">BHHB", 8, 9000, 9000, 1) + b"\1\x11\0")
+    )
+    head += segment(0xC4, b"\x00" + table + b"\0") + segment(0xC4, b"\x10" + table + b"\xe0")
+    scan = segment(0xDA, b"\1\1\0" + bytes([1, 63, 0])) + bytes(100)
+    return head + segment(0xDA, b"\1\1\0" + bytes(3)) + bytes(160_000) + scan * 5000 + b"\xff\xd9"
+
+
+def _npz() -> bytes:
+    buffer = io.BytesIO()
+    arrays = {"x_train": np.zeros((1000, 900, 900), np.uint8), "x_test": np.zeros((1, 900, 900), np.uint8)}
+    np.savez_compressed(buffer, **arrays, y_train=np.arange(1000) % 2, y_test=np.zeros(1, int))
+    return buffer.getvalue()
+
+
+class Called:
+    """Pickled, a call of a function that a file should never have called."""
+
+    def __init__(self, called: Any, *given: Any) -> None:
+        self.given = called, given
+
+    def __reduce__(self) -> Any:
+        return self.given
+
+
+def _pickled(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a/data.pkl", pickle.dumps(value, protocol=2))
+        archive.writestr("a/version", "3")
+    return buffer.getvalue()
+
+
+def _older(count: int) -> bytes:
+    """Torch's older form: a storage that claims so many numbers."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save({"a": torch.zeros(77_777)}, buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue().replace(struct.pack("<i", 77_777), struct.pack("<i", count))
+
+
+def _mask(path: Path) -> None:
+    path.mkdir()
+    header = f"{{'descr': '|b1', 'fortran_order': False, 'shape': ({6 << 30},), }}\n".encode()
+    (path / "winning_ticket_mask.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+    (path / "winning_ticket_mask.json").write_text(json.dumps({"size": 6 << 30, "layers": []}))
+
+
+def _groups() -> bytes:
+    """Each group holds the next one many times over: 10^11 paths."""
+    import h5py
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        inner = file.create_group("last")
+        for depth in range(11):
+            outer = file.create_group(f"level{depth}")
+            for number in range(10):
+                outer[str(number)] = inner
+            inner = outer
+    return buffer.getvalue()
+
+
+def _forest() -> bytes:
+    """An ONNX model that makes 2^34 numbers of one, when it is loaded."""
+    from onnx import TensorProto, helper
+
+    shape = helper.make_tensor("s", TensorProto.INT64, [1], [1 << 34])
+    nodes = [
+        helper.make_node("Constant", [], ["n"], value=shape),
+        helper.make_node("ConstantOfShape", ["n"], ["label"]),
+    ]
+    outputs = [helper.make_tensor_value_info("label", TensorProto.FLOAT, [None])]
+    graph = helper.make_graph(nodes, "g", [], outputs)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
+
+
+def _keras(path: Path) -> None:
+    layers = [{"class_name": "ReLU", "config": {"name": "r"}}] * 15_000
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", json.dumps({"keras_version": "3.1"}))
+        archive.writestr("config.json", json.dumps({"class_name": "Sequential", "config": {"layers": layers}}))
+        archive.writestr("model.weights.h5", _groups())
+
+
+Make = bytes | Callable[[Path], None]
+
+
+def bombs() -> dict[str, tuple[str, Make, Callable[[Path], Any]]]:
+    """By name: the file's name, what it holds or what writes it, and its reader."""
+    from tombola.compression.sparse_files import load_sparse
+    from tombola.compression.ticket import read_mask
+    from tombola.data.folders import class_folders
+    from tombola.data.idx import read_idx
+    from tombola.data.npz import npz
+    from tombola.data.pictures import decode
+    from tombola.models.folder import load_model
+    from tombola.models.keras_models import read_keras
+    from tombola.models.pretrained import read_base
+    from tombola.models.tensors import load_tensors
+    from tombola.models.weights import read_weights
+    from tombola.runs.atomic import read_json
+    from tombola.runs.configs import load_config
+    from tombola.studies.hybrid.forests import Forest
+    from tombola.studies.lottery.config import LotteryConfig
+
+    def config(path: Path) -> Any:
+        return load_config(path, LotteryConfig)
+
+    def base(path: Path) -> Any:
+        return read_base(path, None, "keras")
+
+    header = struct.pack(">HBB3I", 0, 8, 3, 100, 3000, 3000)
+    aliases = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'x'] * 10)}]" for i in range(30))
+    found: dict[str, tuple[str, Make, Callable[[Path], Any]]] = {
+        "sparse": ("s.safetensors", _sparse, load_sparse),
+        "model folder": ("model", _model_folder, load_model),
+        "tar.gz": ("a.tar", _tar(lambda part: gzip.compress(part, 9), 40), class_folders),
+        "tar.bz2": ("a.tar", _tar(bz2.compress, 40), class_folders),
+        "tar.xz": ("a.tar", _tar(lzma.compress, 40), class_folders),
+        "many members": ("a.tar", _members(30_000), class_folders),
+        "large images": ("a.tar", _images, class_folders),
+        "scans": ("a.jpg", _scans(), lambda path: decode(path.read_bytes(), str(path), 32)),
+        "npz": ("a.npz", _npz(), npz),
+        "idx": ("a.gz", gzip.compress(header, 9) + gzip.compress(bytes(ZEROS), 9) * 60, lambda path: read_idx(path, 3)),
+        "memory by a pickle": ("a.pt", _pickled({"a": Called(bytearray, 10**11)}), read_weights),
+        "memory by a tensor": ("a.pt", _older(2**30), read_weights),
+        "mask": ("mask", _mask, read_mask),
+        "groups": ("a.h5", _groups(), base),
+        "forest": ("a.onnx", _forest(), lambda path: Forest(path.read_bytes())),
+        "keras": ("a.keras", _keras, read_keras),
+        "keys": ("a.yaml", "\n".join(f"{i}a: 1" for i in range(90_000)).encode(), config),
+        "sexagesimal": ("a.yaml", b"seed: 1" + b":1" * 500_000, config),
+        "digits": ("a.yaml", b"seed: " + b"1" * 1_000_000, config),
+        "aliases": ("a.yaml", aliases.encode(), config),
+        "merged": ("a.yaml", b"a: &a {x: 1}\nb: {<<: [*a, *a]}", config),
+        "deep": ("a.json", b"[" * 1_000_000, read_json),
+        "large numbers": ("a.json", b'{"a": 1e400}', read_json),
+        "twice": ("a.json", b'{"a": 1, "a": 2}', read_json),
+        "header": ("a.safetensors", struct.pack("<Q", 1 << 62) + b"{}", load_tensors),
+    }
+    plain: dict[str, Callable[[Path], Any]] = {
+        "a.yaml": config,
+        "a.json": read_json,
+        "a.safetensors": load_tensors,
+        "a.pt": read_weights,
+        "a.npz": npz,
+        "a.keras": read_keras,
+        "a.h5": base,
+        "a.gz": lambda path: read_idx(path, 3),
+    }
+    for name, read in plain.items():
+        found[f"a link to /dev/zero, {name}"] = (name, lambda path: path.symlink_to("/dev/zero"), read)
+        found[f"a pipe, {name}"] = (name, os.mkfifo, read)
+    return found
+
+
+def _outcome(path: Path, read: Callable[[Path], Any]) -> str:
+    from tombola.errors import TombolaError
+
+    try:
+        read(path)
+    except TombolaError as error:
+        return f"refused: {error}"
+    except BaseException:
+        return traceback.format_exc()[-1000:]
+    return "read"
+
+
+def work(folder: Path) -> None:
+    """Reads each in a child of this process; one JSON line for each."""
+    made = bombs()
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    for number, (bomb, (name, content, read)) in enumerate(made.items()):
+        path = folder / str(number) / name
+        path.parent.mkdir()
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            content(path)
+        assert not path.is_file() or path.stat().st_size <= LARGEST, bomb
+        receiving, sending = os.pipe()
+        if (child := os.fork()) == 0:
+            resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of the processor: a busy machine is no fault
+            signal.alarm(10 * SECONDS)  # for what waits for ever
+            os.write(sending, _outcome(path, read).encode())
+            os._exit(0)
+        os.close(sending)
+        with os.fdopen(receiving, "rb") as answer:
+            said = answer.read().decode()
+        _, status, usage = os.wait4(child, 0)
+        if status or usage.ru_maxrss * 1024 > MEMORY:
+            said = f"ended with {status}, {usage.ru_maxrss:,} KB"
+        print(json.dumps([bomb, said]), flush=True)
+
+
+def read_all(folder: Path) -> dict[str, str]:
+    """What reading each said: `refused: ` and the error where all is well."""
+    done = subprocess.run([sys.executable, __file__, str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]))
