@@ -22,6 +22,7 @@ import time
 import traceback
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,39 +123,51 @@ def _packed_again(content: bytes, chance: random.Random) -> bytes:
 
 
 def work(count: int, seed: int, only: str, folder: Path) -> None:
-    """Reads `count` damaged files; prints one JSON line a reader. What is being read is in `folder`/now."""
+    """Reads `count` damaged files, each reader's in a child of this process; prints one JSON line a reader."""
     from fuzz_seeds import readers
 
     warnings.simplefilter("ignore")
+    os.environ["XDG_CACHE_HOME"] = str(folder / "now")
     kinds = [reader for reader in readers(folder / "seeds") if only in reader.name]
-    now = folder / "now"
     for reader in kinds:  # with everything imported and compiled, memory is that of the files
-        _write(now, reader.files)
-        reader.read(now)
+        _write(folder / "now", reader.files)
+        reader.read(folder / "now")
+    shares = sum(reader.share for reader in kinds)
+    for reader in kinds:
+        if (child := os.fork()) == 0:
+            _damage(reader, max(round(count * reader.share / shares), 1), seed, folder / "now")
+        _, status, _ = os.wait4(child, 0)
+        if status:
+            kept = Path(tempfile.mkdtemp(prefix="tombola-fuzz-"))
+            shutil.copytree(folder / "now", kept, dirs_exist_ok=True)
+            ended = f"{reader.name}: exit {os.waitstatus_to_exitcode(status)} (a signal if negative); files in {kept}"
+            print(json.dumps({"problem": ended}), flush=True)
+
+
+def _damage(reader: Any, runs: int, seed: int, now: Path) -> None:
+    """Ends this process with 0 where `reader` read or refused `runs` damaged files in bounds; they lie in `now`."""
     before = _peak()
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
-    shares = sum(reader.share for reader in kinds)
-    for reader in kinds:
-        chance = random.Random(f"{seed} {reader.name}")
-        runs, read, start = max(round(count * reader.share / shares), 1), 0, time.monotonic()
-        for _ in range(runs):
-            name = chance.choice(sorted(reader.files))
-            change = odd_fields if chance.random() < 0.4 else lambda _, content, chance: mutated(content, chance)
-            _write(now, reader.files | {name: change(name, reader.files[name], chance)})
-            signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of the processor: a busy machine is no fault
-            signal.alarm(10 * SECONDS)  # for what waits for ever
-            try:
-                read += _is_read(reader, now)
-            except BaseException:
-                print(json.dumps({"failed": reader.name, "trace": traceback.format_exc()[-1500:]}), flush=True)
-                os._exit(1)  # whatever is left in memory
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.alarm(0)
-        taken = {"reader": reader.name, "mutations": runs, "read": read, "seconds": time.monotonic() - start}
-        print(json.dumps(taken | {"memory": _peak() - before}), flush=True)
-        if _peak() - before > MEMORY:
-            sys.exit(f"{reader.name} took {_peak() - before:,} bytes")
+    chance, read, start = random.Random(f"{seed} {reader.name}"), 0, time.process_time()
+    for _ in range(runs):
+        name = chance.choice(sorted(reader.files))
+        change = odd_fields if chance.random() < 0.4 else lambda _, content, chance: mutated(content, chance)
+        _write(now, reader.files | {name: change(name, reader.files[name], chance)})
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of the processor: a busy machine is no fault
+        signal.alarm(10 * SECONDS)  # for what waits for ever
+        try:
+            read += _is_read(reader, now)
+        except BaseException:
+            print(json.dumps({"problem": traceback.format_exc()[-1500:]}), flush=True)
+            os._exit(1)  # whatever is left in memory
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.alarm(0)
+    taken = {"reader": reader.name, "mutations": runs, "read": read, "seconds": time.process_time() - start}
+    print(json.dumps(taken | {"memory": _peak() - before}), flush=True)
+    if _peak() - before > MEMORY:
+        print(json.dumps({"problem": f"{reader.name} took {_peak() - before:,} bytes"}), flush=True)
+    os._exit(0)
 
 
 def _is_read(reader: Any, folder: Path) -> bool:
@@ -180,18 +193,31 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def fuzz(count: int, seed: int = 0, only: str = "") -> tuple[list[dict[str, Any]], str]:
-    """What each reader did with its damaged files, and what went wrong, "" if nothing did."""
+Told = Callable[[dict[str, Any]], None]
+
+
+def fuzz(count: int, seed: int = 0, only: str = "", tell: Told = lambda line: None) -> tuple[list[dict[str, Any]], str]:
+    """What each reader did with its damaged files, told as it is known, and what went wrong: "" if nothing did."""
+    lines: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, str(count), "--seed", str(seed), "--only", only, "--worker", folder]
-        done = subprocess.run(command, capture_output=True, text=True)
-        lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-        problem = "".join(line["trace"] for line in lines if "trace" in line)
-        if done.returncode:
-            kept = Path(tempfile.mkdtemp(prefix="tombola-fuzz-"))
-            shutil.copytree(Path(folder, "now"), kept, dirs_exist_ok=True)
-            problem += f"exit {done.returncode} (a signal if negative), the files are in {kept}\n{done.stderr[-1500:]}"
-    return [line for line in lines if "reader" in line], problem
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+            assert worker.stdout is not None
+            for line in worker.stdout:
+                if line.startswith("{"):
+                    lines.append(json.loads(line))
+                    tell(lines[-1])
+    problems = [line["problem"] for line in lines if "problem" in line]
+    if worker.returncode:
+        problems.append(f"the worker ended with {worker.returncode}")
+    return [line for line in lines if "reader" in line], "\n".join(problems)
+
+
+def told(line: dict[str, Any]) -> None:
+    """Prints what one reader did."""
+    if "reader" in line:
+        taken = f"{line['seconds']:6.1f} s, {line['memory'] >> 20:5,} MiB"
+        print(f"{line['reader']:24} {line['mutations']:8,} damaged, {line['read']:7,} read, {taken}", flush=True)
 
 
 def main() -> None:
@@ -204,9 +230,7 @@ def main() -> None:
     if given.worker:
         work(given.count, given.seed, given.only, given.worker)
         return
-    lines, problem = fuzz(given.count, given.seed, given.only)
-    for line in lines:
-        print(f"{line['reader']:24} {line['mutations']:8,} damaged, {line['read']:7,} read, {line['seconds']:6.1f} s")
+    lines, problem = fuzz(given.count, given.seed, given.only, told)
     print(f"{sum(line['mutations'] for line in lines):,} mutations of {len(lines)} kinds of file")
     if problem:
         sys.exit(problem)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import json
+import os
+import shutil
 import struct
 import tarfile
 import zipfile
@@ -12,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -23,10 +27,12 @@ from small_study import SMALL_STUDY
 from tombola import prune
 from tombola.compression.sparse_files import load_sparse, save_sparse
 from tombola.compression.ticket import read_mask, write_mask
+from tombola.data import cifar
 from tombola.data.folders import class_folders
 from tombola.data.idx import read_idx
 from tombola.data.npz import npz
 from tombola.data.pictures import decode
+from tombola.errors import StorageError
 from tombola.models import ModelSpec, build
 from tombola.models.folder import load_model, save_model
 from tombola.models.keras_models import read_keras
@@ -37,6 +43,7 @@ from tombola.runs.configs import load_config
 from tombola.runs.rows import read_rows
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.training.checkpoint import load_checkpoint, save_checkpoint
+from tombola.training.feature_cache import FeatureCache
 
 Files = dict[str, bytes]
 """A file's name and content; several where they belong together."""
@@ -104,6 +111,58 @@ def _npz() -> bytes:
 
 def _idx() -> bytes:
     return struct.pack(">HBB3I", 0, 8, 3, 2, 3, 4) + bytes(range(24))
+
+
+def _cifar_batches() -> Files:
+    """Two records a file; one of each class in the test file."""
+    names = [f"data_batch_{number}.bin" for number in range(1, 6)]
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 3072), dtype=np.uint8)
+    records = np.concatenate([np.arange(20, dtype=np.uint8)[:, None] % 10, pixels], axis=1)
+    files = {name: records[2 * number : 2 * number + 2].tobytes() for number, name in enumerate(names)}
+    return files | {"test_batch.bin": records[10:].tobytes()}
+
+
+def _cifar_archive() -> Files:
+    """The JPEG set of one image a class, plain inside its name so that damage reaches the images; and its labels."""
+    archive, labels = io.BytesIO(), io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for part, (label, name) in itertools.product(cifar.PER_CLASS, enumerate(cifar.CLASSES)):
+            image = io.BytesIO()
+            Image.new("RGB", (32, 32), (20 * label, 9, 9)).save(image, format="JPEG")
+            member = tarfile.TarInfo(f"{part}/{name}/0000.jpg")
+            member.size = len(image.getvalue())
+            tar.addfile(member, io.BytesIO(image.getvalue()))
+    np.savez(labels, train_labels=np.arange(10, dtype=np.uint8), test_labels=np.arange(10, dtype=np.uint8))
+    return {cifar.ARCHIVE: archive.getvalue(), cifar.LABELS: labels.getvalue()}
+
+
+def _decoded(folder: Path, good: Files) -> None:
+    """What was decoded before is in the cache; its damage changes nothing of what is read."""
+    try:
+        read = cifar.read_jpeg_set(folder)
+        if all((folder / name).read_bytes() == good[name] for name in (cifar.ARCHIVE, cifar.LABELS)):
+            assert [int(image.mean() > 10) for image in read["test"].images] == [0, *[1] * 9]
+            assert (read["train"].images == read["test"].images).all()
+    finally:
+        shutil.rmtree(folder / "tombola" / "decoded")
+
+
+def _features(_: Path) -> None:
+    """A part of features that is damaged is computed again."""
+    if FeatureCache("k", 6, (3, 2)).read(slice(0, 6)) is None:
+        raise StorageError("to be computed again")
+
+
+def _cached(folder: Path, write: Callable[[Path], Any]) -> Files:
+    """What `write` writes into a folder, and into the user's cache, for which that folder stands meanwhile."""
+    with mock.patch.dict(os.environ, XDG_CACHE_HOME=str(folder)):
+        return _folder(write, folder)
+
+
+def _write_decoded(folder: Path) -> None:
+    for name, content in _cifar_archive().items():
+        (folder / name).write_bytes(content)
+    cifar.read_jpeg_set(folder)
 
 
 def _torch_file(model: nn.Module, zipped: bool) -> bytes:
@@ -182,6 +241,11 @@ def readers(scratch: Path) -> list[Reader]:
     checkpoint = _folder(
         lambda at: save_checkpoint(at / "c.safetensors", "f", model.state_dict(), {"iteration": 3}), scratch / "check"
     )
+    cifar.PER_CLASS.update(train=1, test=1)  # a set as small as the other files
+    decoded = _cached(scratch / "decoded", _write_decoded)
+    features = _cached(
+        scratch / "features", lambda _: FeatureCache("k", 6, (3, 2)).write(slice(0, 6), torch.ones(6, 3, 2))
+    )
     rows = b"".join(json.dumps({"kind": "training", "replicate": i, "value": i / 3}).encode() + b"\n" for i in range(9))
 
     def one(name: str, content: bytes, read: Callable[[Path], Any], share: float = 1.0, suffix: str = "") -> Reader:
@@ -206,6 +270,9 @@ def readers(scratch: Path) -> list[Reader]:
         one("idx, gzipped", gzip.compress(_idx()), lambda path: read_idx(path, 3), 1, ".gz"),
         one("tar", _tar(False), class_folders, 0.5, ".tar"),
         one("tar, gzipped", _tar(True), class_folders, 0.5, ".tar"),
+        Reader("cifar", _cifar_batches(), cifar.cifar10, 0.5),
+        Reader("cifar, JPEG", decoded, lambda at: _decoded(at, decoded), 0.5),
+        Reader("features", features, _features, 0.5),
         one("keras", _keras(), read_keras, 0.5, ".keras"),
         one("hdf5", _hdf5(), lambda path: read_base(path, None, "none"), 1, ".h5"),
         one("yaml", yaml.safe_dump(SMALL_STUDY).encode(), lambda path: load_config(path, LotteryConfig), 0.5),

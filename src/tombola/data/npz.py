@@ -102,7 +102,7 @@ def read_arrays(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     with storage_errors("read", path), contextlib.ExitStack() as stack:
-        if not path.is_file():
+        if not path.exists():
             raise DataError(f"{path}: no such .npz file")
         file = stack.enter_context(opened(path))
         try:

@@ -46,15 +46,24 @@ class Hdf5File:
             label = self._at(group).attrs.get("name")
             return label if isinstance(label, str) else None
 
-    def walk(self, group: str = "", depth: int = 0) -> Iterator[str]:
+    def walk(self, group: str = "") -> Iterator[str]:
         """The paths of all groups and arrays below `group`, in the order of their names."""
-        for name in self.names(group):
+        with self._damage_named():
+            start = self._at(group)
+        yield from self._below(start, group, 0)
+
+    def _below(self, current: Any, group: str, depth: int) -> Iterator[str]:
+        with self._damage_named():
+            names = list(current) if isinstance(current, self._h5py.Group) else []
+        for name in names:
             self._entries += 1
             if self._entries > ENTRY_LIMIT or depth > DEPTH_LIMIT:  # a group may hold itself
                 raise ModelError(f"{self.where}: holds more groups and arrays than are expected at most")
             path = f"{group}/{name}".lstrip("/")
             yield path
-            yield from self.walk(path, depth + 1)
+            with self._damage_named():
+                inner = self._child(current, name, path)
+            yield from self._below(inner, path, depth + 1)
 
     def tensor(self, path: str) -> Tensor:
         """The array at `path`; ModelError where there is none or it is no plain float32 of this file, or not finite."""
@@ -72,13 +81,17 @@ class Hdf5File:
         """What lies at `path`, every part of it being in this file; None where there is nothing."""
         current = self._root
         for part in path.split("/") if path else ():
-            link = current.get(part, getlink=True) if isinstance(current, self._h5py.Group) else None
-            if link is None:
-                return None
-            if type(link) is not self._h5py.HardLink:
-                raise ModelError(f"{self.where}: {path} is a link to elsewhere, which is not followed")
-            current = current[part]
+            current = self._child(current, part, path)
         return current
+
+    def _child(self, group: Any, name: str, path: str) -> Any:
+        """What `group` holds under `name`, if it is a group; ModelError about `path` for a link out of this file."""
+        link = group.get(name, getlink=True) if isinstance(group, self._h5py.Group) else None
+        if link is None:
+            return None
+        if type(link) is not self._h5py.HardLink:
+            raise ModelError(f"{self.where}: {path} is a link to elsewhere, which is not followed")
+        return group[name]
 
     def _check_plain(self, path: str, dataset: Any) -> None:
         stored = dataset.id.get_create_plist()
