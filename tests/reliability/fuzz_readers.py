@@ -141,11 +141,13 @@ def work(count: int, seed: int, only: str, folder: Path) -> None:
             kept = Path(tempfile.mkdtemp(prefix="tombola-fuzz-"))
             shutil.copytree(folder / "now", kept, dirs_exist_ok=True)
             ended = f"{reader.name}: exit {os.waitstatus_to_exitcode(status)} (a signal if negative); files in {kept}"
-            print(json.dumps({"problem": ended}), flush=True)
+            print(json.dumps({"problem": f"{ended}\n{(folder / 'said').read_text('utf-8', 'replace')}"}), flush=True)
 
 
 def _damage(reader: Any, runs: int, seed: int, now: Path) -> None:
     """Ends this process with 0 where `reader` read or refused `runs` damaged files in bounds; they lie in `now`."""
+    with (now.parent / "said").open("wb") as said:
+        os.dup2(said.fileno(), 2)
     before = _peak()
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
@@ -158,6 +160,8 @@ def _damage(reader: Any, runs: int, seed: int, now: Path) -> None:
         signal.alarm(10 * SECONDS)  # for what waits for ever
         try:
             read += _is_read(reader, now)
+            if os.fstat(2).st_size and "tiff" not in reader.name:  # libtiff prints, and Pillow lets it
+                raise RuntimeError("a library printed to stderr")
         except BaseException:
             print(json.dumps({"problem": traceback.format_exc()[-1500:]}), flush=True)
             os._exit(1)  # whatever is left in memory

@@ -204,7 +204,7 @@ class TestErrors:
             with pytest.raises(ModelError, match=r"takes float32 features \(n, 4\)"):
                 forest.predict(odd)
 
-    def test_files_that_are_no_forests_are_refused(self) -> None:
+    def test_files_that_are_no_forests_are_refused(self, capfd: pytest.CaptureFixture[str]) -> None:
         forest = fit_forest(*noisy(2), 2, 3)
         for content in (b"", b"forest", forest.content[:500], forest.content[100:], b"\x80\x04." * 50):
             with pytest.raises(ModelError, match="this is no forest in ONNX") as caught:
@@ -214,6 +214,10 @@ class TestErrors:
         own.graph.output.reverse()
         with pytest.raises(ModelError, match="no forest that tombola wrote"):
             Forest(own.SerializeToString())
+        own.graph.node[0].attribute.pop()
+        with pytest.raises(ModelError, match="this is no forest in ONNX"):
+            Forest(own.SerializeToString())
+        assert capfd.readouterr().err == ""  # onnxruntime would say it there again
 
     def test_a_model_without_trees_is_refused(self) -> None:
         helper, kind = onnx.helper, onnx.TensorProto.FLOAT

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import math
 import warnings
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from tombola.data.layout import KINDS
 from tombola.errors import DataError
 from tombola.runs import limits
 from tombola.runs.kinds import LONGEST, other_kind
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # which would else print of damage that is raised, too
 
 SIZE_LIMIT = limits.DATA
 _CHANNELS = {"1": "L", "L": "L", "LA": "L"} | dict.fromkeys(("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"), "RGB")

@@ -183,7 +183,7 @@ def _session(content: bytes) -> Any:
     runtime = required("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4  # what it says of an error is raised, too
     try:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own kinds of errors, one for every way in which a file can be broken
