@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from direct_scores import assert_scores, score, weights_of
+from direct_scores import assert_one_line, assert_scores, score, weights_of
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -123,6 +123,103 @@ class TestWanda:
         nn.init.constant_(model[0].bias, -100.0)
         with pytest.raises(PruningError, match=r"2\.weight: no input other than 0 reached it"):
             score("wanda", model, [torch.rand(5, 3)])
+
+
+def standardised(weight: Tensor) -> Tensor:
+    axes = tuple(range(1, weight.dim()))
+    return (weight - weight.mean(axes, keepdim=True)) / weight.std(axes, keepdim=True)
+
+
+class StandardisedConv(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.conv2d(x, standardised(self.weight), self.bias, self.stride, groups=self.groups)
+
+
+class StandardisedInside(nn.Conv2d):
+    """As others write it: the forward is torch's own, what it calls is not."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(x, standardised(weight), bias)
+
+
+class NormalisedLinear(nn.Linear):
+    """A gain that counts its calls: they must not move what is scored."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return functional.linear(input=3 * x, weight=functional.normalize(self.weight, dim=1), bias=self.bias)
+
+
+class Twofold(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight) + functional.linear(x.abs(), self.weight.abs())
+
+
+class Bilinear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.unsqueeze(-2) * self.weight.square()).sum(-1)
+
+
+class Changing(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight * x.abs().mean())
+
+
+class OwnAttention(nn.MultiheadAttention):
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Any:
+        return super().forward(query + 1, key, value)
+
+
+class TestClassesOfOnesOwn:
+    @pytest.mark.parametrize("kind", [StandardisedConv, StandardisedInside])
+    @pytest.mark.parametrize("options", [{}, {"stride": 2}, {"groups": 2}])
+    def test_the_standardised_weight_counts(self, kind: type[nn.Conv2d], options: dict[str, int]) -> None:
+        torch.manual_seed(0)
+        layer, data = kind(4, 6, 3, **options), [torch.randn(2, 4, 6, 7), torch.randn(3, 4, 6, 7)]
+        nn.init.normal_(layer.weight, 2.0)
+        norms = sum(norms_by_unfolding(layer, x) for x in data).sqrt()
+        expected = standardised(layer.weight.detach()).abs() * norms
+        assert_scores(score("wanda", nn.Sequential(layer), data), {"0.weight": expected}, rtol=1e-5, atol=1e-6)
+
+    def test_what_the_layer_does_with_its_inputs_counts(self) -> None:
+        torch.manual_seed(0)
+        model, data = nn.Sequential(NormalisedLinear(4, 3)), [torch.randn(5, 4)]
+        expected = functional.normalize(model[0].weight.detach(), dim=1).abs() * (3 * data[0]).square().sum(0).sqrt()
+        masks = prune(model, 0.5, "magnitude")
+        assert_scores(score("wanda", model, data), {"0.weight": expected})
+        assert model[0].calls == 0
+        removed = score("wanda", model, data, masks=masks)["0.weight"][~masks["0.weight"].keep]
+        assert not removed.any()
+
+    def test_a_forward_of_the_instance_alone(self) -> None:
+        layer, data = nn.Linear(4, 3), [torch.rand(5, 4)]
+        layer.forward = lambda x: functional.linear(x, 2 * layer.weight)  # type: ignore[method-assign]
+        expected = 2 * layer.weight.detach().abs() * data[0].square().sum(0).sqrt()
+        assert_scores(score("wanda", nn.Sequential(layer), data), {"0.weight": expected})
+
+    @pytest.mark.parametrize("kind", [Twofold, Bilinear, Changing])
+    def test_what_is_no_product_with_one_weight_is_refused_by_name(self, kind: type[nn.Linear]) -> None:
+        model = nn.Sequential(nn.Linear(4, 4), kind(4, 3))
+        with pytest.raises(PruningError, match=rf"1\.weight: wanda cannot score it: .* {kind.__name__}") as caught:
+            prune(model, 0.5, "wanda", batches=[torch.rand(5, 4), torch.rand(5, 4)])
+        assert_one_line(caught.value)
+
+    def test_attention_of_ones_own_is_refused_by_name(self) -> None:
+        model = CrossAttention(OwnAttention(8, 2))
+        with pytest.raises(PruningError, match=r"attention\.in_proj_weight: wanda cannot score it: .* OwnAttention"):
+            score("wanda", model, [torch.randn(3, 4, 24)])
+
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_one_weight_in_two_layers_that_read_it_differently_is_refused(self, first: int) -> None:
+        layers = [nn.Linear(4, 4), NormalisedLinear(4, 4)]
+        layers[0].weight = layers[1].weight
+        model = nn.Sequential(layers[first], layers[1 - first])
+        with pytest.raises(PruningError, match=r"0\.weight: wanda cannot score it"):
+            score("wanda", model, [torch.rand(5, 4)])
 
 
 class CrossAttention(nn.Module):

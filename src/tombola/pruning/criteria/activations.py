@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tombola.errors import PruningError
 from tombola.pruning.criteria.criterion import Needs, Scores, ScoringContext, register
 from tombola.pruning.criteria.network import at_least_float32, network
+from tombola.pruning.criteria.products import computes_plainly, products
 from tombola.pruning.observe import names_of_weights, observed
 from tombola.pruning.prunable import ATTENTION_WEIGHTS, weight_layouts
 
@@ -21,8 +22,9 @@ from tombola.pruning.prunable import ATTENTION_WEIGHTS, weight_layouts
 def wanda(model: nn.Module, context: ScoringContext) -> Scores:
     """|w| times the norm of the inputs that it multiplies. Sun et al. 2024 (arXiv 2306.11695).
 
-    The norm is over all positions of all examples. The paper lets the weights of one output compete with each
-    other: that is the budget `per-output`.
+    The norm is over all positions of all examples. Where the class of a layer is somebody's own, w and the inputs are
+    what the layer multiplies: the standardised weight, say, not the parameter. The
+    paper lets the weights of one output compete with each other: that is the budget `per-output`.
     """
     with network(model, context) as net:
         inputs = _SquaredInputs(net.model)
@@ -39,7 +41,10 @@ def wanda(model: nn.Module, context: ScoringContext) -> Scores:
             raise PruningError(f"{name}: no row of the batches reached it; give more batches or protect the layer")
         if not bool(inputs.sums[name].any()):
             raise PruningError(f"{name}: no input other than 0 reached it in the batches; protect the layer")
-        scores[name] = at_least_float32(net.weights[name].detach()).abs() * inputs.sums[name].sqrt()
+        weight = inputs.multiplied[name].detach()
+        if context.masks is not None:
+            weight = context.masks[name].apply(weight)
+        scores[name] = at_least_float32(weight).abs() * inputs.sums[name].sqrt()
     return scores
 
 
@@ -95,6 +100,8 @@ class _SquaredInputs:
         self.sums: Scores = {}
         self.seen: set[str] = set()
         """The weights whose layers were given any numbers: an expert may get no rows."""
+        self.multiplied: dict[str, Tensor] = {}
+        """What multiplies the inputs: the weight itself, or what a layer of somebody's own class makes of it."""
         self._inside = False
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
@@ -102,15 +109,37 @@ class _SquaredInputs:
             return
         self._inside = True
         try:
-            of = _of_attention if isinstance(module, nn.MultiheadAttention) else _of_layer
-            found = of(module, arguments, keywords)
-            for owner, attribute, squares in found:
-                name = self.names[owner, attribute]
+            for name, weight, squares in self._found(module, arguments, keywords):
+                known = self.multiplied.setdefault(name, weight)
+                if known is not weight and not torch.equal(known, weight):
+                    raise _own_class(name, module, "with another weight in every call")
                 if any(isinstance(value, Tensor) and value.numel() for value in (*arguments, *keywords.values())):
                     self.seen.add(name)
                 self.sums[name] = self.sums[name].add_(squares) if name in self.sums else squares
         finally:
             self._inside = False
+
+    def _found(
+        self, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """(name of the weight, what multiplies the inputs, Σ x² of its shape)."""
+        attention = isinstance(module, nn.MultiheadAttention)
+        if computes_plainly(module):
+            for owner, attribute, squares in (_of_attention if attention else _of_layer)(module, arguments, keywords):
+                yield self.names[owner, attribute], getattr(owner, attribute), squares
+            return
+        name = next(name for (owner, _), name in self.names.items() if owner is module)
+        found = [] if attention else products(module, arguments, keywords)
+        if len(found) != 1:
+            raise _own_class(name, module, "not by one product of its inputs and a weight")
+        yield name, found[0].weight, found[0].squared_inputs()
+
+
+def _own_class(name: str, module: nn.Module, how: str) -> PruningError:
+    return PruningError(
+        f"{name}: wanda cannot score it: its layer's class, {type(module).__name__}, computes in its own way, {how}; "
+        "protect the layer or choose another criterion"
+    )
 
 
 Found = Iterator[tuple[nn.Module, str, Tensor]]
