@@ -73,7 +73,13 @@ def test_a_table_cut_at_any_byte_is_completed_to_the_same_bytes(cut: int) -> Non
         assert path.read_bytes() == WHOLE
 
 
-@pytest.mark.parametrize("damage", [b"{", b"", b"\xff\xfe", b"[1]", b"3", b"[" * 100_000])
+TWICE, TOO_LARGE = (
+    b'{"kind": "training", "replicate": 0, "round": 1, "round": 2}',
+    b'{"kind": "training", "replicate": 0, "round": 1, "loss": 1e400}',
+)
+
+
+@pytest.mark.parametrize("damage", [b"{", b"", b"\xff\xfe", b"[1]", b"3", b"[" * 100_000, TWICE, TOO_LARGE])
 def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "rows.jsonl"
     lines = WHOLE.splitlines()

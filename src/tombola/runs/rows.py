@@ -24,6 +24,7 @@ from tombola.runs import limits, stopping
 from tombola.runs.atomic import read_bytes, storage_errors, write_bytes
 from tombola.runs.columns import Schema, misfit
 from tombola.runs.sealed import read_sealed
+from tombola.runs.strict_json import parse_json
 
 Row = dict[str, Any]
 
@@ -87,7 +88,7 @@ class RowTable:
                 if path.exists() and path.lstat().st_nlink > 1:  # another name of the file, in a backup say, keeps it
                     write_bytes(path, path.read_bytes())
             if self.path.exists():
-                content = self.path.read_bytes()
+                content = read_bytes(self.path, limits.ROWS)
                 whole = content.count(b"\n")
                 _truncate(self.path, content.rfind(b"\n") + 1)
             if not self._sealed:
@@ -123,8 +124,8 @@ def read_rows(
 
 def _row(path: Path, line_number: int, line: bytes, columns: Sequence[str], schema: Schema) -> Row:
     try:
-        row = json.loads(line, parse_constant=_refused)
-    except (ValueError, RecursionError):
+        row = parse_json(line)
+    except ValueError:
         row = None
     if not isinstance(row, dict) or not set(columns) <= row.keys():
         raise damaged(path, line_number)
@@ -183,10 +184,6 @@ def read_unit(path: Path, remedy: str) -> list[Row]:
 def rows_of(rows: Iterable[Row], **wanted: Any) -> list[Row]:
     """The rows whose columns have the wanted values."""
     return [row for row in rows if all(row.get(column) == value for column, value in wanted.items())]
-
-
-def _refused(name: str) -> None:
-    raise ValueError(name)
 
 
 def _line(row: Row) -> bytes:

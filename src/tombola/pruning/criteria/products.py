@@ -6,6 +6,7 @@ it multiplies the two. What is multiplied is seen where torch multiplies it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,9 +31,10 @@ def computes_plainly(module: nn.Module) -> bool:
     """Whether what `module` computes is what torch's class, or transformers' `Conv1D`, computes."""
     if "forward" in vars(module) or "_conv_forward" in vars(module):
         return False
+    kinds: tuple[Any, ...] = _PLAIN
     if is_hugging_face_conv1d(module):
-        return type(module).__module__ == "transformers.pytorch_utils"
-    base = next((kind for kind in _PLAIN if isinstance(module, kind)), None)
+        kinds = (sys.modules["transformers.pytorch_utils"].Conv1D,)
+    base = next((kind for kind in kinds if isinstance(module, kind)), None)
     names = ("forward", "_conv_forward")
     return all(getattr(type(module), name, None) is getattr(base, name, None) for name in names)
 
