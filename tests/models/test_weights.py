@@ -238,3 +238,15 @@ class TestLimits:
             (tmp_path / name).mkdir()
         with pytest.raises(TombolaError, match=name):
             load_weights(model, tmp_path / name)
+
+
+class TestPendingOperations:
+    """Torch stores what is still to be done to a tensor's numbers beside them."""
+
+    @pytest.mark.parametrize("legacy", [False, True])
+    def test_a_pending_negation_is_done(self, legacy: bool, tmp_path: Path) -> None:
+        negative = torch.complex(torch.zeros(2, 3), torch.ones(2, 3)).conj().imag
+        assert negative.is_neg()
+        path = tmp_path / "w.pt"
+        torch.save({"w": negative}, path, _use_new_zipfile_serialization=not legacy)
+        assert torch.equal(read_weights(path)["w"], -torch.ones(2, 3))

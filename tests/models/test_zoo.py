@@ -157,7 +157,9 @@ def test_the_smallest_input_is_the_smallest(architecture: str) -> None:
         with pytest.raises((RuntimeError, ValueError)):
             known.build((1, smallest - 1, smallest), 10, widths)(torch.rand(1, 1, smallest - 1, smallest))
     too_small = [(1, smallest - 1, smallest), (3, 64, smallest - 1)] if smallest > 1 else []
-    for shape in (*too_small, (smallest, smallest), (64,), (1, 1, 64, 64)):
+    with pytest.raises(ConfigError, match="at most 3 items"):
+        narrow(architecture, (1, 1, 64, 64))
+    for shape in (*too_small, (smallest, smallest), (64,)):
         with pytest.raises(ModelError) as caught:
             build(narrow(architecture, shape))
         assert "\n" not in str(caught.value)

@@ -225,7 +225,7 @@ class TestPoint6WhatCounts:
         assert model.first.weight is model.second.weight
         assert masks is not None
         assert masks.removed_nonzeros(model) == 0
-        assert outcome.stages[-1]["flops_dense"] is None  # its forward pass needs values: nothing is made up
+        assert outcome.stages[-1]["flops_dense"] == 2 * (2 * 64 * 64 + 640)  # it is used twice, and costs twice
 
 
 class TestPoint7GlobalAndPerLayer:

@@ -19,7 +19,7 @@ from tombola.studies.single.comparison import summarise as summarise_comparison
 from tombola.studies.single.comparison_report import lead as lead_of_comparison
 from tombola.studies.single.config import CompareConfig
 from tombola.studies.single.report import lead
-from tombola.studies.soundness import fault_of, frequency_loss, majority_accuracy
+from tombola.studies.soundness import UNSHOWN, fault_of, faults_of, frequency_loss, majority_accuracy
 
 MAJORITY = 0.6
 
@@ -75,11 +75,24 @@ def test_a_control_that_learned_nothing_is_named_in_the_headline() -> None:
     assert verdict.sentence.endswith("The control random learned nothing.")
 
 
-@pytest.mark.parametrize(("accuracy", "fault"), [(0.6, "learned nothing"), (0.61, "learned nothing"), (0.7, None)])
+@pytest.mark.parametrize(("accuracy", "fault"), [(0.6, "learned nothing"), (0.61, UNSHOWN), (0.7, None)])
 def test_better_than_the_majority_class_means_by_more_than_chance(accuracy: float, fault: str | None) -> None:
     row = {"test_accuracy": accuracy, "test_majority_accuracy": 0.6, "test_examples": 500}
     assert fault_of(row) == fault
     assert fault_of({"test_accuracy": 0.6}) is None  # a table without the columns says nothing
+
+
+def test_a_diverged_loss_is_named_whatever_the_accuracy() -> None:
+    good = {"test_accuracy": 0.3, "test_majority_accuracy": 0.1, "test_examples": 1000}
+    assert fault_of(good | {"train_loss": 1e6, "train_frequency_loss": 2.3}) == "diverged"
+
+
+def test_few_test_examples_say_more_together() -> None:
+    """Perfect on 50 examples, 49 of one class: one replicate cannot show that it learned, ten can."""
+    row = {"test_accuracy": 1.0, "test_majority_accuracy": 0.98, "test_examples": 50}
+    rows = [row | {"replicate": number} for number in range(10)]
+    assert faults_of(rows[:1]) == UNSHOWN
+    assert faults_of(rows) is None
 
 
 def test_of_networks_that_guess_at_most_5_percent_count_as_having_learned() -> None:
@@ -115,7 +128,7 @@ def stage(name: str, accuracy: float) -> dict:
 
 def test_a_single_model_that_learned_nothing_is_named_in_its_headline() -> None:
     said = lead([stage("before", 0.9), stage("pruned", 0.6)])
-    assert "The network pruned learned nothing: 60.00% is not shown to be better than always answering" in said
+    assert "The network pruned learned nothing: test accuracy 60.00%, 60.00% of always answering" in said
     assert "learned nothing" not in lead([stage("before", 0.9), stage("pruned", 0.85)])
 
 

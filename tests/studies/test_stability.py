@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sealing import retell, unsealed
 from small_study import SMALL_STUDY
 from tombola.errors import ConfigError, RunFolderError, StorageError
 from tombola.models.tensors import content_sha256
@@ -110,8 +111,8 @@ def test_dense_errors_are_those_of_the_replicates_measured(tmp_path: Path) -> No
     """Whatever the order in which workers finished: replicate 0 alone is asked for, its rows come last."""
     two = run_study(validate({**SMALL_STUDY, "controls": []}, LotteryConfig, "x"), tmp_path)
     rows = two.folder.rows.read_text().splitlines(keepends=True)
-    two.folder.rows.write_text("".join(sorted(rows, key=lambda row: '"replicate":0' in row)))
-    two.folder.config.write_text(two.folder.config.read_text().replace("replicates: 2", "replicates: 1"))
+    retell(two.folder, sorted(rows, key=lambda row: '"replicate":0' in row))
+    two.folder.write_config(two.config.model_copy(update={"replicates": 1}))
     (dense,) = rows_of(two.rows, kind="training", branch="dense", replicate=0)
     assert run_stability(two.folder.root, 1).dense.mean == pytest.approx(100 * (1 - dense["test_accuracy"]))
 
@@ -175,6 +176,6 @@ def test_a_result_of_an_older_version_is_read_with_the_runs_tolerance(result: Re
     root = result.folder.root
     run_stability(root, 1)
     path = root / "stability" / "init-round-01.json"
-    content = json.loads(path.read_text())
+    content = unsealed(path)
     path.write_text(json.dumps({k: v for k, v in content.items() if k not in ("tolerance", "confidence", "fault")}))
     assert [s.tolerance for s in stored_stabilities(root) if s.round == 1] == [result.config.tolerance]

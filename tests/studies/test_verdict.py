@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tombola.reports.intervals import estimate, one_sided, power, replicates_needed
+from tombola.reports.intervals import estimate, one_sided, power
 from tombola.studies.lottery.verdict import judge
 
 ROUNDS = 6
@@ -188,10 +188,3 @@ class TestIntervals:
         """Two replicates that agree by rounding: without the resolution the bound would equal the mean."""
         assert one_sided([0.28, 0.28]).lower == 0.28
         assert one_sided([0.28, 0.28], resolution=0.28).lower < 0
-
-    def test_replicates_needed_is_the_smallest_that_suffice(self) -> None:
-        n = replicates_needed(0.4, sd=1.0)
-        assert n is not None
-        assert stats.t.ppf(0.95, n - 1) / n**0.5 < 0.4 <= stats.t.ppf(0.95, n - 2) / (n - 1) ** 0.5
-        assert replicates_needed(0.0, 1.0) is None
-        assert replicates_needed(1e-6, 1.0) is None

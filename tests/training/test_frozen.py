@@ -203,7 +203,7 @@ class TestSharing:
     def test_a_process_reads_it_once(self, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         config = data_config(pictures)
         first = load_raw_examples(config)
-        monkeypatch.setattr(feature_cache, "load_tensors", lambda path: pytest.fail("read again"))
+        monkeypatch.setattr(feature_cache, "load_own", lambda path: pytest.fail("read again"))
         assert load_raw_examples(config).training.inputs.data_ptr() == first.training.inputs.data_ptr()
 
     def test_what_makes_other_features_makes_another_entry(

@@ -32,10 +32,11 @@ def exchanged(model: nn.Module, chains: Mapping[tuple[str, ...], SparseChain]) -
             for site in sites[1:]:
                 _set(network, site, nn.Identity())
     leave_fast_path(network)
-    whole = _only(network, list(chains.values()))
-    for chain in chains.values() if whole is None else ():  # a model asks its parameters for their type and device
-        chain.register_parameter("placeholder", nn.Parameter(torch.empty(0, dtype=torch.float32), requires_grad=False))
-    return whole or network
+    network = _only(network, list(chains.values())) or network
+    for chain in chains.values():  # a model asks its parameters for their type and device; a chain alone has no model
+        empty = nn.Parameter(torch.empty(0, dtype=torch.float32), requires_grad=False)
+        chain.register_parameter("placeholder", None if network is chain else empty)
+    return network
 
 
 def _set(network: nn.Module, site: str, module: nn.Module) -> None:

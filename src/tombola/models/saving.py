@@ -6,14 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from tombola.errors import ModelError, PruningError
 from tombola.models.factory import FactorySpec
 from tombola.models.spec import ModelSpec, expected_state
 from tombola.models.states import plain_state
 from tombola.pruning import Masks
+from tombola.pruning.copies import copy_of
 from tombola.pruning.modes import evaluation_mode
+from tombola.pruning.surroundings import surroundings_kept
 from tombola.pruning.wrapped import OWN_SEGMENTS, eager, unwrapped, without_wrappers
 
 Spec = ModelSpec | FactorySpec
@@ -65,12 +66,12 @@ def _refuse_other_types(spec: FactorySpec, model: nn.Module) -> None:
 
 
 def _refuse_other_outputs(spec: FactorySpec, model: nn.Module) -> None:
-    """Another head than the spec's classes; on the meta device, which computes nothing and changes nothing."""
+    """Another head than the spec's classes; asked of a copy on the meta device, which computes nothing."""
     example = torch.empty((1, *spec.input_shape), device="meta")
     try:
-        tensors = {name: t.to("meta") for name, t in (*model.named_parameters(), *model.named_buffers())}
-        with eager(), evaluation_mode(model), torch.random.fork_rng(devices=[]), torch.no_grad():
-            output: Any = functional_call(model, tensors, example)
+        tried = copy_of(model).to("meta")
+        with eager(), surroundings_kept(), evaluation_mode(tried), torch.no_grad():
+            output: Any = tried(example)
     except Exception:  # a model of other inputs, or one that looks at numbers: its outputs are not known here
         return
     if isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] != spec.classes:

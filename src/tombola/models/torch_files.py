@@ -84,6 +84,8 @@ class Described:
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
+    pending: frozenset[str] = frozenset()
+    """What is still to be done to its numbers: `conj`, `neg`."""
 
 
 class NotWeightsError(ValueError):
@@ -163,7 +165,11 @@ class _Tensors:
         self._left -= numbers * storage.itemsize
         if self._left < 0:
             raise ValueError("its tensors are many times larger than the file")
-        return storage.as_strided(size, stride, offset) if numbers else storage.new_empty(size)
+        if not numbers:
+            return storage.new_empty(size)
+        found = storage.as_strided(size, stride, offset)
+        found = found.conj().resolve_conj() if "conj" in described.pending else found
+        return found.neg() if "neg" in described.pending else found
 
     def _storage(self, stored: Stored) -> Tensor:
         if stored.key not in self._storages:
@@ -177,6 +183,15 @@ class _Tensors:
         if found.dtype != _type_of(stored):
             raise ValueError("one storage of two types")
         return found
+
+
+def _pending(metadata: Any) -> frozenset[str]:
+    """What a tensor's metadata say is still to be done to its numbers."""
+    if not metadata:
+        return frozenset()
+    if not isinstance(metadata, dict) or not set(metadata) <= {"conj", "neg"}:
+        raise NotWeightsError("a tensor with metadata that are not known here")
+    return frozenset(name for name, value in metadata.items() if value)
 
 
 def _unpickled(file: io.BytesIO) -> tuple[Any, dict[str, Stored]]:
@@ -269,8 +284,8 @@ class _Machine:
             storage, offset, size, stride = given[:4]
             if not isinstance(storage, Stored) or len(size) > AXIS_LIMIT or len(stride) > AXIS_LIMIT:
                 raise ValueError("a tensor without a storage, or of too many axes")
-            described = Described(storage, int(offset), tuple(map(int, size)), tuple(map(int, stride)))
-            self.stack.append(described)
+            window = int(offset), tuple(map(int, size)), tuple(map(int, stride))
+            self.stack.append(Described(storage, *window, _pending(given[6] if len(given) > 6 else None)))
         elif called.path in PARAMETER:
             self.stack.append(given[0])
         elif called.path in PLAIN:

@@ -102,16 +102,6 @@ class Paired:
         return one_sided(self.values, self.resolution, confidence)
 
 
-def replicates_needed(distance: float, sd: float, confidence: float = CONFIDENCE, limit: int = 10_000) -> int | None:
-    """The smallest n whose one-sided half-width is below `distance`, if the sd stays; None beyond `limit`."""
-    if distance <= 0:
-        return None
-    for n in range(2, limit + 1):
-        if t_quantile(confidence, n - 1) * sd / math.sqrt(n) < distance:
-            return n
-    return None
-
-
 def power(difference: float, sd: float, n: int, confidence: float = CONFIDENCE) -> float:
     """The probability that the one-sided t test of `n` paired differences finds a true `difference`.
 

@@ -1,4 +1,4 @@
-"""YAML of strangers: bounded before it is built, and nothing in it guessed that YAML's versions read differently.
+"""YAML of strangers: bounded before it is built, and no number or date in it guessed that YAML's versions differ on.
 
 PyYAML reads YAML 1.1, where `1:30` is 90, `010` is 8 and `2024-01-01` a date; in YAML 1.2 they are text, 10 and text.
 Such a value has to be written so that it can only be read in one way.

@@ -12,9 +12,10 @@ from torch import Tensor
 from tombola.reports.intervals import CONFIDENCE, normal_quantile
 from tombola.runs.rows import Row
 
-Fault = Literal["learned nothing", "diverged"]
+Fault = Literal["learned nothing", "diverged", "is not shown to be better than the most frequent class"]
+UNSHOWN: Fault = "is not shown to be better than the most frequent class"
 DIVERGED = 2.0
-"""What learned nothing has diverged where its loss is more than this many times that of answering class frequencies."""
+"""A training has diverged where its loss is more than this many times that of answering class frequencies."""
 
 
 def majority_accuracy(targets: Tensor) -> float:
@@ -30,29 +31,45 @@ def frequency_loss(targets: Tensor) -> float:
 
 
 def fault_of(row: Row, part: str = "test") -> Fault | None:
-    """What is wrong with a training by its `part`; None where nothing is, or where the row does not say.
+    """What is wrong with a training by its `part`; None where nothing is, or where the row does not say."""
+    return _plain_fault(row, part) or (None if _is_shown([row], part) else UNSHOWN)
 
-    A network has learned something where its accuracy is above that of always answering the most frequent class by more
-    than chance allows: one-sided at 95 %, binomial with the normal approximation.
+
+def _plain_fault(row: Row, part: str) -> Fault | None:
+    """What is wrong with a training, without asking whether chance may have made it good.
+
+    A loss far above that of answering class frequencies is divergence, whatever the accuracy. A network that is no more
+    accurate than always answering the most frequent class learned nothing.
     """
-    majority = row.get(f"{part}_majority_accuracy")
-    if majority is None:
-        return None
-    chance = math.sqrt(majority * (1 - majority) / row[f"{part}_examples"])
-    if row[f"{part}_accuracy"] > majority + normal_quantile(CONFIDENCE) * chance:
-        return None
     loss, plain = row.get("train_loss"), row.get("train_frequency_loss")
-    return "diverged" if loss is not None and plain is not None and loss > DIVERGED * plain else "learned nothing"
+    if loss is not None and plain is not None and loss > DIVERGED * plain:
+        return "diverged"
+    majority = row.get(f"{part}_majority_accuracy")
+    return "learned nothing" if majority is not None and row[f"{part}_accuracy"] <= majority else None
+
+
+def _is_shown(rows: Sequence[Row], part: str) -> bool:
+    """Whether the rows together are above the most frequent class by more than chance allows, where they say.
+
+    One-sided at 95 %, binomial with the normal approximation, over the examples of all replicates.
+    """
+    if any(row.get(f"{part}_majority_accuracy") is None for row in rows):
+        return True
+    examples = sum(row[f"{part}_examples"] for row in rows)
+    accuracy = sum(row[f"{part}_accuracy"] * row[f"{part}_examples"] for row in rows) / examples
+    majority = sum(row[f"{part}_majority_accuracy"] * row[f"{part}_examples"] for row in rows) / examples
+    chance = math.sqrt(majority * (1 - majority) / examples)
+    return bool(accuracy > majority + normal_quantile(CONFIDENCE) * chance)
 
 
 def faults_of(rows: Sequence[Row], part: str = "test") -> str | None:
     """What is wrong with the trainings of one network, one row a replicate: `diverged in replicate 3 (of 5)`."""
     found: dict[Fault, list[int]] = {}
     for row in sorted(rows, key=lambda row: row["replicate"]):
-        if (fault := fault_of(row, part)) is not None:
+        if (fault := _plain_fault(row, part)) is not None:
             found.setdefault(fault, []).append(row["replicate"])
     if not found:
-        return None
+        return UNSHOWN if rows and not _is_shown(rows, part) else None
     if len(found) == 1 and (numbers := next(iter(found.values()))) and len(numbers) == len(rows):
         return next(iter(found))
     return " and ".join(

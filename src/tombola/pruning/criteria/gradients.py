@@ -66,6 +66,9 @@ def grasp(model: nn.Module, context: ScoringContext) -> Scores:
     with network(model, context, batch_statistics=True) as net, sdpa_kernel(SDPBackend.MATH):
         batches = context.batches or ()
         direction = mean_of(net.gradients(net.loss(batch), of=net.trainable) for batch in batches)
+        if context.masks is not None:  # of the pruned network, whose removed weights have no gradient
+            masks = context.masks
+            direction = {name: masks[name].apply(g) if name in masks else g for name, g in direction.items()}
         net.refuse_unreached()
         mean = mean_of(_hessian_product(net, batch, direction) for batch in batches)
     return {name: _product(net.weights[name], hg) for name, hg in mean.items()}
@@ -73,8 +76,8 @@ def grasp(model: nn.Module, context: ScoringContext) -> Scores:
 
 @register("movement", Needs.GRADIENTS)
 def movement(model: nn.Module, context: ScoringContext) -> Scores:
-    """-Σ w·g along plain SGD steps on a copy, one a batch at a rate of 0.01: weights that a short fine-tuning moves
-    away from 0 stay. The score of Sanh et al. 2020 (arXiv 2005.07683), who gather it while they train.
+    """-Σ w·g along plain SGD steps on a copy, one a batch at a rate of 0.01: weights that move away from 0 stay.
+    The score of Sanh et al. 2020 (arXiv 2005.07683), who gather it while they train.
 
     Other steps: pass as many batches as there are to be steps, and `criterion=movement_at(rate)`.
     """
@@ -118,4 +121,4 @@ def _hessian_product(net: Network, batch: Any, direction: Scores) -> Weights:
     found = net.gradients(net.loss(batch), of=net.trainable, differentiable=True)
     inner = torch.stack([(g * direction[name].to(g.dtype)).sum() for name, g in found.items()]).sum()
     # A loss that is linear in a weight has no second derivative there: zeros, not an error.
-    return net.gradients(inner) if inner.requires_grad else {n: torch.zeros_like(g) for n, g in found.items()}
+    return net.gradients(inner) if inner.requires_grad else {n: torch.zeros_like(w) for n, w in net.asking.items()}

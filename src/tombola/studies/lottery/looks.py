@@ -37,7 +37,8 @@ helped a ticket there helps it on test. In simulated studies without an effect t
 LATER = 0.01
 """What all later looks spend together."""
 AT_DOUBLINGS = 0.8
-"""The fraction of a doubling's part that is spent on it; the numbers between it and the last one share the rest."""
+"""The fraction of a doubling's part that is spent on it; the numbers between it and the last one share the rest, at the
+first doubling with those below the first look."""
 UNRECORDED = (5, 10)
 """Where no look is recorded: the numbers of replicates that share what is spent on a first look."""
 
@@ -50,9 +51,9 @@ class Looks:
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Looks:
-        # One replicate has no interval, so that nothing can be claimed, and nothing is spent.
+        # In the order in which they were taken. One replicate has no interval: nothing is claimed, and nothing spent.
         counts = [row["replicates"] for row in rows_of(rows, kind="look") if row["replicates"] > 1]
-        return cls(min(counts, default=None))
+        return cls(counts[0] if counts else None)
 
     def levels(self, replicates: int) -> Levels:
         """The levels of a look at so many replicates."""
@@ -99,6 +100,8 @@ def _later(replicates: int, first: int) -> float:
     while doubling < replicates:
         doubling, part = 2 * doubling, part / 2
     between = doubling - doubling // 2 - 1
+    if doubling == 2 * first:
+        between += first - 2  # fewer replicates than at the first look, asked for afterwards
     return AT_DOUBLINGS * part if replicates == doubling else (1 - AT_DOUBLINGS) * part / between
 
 

@@ -160,7 +160,7 @@ def make_result(
     folder: RunFolder, config: LotteryConfig, data: dict[str, Any], rows: Sequence[Row], complete: set[int]
 ) -> Result:
     """The result of the `complete` replicates among `rows`; judged only where these are all that were asked for."""
-    used = [row for row in rows if row["replicate"] in complete]
+    used = [row for row in rows if row["replicate"] in complete or row["kind"] == "look"]  # looks are never undone
     if complete == set(range(config.replicates)):
         verdicts = {mode: judge(rows_of_mode(used, mode), config.tolerance) for mode in config.rewind}
     else:

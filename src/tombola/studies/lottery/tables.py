@@ -245,8 +245,8 @@ def levels_line(verdict: Verdict) -> str:
     dense, controls = (f"{100 * c:.6g} %" for c in (verdict.dense_confidence, verdict.control_confidence))
     levels = dense if dense == controls else f"{dense} against dense and {controls} against the controls"
     return (
-        f"{look}: one-sided bounds at {levels}. The levels are such that all looks at a run together claim something "
-        "false in at most 5 % of studies."
+        f"{look}: one-sided bounds at {levels}. The levels are such that all looks at this verdict together claim "
+        "something false in at most 5 % of studies."
     )
 
 

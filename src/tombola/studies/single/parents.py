@@ -211,6 +211,9 @@ def _chosen_data(config: PruneConfig) -> DataConfig:
 def _check_fits(model: nn.Module, data: DataSet, name: str) -> None:
     """Two examples go through, and a logit for every class comes out."""
     try:
+        if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in model.parameters()):
+            with evaluation_mode(model), torch.no_grad():
+                model(data.train.inputs[:2].clone())  # gives lazy layers their shapes
         tried = copy_of(model)
         with surroundings_kept(), evaluation_mode(tried), torch.no_grad():
             output = main_output(tried(data.train.inputs[:2].clone()))

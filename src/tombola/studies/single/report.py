@@ -42,12 +42,12 @@ def lead(stages: Sequence[Row]) -> str:
 
 def _nothing_learned(stage: Row) -> str:
     """Said of a network that is not shown to be better than always answering the most frequent class."""
-    if fault_of(stage) is None:
+    fault = fault_of(stage)
+    if fault is None:
         return ""
-    return (
-        f" The network {stage['stage']} learned nothing: {stage['test_accuracy']:.2%} is not shown to be better than "
-        f"always answering the most frequent class ({stage['test_majority_accuracy']:.2%})."
-    )
+    majority = stage.get("test_majority_accuracy")
+    beside = "" if majority is None else f", {majority:.2%} of always answering the most frequent class"
+    return f" The network {stage['stage']} {fault}: test accuracy {stage['test_accuracy']:.2%}{beside}."
 
 
 def _training_sections(rows: Sequence[Row]) -> list[Section]:
