@@ -7,7 +7,9 @@ of (inputs, targets). `everything_of` is all that must be as before, to the bit.
 from __future__ import annotations
 
 import random
+import threading
 import warnings
+import weakref
 from collections import namedtuple
 from collections.abc import Callable
 from typing import Any
@@ -208,14 +210,130 @@ class Locked(Net):
 
     def __init__(self) -> None:
         super().__init__()
-        import threading
-
         self.lock = threading.Lock()
         self.more = {"lock": threading.Lock()}
 
     def between(self, h: Tensor) -> Tensor:
         with self.lock, self.more["lock"]:
             return h
+
+
+class ByWeakReference(Net):
+    """Writes past every copy: what a weak reference means is the original. Subclasses say what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(16))
+        self.original = weakref.ref(self)
+
+    def between(self, h: Tensor) -> Tensor:
+        self.write(self.original(), h)
+        return h
+
+    def write(self, model: Any, h: Tensor) -> None:
+        model.a.weight.data.mul_(0.9)
+
+
+class ReplacesData(ByWeakReference):
+    def write(self, model: Any, h: Tensor) -> None:
+        model.a.weight.data = model.a.weight.data * 0.9
+
+
+class ReplacesWeight(ByWeakReference):
+    def write(self, model: Any, h: Tensor) -> None:
+        model.a.weight = nn.Parameter(model.a.weight.detach() * 0.9)
+
+
+class WritesBuffer(ByWeakReference):
+    """The sign of a zero changes: equal values, other bits."""
+
+    def write(self, model: Any, h: Tensor) -> None:
+        model.mean[3] = -model.mean[3]
+
+
+class ReplacesBuffer(ByWeakReference):
+    def write(self, model: Any, h: Tensor) -> None:
+        model.mean = 0.9 * model.mean + h.detach().mean(0)
+
+
+class BindsBuffer(ByWeakReference):
+    """Afterwards the buffer belongs to the graph of a pass."""
+
+    def write(self, model: Any, h: Tensor) -> None:
+        model.mean = model.mean.detach()
+        model.mean.add_(h.mean(0))
+
+
+class WritesGradient(ByWeakReference):
+    def write(self, model: Any, h: Tensor) -> None:
+        model.b.weight.grad = torch.ones_like(model.b.weight)
+
+
+class Freezes(ByWeakReference):
+    def write(self, model: Any, h: Tensor) -> None:
+        model.train(not model.training).a.requires_grad_(False)
+
+
+class WritesAndFails(ByWeakReference):
+    def write(self, model: Any, h: Tensor) -> None:
+        super().write(model, h)
+        if model.a.weight.grad is not None:  # not in its first pass
+            raise ValueError("enough")
+
+
+_KNOWN: dict[str, Any] = {}
+
+
+class ByGlobal(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        _KNOWN["a"] = self.a
+
+    def between(self, h: Tensor) -> Tensor:
+        _KNOWN["a"].weight.data.mul_(0.9)
+        return h
+
+
+class Holder:
+    def __init__(self, held: nn.Module) -> None:
+        self.held, self.lock = held, threading.Lock()
+
+
+class ByHolder(Net):
+    """The holder cannot be copied, so that it is the same object in a copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holder = Holder(self.a)
+
+    def between(self, h: Tensor) -> Tensor:
+        self.holder.held.weight.data.mul_(0.9)
+        return h
+
+
+class CallsHolder(ByHolder):
+    def between(self, h: Tensor) -> Tensor:
+        return h + self.holder.held(torch.zeros(1, 8))
+
+
+class ByContainers(Net):
+    """Functions that hold layers in lists, dictionaries, tuples and defaults: a copy can follow those."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        parts: list[Any] = [{"b": (self.b,)}, object()]
+        parts.append(parts)
+
+        def step(h: Tensor, layer: nn.Module = self.a, *, more: Any = (self.b,)) -> Tensor:
+            layer.weight.data.mul_(0.9)
+            parts[0]["b"][0].bias.data.add_(0.1)
+            more[0].weight.data.mul_(0.9)
+            return h + layer(torch.zeros(1, 8))
+
+        self.step = step
+
+    def between(self, h: Tensor) -> Tensor:
+        return self.step(h)
 
 
 class Symmetric(nn.Module):
@@ -326,6 +444,15 @@ _MAKERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Batches]]] = {
     ),
 }
 ZOO = tuple(_MAKERS)
+
+REACHED: dict[str, str] = {
+    **{kind.__name__: "a.weight" for kind in (ByWeakReference, ReplacesData, ReplacesWeight, WritesAndFails, ByGlobal)},
+    **{kind.__name__: "mean" for kind in (WritesBuffer, ReplacesBuffer, BindsBuffer)},
+    **{"WritesGradient": "the gradient of b.weight", "Freezes": "a.weight", "ByHolder": "a.weight", "CallsHolder": "a"},
+}
+"""Models that write to themselves, or call themselves, past any copy: what of them is reached. Not in `ZOO`."""
+FOLLOWED = "ByContainers"
+_MAKERS |= {name: (globals()[name], rows) for name in (*REACHED, FOLLOWED)}
 
 
 def odd_model(name: str) -> tuple[nn.Module, Batches]:

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from odd_models import ZOO, assert_same, everything_of, odd_model
+from odd_models import FOLLOWED, REACHED, ZOO, assert_same, everything_of, odd_model
 from tombola.errors import TombolaError
 from tombola.pruning import Masks, criteria, prune
 from tombola.pruning.criteria import Criterion
@@ -73,6 +74,50 @@ class TestTheZoo:
             with pytest.raises((stop, TombolaError)):
                 pruned(model, "taylor", "weight", data, loss=_raising(stop))
             assert_same(before, everything_of(model))
+
+
+class TestReachedPastTheCopy:
+    @pytest.mark.parametrize(("name", "part"), REACHED.items())
+    def test_is_put_back_and_refused_by_name(self, name: str, part: str) -> None:
+        model, data = odd_model(name)
+        before = _contents(model)
+        for criterion in ("wanda", "taylor"):
+            with pytest.raises(TombolaError, match=f"^{part}[: ].*`self") as refusal:
+                pruned(model, criterion, "weight", data)
+            assert ("`self.holder`, which cannot be copied" in str(refusal.value)) == ("Holder" in name)
+            assert "\n" not in str(refusal.value)
+            assert_same(before, _contents(model))
+
+    def test_is_put_back_when_the_scoring_is_stopped(self) -> None:
+        model, data = odd_model("ByWeakReference")
+        before = _contents(model)
+        with pytest.raises(KeyboardInterrupt):
+            pruned(model, "snip", "weight", _stopping(data, KeyboardInterrupt))
+        assert_same(before, _contents(model))
+
+    def test_by_a_loss_of_the_models_own_weights_is_refused(self) -> None:
+        model, data = odd_model("tied")
+        before = everything_of(model)
+        with pytest.raises(TombolaError, match=r"the gradient of 0.weight was changed .* the loss"):
+            pruned(model, "taylor", "weight", data, loss=lambda o, y: functional.cross_entropy(o, y) + _norm(model))
+        assert_same(before, everything_of(model))
+
+    def test_a_copy_follows_what_functions_hold_in_containers_and_defaults(self) -> None:
+        model, data = odd_model(FOLLOWED)
+        before = everything_of(model)
+        for criterion in ("wanda", "taylor"):
+            assert pruned(model, criterion, "weight", data).kept == 88
+            assert_same(before, everything_of(model))
+
+
+def _contents(model: nn.Module) -> dict[str, Any]:
+    """`everything_of` and the bits, which tell 0 from -0, and the modes."""
+    bits = {name: t.detach().view(-1).view(torch.uint8).clone() for name, t in model.state_dict().items()}
+    return {"bits": bits, "modes": [module.training for module in model.modules()], **everything_of(model)}
+
+
+def _norm(model: nn.Module) -> Tensor:
+    return sum((p.square().sum() for p in model.parameters()), torch.zeros(()))
 
 
 def _copies(part: Any) -> Any:

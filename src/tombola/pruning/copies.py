@@ -2,28 +2,27 @@
 
 Parameters, buffers, caches, counters, hooks, modes: a copy has its own of all of them, shared ones shared as in the
 model. Nothing has to be put back afterwards, whatever ends the run. What a model keeps outside of itself (a global, a
-class attribute, a list that only a hook's closure knows) is no part of it and not copied.
+class attribute, a list that only a hook's closure knows) is no part of it and not copied; `untouched.py` sees to that.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import threading
-import warnings
+import gc
 from collections.abc import Callable, Iterable, Iterator
-from types import CellType, FunctionType, MethodType
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
 from tombola.errors import ModelError
 
 Convert = Callable[[Tensor], Tensor]
 Memo = dict[int, Any]
+DEPTH = 4
+"""How deep in lists of lists a part of the model is looked for."""
 
 
 def copy_of(model: nn.Module, convert: Convert | None = None) -> nn.Module:
@@ -48,30 +47,37 @@ def copy_of(model: nn.Module, convert: Convert | None = None) -> nn.Module:
             ) from error
 
 
-@contextlib.contextmanager
-def left_alone(model: nn.Module) -> Iterator[None]:
-    """Within the block nothing calls the modules of `model` itself; ModelError naming the one that is called.
+def holder_without_copy(model: nn.Module, part: Any) -> str | None:
+    """The attribute of `model` (`self.layer.name`) that leads to `part` and that every copy shares, as none can be made
+    of it (it holds a lock, say)."""
+    with torch.inference_mode(False), torch.no_grad(), _Tensors(None):
+        shared = _uncopyable(model)
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if id(value) in shared and _leads_to(value, part):
+                return ".".join(word for word in ("self", name, attribute) if word)
+    return None
 
-    That happens where code reaches them past the copy: by a global, say.
-    """
-    names = {id(module): name for name, module in model.named_modules()}
-    thread = threading.get_ident()  # another one may well use the model meanwhile
 
-    def refuse(module: nn.Module, arguments: Any) -> None:
-        if id(module) in names and threading.get_ident() == thread:
-            raise ModelError(
-                f"{names[id(module)] or type(module).__name__}: the model reaches this layer by a global or by a "
-                "function's closure, which a copy of the model cannot follow; reach it through `self`"
-            )
+def _leads_to(value: Any, part: Any, most: int = 100_000) -> bool:
+    seen: set[int] = set()
+    ahead = [value]
+    while ahead and len(seen) < most:
+        found = ahead.pop()
+        if found is part:
+            return True
+        if id(found) in seen or isinstance(found, (type, ModuleType)):
+            continue
+        seen.add(id(found))
+        # Not a function's globals: by them everything leads to everything.
+        ahead += list(_held_by(found)) if isinstance(found, FunctionType) else gc.get_referents(found)
+    return False
 
-    hook = register_module_forward_pre_hook(refuse)
-    try:
-        with warnings.catch_warnings():
-            # Compiled parts call such a hook twice, which torch finds worth a warning.
-            warnings.filterwarnings("ignore", r".*there are global hooks on modules")
-            yield
-    finally:
-        hook.remove()
+
+def _held_by(function: FunctionType) -> Iterator[Any]:
+    yield from map(_content, function.__closure__ or ())
+    yield from function.__defaults__ or ()
+    yield from (function.__kwdefaults__ or {}).values()
 
 
 class _Tensors(TorchFunctionMode):
@@ -105,48 +111,68 @@ def _copied(model: nn.Module, convert: Convert | None, shared: Memo) -> nn.Modul
 
 
 class _Closures:
-    """Functions in a model whose closures hold parts of it: `copy.deepcopy` would leave them with the original's."""
+    """Functions in a model that hold parts of it, in closures or defaults: `copy.deepcopy` leaves them the original's.
+
+    Parts within lists, tuples and dictionaries that a function holds are found, too.
+    """
 
     def __init__(self, model: nn.Module, memo: Memo) -> None:
         self.parts = {id(module) for module in model.modules()} | {id(tensor) for tensor in _tensors(model)}
         self.memo = memo
         self.cells: list[tuple[CellType, Any]] = []
+        self.rebound: list[FunctionType] = []
         for function in _attributes(model):
             self._rebind(function)
 
     def _rebind(self, function: Any) -> bool:
         """Puts a function for the copy into the memo; whether one was needed."""
-        if not isinstance(function, FunctionType) or not function.__closure__:
+        if not isinstance(function, FunctionType):
             return False
         if id(function) in self.memo:
             return self.memo[id(function)] is not function
         self.memo[id(function)] = function  # a function may hold itself
-        held = [_content(cell) for cell in function.__closure__]
-        cells = [
-            CellType() if self._of_model(content) else cell
-            for cell, content in zip(function.__closure__, held, strict=True)
-        ]
-        if all(new is old for new, old in zip(cells, function.__closure__, strict=True)):
+        old = function.__closure__ or ()
+        new = [CellType() if self._of_model(_content(cell)) else cell for cell in old]
+        of_defaults = [self._of_model(function.__defaults__), self._of_model(function.__kwdefaults__)]
+        if all(ours is theirs for ours, theirs in zip(new, old, strict=True)) and not any(of_defaults):
             return False
-        self.cells += [
-            (new, c) for new, old, c in zip(cells, function.__closure__, held, strict=True) if new is not old
-        ]
+        self.cells += [(ours, _content(theirs)) for ours, theirs in zip(new, old, strict=True) if ours is not theirs]
+        closure = tuple(new) if function.__closure__ is not None else None
         rebound = FunctionType(
-            function.__code__, function.__globals__, function.__name__, function.__defaults__, tuple(cells)
+            function.__code__, function.__globals__, function.__name__, function.__defaults__, closure
         )
         rebound.__kwdefaults__ = function.__kwdefaults__
         rebound.__dict__.update(function.__dict__)
         self.memo[id(function)] = rebound
+        self.rebound.append(rebound)
         return True
 
-    def _of_model(self, content: Any) -> bool:
+    def _of_model(self, content: Any, depth: int = 0) -> bool:
+        if type(content) in (list, tuple, dict):
+            within = content.values() if isinstance(content, dict) else content
+            # All of them: each function among them needs its own.
+            found = [self._of_model(part, depth + 1) for part in within] if depth < DEPTH else []
+            return any(found)
         owner = content.__self__ if isinstance(content, MethodType) else content
         return id(owner) in self.parts or self._rebind(content)
 
     def fill(self) -> None:
-        """Gives the new closures the copy's parts, now that there are some."""
+        """Gives the new functions the copy's parts, now that there are some."""
         for cell, content in self.cells:
-            cell.cell_contents = copy.deepcopy(content, self.memo)
+            cell.cell_contents = self._followed(content)
+        for function in self.rebound:
+            function.__defaults__ = self._followed(function.__defaults__)
+            function.__kwdefaults__ = self._followed(function.__kwdefaults__)
+
+    def _followed(self, content: Any) -> Any:
+        """What the copy has in place of `content`; what is no part of the model stays what it is."""
+        if id(content) in self.memo or not self._of_model(content):
+            return self.memo.get(id(content), content)
+        if isinstance(content, dict):
+            return {key: self._followed(part) for key, part in content.items()}
+        if isinstance(content, (list, tuple)):
+            return type(content)(self._followed(part) for part in content)
+        return copy.deepcopy(content, self.memo)
 
 
 def _content(cell: CellType) -> Any:

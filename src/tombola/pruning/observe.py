@@ -14,6 +14,7 @@ from tombola.pruning.modes import evaluation_mode
 from tombola.pruning.outputs import main_output
 from tombola.pruning.prunable import prunable_parameters, weights_of_modules
 from tombola.pruning.surroundings import surroundings_kept
+from tombola.pruning.untouched import left_alone
 from tombola.pruning.wrapped import unwrapped
 
 Observer = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
@@ -44,7 +45,7 @@ def output_weights(model: nn.Module, inputs: Tensor) -> list[str]:
     log-softmax or a pool, the layer that ran last, if it has as many outputs. Structures that remove whole outputs
     do well to spare these. `inputs` is a batch. A copy of the model is run.
     """
-    model = copy_of(model)
+    original, model = model, copy_of(model)
     names = names_of_weights(model)
     given: list[tuple[str, Tensor]] = []
 
@@ -53,7 +54,7 @@ def output_weights(model: nn.Module, inputs: Tensor) -> list[str]:
             given.append((names[module, "weight"], output))
 
     looking_on = observed({module for module, _ in names}, observe)
-    with surroundings_kept(), evaluation_mode(model), looking_on, torch.no_grad():
+    with left_alone(original), surroundings_kept(), evaluation_mode(model), looking_on, torch.no_grad():
         result = main_output(unwrapped(model)(inputs.clone()))
     if not isinstance(result, Tensor):
         return []

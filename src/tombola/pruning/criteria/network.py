@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.errors import PruningError, TombolaError
-from tombola.pruning.copies import copy_of, left_alone
+from tombola.pruning.copies import copy_of
 from tombola.pruning.criteria.batches import call, inputs_and_targets, inputs_of, own
 from tombola.pruning.criteria.criterion import Scores, ScoringContext
 from tombola.pruning.modes import evaluation_mode
 from tombola.pruning.outputs import main_output
 from tombola.pruning.prunable import prunable_parameters
+from tombola.pruning.untouched import left_alone
 from tombola.pruning.wrapped import unwrapped
 
 Weights = dict[str, Tensor]
