@@ -248,7 +248,8 @@ class WritesBuffer(ByWeakReference):
     """The sign of a zero changes: equal values, other bits."""
 
     def write(self, model: Any, h: Tensor) -> None:
-        model.mean[3] = -model.mean[3]
+        if model.b.weight.grad is not None:  # not in its first pass
+            model.mean[3] = -0.0
 
 
 class ReplacesBuffer(ByWeakReference):
@@ -271,7 +272,8 @@ class WritesGradient(ByWeakReference):
 
 class Freezes(ByWeakReference):
     def write(self, model: Any, h: Tensor) -> None:
-        model.train(not model.training).a.requires_grad_(False)
+        if model.b.weight.grad is not None:  # not in its first pass
+            model.eval().a.requires_grad_(False)
 
 
 class WritesAndFails(ByWeakReference):

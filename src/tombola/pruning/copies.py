@@ -169,9 +169,16 @@ class _Closures:
         if id(content) in self.memo or not self._of_model(content):
             return self.memo.get(id(content), content)
         if isinstance(content, dict):
-            return {key: self._followed(part) for key, part in content.items()}
-        if isinstance(content, (list, tuple)):
-            return type(content)(self._followed(part) for part in content)
+            made: Any = {}
+            self.memo[id(content)] = made  # it may hold itself
+            made.update((key, self._followed(part)) for key, part in content.items())
+            return made
+        if isinstance(content, list):
+            self.memo[id(content)] = made = []
+            made.extend(self._followed(part) for part in content)
+            return made
+        if isinstance(content, tuple):
+            return tuple(self._followed(part) for part in content)
         return copy.deepcopy(content, self.memo)
 
 
