@@ -17,6 +17,7 @@ from PIL import Image
 from tombola.data import DataConfig, load_data
 from tombola.data import folders as module
 from tombola.data.folders import class_folders
+from tombola.data.pictures import decode
 from tombola.errors import DataError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -306,3 +307,27 @@ def test_real_leaves(tmp_path: Path) -> None:
     assert whole.training.targets.tolist() == [label for label in range(4) for _ in range(6)]
     blocks = torch.nn.functional.avg_pool2d(whole.training.inputs, 8)
     assert (resized.training.inputs - blocks).abs().mean() < 0.02  # every pixel counts, not one in 64
+
+
+def _photograph(path: Path, *others: tuple[int, int]) -> Path:
+    """An MPO of one picture of 20 x 10 pixels and others of these sizes."""
+    first, *more = (Image.new("RGB", size, (9, 9, 9)) for size in ((20, 10), *others))
+    first.save(path, "MPO", save_all=True, append_images=more)
+    return path
+
+
+class TestPhotographsWithMorePictures:
+    @pytest.mark.parametrize("others", [((10, 5),), ((19, 10), (4, 4), (10, 5))])
+    def test_smaller_ones_are_previews(self, others: tuple[tuple[int, int], ...], tmp_path: Path) -> None:
+        path = _photograph(tmp_path / "a.jpg", *others)
+        assert decode(path.read_bytes(), "a.jpg", 20, 3).shape == (20, 20, 3)
+
+    @pytest.mark.parametrize("others", [((20, 10),), ((10, 20),), ((4, 4), (40, 20)), ((4, 4),) * 9])
+    def test_others_would_be_lost(self, others: tuple[tuple[int, int], ...], tmp_path: Path) -> None:
+        path = _photograph(tmp_path / "a.jpg", *others)
+        _refused(lambda: decode(path.read_bytes(), "a.jpg", 20, 3), "a.jpg: holds several images")
+
+    def test_a_table_of_pictures_that_were_cut_off_does_no_harm(self, tmp_path: Path) -> None:
+        content = _photograph(tmp_path / "a.jpg", (20, 10)).read_bytes()
+        first = content[: content.rindex(b"\xff\xd8")]
+        assert decode(first, "a.jpg", 20, 3).shape == (20, 20, 3)

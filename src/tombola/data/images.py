@@ -5,6 +5,9 @@ Pixels of more than 8 bits, and all images of a file but the first, would be los
 
 from __future__ import annotations
 
+import io
+import math
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +43,8 @@ _KINDS = tuple(f"a {name} image" for name in ("PNG", "JPEG", "BMP", "GIF", "WebP
 _BITS_PER_SAMPLE, _SAMPLES, _SAMPLE_FORMAT = 258, 277, 339
 """Tags of TIFF: bits of each number, numbers of each pixel, and whether these are unsigned (1)."""
 START_OF_SCAN = b"\xff\xda"
+PREVIEWS = 8
+"""Of how many smaller pictures beside a photograph in its file the sizes are looked at; cameras store up to three."""
 
 
 @dataclass
@@ -104,8 +109,32 @@ def refuse_loss(image: Image.Image, content: bytes, where: str) -> None:
         raise DataError(f"{where}: has {tags[_SAMPLES]} channels, only 1, 3 and their opacity are read")
     if any(form != 1 for form in _numbers(tags.get(_SAMPLE_FORMAT, 1))):
         raise DataError(f"{where}: holds signed or floating numbers; convert it to 8 bits a channel")
-    if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO is a photograph and its previews
+    if getattr(image, "is_animated", False) and not (image.format == "MPO" and _others_are_previews(image, content)):
         raise DataError(f"{where}: holds several images, of which only the first would be used; save each as a file")
+
+
+def _others_are_previews(image: Image.Image, content: bytes) -> bool:
+    """Whether an MPO is a photograph and smaller pictures of it; those that are not in the file do not count."""
+    count: int = getattr(image, "n_frames", 1)
+    if count > 1 + PREVIEWS:
+        return False
+    return all(_pixels(content, number) < image.width * image.height for number in range(1, count))
+
+
+def _pixels(content: bytes, number: int) -> float:
+    """How many pixels the picture of that number has in an MPO; 0 where it is cut off."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=("JPEG",)) as frames:  # the caller's stays at its first
+                frames.seek(number)
+                start: Any = getattr(frames, "offset", 0)
+            with Image.open(io.BytesIO(content[start:]), formats=("JPEG",)) as frame:
+                return frame.width * frame.height
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return math.inf
+    except Exception:  # cut off by a program that edited the photograph and kept its table of pictures
+        return 0
 
 
 def remark(mode: str, image: Image.Image) -> str | None:
