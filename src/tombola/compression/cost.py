@@ -39,8 +39,8 @@ def count_flops(model: nn.Module, input_shape: Sequence[int], masks: Masks) -> F
     called twice costs twice, one that is not called nothing. The model is not run, only a copy without numbers; what
     torch's counter of operations does not know costs nothing here.
 
-    Raises ModelError for masks of another model and models that cannot be copied, and whatever the model raises for
-    an input that it does not take, or when it asks for the values of numbers.
+    Raises ModelError for masks of another model, models that cannot be copied, that do not take such an input, that
+    ask for the values of numbers, or that reach their layers past a copy (by a global, say).
     """
     model = unwrapped(model)
     masks = masks.of(model)

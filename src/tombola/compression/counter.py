@@ -5,8 +5,7 @@ The copy is on the meta device: shapes without numbers. Nothing of the model its
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +14,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from tombola.compression.fast_path import leave_fast_path
+from tombola.compression.trials import one_line
 from tombola.errors import ModelError
+from tombola.pruning.copies import copy_of
+from tombola.pruning.surroundings import surroundings_kept
+from tombola.pruning.untouched import left_alone
 
 
 class Counter(FlopCounterMode):
@@ -45,37 +48,31 @@ class Counter(FlopCounterMode):
 
 
 def counted(model: nn.Module, keeps: Mapping[str, Tensor], input_shape: Sequence[int]) -> tuple[Counter, set[str]]:
-    """A counter after one example's forward pass in evaluation, and the names in `keeps` that no operation took."""
-    shadow, on_meta = without_memory(model)
+    """A counter after one example's forward pass in evaluation, and the names in `keeps` that no operation took.
+
+    ModelError in one line for a model that cannot be copied, or does not run on such an input or without numbers.
+    """
+    shadow = copy_of(model, convert=_without_numbers).eval()
     leave_fast_path(shadow)  # nested tensors have no shapes without numbers
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    by_memory = {_memory(on_meta[id(parameters[name])]): name for name in keeps}
+    parameters = dict(shadow.named_parameters(remove_duplicate=False))
+    by_memory = {_memory(parameters[name]): name for name in keeps}
     counter = Counter({memory: keeps[name].cpu().contiguous() for memory, name in by_memory.items()})
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), counter:
-        shadow(torch.empty(1, *input_shape, device="meta"))
+    try:
+        with surroundings_kept(), left_alone(model), torch.no_grad(), counter:
+            shadow(torch.empty(1, *input_shape, device="meta"))
+    except ModelError:
+        raise
+    except Exception as error:  # anybody's model may raise anything
+        raise ModelError(
+            f"FLOPs are counted on a copy of the model without numbers (on torch's meta device), and it does not run "
+            f"there on an input of shape {(1, *input_shape)}: {type(error).__name__}: {one_line(error)}"
+        ) from error
     return counter, {name for memory, name in by_memory.items() if memory not in counter.taken}
 
 
-def without_memory(model: nn.Module) -> tuple[nn.Module, dict[int, Tensor]]:
-    """A copy of a model, in evaluation, all of whose tensors are on the meta device; these by their original's id."""
-    on_meta: dict[int, Tensor] = {}
-    for tensor in _tensors_of(model):
-        # Contiguous whatever the original is, so that masks lie as it does.
-        empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-        on_meta[id(tensor)] = nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
-    try:
-        # `deepcopy` keeps what its memo says is copied already. It changes the memo, so it gets one of its own.
-        return copy.deepcopy(model, dict(on_meta)).eval(), on_meta
-    except Exception as error:  # a model may hold anything
-        said = " ".join(str(error).split())[:200]
-        raise ModelError(f"FLOPs are counted on a copy of the model, and it cannot be copied: {said}") from None
-
-
-def _tensors_of(model: nn.Module) -> Iterator[Tensor]:
-    """Parameters, buffers and the tensors that are plain attributes of modules."""
-    for module in model.modules():
-        held = (*module._parameters.values(), *module._buffers.values(), *vars(module).values())
-        yield from (tensor for tensor in held if isinstance(tensor, Tensor))
+def _without_numbers(tensor: Tensor) -> Tensor:
+    """Contiguous whatever the original is, so that masks lie as it does."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
 
 def _memory(tensor: Tensor) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -12,6 +11,7 @@ from tombola.compression.fast_path import leave_fast_path
 from tombola.compression.graphs.nodes import Graph
 from tombola.compression.nothing import NOTHING
 from tombola.compression.sparse_modules import SparseChain
+from tombola.pruning.copies import copy_of
 
 
 def exchanged(model: nn.Module, chains: Mapping[tuple[str, ...], SparseChain]) -> nn.Module:
@@ -19,13 +19,13 @@ def exchanged(model: nn.Module, chains: Mapping[tuple[str, ...], SparseChain]) -
 
     Where nothing but one chain is left, that chain itself.
     """
-    memo: dict[int, object] = {}  # what `deepcopy` believes to have copied already
+    instead: dict[int, nn.Module] = {}
     for sites, chain in chains.items():
         for site in sites:
             module = model.get_submodule(site)
             if type(module) is nn.Linear or isinstance(chain.chain, Graph):
-                memo[id(module)] = chain if len(sites) == 1 else nn.Identity()
-    network = copy.deepcopy(model, memo)
+                instead[id(module)] = chain if len(sites) == 1 else nn.Identity()
+    network = copy_of(model, instead=instead)
     for sites, chain in chains.items():
         if len(sites) > 1:
             _set(network, sites[0], chain)

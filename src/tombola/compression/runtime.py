@@ -6,7 +6,7 @@ the modules that stand for them `sparse_modules`, files are `sparse_files`.
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
@@ -29,6 +29,9 @@ from tombola.compression.tuning import tune
 from tombola.errors import ModelError, PruningError
 from tombola.kernels.tensors import readable
 from tombola.pruning import Masks, prunable_parameters
+from tombola.pruning.copies import copy_of
+from tombola.pruning.surroundings import put_back
+from tombola.pruning.untouched import left_alone
 from tombola.pruning.wrapped import matched, unwrapped
 from tombola.training.threads import one_thread
 
@@ -56,17 +59,20 @@ def sparsify(
     example = example_input.detach().clone()  # a model may change its input
     keeps = _keeps(model, masks)
     reference = _masked_copy(model, keeps)
-    checks = list(_checks(reference, example, sizes))
-    if any(isinstance(module, nn.TransformerEncoder) for module in reference.modules()):
-        checks = _without_fast_path(reference, checks)
-    try:
-        graphs = find_graphs(reference, keeps, example.clone())
-        found = find_chains(reference, keeps, example.clone(), graphs.modules, graphs.reasons)
-    except Exception as error:  # the model runs, but not while it is looked at
-        raise ModelError(f"the model's layers cannot be watched on example_input: {one_line(error)}") from None
+    with _alone(model):
+        checks = list(_checks(copy_of(reference), example, sizes))
+        if any(isinstance(module, nn.TransformerEncoder) for module in reference.modules()):
+            checks = _without_fast_path(reference, checks)
+        watched = copy_of(reference)  # a pass may change it
+        try:
+            graphs = find_graphs(watched, keeps, example.clone())
+            found = find_chains(watched, keeps, example.clone(), graphs.modules, graphs.reasons)
+        except Exception as error:  # the model runs, but not while it is looked at
+            raise ModelError(f"the model's layers cannot be watched on example_input: {one_line(error)}") from None
     parts = [*zip(graphs.graphs, graphs.examples, strict=True), *zip(found.chains, found.examples, strict=True)]
     chains = {part.sites: _tuned(part, rows, len(example), sizes) for part, rows in parts}
-    network, taken, left = exchanged_where_it_works(reference, chains, checks)
+    with _alone(model):
+        network, taken, left = exchanged_where_it_works(reference, chains, checks)
     _warn_of_unused(reference, keeps, [layer for sites in taken for layer in chains[sites].chain.layers])
     return SparseModel(network, [*found.unsupported, *left])
 
@@ -109,14 +115,18 @@ def _keeps(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
 
 
 def _masked_copy(model: nn.Module, keeps: Mapping[str, Tensor]) -> nn.Module:
-    try:
-        reference = copy.deepcopy(model).eval().requires_grad_(False)
-    except Exception as error:  # it may hold anything
-        raise ModelError(f"the model cannot be copied: {one_line(error)}") from None
+    reference = copy_of(model).eval().requires_grad_(False)
     parameters = dict(reference.named_parameters())
     for name, keep in keeps.items():
         parameters[name].masked_fill_(~keep, 0)
     return reference
+
+
+@contextlib.contextmanager
+def _alone(model: nn.Module) -> Iterator[None]:
+    """Within the block copies of `model` run, and no part of it; nothing around it stays changed."""
+    with put_back(), left_alone(model):
+        yield
 
 
 def _tuned(chain: Chain | Graph, example: Tensor, examples: int, batch_sizes: Sequence[int]) -> SparseChain:
@@ -162,20 +172,22 @@ def _random_batches(example: Tensor, batch_sizes: Sequence[int]) -> Iterator[Ten
 def _without_fast_path(reference: nn.Module, checks: Sequence[Check]) -> list[Check]:
     """Has `reference` leave torch's fused transformer layers; the checks whose outputs stay what they were."""
     leave_fast_path(reference)
-    if (why := why_apart(reference, checks[:1])) is not None:
+    if (why := why_apart(copy_of(reference), checks[:1])) is not None:
         raise ModelError(
             "the model's outputs depend on what stands at padded positions, where torch's fused transformer layers "
             f"give 0: leave these out of the outputs, or make the encoder with enable_nested_tensor=False ({why})"
         )
-    return [check for check in checks if why_apart(reference, [check]) is None]
+    return [check for check in checks if why_apart(copy_of(reference), [check]) is None]
 
 
 def _checks(reference: nn.Module, example: Tensor, sizes: Sequence[int]) -> Iterator[Check]:
     """Batches and what the model makes of them: of the example, and of random ones that it does not refuse."""
     for number, batch in enumerate([example, *_random_batches(example, sizes)]):
-        with torch.no_grad():
+        with put_back(), torch.no_grad():
             try:
-                yield batch, list(tensors_of(reference(batch.clone())))
+                expected = list(tensors_of(reference(batch.clone())))
             except Exception as error:  # anybody's model may raise anything
                 if not number:
                     raise ModelError(f"the model does not run on example_input: {one_line(error)}") from None
+                continue
+        yield batch, expected

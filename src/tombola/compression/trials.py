@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tombola.compression.exchange import exchanged
 from tombola.compression.sparse_modules import SparseChain
 from tombola.errors import ModelError
+from tombola.pruning.surroundings import put_back
 
 TOLERANCE = 1e-5
 """The largest difference to the model's own outputs, relative to the largest of these where that is above 1."""
@@ -30,10 +31,11 @@ def exchanged_where_it_works(
     """A copy of `model` with as many of the chains as leave its outputs what they are; these; and the layers that stay,
     each with its type and why. ModelError where none of several can be exchanged.
     """
-    network = exchanged(model, chains)
-    reason = why_apart(network, checks)
+    reason = why_apart(exchanged(model, chains), checks)
     if reason is None:
-        return network, dict(chains), []
+        return exchanged(model, chains), dict(chains), []  # not the one that has run: a pass may change it
+    if not chains:
+        raise ModelError(f"two copies of the model do not compute the same: {reason}")
     taken: Chains = {}
     left: dict[tuple[str, ...], str] = {}
 
@@ -59,7 +61,7 @@ def exchanged_where_it_works(
 def why_apart(network: nn.Module, checks: Sequence[Check]) -> str | None:
     """Why a network does not make of batches what was expected; None where it does."""
     for batch, expected in checks:
-        with torch.no_grad():
+        with put_back(), torch.no_grad():  # every pass draws the same numbers, so chance is no difference
             try:
                 given = list(tensors_of(network(batch.clone())))
             except AttributeError as error:
@@ -73,8 +75,8 @@ def why_apart(network: nn.Module, checks: Sequence[Check]) -> str | None:
             if not torch.allclose(own, other, rtol=0, atol=allowed, equal_nan=True):
                 return (
                     f"outputs would differ from the model's by {(own - other).abs().max().item():.1e} on a batch of "
-                    f"{len(batch)}, more than {allowed:.1e}: does it use chance, a lower precision, or a layer "
-                    "otherwise than to call it?"
+                    f"{len(batch)}, more than {allowed:.1e}: does it use a random state of its own, a lower "
+                    "precision, or a layer otherwise than to call it?"
                 )
     return None
 

@@ -5,7 +5,6 @@ Needs the extra `keras`. Keras is an exporter here and nothing else: what reads 
 
 from __future__ import annotations
 
-import copy
 import os
 import random
 import shutil
@@ -23,6 +22,7 @@ from tombola.models.keras_layers import Layer, keras_layers, variables
 from tombola.models.keras_layouts import flattened_channels, to_keras
 from tombola.models.spec import Normalisation
 from tombola.pruning import Mask
+from tombola.pruning.copies import copy_of
 from tombola.runs.atomic import TEMPORARY_SUFFIX, storage_errors, write_bytes
 from tombola.runs.cache import cache_folder
 
@@ -154,7 +154,7 @@ def _inputs(input_shape: Sequence[int], examples: Tensor | None) -> list[Tensor]
 
 
 def _outputs(model: nn.Sequential, inputs: Sequence[Tensor], normalisation: Normalisation) -> Outputs:
-    reference = copy.deepcopy(model).cpu().eval()
+    reference = copy_of(model).cpu().eval()
     outputs = []
     for pixels in inputs:
         shape = [-1 if axis == 1 else 1 for axis in range(pixels.dim())]

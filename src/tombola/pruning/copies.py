@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -25,21 +25,24 @@ DEPTH = 4
 """How deep in lists of lists a part of the model is looked for."""
 
 
-def copy_of(model: nn.Module, convert: Convert | None = None) -> nn.Module:
+def copy_of(
+    model: nn.Module, convert: Convert | None = None, instead: Mapping[int, nn.Module] | None = None
+) -> nn.Module:
     """A copy of `model` that shares no tensor with it; the model itself is not touched.
 
     Unlike `copy.deepcopy` it takes models that hold activations of an earlier pass, locks or open files (which it
     shares), and functions that refer to the model (which refer to the copy then). With `convert` every tensor of the
-    copy is what that makes of it; `lambda t: torch.empty_like(t, device="meta")` takes no memory. Gradients and the
-    hooks of parameters stay behind. Raises ModelError in one line for what cannot be copied all the same.
+    copy is what that makes of it; `lambda t: torch.empty_like(t, device="meta")` takes no memory. `instead`: what
+    the copy has in place of modules, by the id of these, which are not copied. Gradients and the hooks of parameters
+    stay behind. Raises ModelError in one line for what cannot be copied all the same.
     """
     with torch.inference_mode(False), torch.no_grad(), _Tensors(convert):
         try:
-            return _copied(model, convert, {})
+            return _copied(model, convert, dict(instead or {}))
         except Exception:  # an attribute's own business: anything may come
             shared = _uncopyable(model)
         try:
-            return _copied(model, convert, shared)
+            return _copied(model, convert, shared | dict(instead or {}))
         except Exception as error:
             raise ModelError(
                 f"the model ({type(model).__name__}) cannot be copied, and only a copy of it is run: "
@@ -104,6 +107,9 @@ def _copied(model: nn.Module, convert: Convert | None, shared: Memo) -> nn.Modul
         for parameter in model.parameters():
             if not isinstance(parameter, nn.parameter.UninitializedParameter):
                 memo[id(parameter)] = nn.Parameter(convert(parameter.detach()), parameter.requires_grad)
+    for value in _attributes(model):
+        if isinstance(value, torch.Generator):  # which `copy.deepcopy` refuses
+            memo[id(value)] = torch.Generator(value.device).set_state(value.get_state())
     closures = _Closures(model, memo)
     copied = copy.deepcopy(model, memo)
     closures.fill()

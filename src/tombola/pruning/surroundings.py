@@ -15,11 +15,22 @@ from tombola.pruning.wrapped import eager
 
 @contextlib.contextmanager
 def surroundings_kept() -> Iterator[None]:
-    """Within the block somebody's model may run; afterwards all is as it was, also after an exception.
+    """Within the block somebody's model may run; afterwards all is as it was, as after `put_back`.
 
-    Kept are the random states of torch (all devices in use), numpy and Python, the default type of tensors, whether
-    gradients are on and cuDNN's switches. Within the block nothing is compiled, and attention takes the path that it
-    takes in training: the fast path of evaluation passes by the layers whose inputs and gradients are looked at.
+    Within the block nothing is compiled, and attention takes the path that it takes in training: the fast path of
+    evaluation passes by the layers whose inputs and gradients are looked at.
+    """
+    with put_back(), eager():
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
+
+
+@contextlib.contextmanager
+def put_back() -> Iterator[None]:
+    """After the block, also after an exception, what somebody's model may have changed is as it was.
+
+    That is the random states of torch (all devices in use), numpy and Python, the default type of tensors, whether
+    gradients are on, cuDNN's switches and that of attention's fast path. Within the block all is as it is outside.
     """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     of_numpy, of_python = np.random.get_state(), random.getstate()
@@ -27,8 +38,7 @@ def surroundings_kept() -> Iterator[None]:
     switches = cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
     fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
-        with torch.random.fork_rng(devices=devices), eager():
-            torch.backends.mha.set_fastpath_enabled(False)
+        with torch.random.fork_rng(devices=devices):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
