@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from tombola.compression.ticket import write_ticket
 from tombola.errors import ModelError, TombolaError
 from tombola.models import FactorySpec, ModelSpec, build, load_model, save_model
+from tombola.models.saving import masks_of
 from tombola.models.tensors import load_tensors
 from tombola.models.weights import load_weights
 from tombola.pruning import Masks, prune
@@ -160,6 +161,62 @@ def pruned_by_torch() -> nn.Module:
     return model
 
 
+def with_buffer(name: str) -> nn.Module:
+    model = make()
+    model.register_buffer(name, torch.ones(2))
+    return model
+
+
+def freed() -> nn.Module:
+    model = make()
+    model[0].weight.untyped_storage().resize_(0)
+    return model
+
+
+def cut() -> nn.Module:
+    buffer = torch.ones(9, dtype=torch.int16)[4:]
+    buffer.untyped_storage().resize_(16)
+    return WithBuffer(buffer)
+
+
+def two_of_one_name(beside: bool) -> nn.Module:
+    """Children of the names that wrappers give, without a wrapper."""
+    model = WithBuffer(torch.ones(3)) if beside else nn.Module()
+    model.add_module("_orig_mod", WithBuffer(torch.ones(3)))
+    if not beside:
+        model.add_module("module", WithBuffer(torch.ones(3)))
+    return model
+
+
+@torch.inference_mode()
+def made_in_inference_mode() -> nn.Module:
+    return make()
+
+
+def hooked(hook: Callable[[dict[str, Any]], object]) -> nn.Module:
+    model = make()
+    model._register_state_dict_hook(lambda module, state, prefix, metadata: hook(state))
+    return model
+
+
+class Failing(nn.Linear):
+    def get_extra_state(self) -> Any:
+        raise RuntimeError("no\nstate")
+
+
+class OtherState(nn.Linear):
+    """A layer whose state dict is whatever it was told to be."""
+
+    def __init__(self, state: Any) -> None:
+        super().__init__(8, 3)
+        self.other = state
+
+    def state_dict(self, *arguments: Any, **options: Any) -> Any:
+        if isinstance(self.other, Exception):
+            raise self.other
+        return self.other
+
+
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "extra state": (lambda: nn.Sequential(Extra(8, 3)), r"0\._extra_state is extra state, a dict"),
     "sparse": (lambda: WithBuffer(torch.eye(3).to_sparse()), "table is a sparse_coo tensor"),
@@ -173,6 +230,27 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "bfloat16": (lambda: make().bfloat16(), r"0\.weight is torch\.bfloat16"),
     "half inside a wrapper": (lambda: nn.DataParallel(make().half()), r"torch\.float16"),
     "under torch's own pruning": (pruned_by_torch, r"0: its weight is under torch's own pruning.*prune\.remove"),
+    "freed": (freed, r"0\.weight has lost its values: its memory was freed or cut to 0 bytes"),
+    "cut": (cut, r"table has lost its values: .* cut to 16 bytes"),
+    "expanded": (lambda: WithBuffer(torch.ones(1).expand(5)), r"table is an expanded view.*clone\(\)"),
+    "inference mode": (made_in_inference_mode, r"0\.weight was made under torch\.inference_mode"),
+    "the name of safetensors' own": (
+        lambda: with_buffer("__metadata__"),
+        "'__metadata__' is a name that a safetensors",
+    ),
+    "half a character": (lambda: with_buffer("x\udc80"), r"'x\\udc80' is a name that a safetensors file cannot hold"),
+    "wrappers' names": (lambda: two_of_one_name(False), r"_orig_mod\.table cannot be told from another tensor's name"),
+    "a wrapper's name": (lambda: two_of_one_name(True), r"table cannot be told from another tensor's name"),
+    "renaming hook": (lambda: hooked(lambda s: {f"x.{n}": t for n, t in s.items()}), r"leaves out 0\.bias, as a hook"),
+    "hook that takes": (
+        lambda: hooked(lambda s: {n: s[n] for n in s if n != "2.bias"}),
+        r"state_dict\(\) leaves out 2\.bias",
+    ),
+    "hook that adds": (lambda: hooked(lambda s: s.update(more=torch.ones(1))), r"state_dict\(\) adds more, as a hook"),
+    "failing extra state": (lambda: nn.Sequential(Failing(8, 3)), r"state_dict\(\) failed \(RuntimeError: no state\)"),
+    "failing state dict": (lambda: OtherState(ValueError("no")), r"state_dict\(\) failed \(ValueError: no\)"),
+    "list": (lambda: OtherState([1, 2]), r"state_dict\(\) gives a list, not tensors by name"),
+    "numbered": (lambda: OtherState({3: torch.ones(1)}), r"names a tensor 3, which is no string"),
     "another head": (lambda: nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 5)), "5 outputs, the spec says 3 classes"),
 }
 
@@ -185,6 +263,56 @@ def test_what_cannot_be_loaded_is_not_saved(case: str, tmp_path: Path) -> None:
         save_model(tmp_path / "m", OWN, build_model())
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+class Doubled(nn.Linear):
+    """Writes an entry of its own and reads it."""
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}twice"] = 2 * self.bias.detach()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
+        state_dict.pop(f"{prefix}twice")
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+class TensorExtra(nn.Linear):
+    def get_extra_state(self) -> Any:
+        return torch.ones(2)
+
+    def set_extra_state(self, state: Any) -> None:
+        assert torch.equal(state, torch.ones(2))
+
+
+class Named(nn.Module):
+    """A layer called `module`, and one beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module, self.more = nn.Linear(8, 8), nn.BatchNorm1d(8, affine=False)
+        self.register_buffer("passing", torch.ones(1).expand(4), persistent=False)
+
+
+@pytest.mark.parametrize("of", [lambda: nn.Sequential(Doubled(8, 3)), lambda: nn.Sequential(TensorExtra(8, 3)), Named])
+def test_what_layers_write_and_read_themselves_is_saved(of: Callable[[], nn.Module], tmp_path: Path) -> None:
+    model = of()
+    save_model(tmp_path / "m", OWN, model)
+    assert_same(load_model(tmp_path / "m", of)[0], model)
+
+
+def test_a_state_dict_that_fails_is_one_line_where_weights_are_loaded_into_it(tmp_path: Path) -> None:
+    torch.save(make().state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ModelError, match=r"state_dict\(\) failed \(RuntimeError: no state\)"):
+        load_weights(Failing(8, 3), tmp_path / "w.pt")
+
+
+def test_masks_of_two_layers_that_would_have_one_name_are_refused(tmp_path: Path) -> None:
+    model = nn.Module()
+    model.layer = nn.Linear(8, 3)
+    model.layer.add_module("_orig_mod", nn.Linear(8, 3))
+    with pytest.raises(ModelError, match="cannot be told from another tensor's name"):
+        masks_of(model, prune(model, 0.5))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 from torch.nn.utils import prune as torch_prune
@@ -65,6 +66,15 @@ def converted(model: nn.Sequential) -> None:
         model[0].double()
 
 
+def shadowed(model: nn.Sequential) -> None:
+    """What the layer finds first is no longer its Parameter."""
+    model[0].__dict__["weight"] = nn.Parameter(torch.ones(16, 8))
+
+
+def shadowed_by_a_tensor(model: nn.Sequential) -> None:
+    model[0].__dict__["weight"] = torch.ones(16, 8)
+
+
 def tied(model: nn.Sequential) -> None:
     model[0].weight = model[2].weight
 
@@ -93,6 +103,8 @@ REPLACING: list[Callable[[Any], object]] = [
     lambda model: parametrizations.spectral_norm(model[0]),
     lambda model: nn.utils.parametrize.register_parametrization(model[0], "weight", nn.Tanh()),
     lambda model: torch_prune.identity(model[0], "weight"),
+    shadowed,
+    shadowed_by_a_tensor,
     lambda model: model[0].to_empty(device="meta"),
 ]
 
@@ -114,6 +126,48 @@ def test_a_held_weight_that_is_replaced_is_named(replace: Callable[[Any], object
     assert "\n" not in str(caught.value)
     assert not optimizer._optimizer_step_post_hooks
     assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_a_layer_hidden_by_an_attribute_is_named() -> None:
+    model = nn.ModuleDict({"layer": nn.Linear(8, 3)})
+    optimizer = SGD(model.parameters(), 0.1)
+    with (
+        pytest.raises(PruningError, match=r"layer\.weight is hidden by an attribute of the same name since"),
+        prune(model, 0.5).held(model, optimizer),
+    ):
+        model.__dict__["layer"] = nn.Linear(8, 3)
+
+
+def test_the_same_weight_may_also_be_an_attribute() -> None:
+    model = net()
+    masks, optimizer = prune(model, 0.7), SGD(model.parameters(), 0.1)
+    with masks.held(model, optimizer):
+        model[0].__dict__["weight"] = model[0]._parameters["weight"]
+        step(model, optimizer)
+    assert masks.removed_nonzeros(model) == 0
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_layers_under_activation_checkpointing_are_held(checkpointed: bool) -> None:
+    """Its wrapper leaves itself out of the names of parameters."""
+    model = net()
+    if checkpointed:
+        model[0] = checkpoint_wrapper(model[0])
+    masks, optimizer = prune(model, 0.7), SGD(model.parameters(), 0.1)
+    with masks.held(model, optimizer):
+        if not checkpointed:
+            model[0] = checkpoint_wrapper(model[0])
+        step(model, optimizer)
+    assert masks.removed_nonzeros(model) == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named_with_both_possible_causes(value: float) -> None:
+    model = net()
+    optimizer = SGD(model.parameters(), 0.1)
+    says = r"not finite numbers \(in 2\.weight\): training diverged, then lower .* or something else .* wrote NaN"
+    with pytest.raises(PruningError, match=says), prune(model, 0.7).held(model, optimizer), torch.no_grad():
+        model[2].weight.fill_(value)
 
 
 def test_a_shared_weight_that_is_replaced_in_one_layer_is_named() -> None:

@@ -110,12 +110,18 @@ def _why_no_numbers(tensor: Any) -> str | None:
     keys = torch._C._dispatch_keys(tensor)
     if keys.remove(torch._C.DispatchKey.Negative).raw_repr() not in _PLAIN_KEYS:
         return f"sparse kernels are machine code, which vmap, grad and other transforms cannot follow; {INSTEAD}"
-    if tensor.numel():
-        last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-        held = tensor.untyped_storage().nbytes()
-        if 4 * (tensor.storage_offset() + last + 1) > held:
-            return f"the input's memory was freed or cut to {held} bytes; fill it again before the call"
+    if (held := cut_to(tensor)) is not None:
+        return f"the input's memory was freed or cut to {held} bytes; fill it again before the call"
     return None
+
+
+def cut_to(tensor: Tensor) -> int | None:
+    """How many bytes are left to a strided tensor whose memory was freed or cut; None where all of it is there."""
+    if not tensor.numel():
+        return None
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    held = tensor.untyped_storage().nbytes()
+    return held if tensor.element_size() * (tensor.storage_offset() + last + 1) > held else None
 
 
 def _why_no_gradient(tensor: Tensor) -> str | None:

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from tombola.errors import ModelError, PruningError
 from tombola.models.factory import FactorySpec
 from tombola.models.spec import ModelSpec, expected_state
-from tombola.models.states import plain_state
+from tombola.models.states import plain_state, without_own_wrappers
 from tombola.pruning import Masks
 from tombola.pruning.copies import copy_of
 from tombola.pruning.modes import evaluation_mode
 from tombola.pruning.surroundings import surroundings_kept
-from tombola.pruning.wrapped import OWN_SEGMENTS, eager, unwrapped, without_wrappers
+from tombola.pruning.wrapped import eager, unwrapped
 
 Spec = ModelSpec | FactorySpec
 
@@ -47,7 +47,7 @@ def masks_of(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
         tensors = masks.of(unwrapped(model)).to_tensors()
     except PruningError as error:
         raise ModelError(str(error)) from None
-    return {without_wrappers(name, OWN_SEGMENTS): keep for name, keep in tensors.items()}
+    return without_own_wrappers(tensors)
 
 
 def _refuse_other(spec: ModelSpec, state: dict[str, Tensor]) -> None:

@@ -11,10 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _EXTRA_STATE_KEY_SUFFIX
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from tombola.errors import ModelError
+from tombola.kernels.tensors import cut_to
+from tombola.models.tensors import one_line
 from tombola.pruning.wrapped import BOOKKEEPING, OWN_SEGMENTS, matched, unwrapped, without_wrappers
 
 STORABLE = frozenset(
@@ -31,10 +34,14 @@ STORABLE = frozenset(
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
     """The state dict of the model inside its wrappers, by the names that it has without them.
 
-    ModelError naming the first entry that is no plain tensor of numbers.
+    ModelError naming the first entry that is no plain tensor of numbers, or that a file or the model would not take
+    back under its name.
     """
-    state: Mapping[str, Any] = unwrapped(model).state_dict()
+    model = unwrapped(model)
+    state = state_dict_of(model)
     for name, value in state.items():
+        if name == "__metadata__" or not _encodable(name):
+            raise ModelError(f"{name!r} is a name that a safetensors file cannot hold: give it another")
         if (why := _not_storable(value)) is not None:
             raise ModelError(f"{name} {why}")
         if name.endswith("_orig") and f"{name.removesuffix('_orig')}_mask" in state:
@@ -43,7 +50,65 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
                 f"{layer}: its {attribute} is under torch's own pruning; make that permanent with "
                 f"torch.nn.utils.prune.remove(module, {attribute!r})"
             )
-    return {without_wrappers(name, OWN_SEGMENTS): tensor for name, tensor in state.items()}
+    _refuse_other_names(model, state)
+    return without_own_wrappers(state)
+
+
+def state_dict_of(model: nn.Module) -> Mapping[str, Any]:
+    """What `model.state_dict()` gives; ModelError in one line where it fails or gives no entries by name."""
+    try:
+        state: Any = model.state_dict()
+    except Exception as error:  # the model's own code
+        raise ModelError(f"the model's state_dict() failed ({type(error).__name__}: {one_line(error)})") from None
+    if not isinstance(state, Mapping):
+        raise ModelError(f"the model's state_dict() gives a {type(state).__name__}, not tensors by name")
+    if odd := [name for name in state if not isinstance(name, str)]:
+        raise ModelError(f"the model's state_dict() names a tensor {odd[0]!r:.60}, which is no string")
+    return state
+
+
+def without_own_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` by the names that they have without wrappers; ModelError where two of them would be taken for one."""
+    plain = {name: without_wrappers(name, OWN_SEGMENTS) for name in tensors}
+    found = matched(plain, plain.values())
+    for name in plain:
+        if found.get(name) != plain[name]:
+            raise ModelError(
+                f"{name} cannot be told from another tensor's name without what wrappers put into names, such as "
+                "_orig_mod and module: rename that part of the model"
+            )
+    return {plain[name]: tensor for name, tensor in tensors.items()}
+
+
+def _encodable(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_other_names(model: nn.Module, state: Iterable[str]) -> None:
+    """ModelError where the state dict leaves out tensors of the model, or has others: loading would not find them.
+
+    Layers that write their own entries also read them, so these are taken as they are.
+    """
+    names, own = set(), []
+    for path, module in model.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        if type(module)._save_to_state_dict is not nn.Module._save_to_state_dict:
+            own.append(prefix)
+        kept = {n: b for n, b in module._buffers.items() if n not in module._non_persistent_buffers_set}
+        tensors = (*module._parameters.items(), *kept.items())
+        names |= {without_wrappers(prefix + name, OWN_SEGMENTS) for name, tensor in tensors if tensor is not None}
+    here = {without_wrappers(name, OWN_SEGMENTS) for name in state}
+    for name in sorted(names ^ here):
+        if name.rpartition(".")[2] != _EXTRA_STATE_KEY_SUFFIX and not name.startswith(tuple(own)):
+            what = "leaves out" if name in names else "adds"
+            raise ModelError(
+                f"the model's state_dict() {what} {name}, as a hook or a method of its own may do: such a model cannot "
+                "be loaded again; take the hook off to save it"
+            )
 
 
 def _not_storable(value: Any) -> str | None:
@@ -64,6 +129,17 @@ def _not_storable(value: Any) -> str | None:
         return f"is a {str(value.layout).removeprefix('torch.')} tensor: make it dense with to_dense()"
     if value.dtype not in STORABLE:
         return f"is {value.dtype}, which a safetensors file cannot hold"
+    return _not_readable(value)
+
+
+def _not_readable(tensor: Tensor) -> str | None:
+    """Why the memory of a strided tensor cannot be read, or not be written when it is loaded again."""
+    if (held := cut_to(tensor)) is not None:
+        return f"has lost its values: its memory was freed or cut to {held} bytes; fill it again"
+    if tensor.numel() and any(size > 1 and not step for size, step in zip(tensor.shape, tensor.stride(), strict=True)):
+        return "is an expanded view, whose values share memory and cannot be loaded one by one: clone() it"
+    if tensor.is_inference():
+        return "was made under torch.inference_mode() and cannot be loaded into: make the model outside of it"
     return None
 
 
@@ -72,7 +148,7 @@ def named_for(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tens
 
     ModelError where two names of one shared tensor say different things.
     """
-    expected = model.state_dict()
+    expected = state_dict_of(model)
     # AveragedModel counts its updates beside the model that it holds: those of the file go, those of the model stay.
     weights = {name: tensor for name, tensor in weights.items() if name in expected or name not in BOOKKEEPING}
     weights |= {name: expected[name] for name in BOOKKEEPING if name in expected and name not in weights}

@@ -66,7 +66,7 @@ def read_stored(path: Path) -> Stored:
         tensors = safetensors.torch.load(content)
     except Exception as error:  # safetensors, json and torch meet damage with many kinds of error
         what = other_kind(content[:LONGEST], SAFETENSORS)
-        raise StorageError(f"{path}: {what or 'damaged or cut short'} ({_one_line(error)})") from None
+        raise StorageError(f"{path}: {what or 'damaged or cut short'} ({one_line(error)})") from None
     if own and (own.keys() != {"facts", "sha256"} or own["sha256"] != _checksum(tensors, own["facts"])):
         raise StorageError(f"{path}: its content does not match its checksum, the file was altered or damaged")
     return Stored(tensors, facts, own.get("sha256"))
@@ -125,5 +125,6 @@ def _metadata(content: bytes) -> tuple[dict[str, str], dict[str, Any]]:
     return own, facts
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What an error says, without line breaks; its kind where it says nothing."""
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from tombola.errors import ModelError
-from tombola.models.states import named_for
+from tombola.models.states import named_for, state_dict_of
 from tombola.models.tensors import SIZE_LIMIT, load_tensors
 from tombola.models.torch_files import NotWeightsError, Opaque, read_torch
 from tombola.runs.atomic import read_bytes
@@ -25,7 +25,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
     What torch.compile or DataParallel put into names makes no difference, and of a shared tensor one name is enough.
     """
-    expected = model.state_dict()
+    expected = state_dict_of(model)
     try:
         weights = named_for(model, read_weights(path))
     except ModelError as error:

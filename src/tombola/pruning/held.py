@@ -103,7 +103,7 @@ class _Holding:
     def refuse_replaced(self) -> None:
         """PruningError naming a weight that is no longer the Parameter that it was when the block began."""
         for name, own in self.names.items():
-            if _parameter(self.model, name) is not self.parameters[own]:
+            if _found(self.model, name) is not self.parameters[own]:
                 break
         else:
             return
@@ -111,8 +111,7 @@ class _Holding:
         now = dict(self.model.named_parameters(remove_duplicate=False))
         pairs = matched(self.names, now)
         for name, own in self.names.items():
-            if name not in pairs or now[pairs[name]] is not self.parameters[own]:
-                what = "is another Parameter" if name in pairs else "is no Parameter of the model"
+            if (what := self._replaced(own, pairs.get(name), now)) is not None:
                 raise PruningError(
                     f"{name} {what} since the block began (assigned anew, in a new layer, or under a parametrisation), "
                     "so its removed weights are not held: change the model first, then begin the block with an "
@@ -120,18 +119,33 @@ class _Holding:
                 )
         self.names = {pairs[name]: own for name, own in self.names.items()}
 
+    def _replaced(self, own: str, name: str | None, now: dict[str, nn.Parameter]) -> str | None:
+        """What became of a weight, which is `name` among the parameters `now`; None where it is what it was."""
+        if name is None:
+            return "is no Parameter of the model"
+        if now[name] is not self.parameters[own]:
+            return "is another Parameter"
+        # Wrappers that leave themselves out of names, as activation checkpointing does, lead to nothing here.
+        found = _found(self.model, name)
+        if found is not None and found is not self.parameters[own]:
+            return "is hidden by an attribute of the same name"
+        return None
+
     def check(self) -> None:
         """At the end: all is as it was held, and finite."""
         self.refuse_replaced()
         if meta := [name for name, parameter in self.parameters.items() if parameter.is_meta]:
             raise PruningError(f"{meta[0]} is on the meta device since and has no values any more")
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters.values()):
-            raise PruningError("the weights are no longer finite numbers: training diverged, lower the learning rate")
-        odd = {name: count for name, keep in self.in_force.items() if (count := self._nonzeros(name, keep))}
-        if odd:
+        if odd := [name for name, parameter in self.parameters.items() if not bool(torch.isfinite(parameter).all())]:
             raise PruningError(
-                f"{sum(odd.values())} removed weight(s) are not 0 (of {listed(list(odd))}): they were changed outside "
-                "of the optimizer's steps, for example by load_state_dict"
+                f"the weights are not finite numbers (in {listed(odd)}): training diverged, then lower the learning "
+                "rate, or something else than the optimizer wrote NaN or infinity there"
+            )
+        changed = {name: count for name, keep in self.in_force.items() if (count := self._nonzeros(name, keep))}
+        if changed:
+            raise PruningError(
+                f"{sum(changed.values())} removed weight(s) are not 0 (of {listed(list(changed))}): they were changed "
+                "outside of the optimizer's steps, for example by load_state_dict"
             )
 
     def _nonzeros(self, name: str, keep: Tensor) -> int:
@@ -141,10 +155,17 @@ class _Holding:
         return int((parameter[~keep.to(parameter.device)] != 0).sum())
 
 
-def _parameter(model: nn.Module, name: str) -> nn.Parameter | None:
-    """The Parameter of that name as it is now, without running anybody's `__getattr__`."""
+def _found(model: nn.Module, name: str) -> object:
+    """What a layer finds under that name now, without running anybody's `__getattr__`; None where there is nothing.
+
+    What stands in an instance's `__dict__` comes before parameters and children of the same name.
+    """
     *path, attribute = name.split(".")
-    module: nn.Module | None = model
+    module: object = model
     for part in path:
-        module = None if module is None else module._modules.get(part)
-    return None if module is None else module._parameters.get(attribute)
+        if not isinstance(module, nn.Module):
+            return None
+        module = module.__dict__.get(part, module._modules.get(part))
+    if not isinstance(module, nn.Module):
+        return None
+    return module.__dict__.get(attribute, module._parameters.get(attribute))
