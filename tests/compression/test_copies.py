@@ -198,7 +198,7 @@ def test_layers_that_a_copy_cannot_follow_are_refused() -> None:
     whole, x = ByGlobal(), torch.rand(6, 8)
     masks, before = prune(whole, 0.5), everything_of(whole)
     for run in (lambda: sparsify(whole, masks, x), lambda: count_flops(whole, (8,), masks)):
-        with pytest.raises(ModelError, match=r"own\.a: the model reaches this layer by a global"):
+        with pytest.raises(ModelError, match=r"own\.a: your code reaches this layer outside the model"):
             run()
         assert_same(before, everything_of(whole))
 
