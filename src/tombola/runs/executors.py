@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from typing import Any
 
 from tombola.errors import RunFailure
@@ -49,6 +50,7 @@ def run_cells(cell: Cell, specs: Sequence[Any], workers: int, on_event: Emit) ->
 def _run_in_processes(cell: Cell, specs: Sequence[Any], workers: int, on_event: Emit) -> None:
     # Spawned, not forked: a child inherits neither the run's lock nor a half-used thread pool.
     context = multiprocessing.get_context("spawn")
+    _begin_tracker()
     channel = context.SimpleQueue()
     stop = context.Event()
     restore = _one_thread_for_children()
@@ -78,6 +80,20 @@ def _listen(futures: Sequence[Future[None]], channel: Any, on_event: Emit) -> No
             on_event(channel.get())
         for future in done:
             future.result()
+
+
+def _begin_tracker() -> None:
+    """Starts what frees semaphores of processes that were ended at once, without its word on stderr that it does."""
+    name = "PYTHONWARNINGS"
+    before = os.environ.get(name)
+    os.environ[name] = "ignore:resource_tracker"
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _close(executor: ProcessPoolExecutor, channel: Any) -> None:
