@@ -132,3 +132,55 @@ def test_nothing_is_written_after_a_stop(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(stopping.Stopped):
         write_bytes(tmp_path / "file", b"wrong")
     assert [path for path in tmp_path.iterdir() if path.stat().st_size] == []
+
+
+STUCK = (
+    "import ctypes\n"
+    "c, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(256)\n"
+    "c.pthread_mutex_init(mutex, None), c.pthread_mutex_lock(mutex)\n"
+    "{before}\n"
+    "c.pthread_mutex_lock(mutex)"
+)
+"""For ever in native code that holds Python's lock, as a large import does for moments: no thread of Python's runs."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_native_code_that_holds_pythons_lock_is_ended(number: int) -> None:
+    process = begin(STUCK.format(before="print('computing', flush=True)"))
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "computing\n"
+    process.send_signal(number)
+    assert process.stderr.readline() == f"{STOPPING}\n"  # while nothing of Python's runs
+    assert process.wait(PATIENCE) == -signal.SIGKILL
+
+
+def test_a_command_that_shuts_down_is_ended() -> None:
+    """Its work is done, and no thread is left that could see a signal."""
+    stuck = STUCK.format(before="print('leaving', flush=True)").replace("\n", "\n    ")
+    code = (
+        "import atexit\nfrom tombola.cli.signals import attended\n"
+        f"def leave():\n    {stuck}\n"
+        "atexit.register(leave)\nwith attended():\n    pass\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "leaving\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE) == -signal.SIGINT
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("way", ["as it ends", "killed"])
+def test_the_guard_ends_with_its_command(way: str) -> None:
+    process = begin("from pathlib import Path\nprint(*Path('/proc/self/task').glob('*/children'))\nsys.stdin.read()")
+    children = [
+        child for path in Path(f"/proc/{process.pid}/task").glob("*/children") for child in path.read_text().split()
+    ]
+    assert len(children) == 1
+    process.kill() if way == "killed" else process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE)
+    deadline = time.monotonic() + PATIENCE
+    while Path(f"/proc/{children[0]}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

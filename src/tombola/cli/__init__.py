@@ -28,18 +28,18 @@ def main() -> None:
     from tombola.cli.signals import STOPPED, acknowledge, attended, exit_code, say
     from tombola.runs import stopping
 
-    with attended():
-        try:
+    try:
+        with attended():
             from tombola.cli.commands import app
             from tombola.cli.console import show_what_can_be_shown
 
             show_what_can_be_shown()  # here for --help, too
             app()
-        except BaseException as end:
-            number = stopping.requested()
-            if number is None:
-                raise
-            if not isinstance(end, SystemExit) or end.code != exit_code(number):  # it came outside of a command
-                acknowledge()
-                say(STOPPED)
-            sys.exit(exit_code(number))
+    except BaseException as end:
+        number = stopping.requested()
+        if number is None:
+            raise
+        if not isinstance(end, SystemExit) or end.code != exit_code(number):  # it came outside of a command
+            acknowledge()
+            say(STOPPED)
+        sys.exit(exit_code(number))

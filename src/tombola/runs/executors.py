@@ -10,6 +10,7 @@ worker that is killed in the middle of a message cannot leave half a result behi
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import multiprocessing
 import os
@@ -31,6 +32,7 @@ Cell = Callable[[Any, Emit], None]
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 1.0
 """A worker that is asked to stop and has not by then ends as if it were killed, which every run survives."""
+PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -128,8 +130,16 @@ _channel: Any = None
 def _begin_worker(channel: Any, stop: Any, parent: int) -> None:
     global _channel
     _channel = channel
+    _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_watch, args=(stop, parent), daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Asks Linux to kill this process when its parent ends: no thread of ours runs while native code holds Python's
+    lock. Elsewhere `_watch` alone sees to it."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _watch(stop: Any, parent: int) -> None:
