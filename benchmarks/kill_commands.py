@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from kill_runs import Command, run_whole
+from kill_lives import Command, run_whole
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 

@@ -17,136 +17,34 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import random
 import re
-import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tombola.compression import measured
+from kill_lives import Command, Life
 from tombola.models.tensors import content_sha256, load_tensors
+from tombola.runs import inventory
 
-CLOCK = re.compile(r"seconds|created|speed_up|quartiles|latency|measured|faster|machine")
+CLOCK = re.compile(r"seconds|created|speed_up|quartiles|latency|measured|faster|machine|share_of_dense_iteration")
 """Keys of what a clock or a machine gave."""
 BYTES = (".npy", ".onnx", ".pgm")
-CALL = "import sys; sys.modules['keras'] = None; from tombola.cli import main; sys.exit(main())"
-WITH_WORKERS = ("imp", "hybrid", "compare", "stability")
 LONGEST = 5.0
 """Seconds within which a stopped command must have ended, its workers included."""
 PATIENCE = 300.0
 IN_MEMORY = Path("/dev/shm")
 """Where there is one: a busy disk would take most of the time."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command and the folder that it begins with; OUT in its arguments is the folder that it works in."""
-
-    name: str
-    arguments: tuple[str, ...]
-    prepared: Path | None = None
-
-    def folder(self, at: Path) -> Path:
-        shutil.rmtree(at, ignore_errors=True)
-        return at.mkdir() or at if self.prepared is None else Path(shutil.copytree(self.prepared, at))
-
-    def line(self, out: Path, workers: int) -> list[str]:
-        given = [argument.replace("OUT", str(out)) for argument in self.arguments]
-        return [self.name, *given, *(["--workers", str(workers)] if self.name in WITH_WORKERS else [])]
-
-
-@dataclass
-class Life:
-    """One process of a command, its own group, its stderr in a file."""
-
-    pid: int
-    errors: Path
-    code: int | None = None
-
-    @classmethod
-    def begin(cls, command: Command, out: Path, fresh: bool) -> Life:
-        errors = out.with_suffix(".stderr")
-        errors.write_bytes(b"")
-        if fresh:
-            arguments = [sys.executable, "-c", CALL, *command.line(out, 2)]
-            with errors.open("wb") as file:
-                process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=file, start_new_session=True)
-            process.returncode = 0  # this script waits for it
-            return cls(process.pid, errors)
-        pid = os.fork()
-        if not pid:
-            _be(command.line(out, 1), errors)
-        return cls(pid, errors)
-
-    def alive(self) -> bool:
-        if self.code is None:
-            ended, status = os.waitpid(self.pid, os.WNOHANG)
-            if ended:
-                self.code = os.waitstatus_to_exitcode(status)
-        return self.code is None
-
-    def wait(self, seconds: float, condition: Callable[[], bool]) -> float | None:
-        """Seconds until a condition holds; None where it does not in time."""
-        began = time.monotonic()
-        while time.monotonic() - began < seconds:
-            if condition():
-                return time.monotonic() - began
-            time.sleep(0.005)
-        return None
-
-    def group_gone(self) -> bool:
-        return not any(_group_of(stat) == self.pid for stat in Path("/proc").glob("[0-9]*/stat"))
-
-
-def run_whole(line: list[str], errors: Path) -> None:
-    """Runs a command to its end, in a fork."""
-    pid = os.fork()
-    if not pid:
-        _be(line, errors)
-    if os.waitpid(pid, 0)[1]:
-        raise SystemExit(f"{' '.join(line)}: {errors.read_text()}")
-
-
-def _be(line: list[str], errors: Path) -> None:
-    """What a fork does: it becomes the command, and ends as it does."""
-    code: Any = 1
-    try:
-        os.setsid()
-        for number, mode in ((1, os.devnull), (2, str(errors))):
-            os.dup2(os.open(mode, os.O_WRONLY | os.O_CREAT, 0o600), number)
-        sys.argv = ["tombola", *line]
-        sys.modules["keras"] = None  # type: ignore[assignment]
-        measured.SECONDS = 0.01
-        from tombola.cli import main
-
-        main()
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 1)
-
-
-def _group_of(stat: Path) -> int | None:
-    """The group of a living process."""
-    try:
-        state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
-    except OSError:
-        return None
-    return None if state == "Z" else int(group)
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -158,8 +56,12 @@ def content(folder: Path) -> dict[str, Any]:
             found[name] = content_sha256(load_tensors(path)[0])
         elif path.name == "rows.jsonl":
             found[name] = sorted(json.dumps(timeless(json.loads(row))) for row in path.read_text().splitlines())
+        elif path.name == inventory.NAME:
+            found[name] = sorted(json.loads(path.read_text())["files"])  # their checksums cover a clock's values
         elif path.suffix == ".json":
-            found[name] = json.dumps(timeless(json.loads(path.read_text())))
+            document = json.loads(path.read_text())
+            document.pop("sha256", None)  # that of the whole document, a clock's values included
+            found[name] = json.dumps(timeless(document))
         elif path.suffix in BYTES:
             found[name] = path.read_bytes()
         else:
@@ -205,19 +107,19 @@ def torment(command: Command, place: Path, kills: int, stops: int, fresh: float,
     if length is None or first.code:
         raise SystemExit(f"{command.name} does not run: {first.errors.read_text()}")
     expected = content(place / "whole")
-    long = length
     out = command.folder(place / "out")
     plan = ["kill"] * kills + ["stop"] * stops
     chance.shuffle(plan)
-    for number, way in enumerate([*plan, "none"]):
+    for number in itertools.count():
         if number % 10 == 0:
             print(f"life {number}: {tally.line(command.name)}", *tally.wrong, sep="\n  ", file=sys.stderr, flush=True)
         new = chance.random() < fresh
+        last = not plan
         life = Life.begin(command, out, new)
-        if way != "none":
-            left = life.wait(chance.uniform(0, long + (2.5 if new else 0)), lambda life=life: not life.alive())
+        if not last:
+            left = life.wait(chance.uniform(0, length + (2.5 if new else 0)), lambda life=life: not life.alive())
             if left is None:
-                (_kill if way == "kill" else _stop)(life, chance, tally, f"{command.name}, life {number}")
+                (_kill if plan.pop() == "kill" else _stop)(life, chance, tally, f"{command.name}, life {number}")
                 continue
         if life.wait(PATIENCE, lambda life=life: not life.alive()) is None or life.code:
             tally.wrong.append(
@@ -227,8 +129,10 @@ def torment(command: Command, place: Path, kills: int, stops: int, fresh: float,
         tally.ended += 1
         if differing:
             tally.wrong.append(f"{command.name}, life {number}: differs in {', '.join(differing[:6])}")
+        if last:
+            return tally
         out = command.folder(out)
-    return tally
+    raise AssertionError("unreachable")
 
 
 def _differing(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
@@ -263,8 +167,8 @@ def _stop(life: Life, chance: random.Random, tally: Tally, what: str) -> None:
     gone = time.monotonic() - began
     tally.killed[signal.Signals(number).name] += 1
     errors = life.errors.read_text()
-    unborn = life.code == -number and not errors  # before the first line of ours ran
-    tally.killed["of these before our first line ran"] += unborn
+    unborn = life.code == -number and not errors  # before the first line of ours ran, or after the last
+    tally.killed["of these before our first line ran or after the last"] += unborn
     if not unborn and (life.code != code or "stopping: " not in errors):
         tally.wrong.append(f"{what}: {signal.Signals(number).name}: exit code {life.code}: {errors[-600:]}")
     if "Traceback" in errors:
