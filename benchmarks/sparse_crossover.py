@@ -40,7 +40,7 @@ NAME = "layer"
 
 @dataclass(frozen=True)
 class Shape:
-    """A layer: a convolution, `kernel` × `kernel`, on pictures `side` × `side`; Linear where both are 0."""
+    """A layer: a convolution, `kernel` × `kernel`, on images `side` × `side`; Linear where both are 0."""
 
     inputs: int
     outputs: int
@@ -54,7 +54,7 @@ class Shape:
         return f"{self.inputs}→{self.outputs} {self.kernel}×{self.kernel} @ {self.side}²"
 
     def layer(self) -> nn.Module:
-        """With weights drawn at random; 3×3 convolutions keep the size of their pictures, 5×5 ones shrink them."""
+        """With weights drawn at random; 3×3 convolutions keep the size of their images, 5×5 ones shrink them."""
         torch.manual_seed(0)
         if not self.side:
             return nn.Linear(self.inputs, self.outputs)

@@ -31,9 +31,9 @@ from tombola.runs.folder import machine
 from tombola.training import Recipe
 from tombola.training.fit import Training
 from tombola.training.sparse.crossover import CROSSOVER, CROSSOVER_OF_CONVOLUTIONS
+from tombola.training.sparse.kept import KeptParameters
 from tombola.training.sparse.layer import Layer
 from tombola.training.sparse.layers import DenseLayer, SparseLayer
-from tombola.training.sparse.live import Live
 from tombola.training.sparse.operations import Operations
 from training_step import STEPS_PER_BLOCK, interleaved
 
@@ -104,7 +104,7 @@ def main() -> None:
     print("\n### Convolutional networks\n")
     print(
         "Whole steps in batches of 64 with Adam, every layer keeping the stated share: LeNet-5 and Caffe's wider one "
-        "on pictures of 28 × 28, Conv-2 and Conv-4 on 3 × 32 × 32. The dense step is our dense engine's: torch's "
+        "on images of 28 × 28, Conv-2 and Conv-4 on 3 × 32 × 32. The dense step is our dense engine's: torch's "
         "autograd and fused optimizer on parameters that are one vector. Milliseconds. `auto` trains such a network on "
         f"sparse kernels where at most {CROSSOVER_OF_CONVOLUTIONS:.0%} of its multiply-adds are left.\n"
     )
@@ -175,8 +175,8 @@ def layer_row(shape: tuple[int, int], blocks: int, densities: tuple[float, ...])
 
 def layer_step(layer: Layer) -> Callable[[], None]:
     """All products of a layer in a step."""
-    live = Live(layer.count + layer.module.out_features)
-    layer.attach(live)
+    kept = KeptParameters(layer.count + layer.module.out_features)
+    layer.attach(kept)
     layer.read()
     x, delta_below = (torch.rand(layer.module.in_features, WIDTH) for _ in range(2))
     y, delta = (torch.rand(layer.module.out_features, WIDTH) for _ in range(2))

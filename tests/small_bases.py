@@ -90,5 +90,5 @@ def write_folder(folder: Path, **options: Any) -> Path:
     return folder
 
 
-def random_pictures(count: int, channels: int = 1, side: int = 32) -> Tensor:
+def random_images(count: int, channels: int = 1, side: int = 32) -> Tensor:
     return torch.rand(count, channels, side, side, generator=torch.Generator().manual_seed(5))

@@ -53,7 +53,7 @@ class Way:
         return f"{self.convolution} by {self.channels}{panel}, {self.linear}"
 
 
-BY_PICTURES = [
+BY_IMAGE = [
     Way(Form.VECTORS, Kernel.SHIFTED_ROWS, Kernel.ROWS, 1),
     Way(Form.VECTORS, Kernel.SHIFTED_ROWS, Kernel.COLUMNS, 3),
     Way(Form.VECTORS, Kernel.ALL_WINDOWS, Kernel.DENSE_COLUMNS, 2),
@@ -61,14 +61,14 @@ BY_PICTURES = [
     Way(Form.VECTORS, Kernel.ALL_WINDOWS, Kernel.DENSE, 100),
     Way(Form.VECTORS, Kernel.DENSE, Kernel.ROWS),
 ]
-BY_PANELS = [
+BY_PANEL = [
     Way(Form.PANELS, Kernel.PANEL, Kernel.PANEL, 1, panel=16),
     Way(Form.PANELS, Kernel.PANEL, Kernel.DENSE, 3, panel=16),
     Way(Form.PANELS, Kernel.PANEL, Kernel.PANEL, 2, panel=64),
     Way(Form.PANELS, Kernel.PANEL, Kernel.PANEL, 100, panel=64),
     Way(Form.PANELS, Kernel.DENSE, Kernel.PANEL, panel=64),
 ]
-WAYS = [*BY_PICTURES, *BY_PANELS]
+WAYS = [*BY_IMAGE, *BY_PANEL]
 
 
 def call_in(arrays: GraphArrays, plan: Plan, rows: int) -> Call:

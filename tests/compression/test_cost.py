@@ -218,7 +218,7 @@ class TestDeadUnits:
         found = count_flops(model, (4,), self.MASKS)
         # Left: 2 into unit 1; from it 1 into the second layer's unit 1 (unit 2 has no outputs, unit 0 is a constant
         # now, for what reaches it is one); from there 1 to an output.
-        assert (found.effective, found.live) == (2 * 13, 2 * 4)
+        assert (found.effective, found.without_dead) == (2 * 13, 2 * 4)
 
     def test_a_network_of_the_same_outputs_without_them(self) -> None:
         torch.manual_seed(0)
@@ -237,7 +237,7 @@ class TestDeadUnits:
 
     def test_where_it_is_not_exact_there_is_no_number(self) -> None:
         model = SmallNet()
-        assert count_flops(model, (3, 10, 10), Masks.full(model)).live is None
+        assert count_flops(model, (3, 10, 10), Masks.full(model)).without_dead is None
 
 
 class TestSize:

@@ -171,7 +171,7 @@ OF_POOLS: dict[str, Callable[[Facts], object]] = {
     "a dilated pool": lambda facts: node(facts, "pool")["window"].update(dilation=[2, 2]),
     "a pool of a pool": lambda facts: node(facts, "pool")["window"].update(pool=2),
     "a border wider than half of its window": lambda facts: node(facts, "pool")["window"].update(padding=[2, 2]),
-    "a sum of a picture with another": lambda facts: node(facts, "combine").update(inputs=[0, 2]),
+    "a sum of an image with another": lambda facts: node(facts, "combine").update(inputs=[0, 2]),
     "a window of all": lambda facts: node(facts, "pool")["window"].update(kernel=[4096, 4096], padding=[2048, 2048]),
     "relu where there is none": lambda facts: node(facts, "pool").update(relu=True),
 }

@@ -10,8 +10,8 @@ import pytest
 import torch
 from fenced_arrays import Fences, address
 from graph_runs import (
-    BY_PANELS,
-    BY_PICTURES,
+    BY_IMAGE,
+    BY_PANEL,
     WAYS,
     Way,
     assert_close,
@@ -23,7 +23,7 @@ from graph_runs import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from picture_models import (
+from image_models import (
     GEOMETRIES,
     NETWORKS,
     BasicBlock,
@@ -99,7 +99,7 @@ def test_networks_of_the_zoo(architecture: str, shape: tuple[int, ...], widths: 
     spec = ModelSpec(architecture=architecture, widths=widths, input_shape=shape, classes=10, seed=1)
     model, arrays, x = made((lambda: build(spec), shape), density=0.2)
     expected = exact(model, x[:18])
-    for way in (*BY_PICTURES[:3], *BY_PANELS[:3]):
+    for way in (*BY_IMAGE[:3], *BY_PANEL[:3]):
         n = 2 if way.form == Form.VECTORS else 18
         check(arrays, way, x[:n], expected[:n])
 
@@ -110,7 +110,7 @@ class TestDensities:
     def test_nothing_and_everything_kept(self, name: str, density: float) -> None:
         model, arrays, x = made(NETWORKS.get(name) or GEOMETRIES[name], density)
         expected = exact(model, x[:5])
-        for way in (BY_PICTURES[0], BY_PICTURES[2], BY_PANELS[0], BY_PANELS[2]):
+        for way in (BY_IMAGE[0], BY_IMAGE[2], BY_PANEL[0], BY_PANEL[2]):
             check(arrays, way, x[:5], expected)
 
 
@@ -122,7 +122,7 @@ def test_panels_part_by_part(name: str, tiles: int, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(window_steps, "LEAST_TILES", tiles)
     model, arrays, x = made(EVERYTHING[name])
     expected = exact(model, x)
-    for way in BY_PANELS:
+    for way in BY_PANEL:
         check(arrays, way, x, expected)
 
 
@@ -206,11 +206,11 @@ def other_machine(request: pytest.FixtureRequest) -> Iterator[Target]:
         yield target
 
 
-@pytest.mark.parametrize("name", ["functional", "option A", "pools", "to a picture"])
+@pytest.mark.parametrize("name", ["functional", "option A", "pools", "to an image"])
 def test_vectors_of_other_machines(name: str, other_machine: Target) -> None:
     model, arrays, x = made(NETWORKS[name])
     expected = exact(model, x[:18])
-    for way in (*BY_PICTURES[:3], *BY_PANELS[:3]):
+    for way in (*BY_IMAGE[:3], *BY_PANEL[:3]):
         n = 2 if way.form == Form.VECTORS else 18
         check(arrays, replace(way, panel=max(way.panel, other_machine.lanes)), x[:n], expected[:n])
 
@@ -231,7 +231,7 @@ def networks(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
         channels = example.shape[1]
     parts.append(nn.Conv2d(channels, draw(st.integers(1, 5)), 1))
     features = parts[-1].out_channels
-    match draw(st.sampled_from(["picture", "mean", "flat"])):
+    match draw(st.sampled_from(["image", "mean", "flat"])):
         case "mean":
             parts += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, 3)]
         case "flat":
@@ -285,9 +285,9 @@ PARTS = [
 def test_any_chain_of_nodes(network: tuple[nn.Module, tuple[int, ...]], data: st.DataObject) -> None:
     density = data.draw(st.sampled_from([0.1, 0.5, 1.0]), label="density")
     model, arrays, x = made((lambda: network[0], network[1]), density)
-    pictures = data.draw(st.sampled_from(BY_PICTURES), label="pictures")
-    panels = data.draw(st.sampled_from(BY_PANELS), label="panels")
+    images = data.draw(st.sampled_from(BY_IMAGE), label="images")
+    panels = data.draw(st.sampled_from(BY_PANEL), label="panels")
     n = data.draw(st.sampled_from([1, 8, 16, 17, 70]), label="examples")
     expected = exact(model, x[:n])
     check(arrays, panels, x[:n], expected)
-    check(arrays, pictures, x[:2][:n], expected[:2])
+    check(arrays, images, x[:2][:n], expected[:2])

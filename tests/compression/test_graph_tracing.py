@@ -15,7 +15,7 @@ import torch
 from graph_runs import assert_close, exact, traced
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from picture_models import (
+from image_models import (
     GEOMETRIES,
     NETWORKS,
     BasicBlock,
@@ -243,7 +243,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "gelu": (lambda: sequence(nn.Conv2d(3, 4, 3), nn.GELU()), "1: GELU"),
     "softmax": (lambda: sequence(nn.Conv2d(3, 4, 3), nn.Softmax(1)), "1: Softmax"),
-    "linear on pictures": (lambda: sequence(nn.Conv2d(3, 4, 3), nn.Linear(7, 2)), "more than features"),
+    "linear on images": (lambda: sequence(nn.Conv2d(3, 4, 3), nn.Linear(7, 2)), "more than features"),
     "times": (lambda: Does(lambda self, x: x * 2), "calls mul"),
     "plus one": (lambda: Does(lambda self, x: x + 1), "its input"),
     "twice itself": (lambda: Does(lambda self, x: x + x), "with itself"),
@@ -253,7 +253,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "other means": (lambda: Does(lambda self, x: x.mean(3)), "other axes"),
     "other views": (lambda: Does(lambda self, x: x.view(x.size(0), 3, -1)), "gives"),
     "other parts": (lambda: Does(lambda self, x: x[:, :, 1::2, 1::2]), "index"),
-    "padded pictures": (lambda: Does(lambda self, x: functional.pad(x, (1, 1, 1, 1))), "channels of zeros"),
+    "padded images": (lambda: Does(lambda self, x: functional.pad(x, (1, 1, 1, 1))), "channels of zeros"),
     "padded by one": (lambda: Does(lambda self, x: functional.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)), "of zeros"),
     "by the number of examples": (
         lambda: Does(lambda self, x: functional.avg_pool2d(x, x.size(0))), "how many examples",

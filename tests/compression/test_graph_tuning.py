@@ -20,7 +20,7 @@ from tombola.compression.tuning import plan_on_torch
 
 
 class Transition(nn.Module):
-    """As where a ResNet halves its pictures: one value read by a padded convolution and by one of single positions."""
+    """As where a ResNet halves its images: one value read by a padded convolution and by one of single positions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def test_every_choice_of_a_panel_runs_inside_the_network(lanes: int) -> None:
         assert torch.allclose(y, model(x), atol=1e-4)
 
 
-def test_large_pictures_go_one_by_one_in_any_batch() -> None:
+def test_large_images_go_one_by_one_in_any_batch() -> None:
     """Panels do not count so many positions."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU()).eval()
@@ -71,20 +71,20 @@ def test_which_panels_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = arrays_of(nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()), 1, 8, 8)
     tried: list[tuple[str, int]] = []
 
-    def by_panels(arrays: GraphArrays, x: Tensor, batch: int, panel: int) -> Plan:
+    def by_panel(arrays: GraphArrays, x: Tensor, batch: int, panel: int) -> Plan:
         tried.append(("panels", panel))
         return Plan(batch, len(x), Form.PANELS, (Choice(Kernel.PANEL, 1),), panel=panel)
 
-    def by_pictures(arrays: GraphArrays, example: Tensor, batch: int, rows: int) -> Plan:
-        tried.append(("pictures", rows))
+    def by_image(arrays: GraphArrays, example: Tensor, batch: int, rows: int) -> Plan:
+        tried.append(("images", rows))
         return Plan(batch, rows, Form.VECTORS, (Choice(Kernel.ALL_WINDOWS, 1),))
 
-    monkeypatch.setattr(tuning, "_by_panels", by_panels)
-    monkeypatch.setattr(tuning, "_by_pictures", by_pictures)
+    monkeypatch.setattr(tuning, "_by_panel", by_panel)
+    monkeypatch.setattr(tuning, "_by_image", by_image)
     lanes = tuning.host().lanes
     wanted = {
-        1: [("pictures", 1)],
-        4: [("pictures", 4), ("panels", lanes)],
+        1: [("images", 1)],
+        4: [("images", 4), ("panels", lanes)],
         9: [("panels", lanes)],
         64: [("panels", lanes), ("panels", 64)],
     }

@@ -1,4 +1,4 @@
-"""Windows, pictures and convolutions for kernels, and what torch makes of them in float64."""
+"""Windows, images and convolutions for kernels, and what torch makes of them in float64."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from tombola.kernels.expansions import Expansion
-from tombola.kernels.windows import Pair, Panel, Picture, Window, picture
+from tombola.kernels.windows import ImageLayout, Pair, Panel, Window, image_layout
 
 NAN = np.float32(np.nan)
 
@@ -100,20 +100,20 @@ def convolutions(draw: st.DrawFn) -> Convolution:
     return Convolution(window, draw(sizes(window)), groups, keep, block, draw(st.booleans()), rng)
 
 
-def any_picture(channels: int, size: Pair, lanes: int, gap: int | None) -> Picture:
-    """A picture with more floats between its rows and its channels, or as torch has it, with none."""
+def any_image(channels: int, size: Pair, lanes: int, gap: int | None) -> ImageLayout:
+    """An image with more floats between its rows and its channels, or as torch has it, with none."""
     if gap is None:
-        return Picture(channels, *size, size[1], size[0] * size[1])
-    own = picture(channels, *size, lanes)
+        return ImageLayout(channels, *size, size[1], size[0] * size[1])
+    own = image_layout(channels, *size, lanes)
     pitch = own.pitch + gap
-    return Picture(channels, *size, pitch, size[0] * pitch + own.plane % 16 + gap)
+    return ImageLayout(channels, *size, pitch, size[0] * pitch + own.plane % 16 + gap)
 
 
 gaps = st.one_of(st.none(), st.integers(0, 5))
 
 
-def to_read(numbers: np.ndarray, own: Picture, expansion: Expansion) -> np.ndarray:
-    """A picture with nothing around it but what its expansion may read beside it, NaN.
+def to_read(numbers: np.ndarray, own: ImageLayout, expansion: Expansion) -> np.ndarray:
+    """An image with nothing around it but what its expansion may read beside it, NaN.
 
     With a step of 1 that is nothing at all, not even what lies behind its last row.
     """
@@ -124,25 +124,25 @@ def to_read(numbers: np.ndarray, own: Picture, expansion: Expansion) -> np.ndarr
     return flat[: own.size - own.plane + (own.height - 1) * own.pitch + own.width]
 
 
-def laid_out(numbers: np.ndarray, own: Picture, slack: int = 0) -> np.ndarray:
-    """Numbers (channels, height, width) as the picture has them; NaN between, and `slack` of them on either side."""
+def laid_out(numbers: np.ndarray, own: ImageLayout, slack: int = 0) -> np.ndarray:
+    """Numbers (channels, height, width) as the image has them; NaN between, and `slack` of them on either side."""
     flat = np.full(own.size + 2 * slack, NAN)
     seen_in(flat[slack:], own)[...] = numbers
     return flat
 
 
-def seen_in(flat: np.ndarray, own: Picture) -> np.ndarray:
-    """The channels, rows and columns of a picture."""
+def seen_in(flat: np.ndarray, own: ImageLayout) -> np.ndarray:
+    """The channels, rows and columns of an image."""
     strides = 4 * own.plane, 4 * own.pitch, 4
     return np.lib.stride_tricks.as_strided(flat, (own.channels, own.height, own.width), strides)
 
 
-def result_picture(channels: int, size: Pair, lanes: int, whole_rows: bool) -> Picture:
-    """A picture of outputs, whose rows may have to be whole vectors."""
+def result_image(channels: int, size: Pair, lanes: int, whole_rows: bool) -> ImageLayout:
+    """An image of outputs, whose rows may have to be whole vectors."""
     if not whole_rows:
-        return picture(channels, *size, lanes)
+        return image_layout(channels, *size, lanes)
     pitch = -(-size[1] // lanes) * lanes
-    return Picture(channels, *size, pitch, size[0] * pitch + lanes)
+    return ImageLayout(channels, *size, pitch, size[0] * pitch + lanes)
 
 
 def inner(flat: np.ndarray, panel: Panel, more: Pair = (0, 0)) -> np.ndarray:

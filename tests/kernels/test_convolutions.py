@@ -14,13 +14,13 @@ from small_matrices import assert_sums
 from small_windows import (
     NAN,
     Convolution,
-    any_picture,
+    any_image,
     convolutions,
     gaps,
     inner,
     laid_out,
     pairs,
-    result_picture,
+    result_image,
     seen_in,
     to_read,
 )
@@ -33,7 +33,7 @@ from tombola.kernels.packing import Block, values_of
 from tombola.kernels.products import MOST_SUMS, TILES, Epilogue
 from tombola.kernels.target import Target
 from tombola.kernels.tiles import tile_product
-from tombola.kernels.windows import Pair, Panel, Picture, Window
+from tombola.kernels.windows import ImageLayout, Pair, Panel, Window
 
 ADDED = (Epilogue.ADD, Epilogue.ADD_RELU)
 Pack = Callable[..., Packed]
@@ -86,8 +86,8 @@ class Runner:
     fences: Fences
     call: Call
     packed: Packed
-    own: Panel | Picture
-    result: Panel | Picture
+    own: Panel | ImageLayout
+    result: Panel | ImageLayout
 
     def run(self, x: np.ndarray, x_begin: int, y: np.ndarray, gate: np.ndarray | None) -> None:
         """From the inputs at x[x_begin] to y, block after block."""
@@ -182,14 +182,14 @@ def on_panels(
     return found
 
 
-def on_a_picture(
+def on_an_image(
     target: Target, fences: Fences, call: Call, pack: Pack, gap: int | None = 0, size: Pair | None = None
 ) -> np.ndarray:
     """The outputs (1, channels, height, width); all that may be read around the inputs is `slack` floats of NaN."""
     convolution, lanes = call.convolution, target.lanes
     height, width = size or convolution.result
-    own = any_picture(convolution.inputs, convolution.size, lanes, gap)
-    result = result_picture(convolution.outputs, (height, width), lanes, pack is pack_rows)
+    own = any_image(convolution.inputs, convolution.size, lanes, gap)
+    result = result_image(convolution.outputs, (height, width), lanes, pack is pack_rows)
     packed = pack(convolution.keep, convolution.groups, convolution.window, own, result, lanes, convolution.block)
     assert packed.expansion is not None
     slack = packed.expansion.slack
@@ -241,14 +241,14 @@ def test_one_example_equals_float64(
     target: Target, pack: Pack, convolution: Convolution, gap: int | None, epilogue: Epilogue, at_end: bool
 ) -> None:
     call = Call.of(convolution, 1, epilogue)
-    call.check(on_a_picture(target, Fences(at_end), call, pack, gap))
+    call.check(on_an_image(target, Fences(at_end), call, pack, gap))
 
 
 def any_packing(target: Target, call: Call, pack: Pack, size: Pair | None = None) -> np.ndarray:
     fences = Fences(at_end=True)
     if pack is pack_panel:
         return on_panels(target, fences, call, size=size)
-    return on_a_picture(target, fences, call, pack, size=size)
+    return on_an_image(target, fences, call, pack, size=size)
 
 
 def dense(window: Window, size: Pair, block: int, channels: int = 6, groups: int = 1) -> Convolution:
@@ -278,7 +278,7 @@ POOLED = replace(SAME, pool=2)
     ids=lambda own: f"{own.window.kernel}{own.window.pool}-{own.size}-{own.block}-{own.groups}",
 )
 def test_convolutions_as_networks_have_them(target: Target, pack: Pack, convolution: Convolution) -> None:
-    """Whole numbers: every sum is exact. Among the pictures some whose rows are whole vectors, and whole kilobytes."""
+    """Whole numbers: every sum is exact. Among the images some whose rows are whole vectors, and whole kilobytes."""
     call = Call.of(convolution, target.lanes if pack is pack_panel else 1, Epilogue.RELU)
     call.check(any_packing(target, call, pack))
 

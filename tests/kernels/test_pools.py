@@ -1,4 +1,4 @@
-"""Pools: of vectors that lie anywhere, of pictures and panels as torch has them, and means of whole pictures."""
+"""Pools: of vectors that lie anywhere, of images and panels as torch has them, and means of whole images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tombola.kernels.compiler import compiled
 from tombola.kernels.expansions import all_windows, expand
 from tombola.kernels.pools import PLANE_MEANS, PoolKind, pool
 from tombola.kernels.target import Target
-from tombola.kernels.windows import Pair, Panel, Picture, Window, picture
+from tombola.kernels.windows import ImageLayout, Pair, Panel, Window, image_layout
 
 
 def pooled(
@@ -93,7 +93,7 @@ pool_windows = st.builds(Window, pairs(1, 4), stride=pairs(1, 3), padding=pairs(
 )
 
 
-def numbers_of(own: Picture | Panel, examples: int, seed: int) -> np.ndarray:
+def numbers_of(own: ImageLayout | Panel, examples: int, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     return random.standard_normal((examples, own.channels, own.height, own.width)).astype(np.float32)
 
@@ -108,7 +108,7 @@ def by_torch(kind: PoolKind, x: np.ndarray, window: Window, count_padding: bool)
     return means.numpy()
 
 
-def shares(window: Window, own: Picture | Panel, count_padding: bool) -> np.ndarray:
+def shares(window: Window, own: ImageLayout | Panel, count_padding: bool) -> np.ndarray:
     """Of each output 1 / (how many inputs it counts): 1 / (the sum of ones) is what torch divides by."""
     if count_padding:
         return np.full(window.outputs(own.height, own.width), 1 / np.prod(window.kernel))
@@ -132,10 +132,10 @@ def assert_pools(kind: PoolKind, found: np.ndarray, x: np.ndarray, window: Windo
     seed=st.integers(0, 99),
     at_end=st.booleans(),
 )
-def test_pictures_as_torch(target: Target, kind: PoolKind, window: Window, size: Pair, seed: int, at_end: bool) -> None:
+def test_images_as_torch(target: Target, kind: PoolKind, window: Window, size: Pair, seed: int, at_end: bool) -> None:
     """One example, its windows copied to whole vectors; what fills the border changes no largest value and no sum."""
-    own, fences, lanes = picture(2, *size, target.lanes), Fences(at_end), target.lanes
-    result = picture(2, *window.outputs(*size), lanes)
+    own, fences, lanes = image_layout(2, *size, target.lanes), Fences(at_end), target.lanes
+    result = image_layout(2, *window.outputs(*size), lanes)
     expansion, numbers = all_windows(own, window, result), numbers_of(own, 1, seed)
     x = fences.given(to_read(numbers[0], own, expansion))
     copies = fences.room((2, expansion.size))
@@ -219,7 +219,7 @@ def test_one_tap_is_a_copy_bit_by_bit(target: Target) -> None:
 def test_plane_means(target: Target, channels: int, size: Pair, gaps: Pair, seed: int, at_end: bool) -> None:
     """What lies between rows and channels is NaN; behind the last number nothing may be read."""
     pitch = size[1] + gaps[0]
-    own = Picture(channels, *size, pitch, size[0] * pitch + gaps[1])
+    own = ImageLayout(channels, *size, pitch, size[0] * pitch + gaps[1])
     numbers = numbers_of(own, 1, seed)[0]
     fences = Fences(at_end)
     x, y = fences.given(laid_out(numbers, own)[: own.size - sum(gaps)]), fences.room(channels)
@@ -231,7 +231,7 @@ def test_plane_means(target: Target, channels: int, size: Pair, gaps: Pair, seed
 @pytest.mark.parametrize("size", [(4, 4), (1, 1), (7, 7), (32, 32)])
 def test_plane_means_of_equal_numbers(target: Target, size: Pair) -> None:
     """Nothing is counted twice or left out: sums of whole numbers are exact."""
-    own = picture(3, *size, target.lanes)
+    own = image_layout(3, *size, target.lanes)
     x, y = (
         laid_out(np.broadcast_to(np.array([[[3]], [[np.inf]], [[-5]]], np.float32), (3, *size)), own),
         np.zeros(3, "f4"),

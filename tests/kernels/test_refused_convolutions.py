@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_windows import result_picture
+from small_windows import result_image
 
 from tombola.errors import KernelError
 from tombola.kernels.convolutions import Packed, pack_all, pack_panel, pack_rows
 from tombola.kernels.packing import MOST_COLUMNS
-from tombola.kernels.windows import Panel, Picture, Window, picture
+from tombola.kernels.windows import ImageLayout, Panel, Window, image_layout
 
 Pack = Callable[..., Packed]
 PACKINGS = [pack_panel, pack_rows, pack_all]
@@ -21,8 +21,8 @@ SAME = Window((3, 3), padding=(1, 1))
 
 def refused(keep: np.ndarray, pack: Pack, match: str, groups: int = 1, block: int = 1, window: Window = SAME) -> None:
     """A mask for six channels of 16 × 16."""
-    own, result = picture(6, 16, 16, 8), picture(len(keep) if keep.ndim else 1, *window.outputs(16, 16), 8)
-    layouts: tuple[Panel | Picture, Panel | Picture] = own, result
+    own, result = image_layout(6, 16, 16, 8), image_layout(len(keep) if keep.ndim else 1, *window.outputs(16, 16), 8)
+    layouts: tuple[Panel | ImageLayout, Panel | ImageLayout] = own, result
     if pack is pack_panel:
         layouts = Panel(6, 16, 16, 1, 8), Panel(result.channels, result.height, result.width, 0, 8)
     with pytest.raises(KernelError, match=match):
@@ -77,7 +77,7 @@ def test_a_border_smaller_than_the_padding_is_refused() -> None:
 
 
 def test_rows_that_are_no_whole_vectors_are_refused() -> None:
-    own = picture(1, 8, 12, 8)
+    own = image_layout(1, 8, 12, 8)
     with pytest.raises(KernelError, match="rows of 12 floats are not whole vectors of 8"):
         pack_rows(np.ones((1, 1, 3, 3), dtype=bool), 1, SAME, own, own, 8, 1)
 
@@ -86,8 +86,8 @@ def test_rows_that_are_no_whole_vectors_are_refused() -> None:
 @pytest.mark.parametrize("shape", [(4, 17, 16), (4, 16, 17), (3, 16, 16), (4, 0, 16)])
 def test_outputs_that_a_window_does_not_make_are_refused(pack: Pack, shape: tuple[int, int, int]) -> None:
     """More than there are, which would be read beyond the inputs, and less room than for all channels."""
-    own, result = picture(6, 16, 16, 8), result_picture(shape[0], shape[1:], 8, whole_rows=True)
-    layouts: tuple[Panel | Picture, Panel | Picture] = own, result
+    own, result = image_layout(6, 16, 16, 8), result_image(shape[0], shape[1:], 8, whole_rows=True)
+    layouts: tuple[Panel | ImageLayout, Panel | ImageLayout] = own, result
     if pack is pack_panel:
         layouts = Panel(6, 16, 16, 1, 8), Panel(*shape, 0, 8)
     with pytest.raises(KernelError, match="are not those of 4 channels, 16 × 16"):
@@ -103,7 +103,7 @@ def test_panels_that_are_no_whole_vectors_are_refused(inputs: int, outputs: int)
 
 @pytest.mark.parametrize(("pitch", "plane"), [(8, 68), (9, 72)])
 def test_planes_that_are_no_whole_vectors_are_refused(pitch: int, plane: int) -> None:
-    own, result = picture(1, 8, 8, 8), Picture(1, 8, 8, pitch, plane)
+    own, result = image_layout(1, 8, 8, 8), ImageLayout(1, 8, 8, pitch, plane)
     with pytest.raises(KernelError, match=f"a plane of {plane} floats, {pitch} a row"):
         pack_all(np.ones((1, 1, 3, 3), dtype=bool), 1, SAME, own, result, 8, 1)
 

@@ -11,10 +11,10 @@ import pytest
 from tombola.errors import KernelError
 from tombola.kernels.choices import UNPOOL, choosing_product
 from tombola.kernels.compiler import Kernel, assembly
+from tombola.kernels.copies import CLEAR, CLEAR_BORDER, COPY_ROWS, combine
 from tombola.kernels.expansions import PIECES, expand
 from tombola.kernels.layouts import FROM_PANEL, GATHER_PANEL, TO_PANEL
 from tombola.kernels.losses import CROSS_ENTROPY_GRADIENT
-from tombola.kernels.pictures import CLEAR, CLEAR_BORDER, COPY_ROWS, combine
 from tombola.kernels.pools import PLANE_MEANS, PoolKind, pool
 from tombola.kernels.products import Epilogue, panel_product
 from tombola.kernels.program import RUN_STEPS, RUN_STEPS_ON_STACK
@@ -33,14 +33,14 @@ PRODUCTS = [
     *(tile_samples(4, pooled, biases=True) for pooled in (True, False)),
     *(tile_product(4, first, Epilogue.RELU, pooled, 2) for first in (True, False) for pooled in (True, False)),
 ]
-PICTURES = [expand(piece, step, fill) for piece in PIECES for step in (1, 2, 3) for fill in (None, 0.0, -math.inf)]
-PICTURES += [*map(pool, PoolKind), PLANE_MEANS, COPY_ROWS, CLEAR, CLEAR_BORDER, combine(True, True)]
+IMAGES = [expand(piece, step, fill) for piece in PIECES for step in (1, 2, 3) for fill in (None, 0.0, -math.inf)]
+IMAGES += [*map(pool, PoolKind), PLANE_MEANS, COPY_ROWS, CLEAR, CLEAR_BORDER, combine(True, True)]
 LAYOUTS = [TO_PANEL, GATHER_PANEL, FROM_PANEL]
 TRAINING = [CROSS_ENTROPY_GRADIENT, SGD, ADAM, GATHER]
 SCALAR = [ROWS_TIMES_VECTOR, COLUMNS_TIMES_VECTOR]
 every = pytest.mark.parametrize(
     "kernel",
-    [*PRODUCTS, *PICTURES, *LAYOUTS, *SCALAR, UNPOOL, RUN_STEPS, RUN_STEPS_ON_STACK],
+    [*PRODUCTS, *IMAGES, *LAYOUTS, *SCALAR, UNPOOL, RUN_STEPS, RUN_STEPS_ON_STACK],
     ids=lambda kernel: kernel.name,
 )
 x86_only = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="AVX2 is an instruction set of x86")

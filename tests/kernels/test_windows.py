@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_windows import pairs, sizes, windows
 from torch.nn import functional
 
-from tombola.kernels.windows import KILOBYTE, ROUND, Pair, Panel, Window, features, picture
+from tombola.kernels.windows import KILOBYTE, ROUND, Pair, Panel, Window, features, image_layout
 
 
 @settings(max_examples=200, deadline=None)
@@ -62,9 +62,9 @@ def test_a_reach_of_pooled_dilated_windows() -> None:
 
 
 @given(channels=st.integers(1, 5), size=pairs(1, 50), lanes=st.sampled_from([4, 8, 16]))
-def test_pictures_are_whole_pieces(channels: int, size: Pair, lanes: int) -> None:
+def test_images_are_whole_pieces(channels: int, size: Pair, lanes: int) -> None:
     """The least of them, but that channels are not whole kilobytes apart."""
-    own = picture(channels, *size, lanes)
+    own = image_layout(channels, *size, lanes)
     assert own.pitch % ROUND == 0
     assert size[1] <= own.pitch < size[1] + ROUND
     least = -(-size[0] * own.pitch // lanes) * lanes
@@ -73,7 +73,7 @@ def test_pictures_are_whole_pieces(channels: int, size: Pair, lanes: int) -> Non
     assert own.compact == (own.plane == size[0] * size[1])
 
 
-def test_features_are_a_compact_picture() -> None:
+def test_features_are_a_compact_image() -> None:
     own = features(7)
     assert (own.channels, own.height, own.width, own.size, own.compact) == (7, 1, 1, 7, True)
 

@@ -283,9 +283,9 @@ class TestRefusals:
         ("changes", "says"),
         [
             ({"base": {"weights": "gone"}}, "data.base.weights: there is no gone"),
-            ({"base": {"weights": "parent"}, "channels": 3}, "takes pictures of 1 channel(s), these have 3"),
+            ({"base": {"weights": "parent"}, "channels": 3}, "takes images of 1 channel(s), these have 3"),
             ({"base": {"weights": "parent", "layer": "conv9"}}, "known: block1_conv1"),
-            ({"base": {"weights": "parent"}, "size": 8}, "does not take pictures of shape (1, 8, 8)"),
+            ({"base": {"weights": "parent"}, "size": 8}, "does not take images of shape (1, 8, 8)"),
             ({"base": {"widths": list(WIDTHS)}, "size": 8}, "at least 32×32"),
             ({"base": {"weights": "damaged.pth"}}, "damaged.pth"),
             ({"base": {"weights": "parent"}, "normalise": True}, "leave `normalise` out"),
@@ -315,7 +315,7 @@ def test_a_base_that_has_seen_the_pictures_is_said_to_have(home: Path) -> None:
     succeeded("train", written(home, "seen", data=plain, model=small, training=RECIPE | {"length": "2it"}))
     (base,) = (home / "runs").glob("train-seen-*")
     said = succeeded("imp", lottery(home, "leak", data=data(weights=str(base))), "--workers", 1, "--replicates", 1)
-    assert said.count("test pictures among them: test accuracies are flattered") == 2  # a warning, and the result
+    assert said.count("test images among them: test accuracies are flattered") == 2  # a warning, and the result
     write_digits(home / "others.npz", seed=3)
     other = data(weights=str(base)) | {"folder": "others.npz"}
     said = succeeded("imp", lottery(home, "clean", data=other), "--workers", 1, "--replicates", 1)

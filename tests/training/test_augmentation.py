@@ -25,23 +25,23 @@ def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _pictures(count: int = 40, channels: int = 3, height: int = 6, width: int = 7) -> Tensor:
-    """Pictures in which no two pixels are equal, and none is 0."""
+def _images(count: int = 40, channels: int = 3, height: int = 6, width: int = 7) -> Tensor:
+    """Images in which no two pixels are equal, and none is 0."""
     size = count * channels * height * width
     return torch.arange(1, size + 1, dtype=torch.float32).reshape(count, channels, height, width)
 
 
-def _windows(picture: Tensor) -> dict[tuple[int, int], Tensor]:
+def _windows(image: Tensor) -> dict[tuple[int, int], Tensor]:
     """Every place that a crop may take, by the book."""
-    channels, height, width = picture.shape
+    channels, height, width = image.shape
     padded = torch.zeros(channels, height + 2 * MARGIN, width + 2 * MARGIN)
-    padded[:, MARGIN : MARGIN + height, MARGIN : MARGIN + width] = picture
+    padded[:, MARGIN : MARGIN + height, MARGIN : MARGIN + width] = image
     places = [(top, left) for top in range(2 * MARGIN + 1) for left in range(2 * MARGIN + 1)]
     return {(top, left): padded[:, top : top + height, left : left + width] for top, left in places}
 
 
-def test_a_flip_mirrors_some_pictures_whole() -> None:
-    inputs = _pictures(400)
+def test_a_flip_mirrors_some_images_whole() -> None:
+    inputs = _images(400)
     out = augment(inputs, ("flip",), _generator())
     mirrored = [torch.equal(new, old.flip(2)) for new, old in zip(out, inputs, strict=True)]
     kept = [torch.equal(new, old) for new, old in zip(out, inputs, strict=True)]
@@ -51,7 +51,7 @@ def test_a_flip_mirrors_some_pictures_whole() -> None:
 
 @pytest.mark.parametrize("kinds", [("crop",), ("flip", "crop")])
 def test_a_crop_is_one_of_the_81_windows(kinds: tuple) -> None:
-    inputs = _pictures(1500, channels=1)
+    inputs = _images(1500, channels=1)
     out = augment(inputs, kinds, _generator())
     places, mirrored = [], 0
     for new, old in zip(out, inputs, strict=True):
@@ -79,7 +79,7 @@ def test_a_crop_is_one_of_the_81_windows(kinds: tuple) -> None:
 def test_it_is_a_function_of_inputs_and_generator(
     count: int, channels: int, height: int, width: int, kinds: tuple, seed: int
 ) -> None:
-    inputs = _pictures(count, channels, height, width)
+    inputs = _images(count, channels, height, width)
     before, stream = inputs.clone(), torch.get_rng_state()
     out = augment(inputs, kinds, _generator(seed))
     assert out.shape == inputs.shape
@@ -91,7 +91,7 @@ def test_it_is_a_function_of_inputs_and_generator(
 
 def test_what_cannot_be_augmented() -> None:
     with pytest.raises(DataError, match="unknown augmentation 'turn'; known: flip, crop"):
-        augment(_pictures(), ("turn",), _generator())  # type: ignore[arg-type]
+        augment(_images(), ("turn",), _generator())  # type: ignore[arg-type]
     with pytest.raises(DataError, match="augmentation is for pictures"):
         augment(torch.zeros(3, 5), ("flip",), _generator())
     for wrong in (["turn"], ["flip", "flip"]):
@@ -113,7 +113,7 @@ def test_batches_depend_on_seed_and_iteration_alone(digits: DataSet) -> None:
         plain, targets = Batches(digits.train, 100, 4).at(iteration)
         assert not torch.equal(plain, seen[iteration])
         assert torch.equal(targets, fresh.at(iteration)[1])
-    constant = Examples(_pictures(1).expand(8, -1, -1, -1), torch.arange(8))
+    constant = Examples(_images(1).expand(8, -1, -1, -1), torch.arange(8))
     again = Batches(constant, 8, 4, ("crop",))
     assert not torch.equal(again.at(0)[0].clone(), again.at(1)[0])  # each iteration has its own chance
 

@@ -1,4 +1,4 @@
-"""The frozen base: whose weights it has, where it ends, what it wants of pictures; and what is refused, in one line."""
+"""The frozen base: whose weights it has, where it ends, what it wants of images; and what is refused, in one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from small_bases import (
     WIDTHS,
     convolutions,
     own_cache,
-    random_pictures,
+    random_images,
     vgg,
     write_folder,
     write_weights,
@@ -79,7 +79,7 @@ class TestRandomWeights:
 def test_it_ends_behind_its_layer(layer: str, shape: tuple[int, ...]) -> None:
     base = opened(widths=WIDTHS, layer=layer)
     assert base.output_shape == shape
-    assert tuple(base.network(random_pictures(2)).shape) == (2, *shape)
+    assert tuple(base.network(random_images(2)).shape) == (2, *shape)
     assert list(dict(base.network.named_children()))[-1].startswith(layer)
 
 
@@ -105,9 +105,9 @@ class TestFiles:
         assert base.normalisation == NORMALISATION
         assert base.source == "model folder parent"
         network = vgg()[1]
-        pictures = random_pictures(3)
+        images = random_images(3)
         cut = prefix(network, find_exit(network, "block2_pool")).eval()
-        assert torch.equal(base.network(pictures), cut(pictures))
+        assert torch.equal(base.network(images), cut(images))
 
     @pytest.mark.parametrize(
         ("history", "wanted"),
@@ -187,11 +187,9 @@ class TestNotFetched:
         with pytest.raises(AssertionError, match="asked the network"):
             open_base(config, (3, 32, 32))
 
-    def test_they_take_no_grey_pictures_either(self) -> None:
+    def test_they_take_no_grey_images_either(self) -> None:
         config = validate({"weights": "keras"}, Base, "data.base")
-        refused(
-            lambda: open_base(config, GREY, fetch=False), ModelError, "takes pictures of 3 channel(s), these have 1"
-        )
+        refused(lambda: open_base(config, GREY, fetch=False), ModelError, "takes images of 3 channel(s), these have 1")
 
     def test_what_is_there_is_opened(self, tmp_path: Path) -> None:
         path = published.published_path("torchvision")
@@ -242,7 +240,7 @@ class TestRefusals:
         path = write_folder(tmp_path / "w") if folder else write_weights(tmp_path / "w.safetensors")
         fields = {} if folder else {"preprocessing": "none"}
         act = lambda: opened((3, 32, 32), weights=str(path), **fields)  # noqa: E731
-        refused(act, ModelError, "takes pictures of 1 channel(s), these have 3; set data.channels to 1, or take other")
+        refused(act, ModelError, "takes images of 1 channel(s), these have 3; set data.channels to 1, or take other")
 
     @pytest.mark.parametrize("missing", ["block3_conv2.weight", "block5_conv3.bias", "block1_conv1"])
     def test_weights_of_another_network(self, missing: str, tmp_path: Path) -> None:
@@ -257,7 +255,7 @@ class TestRefusals:
         refused(lambda: opened(widths=WIDTHS, layer="fc1"), ConfigError, "data.base.layer", "no picture", *names)
 
     @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 31, 200)])
-    def test_pictures_that_are_too_small(self, shape: tuple[int, ...], tmp_path: Path) -> None:
+    def test_images_that_are_too_small(self, shape: tuple[int, ...], tmp_path: Path) -> None:
         refused(lambda: opened(shape, widths=WIDTHS), ModelError, str(shape), "at least 32×32")
         folder = write_folder(tmp_path / "parent")
         refused(lambda: opened(shape, weights=str(folder)), ModelError, "model folder parent", str(shape))

@@ -38,7 +38,7 @@ def features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_digits(tmp_path_factory.mktemp("digits") / "digits.npz")
 
 
@@ -82,10 +82,10 @@ def by_hand(config: DataConfig) -> Tensor:
 @pytest.mark.parametrize("layer", ["block5_pool", "block2_conv1"])
 @pytest.mark.parametrize("own_normalisation", [True, False])
 def test_features_are_those_of_the_base_to_the_bit(
-    layer: str, own_normalisation: bool, pictures: Path, tmp_path: Path
+    layer: str, own_normalisation: bool, images: Path, tmp_path: Path
 ) -> None:
     weights = write_folder(tmp_path / "parent")
-    config = data_config(pictures, {"weights": str(weights), "layer": layer} if own_normalisation else None)
+    config = data_config(images, {"weights": str(weights), "layer": layer} if own_normalisation else None)
     raw = load_raw_examples(config)
     assert raw.test is not None
     assert torch.equal(torch.cat([raw.training.inputs, raw.test.inputs]), by_hand(config))
@@ -95,16 +95,16 @@ def test_features_are_those_of_the_base_to_the_bit(
     assert (base.normalisation == NORMALISATION) == own_normalisation
 
 
-def test_wrong_normalisation_would_be_seen(pictures: Path, tmp_path: Path) -> None:
+def test_wrong_normalisation_would_be_seen(images: Path, tmp_path: Path) -> None:
     weights = str(write_weights(tmp_path / "w.safetensors"))
-    plain = data_config(pictures, {"weights": weights, "preprocessing": "none"})
-    folder = data_config(pictures, {"weights": str(write_folder(tmp_path / "parent"))})
+    plain = data_config(images, {"weights": weights, "preprocessing": "none"})
+    folder = data_config(images, {"weights": str(write_folder(tmp_path / "parent"))})
     assert base_of(plain).sha256 == base_of(folder).sha256  # type: ignore[union-attr]
     assert not torch.equal(load_raw_examples(plain).training.inputs, load_raw_examples(folder).training.inputs)
 
 
 class TestTheSplit:
-    """Each picture's features stand where the picture stood."""
+    """Each image's features stand where the image stood."""
 
     def same(self, config: DataConfig, seed: int) -> None:
         pixels = load_data(config.model_copy(update={"base": None}), seed)
@@ -124,8 +124,8 @@ class TestTheSplit:
 
     @given(seed=st.integers(0, 2**40), validation=st.integers(1, 60), training=st.none() | st.integers(30, 60))
     @settings(deadline=None, max_examples=25)
-    def test_is_that_of_the_pixels(self, pictures: Path, seed: int, validation: int, training: int | None) -> None:
-        self.same(data_config(pictures, validation=validation, training=training), seed)
+    def test_is_that_of_the_pixels(self, images: Path, seed: int, validation: int, training: int | None) -> None:
+        self.same(data_config(images, validation=validation, training=training), seed)
 
     @pytest.mark.parametrize("seed", [0, 3])
     def test_with_groups_too(self, seed: int, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ class TestTheSplit:
         }
         config = validate(content, DataConfig, "data")
         self.same(config, seed)
-        # The same pictures without groups have the same features in memory, and another split.
+        # The same images without groups have the same features in memory, and another split.
         alone = config.model_copy(update={"group_by": None})
         self.same(alone, seed)
         one, other = (load_examples(c, seed).train.targets.tolist() for c in (config, alone))
@@ -148,9 +148,9 @@ class TestTheSplit:
 
 
 class TestKilled:
-    def test_a_computation_goes_on(self, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """150 pictures are parts of 64, 64 and 22, in batches of 32."""
-        config = data_config(pictures)
+    def test_a_computation_goes_on(self, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """150 images are parts of 64, 64 and 22, in batches of 32."""
+        config = data_config(images)
         whole = by_hand(config)
         with monkeypatch.context() as patch:
             first = counted(patch, most=3)  # in the midst of the second part
@@ -165,9 +165,9 @@ class TestKilled:
 
     @pytest.mark.parametrize("damage", ["cut", "altered", "gone", "another's"])
     def test_a_damaged_part_is_computed_again(
-        self, damage: str, pictures: Path, features: Path, passes: list[int]
+        self, damage: str, images: Path, features: Path, passes: list[int]
     ) -> None:
-        config = data_config(pictures)
+        config = data_config(images)
         whole = load_raw_examples(config).training.inputs
         (entry,) = features.iterdir()
         first, second, _ = sorted(entry.iterdir())
@@ -192,36 +192,34 @@ class TestKilled:
 
 
 class TestSharing:
-    def test_seeds_and_splits_share_one_entry(self, pictures: Path, features: Path, passes: list[int]) -> None:
+    def test_seeds_and_splits_share_one_entry(self, images: Path, features: Path, passes: list[int]) -> None:
         for changes in ({}, {"validation": 40}, {"training": 30}):
             for seed in range(3):
                 forget()
-                load_examples(data_config(pictures, **changes), seed)
+                load_examples(data_config(images, **changes), seed)
         assert sum(passes) == 150
         assert len(list(features.iterdir())) == 1
 
-    def test_a_process_reads_it_once(self, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        config = data_config(pictures)
+    def test_a_process_reads_it_once(self, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        config = data_config(images)
         first = load_raw_examples(config)
         monkeypatch.setattr(feature_cache, "load_own", lambda path: pytest.fail("read again"))
         assert load_raw_examples(config).training.inputs.data_ptr() == first.training.inputs.data_ptr()
 
-    def test_what_makes_other_features_makes_another_entry(
-        self, pictures: Path, tmp_path: Path, features: Path
-    ) -> None:
+    def test_what_makes_other_features_makes_another_entry(self, images: Path, tmp_path: Path, features: Path) -> None:
         weights = str(write_weights(tmp_path / "w.safetensors", channels=3))
         other = str(write_weights(tmp_path / "other.safetensors", channels=3, seed=9))
         more = write_digits(tmp_path / "more.npz", seed=4)
         base: dict[str, Any] = {"weights": weights, "preprocessing": "none"}
         different = [
-            (pictures, base, {"channels": 3}),
-            (pictures, base | {"weights": other}, {"channels": 3}),
-            (pictures, base | {"layer": "block5_conv3"}, {"channels": 3}),
-            (pictures, base | {"preprocessing": "torchvision"}, {"channels": 3}),
-            (pictures, base, {"channels": 3, "size": 40}),
+            (images, base, {"channels": 3}),
+            (images, base | {"weights": other}, {"channels": 3}),
+            (images, base | {"layer": "block5_conv3"}, {"channels": 3}),
+            (images, base | {"preprocessing": "torchvision"}, {"channels": 3}),
+            (images, base, {"channels": 3, "size": 40}),
             (more, base, {"channels": 3}),
-            (pictures, {"widths": WIDTHS}, {"channels": 3}),
-            (pictures, {"widths": WIDTHS}, {}),
+            (images, {"widths": WIDTHS}, {"channels": 3}),
+            (images, {"widths": WIDTHS}, {}),
         ]
         for entries, (where, asked, changes) in enumerate(different, start=1):
             config = data_config(where, asked, **changes)
@@ -230,17 +228,17 @@ class TestSharing:
             assert len(list(features.iterdir())) == entries
 
     def test_the_path_of_the_weights_makes_none(
-        self, pictures: Path, tmp_path: Path, features: Path, monkeypatch: pytest.MonkeyPatch
+        self, images: Path, tmp_path: Path, features: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = write_weights(tmp_path / "w.safetensors")
         shutil.copy(path, tmp_path / "again.safetensors")
         monkeypatch.chdir(tmp_path)
         for weights in (str(path), "w.safetensors", "again.safetensors"):
-            load_raw_examples(data_config(pictures, {"weights": weights, "preprocessing": "none"}))
+            load_raw_examples(data_config(images, {"weights": weights, "preprocessing": "none"}))
         assert len(list(features.iterdir())) == 1
 
-    def test_changed_weights_are_seen_in_a_process_that_goes_on(self, pictures: Path, tmp_path: Path) -> None:
-        config = data_config(pictures, {"weights": str(tmp_path / "w.safetensors"), "preprocessing": "none"})
+    def test_changed_weights_are_seen_in_a_process_that_goes_on(self, images: Path, tmp_path: Path) -> None:
+        config = data_config(images, {"weights": str(tmp_path / "w.safetensors"), "preprocessing": "none"})
         found = []
         for seed in (1, 2):
             write_weights(tmp_path / "w.safetensors", seed=seed)
@@ -257,8 +255,8 @@ class TestSharing:
 
 
 class TestWhatIsSaid:
-    def test_how_far_it_is(self, pictures: Path) -> None:
-        config, said = data_config(pictures), []
+    def test_how_far_it_is(self, images: Path) -> None:
+        config, said = data_config(images), []
         with pytest.warns(UserWarning, match="NO pretrained weights"):
             prepare_examples(config, None, lambda done, total: said.append((done, total)))
         assert said == [(32, 150), (64, 150), (96, 150), (128, 150), (150, 150)]
@@ -267,21 +265,21 @@ class TestWhatIsSaid:
             prepare_examples(config, None, lambda done, total: said.append((done, total)))
         assert said == []  # nothing was left to do
 
-    def test_random_weights_are_said_where_a_person_looks(self, pictures: Path, tmp_path: Path) -> None:
-        config = data_config(pictures)
+    def test_random_weights_are_said_where_a_person_looks(self, images: Path, tmp_path: Path) -> None:
+        config = data_config(images)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             prepare_examples(config, None, lambda done, total: None)
             load_examples(config, 0)  # as workers do
             weights = str(write_weights(tmp_path / "w.safetensors"))
-            trained = data_config(pictures, {"weights": weights, "preprocessing": "none"})
+            trained = data_config(images, {"weights": weights, "preprocessing": "none"})
             prepare_examples(trained, None, lambda done, total: None)
         assert len(caught) == 1
         assert "data.base.weights" in str(caught[0].message)
 
     @pytest.mark.filterwarnings("ignore:the base has NO")
-    def test_what_is_foreseen_is_of_the_same_shape_and_writes_nothing(self, pictures: Path, features: Path) -> None:
-        config = data_config(pictures)
+    def test_what_is_foreseen_is_of_the_same_shape_and_writes_nothing(self, images: Path, features: Path) -> None:
+        config = data_config(images)
         foreseen, seconds = foreseen_examples(config, 3)
         assert seconds > 0
         assert not features.exists()
@@ -321,13 +319,13 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="normalisation of its weights: leave `normalise` out"):
             validate(BEHIND | {"normalise": True}, DataConfig, "data")
 
-    def test_features_beyond_the_cache(self, pictures: Path, monkeypatch: pytest.MonkeyPatch, features: Path) -> None:
+    def test_features_beyond_the_cache(self, images: Path, monkeypatch: pytest.MonkeyPatch, features: Path) -> None:
         monkeypatch.setenv(feature_cache.VARIABLE, "1e-6")
         with pytest.raises(DataError, match="the features of 150 examples"):
-            load_examples(data_config(pictures, {"widths": WIDTHS, "layer": "block1_conv2"}), 0)
+            load_examples(data_config(images, {"widths": WIDTHS, "layer": "block1_conv2"}), 0)
         assert not features.exists()
 
-    def test_small_pictures(self) -> None:
+    def test_small_images(self) -> None:
         with pytest.raises(TombolaError, match=r"\(1, 8, 8\)"):
             load_examples(validate(BEHIND, DataConfig, "data"), 0)
 

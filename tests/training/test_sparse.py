@@ -37,7 +37,7 @@ from tombola.training.metrics import evaluate
 from tombola.training.optimizers import OPTIMIZERS
 from tombola.training.sparse.crossover import CROSSOVER
 from tombola.training.sparse.engine import SparseEngine
-from tombola.training.sparse.live import Live
+from tombola.training.sparse.kept import KeptParameters
 from tombola.training.sparse.updates import make_update
 
 
@@ -152,16 +152,16 @@ def test_losses_on_mnist(data_home_with_mnist: Path) -> None:
 @pytest.mark.parametrize("options", OPTIMIZER_RECIPES)
 def test_updates_are_those_of_the_dense_engine(options: dict) -> None:
     torch.manual_seed(0)
-    live, chosen = Live(500), recipe(**options)
-    live.values.copy_(torch.randn(live.count))
-    values, gradients = live.values.clone(), torch.zeros(live.count)
-    peer, mine = OPTIMIZERS[chosen.optimizer](values, gradients, chosen), make_update(live, chosen)
+    kept, chosen = KeptParameters(500), recipe(**options)
+    kept.values.copy_(torch.randn(kept.count))
+    values, gradients = kept.values.clone(), torch.zeros(kept.count)
+    peer, mine = OPTIMIZERS[chosen.optimizer](values, gradients, chosen), make_update(kept, chosen)
     for step in range(50):
-        gradients.copy_(torch.randn(live.count) * 10.0 ** (step % 5 - 4))
-        live.gradients.copy_(gradients)
+        gradients.copy_(torch.randn(kept.count) * 10.0 ** (step % 5 - 4))
+        kept.gradients.copy_(gradients)
         peer.step(1e-2)
         mine(1e-2)
-        torch.testing.assert_close(live.values, values, rtol=1e-5, atol=2e-6)
+        torch.testing.assert_close(kept.values, values, rtol=1e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("options", OPTIMIZER_RECIPES)

@@ -32,12 +32,12 @@ from tombola.training.batches import Batches
 from tombola.training.engine import layers_on_kernels, make_engine
 from tombola.training.fit import Evaluation, Training
 from tombola.training.metrics import evaluate
+from tombola.training.sparse.activations import empty_chunks
 from tombola.training.sparse.chain import NoChainError, read_chain
 from tombola.training.sparse.convolution import ConvLayer
 from tombola.training.sparse.crossover import CROSSOVER_OF_CONVOLUTIONS, _multiply_adds
 from tombola.training.sparse.engine import SparseEngine
 from tombola.training.sparse.layers import DenseLayer, SparseLayer
-from tombola.training.sparse.sheets import empty_sheets
 
 Convolution = tuple[int, tuple[int, int], tuple[int, int], bool, bool]
 """Channels, kernel, padding, whether it has a bias, whether a pool follows."""
@@ -107,9 +107,9 @@ def make_exact(model: nn.Module) -> None:
         layer.weight.div_(8)
 
 
-def poisoned_sheets(panel: Panel, chunks: int) -> Tensor:
+def poisoned_chunks(panel: Panel, chunks: int) -> Tensor:
     """What nobody may read is not a number."""
-    memory = empty_sheets(panel, chunks)
+    memory = empty_chunks(panel, chunks)
     memory[:, :, panel.rows * panel.columns :] = torch.nan
     return memory
 
@@ -151,11 +151,11 @@ class TestGradients:
         masks = random_masks(model, [density] * (len(chain) + len(hidden) + 1))
         examples = images(batch + 5, size)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tombola.training.sparse.convolution.empty_sheets", poisoned_sheets)
+            patch.setattr("tombola.training.sparse.convolution.empty_chunks", poisoned_chunks)
             if near:
                 patch.setattr("tombola.training.sparse.convolution.NEAR_CHANNELS", 2)
-                patch.setattr("tombola.training.sparse.sheets.NEAR_FLOATS", 1)
-                patch.setattr("tombola.training.sparse.sheets.LEAST_TILES", 3)
+                patch.setattr("tombola.training.sparse.activations.NEAR_FLOATS", 1)
+                patch.setattr("tombola.training.sparse.activations.LEAST_TILES", 3)
             engine = sparse_engine(model, masks, examples, [True] * len(masks), batch_size=batch)
             engine.write_back()
             batches = Batches(examples, batch, 3)
@@ -163,7 +163,7 @@ class TestGradients:
             for iteration in (0, batches.per_epoch - 1, 0):
                 engine.gradients(iteration)
                 assert_gradients(engine, model, exact_gradients(model, masks, *batches.at(iteration)))
-                seen.append(engine.live.gradients.clone())
+                seen.append(engine.kept.gradients.clone())
             assert torch.equal(seen[0], seen[2])
             scores = engine.evaluate(examples)
             assert scores.loss == pytest.approx(evaluate(model, examples).loss, rel=1e-5, abs=1e-6)
@@ -418,13 +418,13 @@ class TestObstacles:
             read_chain(nn.Sequential(twice, nn.ReLU(), twice, nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)))
 
     @pytest.mark.parametrize("shape", [(1, 8, 10), (2, 8, 8), (64,), (1, 2, 2)])
-    def test_of_pictures(self, shape: tuple[int, ...]) -> None:
+    def test_of_images(self, shape: tuple[int, ...]) -> None:
         """Machine code would read what is not there."""
         model = convolutional((1, 8, 8), [(3, (3, 3), (0, 0), True, True)], [])
         with pytest.raises(TrainingError, match="do not fit the convolutions"):
             sparse_engine(model, Masks({}), images(20, shape), [True, True])
 
-    def test_of_large_pictures(self) -> None:
+    def test_of_large_images(self) -> None:
         """Positions are counted in 16 bits."""
         model = convolutional((1, 260, 8), [(2, (3, 3), (1, 1), True, True)], [])
         assert (
@@ -434,10 +434,10 @@ class TestObstacles:
         model = convolutional((1, 260, 250), [(2, (3, 3), (1, 1), True, True)], [])
         batches, masks = Batches(images(8, (1, 260, 250)), 8, 0), random_masks(model, [0.1, 0.1])
         assert make_engine(model, batches, recipe(), masks).name == "dense"
-        with pytest.raises(TrainingError, match="cannot train on pictures of 260 × 250: it counts to 65536; set the"):
+        with pytest.raises(TrainingError, match="cannot train on images of 260 × 250: it counts to 65536; set the"):
             make_engine(model, batches, recipe(engine="sparse"), masks)
 
-    def test_of_pictures_to_evaluate(self) -> None:
+    def test_of_images_to_evaluate(self) -> None:
         """As many numbers are not enough."""
         model = convolutional((1, 8, 6), [(3, (3, 3), (0, 0), True, True)], [])
         engine = sparse_engine(model, Masks({}), images(20, (1, 8, 6)), [True, True])

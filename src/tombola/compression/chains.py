@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tombola.compression.layers import Affine, Layer, affine_of, layer_of, norm_after, norm_before
-from tombola.compression.nothing import NOTHING
+from tombola.compression.layers import IDENTITIES, Affine, Layer, affine_of, layer_of, norm_after, norm_before
 from tombola.errors import KernelError
+from tombola.pruning.observe import observed
 
-FREE = (*NOTHING, nn.ReLU, nn.Flatten, nn.Sequential, nn.ModuleList, nn.ModuleDict)
+FREE = (*IDENTITIES, nn.ReLU, nn.Flatten, nn.Sequential, nn.ModuleList, nn.ModuleDict)
 """What is not worth naming when it is left to torch."""
 
 
@@ -108,13 +108,8 @@ class _Watched:
         self.inputs: dict[int, Tensor] = {}
         self.of_interest = {id(module) for module in model.modules() if kind_of(module) is not None}
         self.of_interest -= {id(module) for module in elsewhere}
-        hooks = [module.register_forward_pre_hook(self._see, with_kwargs=True) for module in model.modules()]
-        try:
-            with torch.no_grad():
-                model(example)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with observed(model.modules(), before=self._see), torch.no_grad():
+            model(example)
 
     def _see(self, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         self.calls[id(module)] += 1
@@ -241,7 +236,7 @@ class _Builder:
         self.flat_only = self.flat_only or not self.flatten
         return True
 
-    def _nothing(self, name: str, module: nn.Module) -> bool:
+    def _identity(self, name: str, module: nn.Module) -> bool:
         return True
 
 
@@ -257,7 +252,7 @@ def kind_of(module: nn.Module) -> str | None:
         return "relu"
     if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
         return "flatten"
-    return "nothing" if type(module) in NOTHING else None
+    return "identity" if type(module) in IDENTITIES else None
 
 
 def _is_linear(module: nn.Module) -> bool:

@@ -21,14 +21,14 @@ from tombola.pruning.wrapped import unwrapped
 class Flops:
     """FLOPs of one example's forward pass: `dense` ignores masks, `effective` counts kept weights only.
 
-    Kept weights of dead units count, since sparse kernels multiply by them: `live` leaves them out, too, and is None
-    where that is not known exactly (`dead`). `unseen`: pruned weights that no operation took as they are, so that what
-    their removed ones save is not in `effective`.
+    Kept weights of dead units count, since sparse kernels multiply by them: `without_dead` leaves them out,
+    too, and is None where that is not known exactly (`dead`). `unseen`: pruned weights that no operation took as they
+    are, so that what their removed ones save is not in `effective`.
     """
 
     dense: int
     effective: int
-    live: int | None = field(default=None, compare=False)
+    without_dead: int | None = field(default=None, compare=False)
     unseen: tuple[str, ...] = ()
 
 
@@ -46,8 +46,9 @@ def count_flops(model: nn.Module, input_shape: Sequence[int], masks: Masks) -> F
     masks = masks.of(model)
     counter, unseen = counted(model, {name: mask.keep for name, mask in masks.items()}, input_shape)
     removed_unseen = tuple(name for name in masks if name in unseen and masks[name].kept < masks[name].total)
-    live = weights_of_live_units(model, masks)
-    return Flops(counter.dense, round(counter.dense - counter.saved), live and 2 * live, removed_unseen)
+    weights = weights_of_live_units(model, masks)
+    without_dead = None if weights is None else 2 * weights
+    return Flops(counter.dense, round(counter.dense - counter.saved), without_dead, removed_unseen)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tombola.compression.nothing import NOTHING
+from tombola.compression.layers import IDENTITIES
 from tombola.pruning import Masks
 from tombola.training.gradients import linear_chain
 
@@ -17,7 +17,7 @@ def weights_of_live_units(model: nn.Module, masks: Masks) -> int | None:
     nobody: neither needs its other weights. None for models that are no such chain, where this is not exact (a
     constant that meets a convolution's border of zeros is none any more).
     """
-    plain = nn.Sequential(*(m for m in model if type(m) not in NOTHING)) if type(model) is nn.Sequential else model
+    plain = nn.Sequential(*(m for m in model if type(m) not in IDENTITIES)) if type(model) is nn.Sequential else model
     layers = linear_chain(plain)
     if layers is None or any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers):
         return None

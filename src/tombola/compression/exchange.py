@@ -9,7 +9,7 @@ from torch import nn
 
 from tombola.compression.fast_path import leave_fast_path
 from tombola.compression.graphs.nodes import Graph
-from tombola.compression.nothing import NOTHING
+from tombola.compression.layers import IDENTITIES
 from tombola.compression.sparse_modules import SparseChain
 from tombola.pruning.copies import copy_of
 
@@ -49,4 +49,4 @@ def _only(network: nn.Module, chains: Sequence[nn.Module]) -> nn.Module | None:
     if len(chains) != 1 or isinstance(network, type(chains[0])):
         return None
     others = [module for module in network.modules() if module is not chains[0]]
-    return chains[0] if all(type(module) in (nn.Sequential, *NOTHING) for module in others) else None
+    return chains[0] if all(type(module) in (nn.Sequential, *IDENTITIES) for module in others) else None

@@ -17,6 +17,9 @@ from tombola.kernels.packing import Floats
 
 Doubles = NDArray[np.float64]
 
+IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+"""Modules that give their input unchanged in evaluation."""
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:

@@ -30,7 +30,7 @@ class SparseChain(Fixed):
     """Layers as one call of machine code. Takes what they took; its outputs have no gradients.
 
     float32 tensors on the CPU in any layout: (..., features), or (n, ...) where the layers began with a Flatten; a
-    graph takes pictures (n, channels, height, width) of the size that it was made for.
+    graph takes images (n, channels, height, width) of the size that it was made for.
     In place of one Linear layer it has its sizes, and a `weight` of its shape, type and device whose values are NaN:
     who reads them is noticed. A NaN in an input reaches every output to which a kept weight leads; sparse kernels do
     not compute what is removed.
@@ -132,7 +132,7 @@ class _Engine:
 
     def _run(self, rows: int, input: Tensor) -> Callable[[int, int], None] | None:
         if not rows:
-            return _nothing
+            return _do_nothing
         plan = self._measured(rows, input) if isinstance(self.chain, Graph) else self.plan_for(rows)
         if plan.form == Form.TORCH:
             return None
@@ -162,7 +162,7 @@ class _Engine:
         return self.plans.get(rows) or expected_best(layers, measured, rows, unmeasured)
 
 
-def _nothing(x: int, y: int) -> None:
+def _do_nothing(x: int, y: int) -> None:
     """No rows, no work."""
 
 

@@ -44,9 +44,9 @@ one choice among many, a whole chain the last one."""
 UNCERTAIN = 1.2
 """How many times faster than dense sparse has to be expected to be where it was not measured."""
 CALL_OF_DENSE = 0.1
-"""The share of torch's time for the fewest rows measured that it takes however few rows there are."""
+"""The fraction of torch's time for the fewest rows measured that it takes however few rows there are."""
 NARROW = 0.4
-"""The share of a full panel's time that a panel takes however few rows it has."""
+"""The fraction of a full panel's time that a panel takes however few rows it has."""
 VECTORS_UP_TO = 8
 """Rows for which going one by one is tried, too."""
 BLOCKS = (128, 200, 256, 512, 1024, 2048)
@@ -82,8 +82,8 @@ def expected_best(layers: Sequence[Layer], plans: Sequence[Plan], rows: int, unm
     """
     measured = sorted((plan for plan in plans if plan.dense and plan.seconds), key=lambda plan: plan.rows)
     if not measured:
-        by_panels = [plan for plan in plans if plan.form == Form.PANELS]
-        return min(by_panels, key=lambda plan: abs(math.log(plan.rows / rows)), default=unmeasured or untuned(layers))
+        by_panel = [plan for plan in plans if plan.form == Form.PANELS]
+        return min(by_panel, key=lambda plan: abs(math.log(plan.rows / rows)), default=unmeasured or untuned(layers))
     first = measured[0].dense or 0.0
     sizes = [0, *(plan.rows for plan in measured)]
     times = [CALL_OF_DENSE * first, *(plan.dense or 0.0 for plan in measured)]
@@ -114,7 +114,7 @@ def tune(arrays: Arrays, example: Tensor, batch: int, rows: int) -> Plan:
     """The fastest plan for `rows` rows, `example` (n, inputs) being what such rows look like."""
     x = example[torch.arange(rows) % len(example)].contiguous()
     with torch.no_grad():
-        plans = [_by_panels(arrays, x, batch)]
+        plans = [_by_panel(arrays, x, batch)]
         if rows <= VECTORS_UP_TO:
             plans.append(_by_vectors(arrays, example, batch, rows))
         plans += [sparse for plan in plans if (sparse := without_dense(plan)) is not None]
@@ -133,7 +133,7 @@ def best_of(arrays: Weights, plans: Sequence[Plan], x: Tensor) -> Plan:
     return replace(plans[int(best)], seconds=times[best], dense=dense)
 
 
-def _by_panels(arrays: Arrays, x: Tensor, batch: int) -> Plan:
+def _by_panel(arrays: Arrays, x: Tensor, batch: int) -> Plan:
     """Layer by layer, each on what the layers before it make of the first panel."""
     rows = min(len(x), PANEL)
     panel = x.new_zeros(arrays.layers[0].inputs, width_of(rows))

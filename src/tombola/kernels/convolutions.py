@@ -1,8 +1,8 @@
 """Convolutions as sparse matrices × vectors that lie anywhere (`tiles`), in three packings.
 
 * *panel*: examples innermost, on a border of zeros; nothing is copied.
-* *rows*: one example; rows of the picture are copied shifted, and a window's rows are found by offsets.
-* *all*: one example; every position of the window has a copy of its own, as im2col has it, for small pictures.
+* *rows*: one example; rows of the image are copied shifted, and a window's rows are found by offsets.
+* *all*: one example; every position of the window has a copy of its own, as im2col has it, for small images.
 
 Everything is checked here, once, so that kernels need not check.
 """
@@ -18,7 +18,7 @@ from tombola.errors import KernelError
 from tombola.kernels.expansions import Expansion, all_windows, rows_seen, shifted_rows
 from tombola.kernels.packing import MOST_COLUMNS, Block, Pattern
 from tombola.kernels.products import MOST_SUMS, TILES
-from tombola.kernels.windows import ROUND, Panel, Picture, Window
+from tombola.kernels.windows import ROUND, ImageLayout, Panel, Window
 
 Numbers = NDArray[np.int64]
 
@@ -47,7 +47,7 @@ class Tiles:
 @dataclass(frozen=True)
 class Packed:
     """A convolution in a packing: `channels` of its inputs make each block of the pattern, whose columns count
-    `column_stride` floats. `expansion` is how one example's picture is copied before, for the packings that need it."""
+    `column_stride` floats. `expansion` is how one example's image is copied before, for the packings that need it."""
 
     pattern: Pattern
     channels: int
@@ -81,7 +81,13 @@ def pack_panel(
 
 
 def pack_rows(
-    keep: NDArray[np.bool_], groups: int, window: Window, own: Picture, result: Picture, lanes: int, channels: int
+    keep: NDArray[np.bool_],
+    groups: int,
+    window: Window,
+    own: ImageLayout,
+    result: ImageLayout,
+    lanes: int,
+    channels: int,
 ) -> Packed:
     """A mask for one example whose rows are copied shifted; rows of `result` are whole vectors."""
     if result.pitch % lanes:
@@ -101,7 +107,13 @@ def pack_rows(
 
 
 def pack_all(
-    keep: NDArray[np.bool_], groups: int, window: Window, own: Picture, result: Picture, lanes: int, channels: int
+    keep: NDArray[np.bool_],
+    groups: int,
+    window: Window,
+    own: ImageLayout,
+    result: ImageLayout,
+    lanes: int,
+    channels: int,
 ) -> Packed:
     """A mask for one example of which every position of the window has a copy."""
     vertical, horizontal = _taps(window)
@@ -116,7 +128,7 @@ def pack_all(
     return Packed(pattern, channels, result.plane, tiles, all_windows(own, window, result))
 
 
-def _check_outputs(pattern: Pattern, window: Window, own: Panel | Picture, result: Panel | Picture) -> None:
+def _check_outputs(pattern: Pattern, window: Window, own: Panel | ImageLayout, result: Panel | ImageLayout) -> None:
     """There is room for all outputs, and the inputs that each of them sees are there."""
     most = window.outputs(own.height, own.width)
     if result.channels < pattern.shape[0] or not all(
@@ -176,7 +188,7 @@ def _block(
     return Block(begin, channels * per_channel, starts, (reads - begin).astype(np.uint16), places)
 
 
-def columns_of_rows(window: Window, result: Picture, lanes: int) -> int:
+def columns_of_rows(window: Window, result: ImageLayout, lanes: int) -> int:
     """Of one channel in `pack_rows`."""
     return window.reach[1] * rows_seen(window, result) * result.pitch // lanes
 

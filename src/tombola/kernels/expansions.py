@@ -1,6 +1,6 @@
-"""Copies of pictures in which windows become whole vectors, as machine code.
+"""Copies of images in which windows become whole vectors, as machine code.
 
-A convolution of one example wants vectors of neighbouring outputs. Shifted by a window's width, rows of a picture are
+A convolution of one example wants vectors of neighbouring outputs. Shifted by a window's width, rows of an image are
 not aligned, and with strides not even contiguous; so they are copied once, shifted and strided, and every nonzero
 reads whole vectors. A table says where each piece of the copy comes from, and which of its floats are border.
 """
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tombola.kernels.compiler import Kernel
 from tombola.kernels.emit import FLOAT, INT32, INT64, POINTER, Emitter, i64
-from tombola.kernels.windows import Picture, Window
+from tombola.kernels.windows import ImageLayout, Window
 
 PIECES = (16, 8, 4)
 """Floats of a piece, of which the largest is taken that rows and planes are made of."""
@@ -90,9 +90,9 @@ def _found(
 
 @dataclass(frozen=True)
 class Expansion:
-    """How a picture is copied for a window: a kernel's tables, the floats of a channel's copy, the slack it reads in.
+    """How an image is copied for a window: a kernel's tables, the floats of a channel's copy, the slack it reads in.
 
-    `slack` floats before and behind the picture are read, and have no influence.
+    `slack` floats before and behind the image are read, and have no influence.
     """
 
     piece: int
@@ -108,7 +108,7 @@ class Expansion:
         return bool((self.inside == (1 << self.piece) - 1).all())
 
 
-def all_windows(own: Picture, window: Window, result: Picture) -> Expansion:
+def all_windows(own: ImageLayout, window: Window, result: ImageLayout) -> Expansion:
     """For every position of the reach a plane like one of `result`: (reach rows, reach columns, plane)."""
     vertical, horizontal = window.reach
     rows = np.arange(result.plane // result.pitch + 1)
@@ -123,7 +123,7 @@ def all_windows(own: Picture, window: Window, result: Picture) -> Expansion:
     return _expansion(own, np.concatenate(planes, 1), whole, window.step[1])
 
 
-def shifted_rows(own: Picture, window: Window, result: Picture) -> Expansion:
+def shifted_rows(own: ImageLayout, window: Window, result: ImageLayout) -> Expansion:
     """For every column of the reach all rows that windows see: (reach columns, rows, pitch of `result`)."""
     rows = np.arange(rows_seen(window, result))
     copies = []
@@ -135,15 +135,15 @@ def shifted_rows(own: Picture, window: Window, result: Picture) -> Expansion:
     return _expansion(own, np.concatenate(copies, 1), result.pitch, window.step[1])
 
 
-def rows_seen(window: Window, result: Picture) -> int:
+def rows_seen(window: Window, result: ImageLayout) -> int:
     """How many rows of the bordered inputs the windows of all outputs span."""
     return (result.height - 1) * window.step[0] + window.reach[0]
 
 
 def _coordinates(
-    own: Picture, window: Window, rows: NDArray[np.int64], columns: NDArray[np.int64], row: int, column: int
+    own: ImageLayout, window: Window, rows: NDArray[np.int64], columns: NDArray[np.int64], row: int, column: int
 ) -> NDArray[np.int64]:
-    """(2, rows, columns): which row and column of the picture each output sees at a shift; -1 for the border."""
+    """(2, rows, columns): which row and column of the image each output sees at a shift; -1 for the border."""
     down = rows * window.step[0] + row - window.padding[0]
     across = columns * window.step[1] + column - window.padding[1]
     down = np.where((down >= 0) & (down < own.height), down, -1)
@@ -151,7 +151,7 @@ def _coordinates(
     return np.stack(np.broadcast_arrays(down[:, None], across[None, :])).copy()
 
 
-def _expansion(own: Picture, coordinates: NDArray[np.int64], whole: int, step: int) -> Expansion:
+def _expansion(own: ImageLayout, coordinates: NDArray[np.int64], whole: int, step: int) -> Expansion:
     """Tables from the coordinates (2, floats) of every float of a channel's copy, in pieces that divide `whole`."""
     piece = next(size for size in PIECES if whole % size == 0)
     down, across = coordinates.reshape(2, -1, piece)

@@ -25,7 +25,7 @@ def emit_cross_entropy_gradient(module: ir.Module, name: str, lanes: int) -> Non
     emit = Emitter.begin(module, name, [POINTER, POINTER, INT64, INT64, POINTER, POINTER, INT64], lanes)
     _, _, count, classes, logits, delta, width = emit.function.args
     builder = emit.builder
-    share = builder.fdiv(ir.Constant(FLOAT, 1.0), builder.sitofp(count, FLOAT))
+    weight = builder.fdiv(ir.Constant(FLOAT, 1.0), builder.sitofp(count, FLOAT))
     with emit.loop(i64(0), width, step=lanes) as example:
         target, inside = _targets(emit, example.index)
 
@@ -39,11 +39,11 @@ def emit_cross_entropy_gradient(module: ir.Module, name: str, lanes: int) -> Non
             power = exponential(emit, builder.fsub(emit.load(logits, place(c.index), emit.vector), largest))
             emit.store(power, delta, place(c.index))
             c.next[0] = builder.fadd(c.values[0], power)
-        shares = builder.select(inside, emit.broadcast(share), emit.zeros())
-        factor = builder.fdiv(shares, c.values[0])
+        weights = builder.select(inside, emit.broadcast(weight), emit.zeros())
+        factor = builder.fdiv(weights, c.values[0])
         with emit.loop(i64(0), classes) as c:
             number = emit.broadcast_integer(builder.trunc(c.index, INT32))
-            own = builder.select(builder.icmp_signed("==", target, number), shares, emit.zeros())
+            own = builder.select(builder.icmp_signed("==", target, number), weights, emit.zeros())
             power = emit.load(delta, place(c.index), emit.vector)
             emit.store(builder.fsub(builder.fmul(power, factor), own), delta, place(c.index))
     emit.end()

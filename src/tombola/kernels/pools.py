@@ -1,4 +1,4 @@
-"""Pools as machine code: the largest or the mean of the vectors that a window sees, and the mean of whole pictures.
+"""Pools as machine code: the largest or the mean of the vectors that a window sees, and the mean of whole images.
 
 Where vectors lie is read from tables, as in `tiles`, so that one kernel serves every layout and geometry.
 """
@@ -11,8 +11,8 @@ from enum import StrEnum
 from llvmlite import ir
 
 from tombola.kernels.compiler import Kernel
+from tombola.kernels.copies import FEW, one_long_row
 from tombola.kernels.emit import FLOAT, INT64, POINTER, Emitter, i64
-from tombola.kernels.pictures import FEW, one_long_row
 
 
 class PoolKind(StrEnum):

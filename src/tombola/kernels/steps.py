@@ -14,7 +14,7 @@ from tombola.kernels.program import Argument, Place, Step, Where
 from tombola.kernels.side_by_side import SIDE_BY_SIDE, SideBySide
 from tombola.kernels.vectors import COLUMNS_TIMES_VECTOR, DENSE_COLUMNS_TIMES_VECTOR, ROWS_TIMES_VECTOR
 
-NOTHING = Where(Place.NOWHERE)
+NOWHERE = Where(Place.NOWHERE)
 
 
 def to_panel(count: int, features: int, x: Where, y: Where, width: int) -> Step:
@@ -35,7 +35,7 @@ def panel_products(
     y: Where,
     width: int,
     epilogue: Epilogue = Epilogue.NONE,
-    gate: Where = NOTHING,
+    gate: Where = NOWHERE,
 ) -> list[Step]:
     """y = W x + bias on panels of `width` examples, block after block of the columns; the epilogue after the last."""
     last = len(pattern.blocks) - 1

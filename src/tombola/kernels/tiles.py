@@ -1,6 +1,6 @@
 """Sparse matrix × many vectors that lie anywhere, as machine code: convolutions in every layout.
 
-A convolution is a sparse matrix (outputs) × (inputs that a window sees), the same at every position of the picture.
+A convolution is a sparse matrix (outputs) × (inputs that a window sees), the same at every position of the image.
 Where the vectors of a position begin is read from a table, so that one kernel serves every layout and geometry:
 vectors of examples at one position, or of positions of one example. As many are taken together as keep their sums in
 registers.

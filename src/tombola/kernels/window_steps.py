@@ -1,6 +1,6 @@
 """Steps of programs for convolutional networks: convolutions in each packing, pools, copies between layouts.
 
-`Picture` and `Panel` (`windows`) say how activations lie; places are where they begin.
+`ImageLayout` and `Panel` (`windows`) say how activations lie; places are where they begin.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tombola.kernels.convolutions import Packed, Tiles, table
+from tombola.kernels.copies import CLEAR, CLEAR_BORDER, COPY_ROWS, combine
 from tombola.kernels.expansions import Expansion, all_windows, expand
 from tombola.kernels.packing import Floats
-from tombola.kernels.pictures import CLEAR, CLEAR_BORDER, COPY_ROWS, combine
 from tombola.kernels.pools import PLANE_MEANS, PoolKind, pool
 from tombola.kernels.products import Epilogue
-from tombola.kernels.program import Place, Step, Where
+from tombola.kernels.program import Step, Where
+from tombola.kernels.steps import NOWHERE
 from tombola.kernels.tiles import tile_product
-from tombola.kernels.windows import Panel, Picture, Window
+from tombola.kernels.windows import ImageLayout, Panel, Window
 
-NOTHING = Where(Place.NOWHERE)
 LOWEST = -math.inf
 
-Layout = Picture | Panel
+Layout = ImageLayout | Panel
 
 
 def after(where: Where, floats: int) -> Where:
@@ -56,7 +56,7 @@ def convolution(
     epilogue: Epilogue,
     scratch: Where,
     lanes: int,
-    gate: Where = NOTHING,
+    gate: Where = NOWHERE,
 ) -> list[Step]:
     """One convolution, a block of input channels after the other. `values` are those of the pattern's blocks.
 
@@ -69,7 +69,7 @@ def convolution(
     steps = []
     for tiles in _parts(packed, lanes):
         vectors, width = tiles.origins.size, lanes * tiles.registers
-        waiting = (sums, vectors * width, tiles.count, tiles.origins, table(np.arange(vectors) * width), NOTHING)
+        waiting = (sums, vectors * width, tiles.count, tiles.origins, table(np.arange(vectors) * width), NOWHERE)
         done = (ends.y, ends.result.plane, tiles.count, tiles.origins, tiles.goals, sums if tiles.pooled else gate)
         for number, (block, inside) in enumerate(zip(blocks, values, strict=True)):
             first, last = number == 0, number == len(blocks) - 1
@@ -114,14 +114,21 @@ def _copied(packed: Packed) -> int:
 def expanded(
     expansion: Expansion, channels: int, plane: int, x: Where, y: Where, fill: float = 0.0, size: int | None = None
 ) -> Step:
-    """Copies the channels of a picture for a window; channels of the copy lie `size` apart."""
+    """Copies the channels of an image for a window; channels of the copy lie `size` apart."""
     tables = (len(expansion.sources), expansion.sources, expansion.inside)
     kernel = expand(expansion.piece, expansion.step, None if expansion.whole else fill)
     return Step(kernel, (channels, x, plane, y, expansion.size if size is None else size, *tables))
 
 
-def picture_pool(
-    kind: PoolKind, window: Window, own: Picture, result: Picture, x: Where, y: Where, scratch: Where, lanes: int
+def image_pool(
+    kind: PoolKind,
+    window: Window,
+    own: ImageLayout,
+    result: ImageLayout,
+    x: Where,
+    y: Where,
+    scratch: Where,
+    lanes: int,
 ) -> list[Step]:
     """A pool of one example. `scratch` has room for `pool_scratch` floats: copies of windows, as whole vectors."""
     expansion = all_windows(own, window, result)
@@ -130,12 +137,12 @@ def picture_pool(
     origins = table(vectors[:, None] + taps)
     goals = table(vectors)
     copy = expanded(expansion, own.channels, own.plane, x, scratch, LOWEST if kind is PoolKind.MAX else 0.0)
-    tables = (len(vectors), len(taps), origins, goals, _shares(window, len(vectors)))
+    tables = (len(vectors), len(taps), origins, goals, _fractions(window, len(vectors)))
     return [copy, Step(pool(kind), (own.channels, scratch, expansion.size, y, result.plane, *tables))]
 
 
-def pool_scratch(window: Window, result: Picture) -> int:
-    """Floats of scratch that `picture_pool` needs."""
+def pool_scratch(window: Window, result: ImageLayout) -> int:
+    """Floats of scratch that `image_pool` needs."""
     return result.channels * window.reach[0] * window.reach[1] * result.plane
 
 
@@ -151,11 +158,11 @@ def panel_pool(kind: PoolKind, window: Window, own: Panel, result: Panel, x: Whe
     origins = (own.at(0, 0) + (rows * own.columns + columns) * own.examples)[:, None, :] + chunks[:, None]
     goals = (result.at(0, 0) + (down * result.columns + across) * result.examples)[:, None] + chunks
     places = table(origins).reshape(-1), table(goals).reshape(-1)
-    tables = (goals.size, origins.shape[2], *places, _shares(window, goals.size))
+    tables = (goals.size, origins.shape[2], *places, _fractions(window, goals.size))
     return [Step(pool(kind), (own.channels, x, own.plane, y, result.plane, *tables))]
 
 
-def _shares(window: Window, count: int) -> Floats:
+def _fractions(window: Window, count: int) -> Floats:
     """For each of `count` outputs 1 / (how many inputs its window has), the border's too."""
     return np.full(count, 1 / (window.kernel[0] * window.kernel[1]), dtype=np.float32)
 
@@ -163,11 +170,11 @@ def _shares(window: Window, count: int) -> Floats:
 def copied_rows(
     channels: int, height: int, width: int, x: Where, x_plane: int, x_pitch: int, y: Where, y_plane: int, y_pitch: int
 ) -> Step:
-    """A picture in another layout."""
+    """An image in another layout."""
     return Step(COPY_ROWS, (channels, height, width, x, x_plane, x_pitch, y, y_plane, y_pitch))
 
 
-def plane_means(own: Picture, x: Where, y: Where) -> Step:
+def plane_means(own: ImageLayout, x: Where, y: Where) -> Step:
     """The mean of each channel, one after the other."""
     return Step(PLANE_MEANS, (own.channels, x, own.plane, own.height, own.width, own.pitch, y))
 
@@ -189,4 +196,4 @@ def combined(layout: Layout, x: Where, y: Where, scale: Floats, shift: Floats, r
     """x · scale + shift, plus other, through a ReLU; all lie alike. Borders are no zeros any more."""
     kernel = combine(other is not None, relu)
     numbers = (layout.channels, layout.plane, x, y, layout.plane, scale, shift)
-    return Step(kernel, (*numbers, NOTHING if other is None else other))
+    return Step(kernel, (*numbers, NOWHERE if other is None else other))

@@ -55,7 +55,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageLayout:
     """The activations of one example: (channels, height, width), rows `pitch` floats apart, channels `plane` apart.
 
     What lies between rows and between channels is anything.
@@ -78,19 +78,19 @@ class Picture:
         return self.pitch == self.width and self.plane == self.height * self.width
 
 
-def picture(channels: int, height: int, width: int, lanes: int) -> Picture:
-    """A picture whose rows are whole pieces of 4 floats and whose channels are whole vectors.
+def image_layout(channels: int, height: int, width: int, lanes: int) -> ImageLayout:
+    """An image whose rows are whole pieces of 4 floats and whose channels are whole vectors.
 
     Channels whole kilobytes apart would share few places of a cache and drive each other out, so they are not.
     """
     pitch = -(-width // ROUND) * ROUND
     plane = -(-height * pitch // lanes) * lanes
-    return Picture(channels, height, width, pitch, plane + lanes if plane % KILOBYTE == 0 else plane)
+    return ImageLayout(channels, height, width, pitch, plane + lanes if plane % KILOBYTE == 0 else plane)
 
 
-def features(count: int) -> Picture:
+def features(count: int) -> ImageLayout:
     """Numbers without height and width, one after the other."""
-    return Picture(count, 1, 1, 1, 1)
+    return ImageLayout(count, 1, 1, 1, 1)
 
 
 ROUND = 4

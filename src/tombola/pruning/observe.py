@@ -17,14 +17,21 @@ from tombola.pruning.surroundings import surroundings_kept
 from tombola.pruning.untouched import left_alone
 from tombola.pruning.wrapped import unwrapped
 
-Observer = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
-"""(module, arguments, keyword arguments, output) of a call."""
+Before = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]
+"""(module, arguments, keyword arguments) of a call that begins."""
+After = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
+"""(module, arguments, keyword arguments, output) of a call that has ended without an error."""
 
 
 @contextlib.contextmanager
-def observed(modules: Iterable[nn.Module], observe: Observer) -> Iterator[None]:
-    """Within the block `observe` is told of every call of these modules."""
-    hooks = [module.register_forward_hook(observe, with_kwargs=True) for module in modules]
+def observed(modules: Iterable[nn.Module], after: After | None = None, before: Before | None = None) -> Iterator[None]:
+    """Within the block `before` and `after` are told of every call of these modules."""
+    hooks = []
+    for module in modules:
+        if before is not None:
+            hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        if after is not None:
+            hooks.append(module.register_forward_hook(after, with_kwargs=True))
     try:
         yield
     finally:

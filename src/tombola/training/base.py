@@ -74,7 +74,7 @@ class _Network(NamedTuple):
 
 
 def open_base(config: Base, input_shape: Sequence[int], fetch: bool = True) -> FrozenBase:
-    """The base of `config` for pictures of `input_shape`; one that was opened before if its files are as they were.
+    """The base of `config` for images of `input_shape`; one that was opened before if its files are as they were.
 
     Without `fetch` nothing is downloaded: random weights stand for published ones that are not there.
     Raises ModelError where weights are missing, damaged, or of another network or number of channels, ConfigError for
@@ -92,8 +92,8 @@ def _opened(
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
     if first is not None and first.in_channels != input_shape[0]:
         raise ModelError(
-            f"the base ({source}) takes pictures of {first.in_channels} channel(s), these have {input_shape[0]}; set "
-            f"data.channels to {first.in_channels}, or take other pictures"
+            f"the base ({source}) takes images of {first.in_channels} channel(s), these have {input_shape[0]}; set "
+            f"data.channels to {first.in_channels}, or take other images"
         )
     try:
         exit = find_exit(network, config.layer)
@@ -105,7 +105,7 @@ def _opened(
             output = frozen(torch.zeros(1, *input_shape))
     except RuntimeError as error:
         raise ModelError(
-            f"the base ({source}) does not take pictures of shape {input_shape}, is data.size too small? "
+            f"the base ({source}) does not take images of shape {input_shape}, is data.size too small? "
             f"({str(error).splitlines()[0]})"
         ) from None
     return FrozenBase(frozen, config.layer, input_shape, tuple(output.shape[1:]), normalisation, source, trained_on)
@@ -187,7 +187,7 @@ def _vgg16(input_shape: Sequence[int], widths: Sequence[int], seed: int) -> nn.S
 
 
 def _channels(weights: Mapping[str, Tensor], path: Path) -> tuple[int, list[int]]:
-    """Of the pictures that it takes, and of its five blocks; ModelError where one of VGG16's layers is missing."""
+    """Of the images that it takes, and of its five blocks; ModelError where one of VGG16's layers is missing."""
     if missing := [name for name in NAMES if f"{name}.weight" not in weights]:
         raise ModelError(f"{path}: VGG16's layer {missing[0]} is not in it")
     ends = [f"block{block}_conv{count}.weight" for block, count in enumerate(STAGES, start=1)]

@@ -14,7 +14,7 @@ from torch import Tensor
 from tombola.data import Examples
 from tombola.data.augment import Augmentation, augment
 from tombola.runs.seeds import derive_seed
-from tombola.training.pages import prefer_large_pages
+from tombola.training.huge_pages import prefer_large_pages
 
 
 def iterations_per_epoch(examples: int, size: int) -> int:

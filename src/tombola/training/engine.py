@@ -28,8 +28,8 @@ from tombola.training.sparse.crossover import sparse_layers
 from tombola.training.sparse.engine import SparseEngine
 
 EngineName = Literal["dense", "sparse"]
-ANY_PICTURE, ANY_CLASSES = (3, 32, 32), 10
-"""What every architecture takes: to ask for an engine before data say what pictures are like."""
+ANY_IMAGE, ANY_CLASSES = (3, 32, 32), 10
+"""What every architecture takes: to ask for an engine before data say what images are like."""
 
 
 class Engine(Protocol):
@@ -140,7 +140,7 @@ def layers_on_kernels(
 ) -> list[bool]:
     """Which layers of a chain the recipe's engine trains on sparse kernels; none of a network that is no chain.
 
-    Where the `shape` of examples is known, pictures that are too large for kernels are an obstacle, too.
+    Where the `shape` of examples is known, images that are too large for kernels are an obstacle, too.
     """
     try:
         chain = _trainable_chain(model, evolving)

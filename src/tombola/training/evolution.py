@@ -46,7 +46,7 @@ class Moment:
 class _Evolution(Config):
     """What both kinds have in common."""
 
-    sparsity: float = Field(gt=0, lt=1, description="share of weights removed: at the end, or all along")
+    sparsity: float = Field(gt=0, lt=1, description="fraction of weights removed: at the end, or all along")
     protect: tuple[str, ...] = Field((), description="layers that keep all their weights, by name or pattern")
 
     @field_validator("criterion", "budget", "schedule", "structure", check_fields=False)
@@ -144,8 +144,8 @@ class Dynamic(_Evolution):
     """Dynamic sparse training: sparse from start to end, every layer's number of weights constant, their places not.
 
     Every `every` iterations, in the first `until` of the training, the optimizer step is replaced by an update of
-    the topology (Algorithm 1 of Evci et al. 2020, arXiv 1911.11134): a share of each layer's weights is dropped by
-    |w|, and as many grow where the batch's dense gradient is largest (`rigl`) or at random (`set`). The share
+    the topology (Algorithm 1 of Evci et al. 2020, arXiv 1911.11134): a fraction of each layer's weights is dropped by
+    |w|, and as many grow where the batch's dense gradient is largest (`rigl`) or at random (`set`). The fraction
     begins at `fraction` and falls as a cosine to 0; `anneal: constant` is Mocanu et al. 2018 (arXiv 1707.04780).
     Iteration 0 is none to update at: nothing has been learned yet. `set` differs from `rigl` in where weights
     grow and in nothing else, so that the two compare.
@@ -155,15 +155,15 @@ class Dynamic(_Evolution):
 
     method: Literal["set", "rigl"]
     budget: str = "erk"
-    fraction: float = Field(0.3, gt=0, le=1, description="share of a layer's weights that the first update moves")
+    fraction: float = Field(0.3, gt=0, le=1, description="fraction of a layer's weights that the first update moves")
     anneal: Literal["cosine", "constant"] = "cosine"
     every: Step = Step(extra=100)
     until: float = Field(
-        0.75, ge=0, le=1, description="share of the training after which the topology stays; 0: static"
+        0.75, ge=0, le=1, description="fraction of the training after which the topology stays; 0: static"
     )
 
     def plan(self, moment: Moment, per_epoch: int, total: int) -> Plan:
-        """The share of weights to move at each due iteration of a training of `total`."""
+        """The fraction of weights to move at each due iteration of a training of `total`."""
         end, every = round(self.until * total), self.every.iterations(per_epoch)
         due = range(every, end, every)
         if self.until and not due:

@@ -77,7 +77,7 @@ class FeatureCache:
         if self.size > limit:
             raise DataError(
                 f"the features of {self.count:,} examples take {self.size / 2**30:.1f} GiB, more than the cache's "
-                f"{limit / 2**30:.3g}; choose a deeper data.base.layer or smaller pictures, or set {VARIABLE}"
+                f"{limit / 2**30:.3g}; choose a deeper data.base.layer or smaller images, or set {VARIABLE}"
             )
         make_folder(self.folder)
         with storage_errors("use", self.folder):

@@ -1,7 +1,7 @@
 """Examples as a network learns from them: a data set's own, or the features that a frozen base makes of them.
 
 Features are computed once and kept on disk, keyed by all that makes them: the base's weights, layers and normalisation,
-and the data. Rounds, replicates and other studies share them. They are those of pictures as they are: nothing can be
+and the data. Rounds, replicates and other studies share them. They are those of images as they are: nothing can be
 augmented behind a base.
 """
 
@@ -28,18 +28,18 @@ from tombola.training.recipe import Recipe
 from tombola.training.threads import one_thread
 
 BATCH = 32
-"""Pictures that pass a base at a time."""
+"""Images that pass a base at a time."""
 TIMED = 4
-"""Pictures whose time says what all will take."""
+"""Images whose time says what all will take."""
 
-SEEN = "The base was trained on these very pictures, test pictures among them: test accuracies are flattered."
+SEEN = "The base was trained on these very images, test images among them: test accuracies are flattered."
 
 OnFeatures = Callable[[int, int], None]
 """Told of how many examples the features are there, and of how many they are wanted."""
 
 
 def load_examples(config: DataConfig, seed: int, data_dir: Path | None = None) -> DataSet:
-    """The examples of `config` split by `seed`: pictures, or features of its base. The split is the same for both."""
+    """The examples of `config` split by `seed`: images, or features of its base. The split is the same for both."""
     return split_data(load_raw_examples(config, data_dir), config, seed)
 
 
@@ -83,7 +83,7 @@ def prepare_examples(config: DataConfig, data_dir: Path | None, on_features: OnF
 def foreseen_examples(config: DataConfig, seed: int, data_dir: Path | None = None) -> tuple[DataSet, float]:
     """Examples of the shape that `load_examples` will give, and the seconds until it can; nothing is written.
 
-    Where features are not cached, random numbers stand for them, and a few pictures that pass the base are timed; no
+    Where features are not cached, random numbers stand for them, and a few images that pass the base are timed; no
     weights are fetched for that.
     """
     raw, base = load_raw(config, data_dir), base_of(config, data_dir, fetch=False)
@@ -107,7 +107,7 @@ def base_of(config: DataConfig, data_dir: Path | None = None, fetch: bool = True
 
 
 def has_seen(base: FrozenBase, config: DataConfig, data_dir: Path | None = None) -> bool:
-    """Whether the base was trained on the pictures of `config`, among which are those of any test part."""
+    """Whether the base was trained on the images of `config`, among which are those of any test part."""
     return base.trained_on is not None and base.trained_on == load_raw(config, data_dir).checksum
 
 
@@ -142,7 +142,7 @@ def _features(wanted: _Wanted) -> Tensor:
 
 
 def _with(raw: RawData, features: Tensor) -> RawData:
-    """`raw` with features for its pictures, the test set's behind the others'."""
+    """`raw` with features for its images, the test set's behind the others'."""
     count = len(raw.training)
     test = None if raw.test is None else Examples(features[count:], raw.test.targets)
     return replace(raw, training=Examples(features[:count], raw.training.targets), test=test)
@@ -166,17 +166,17 @@ def _compute(base: FrozenBase, raw: RawData, on_features: OnFeatures) -> Tensor:
 def _of_part(base: FrozenBase, inputs: Joined, part: slice, on_features: OnFeatures) -> Tensor:
     done, batches = part.start, []
     with one_thread(), torch.no_grad():
-        for pictures in inputs.at(part).split(BATCH):
-            batches.append(_pass(base, pictures))
-            done += len(pictures)
+        for images in inputs.at(part).split(BATCH):
+            batches.append(_pass(base, images))
+            done += len(images)
             on_features(done, len(inputs))
     return torch.cat(batches)
 
 
-def _pass(base: FrozenBase, pictures: Tensor) -> Tensor:
+def _pass(base: FrozenBase, images: Tensor) -> Tensor:
     """One batch through the base, wide channels last: a quarter faster for large convolutions."""
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (base.normalisation.mean, base.normalisation.std))
-    inputs = pictures.sub(mean).div_(std).contiguous(memory_format=torch.channels_last)
+    inputs = images.sub(mean).div_(std).contiguous(memory_format=torch.channels_last)
     features: Tensor = base.network(inputs).contiguous()
     return features
 
@@ -189,7 +189,7 @@ class Joined:
 
     @classmethod
     def of(cls, raw: RawData) -> Joined:
-        """All pictures, the test set's behind the others'."""
+        """All images, the test set's behind the others'."""
         return cls([raw.training.inputs] + ([raw.test.inputs] if raw.test is not None else []))
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ CHUNK = 1_000
 
 @dataclass(frozen=True)
 class Scores:
-    """Mean cross-entropy in nats; accuracy and macro-F1 as shares; how many examples they are over."""
+    """Mean cross-entropy in nats; accuracy and macro-F1 as fractions; how many examples they are over."""
 
     loss: float
     accuracy: float

@@ -25,7 +25,7 @@ from tombola.kernels.convolutions import (
 from tombola.kernels.packing import Floats, values_of
 from tombola.kernels.target import host
 from tombola.kernels.window_steps import Layout
-from tombola.kernels.windows import Panel, Picture, Window
+from tombola.kernels.windows import ImageLayout, Panel, Window
 
 Key = tuple[int, Kernel, int, Layout]
 
@@ -64,7 +64,7 @@ class GraphArrays:
                     channels = _channels(choice, own, own.positions)
                     packed = pack_panel(keep, node.groups, window, own, result, lanes, channels)
                 else:
-                    assert isinstance(result, Picture)
+                    assert isinstance(result, ImageLayout)
                     columns = columns_of_rows(window, result, lanes)
                     rows = choice.kernel is Kernel.SHIFTED_ROWS and result.pitch % lanes == 0
                     # Chosen on a machine with other vectors, rows may not be whole ones here, or too long.

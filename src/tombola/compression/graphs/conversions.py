@@ -34,8 +34,7 @@ from tombola.compression.graphs.symbolic import (
     is_leaf,
     shape_of,
 )
-from tombola.compression.layers import affine_of, layer_of, norm_after
-from tombola.compression.nothing import NOTHING
+from tombola.compression.layers import IDENTITIES, affine_of, layer_of, norm_after
 from tombola.kernels.pools import PoolKind
 from tombola.kernels.windows import Pair, Window
 
@@ -222,7 +221,7 @@ def _flatten(build: Builder, step: fx.Node, module: nn.Flatten | None = None) ->
     return build.add(Flatten((value,), shape))
 
 
-def _nothing(build: Builder, step: fx.Node, module: nn.Module | None = None) -> int:
+def _identity(build: Builder, step: fx.Node, module: nn.Module | None = None) -> int:
     if module is None:
         active = step.args[2] if len(step.args) > 2 else step.kwargs.get("training", True)
     else:
@@ -280,7 +279,7 @@ MODULES: Mapping[type[nn.Module], Callable[..., int]] = {
     nn.AvgPool2d: _mean_pool,
     nn.AdaptiveAvgPool2d: _adaptive_pool,
     nn.Flatten: _flatten,
-    **dict.fromkeys(NOTHING, _nothing),
+    **dict.fromkeys(IDENTITIES, _identity),
 }
 
 
@@ -297,7 +296,7 @@ FUNCTIONS: Mapping[Any, Callable[[Builder, fx.Node], int]] = {
     functional.adaptive_avg_pool2d: _adaptive_pool,
     **dict.fromkeys((torch.mean, "mean"), _mean),
     **dict.fromkeys((torch.flatten, "flatten", "view", "reshape", torch.reshape), _flatten),
-    functional.dropout: _nothing,
+    functional.dropout: _identity,
     operator.getitem: _subsampled,
     functional.pad: _padded,
 }

@@ -14,7 +14,8 @@ from tombola.compression.graphs.conversions import may_be_traced
 from tombola.compression.graphs.nodes import Convolution, Graph
 from tombola.compression.graphs.symbolic import UnsupportedError
 from tombola.compression.graphs.tracing import trace
-from tombola.compression.nothing import NOTHING
+from tombola.compression.layers import IDENTITIES
+from tombola.pruning.observe import observed
 
 Named = tuple[str, nn.Module]
 
@@ -60,14 +61,8 @@ class _Shapes:
         self.calls: Counter[int] = Counter()
         self.within: dict[int, set[int]] = {}
         self._running: list[int] = []
-        hooks = [module.register_forward_pre_hook(self._see, with_kwargs=True) for module in model.modules()]
-        hooks += [module.register_forward_hook(self._leave) for module in model.modules()]
-        try:
-            with torch.no_grad():
-                model(example)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with observed(model.modules(), after=self._leave, before=self._see), torch.no_grad():
+            model(example)
 
     def _see(self, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         simple = len(arguments) == 1 and not keywords and isinstance(arguments[0], Tensor)
@@ -122,7 +117,7 @@ class _Finder:
         unusual = sequence._forward_hooks or sequence._forward_pre_hooks or "forward" in vars(sequence)
         begin = 0
         while begin < len(steps) and any(holds_convolution(module) for _, module in steps[begin:]):
-            if type(steps[begin][1]) in NOTHING:  # no graph begins with nothing
+            if type(steps[begin][1]) in IDENTITIES:  # no graph begins with nothing
                 begin += 1
                 continue
             run = None if unusual else self._longest_run(steps[begin:], self.shapes.calls[id(sequence)])
@@ -185,15 +180,10 @@ def _inputs_of(model: nn.Module, example: Tensor, modules: Sequence[nn.Module]) 
     """What reaches each module first when the model runs on the example."""
     seen: dict[int, Tensor] = {}
 
-    def see(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+    def see(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         if id(module) not in seen or not seen[id(module)].numel():
             seen[id(module)] = arguments[0].detach().clone()
 
-    hooks = [module.register_forward_pre_hook(see) for module in modules]
-    try:
-        with torch.no_grad():
-            model(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with observed(modules, before=see), torch.no_grad():
+        model(example)
     return [seen[id(module)] for module in modules]

@@ -1,16 +1,19 @@
-"""The steps of a graph, node by node: what pictures and panels have in common."""
+"""The steps of a graph, node by node: what images and panels have in common."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
+
+from torch import Tensor
 
 from tombola.compression.graphs.nodes import (
     Combine,
     Convolution,
     Dense,
     Flatten,
+    Graph,
     Mean,
     Node,
     Pool,
@@ -18,19 +21,38 @@ from tombola.compression.graphs.nodes import (
 )
 from tombola.compression.graphs.on_torch import TorchConvolution
 from tombola.compression.graphs.places import Room, last_uses
-from tombola.compression.plans import Choice, Kernel, Operation
+from tombola.compression.plans import Arrays, Choice, Kernel, Operation
+from tombola.kernels.convolutions import Packed
+from tombola.kernels.packing import Floats
 from tombola.kernels.products import Epilogue
 from tombola.kernels.program import Place, Where
 from tombola.kernels.target import host
-from tombola.kernels.window_steps import Ends, cleared_border, combined, convolution, convolution_scratch
-from tombola.kernels.windows import Panel, Picture
+from tombola.kernels.window_steps import Ends, Layout, cleared_border, combined, convolution, convolution_scratch
+from tombola.kernels.windows import ImageLayout, Panel, Window
 
-if TYPE_CHECKING:
-    from tombola.compression.graphs.arrays import GraphArrays
-
-
-Own = TypeVar("Own", Picture, Panel)
+Own = TypeVar("Own", ImageLayout, Panel)
 """How values lie."""
+
+
+class PackedGraph(Protocol):
+    """A graph whose weights are packed for kernels when they are first asked for, by the numbers of its nodes."""
+
+    graph: Graph
+    numbers: list[int]
+    """Of the nodes that have layers: a plan has a choice for each, in this order."""
+    linear: Arrays
+    """Of the Linear layers, in order."""
+
+    def linear_number(self, number: int) -> int:
+        """Which of the Linear layers a node is."""
+
+    def packed(
+        self, number: int, choice: Choice, window: Window, own: Layout, result: Layout
+    ) -> tuple[Packed, list[Floats]]:
+        """A convolution for a layout of its inputs: pattern and tables, and the values of its blocks."""
+
+    def dense(self, number: int) -> Tensor:
+        """The weights of a convolution, removed ones 0."""
 
 
 class Lowered(ABC, Generic[Own]):
@@ -39,10 +61,10 @@ class Lowered(ABC, Generic[Own]):
     `bare`: input and output lie as they do between nodes, the input with slack before and behind.
     """
 
-    def __init__(self, arrays: GraphArrays, choices: Sequence[Choice], bare: bool = False) -> None:
-        self.arrays, self.graph, self.bare = arrays, arrays.graph, bare
+    def __init__(self, weights: PackedGraph, choices: Sequence[Choice], bare: bool = False) -> None:
+        self.weights, self.graph, self.bare = weights, weights.graph, bare
         self.lanes = host().lanes
-        self.choices = dict(zip(arrays.numbers, choices, strict=True))
+        self.choices = dict(zip(weights.numbers, choices, strict=True))
         self.room, self.steps = Room(), list[Operation]()
         self.layouts: list[Own] = self.laid_out()
         self.slack = self.slack_wanted()
@@ -111,9 +133,9 @@ class Lowered(ABC, Generic[Own]):
         choice = self.choices[value - 1]
         gate = self.places[node.inputs[1]] if len(node.inputs) > 1 else None
         if choice.kernel == Kernel.DENSE:
-            weight = self.arrays.dense(value - 1)
+            weight = self.weights.dense(value - 1)
             return [TorchConvolution(node, weight, (own, result), x, y, gate)]
-        packed, values = self.arrays.packed(value - 1, choice, node.window, own, result)
+        packed, values = self.weights.packed(value - 1, choice, node.window, own, result)
         scratch = self.scratch(convolution_scratch(packed, self.lanes))
         done = epilogue(node.layer.relu, gate is not None)
         beside = {} if gate is None else {"gate": gate}

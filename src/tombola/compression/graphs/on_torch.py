@@ -13,7 +13,7 @@ from tombola.compression.graphs.nodes import Combine, Convolution, Dense, Flatte
 from tombola.kernels.pools import PoolKind
 from tombola.kernels.program import Where
 from tombola.kernels.window_steps import Layout
-from tombola.kernels.windows import Picture
+from tombola.kernels.windows import ImageLayout
 
 
 def computed(node: Node, inputs: Sequence[Tensor], weight: Tensor | None) -> Tensor:
@@ -82,7 +82,7 @@ def examples_at(places: Sequence[int], where: Where, layout: Layout) -> Tensor:
     numbers = (ctypes.c_float * layout.size).from_address(places[int(where.place)] + 4 * where.offset)
     flat = torch.frombuffer(numbers, dtype=torch.float32, count=layout.size)
     shape = (layout.channels, layout.height, layout.width)
-    if isinstance(layout, Picture):
+    if isinstance(layout, ImageLayout):
         return flat.as_strided((1, *shape), (layout.size, layout.plane, layout.pitch, 1))
     examples = layout.examples
     strides = (1, layout.plane, layout.columns * examples, examples)

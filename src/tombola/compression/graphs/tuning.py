@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tombola.compression.graphs.arrays import GraphArrays
-from tombola.compression.graphs.by_panels import panel_of
-from tombola.compression.graphs.by_pictures import picture_of, unpooled
+from tombola.compression.graphs.by_image import image_of, unpooled
+from tombola.compression.graphs.by_panel import panel_of
 from tombola.compression.graphs.lowering import Bare, lower_bare
 from tombola.compression.graphs.nodes import Convolution, Dense, Graph
 from tombola.compression.graphs.places import borders
@@ -29,7 +29,7 @@ from tombola.compression.tuning import (
 )
 from tombola.kernels.convolutions import columns_of_all, columns_of_rows, most_channels
 from tombola.kernels.target import host
-from tombola.kernels.windows import Picture
+from tombola.kernels.windows import ImageLayout
 
 FEWEST_FOR_PANELS = 4
 """Examples from which a panel is tried: below it most of its vectors would be empty."""
@@ -50,14 +50,14 @@ def tune_graph(arrays: GraphArrays, example: Tensor, batch: int, rows: int) -> P
         plans = []
         panels = _panels(arrays.graph, rows) if rows >= FEWEST_FOR_PANELS and _fit_panels(arrays) else []
         if rows <= VECTORS_UP_TO or not panels:
-            plans.append(_by_pictures(arrays, example, batch, rows))
-        plans += [_by_panels(arrays, x, batch, panel) for panel in panels]
+            plans.append(_by_image(arrays, example, batch, rows))
+        plans += [_by_panel(arrays, x, batch, panel) for panel in panels]
         plans += [other for plan in plans if (other := _without_dense(arrays, plan)) != plan]
         return best_of(arrays, plans, x)
 
 
 def _fit_panels(arrays: GraphArrays) -> bool:
-    """Whether all convolutions have a sparse kernel for panels: not on pictures of more than some 250 × 250."""
+    """Whether all convolutions have a sparse kernel for panels: not on images of more than some 250 × 250."""
     convolutions = [number for number in arrays.numbers if isinstance(arrays.graph.nodes[number], Convolution)]
     return all(len(panel_choices(arrays, number, host().lanes)) > 1 for number in convolutions)
 
@@ -69,7 +69,7 @@ def _panels(graph: Graph, rows: int) -> list[int]:
     return [host().lanes, *([PANEL] if wide else [])]
 
 
-def _by_pictures(arrays: GraphArrays, example: Tensor, batch: int, rows: int) -> Plan:
+def _by_image(arrays: GraphArrays, example: Tensor, batch: int, rows: int) -> Plan:
     some = example[torch.arange(VECTORS_UP_TO) % len(example)]
     values = arrays.values_on_torch(some) if arrays.linear.layers else []
     choices = []
@@ -79,13 +79,13 @@ def _by_pictures(arrays: GraphArrays, example: Tensor, batch: int, rows: int) ->
             inputs = values[node.inputs[0]].contiguous()
             choices.append(vector_choice(arrays.linear, arrays.linear_number(number), inputs, rows))
         else:
-            own, result = _pictures_of(arrays.graph, number)
-            candidates = picture_choices(arrays, number, own, result)
+            own, result = _images_of(arrays.graph, number)
+            candidates = image_choices(arrays, number, own, result)
             choices.append(_measured(arrays, number, candidates, Form.VECTORS, 1, rows))
     return Plan(batch, rows, Form.VECTORS, tuple(choices))
 
 
-def _by_panels(arrays: GraphArrays, x: Tensor, batch: int, panel: int) -> Plan:
+def _by_panel(arrays: GraphArrays, x: Tensor, batch: int, panel: int) -> Plan:
     rows = min(len(x), panel)
     values = arrays.values_on_torch(x[:rows]) if arrays.linear.layers else []
     choices = []
@@ -111,7 +111,7 @@ def _without_dense(arrays: GraphArrays, plan: Plan) -> Plan:
         elif isinstance(node, Dense):
             choices.append(Choice(Kernel.ROWS) if plan.form == Form.VECTORS else Choice(Kernel.PANEL, 256))
         elif plan.form == Form.VECTORS:
-            choices.append(picture_choices(arrays, number, *_pictures_of(arrays.graph, number))[0])
+            choices.append(image_choices(arrays, number, *_images_of(arrays.graph, number))[0])
         else:
             choices.append(panel_choices(arrays, number, plan.panel)[0])
     return replace(plan, choices=tuple(choices))
@@ -145,15 +145,15 @@ def _call(bare: Bare) -> Callable[[], None]:
     return call
 
 
-def _pictures_of(graph: Graph, number: int) -> tuple[Picture, Picture]:
+def _images_of(graph: Graph, number: int) -> tuple[ImageLayout, ImageLayout]:
     """How a convolution's input and result lie when examples go one by one."""
     shapes, lanes = graph.shapes(), host().lanes
     own, result = shapes[graph.nodes[number].inputs[0]], shapes[number + 1]
-    return picture_of(own, lanes), picture_of(result, lanes)
+    return image_of(own, lanes), image_of(result, lanes)
 
 
-def picture_choices(arrays: GraphArrays, number: int, own: Picture, result: Picture) -> list[Choice]:
-    """Candidates for one example: how its picture is copied, and for how many channels at a time. Dense comes last."""
+def image_choices(arrays: GraphArrays, number: int, own: ImageLayout, result: ImageLayout) -> list[Choice]:
+    """Candidates for one example: how its image is copied, and for how many channels at a time. Dense comes last."""
     node, lanes = arrays.graph.nodes[number], host().lanes
     assert isinstance(node, Convolution)
     apart, before = unpooled(node, own, result, lanes)

@@ -40,7 +40,7 @@ from tombola.studies.lottery.result import (
 from tombola.studies.lottery.stability import stored_stabilities
 from tombola.studies.lottery.start import start_facts, started
 from tombola.studies.lottery.stored import ReplicateFiles
-from tombola.training.engine import ANY_CLASSES, ANY_PICTURE
+from tombola.training.engine import ANY_CLASSES, ANY_IMAGE
 from tombola.training.frozen import prepare_examples
 from tombola.training.processor import processor_facts
 
@@ -86,7 +86,7 @@ def run_study(
         _add_twin(finished, data_dir)
     if finished is None:
         if config.training.engine == "sparse":  # what no data change is refused before they are read
-            check_engine(config, ANY_PICTURE, ANY_CLASSES)
+            check_engine(config, ANY_IMAGE, ANY_CLASSES)
         with writing(folder):
             finished = _run(folder, config, workers, data_dir, watcher)
     if results is not None:

@@ -67,11 +67,11 @@ def _flops(model: nn.Module, masks: Masks, data: DataSet) -> Row:
     try:
         flops = count_flops(model, data.input_shape, masks)
     except Exception:  # somebody's own forward pass may ask for values, which the counter's meta device lacks
-        return {"flops_dense": None, "flops_effective": None, "flops_live": None, "flops_unseen": []}
+        return {"flops_dense": None, "flops_effective": None, "flops_without_dead": None, "flops_unseen": []}
     return {
         "flops_dense": flops.dense,
         "flops_effective": flops.effective,
-        "flops_live": flops.live,
+        "flops_without_dead": flops.without_dead,
         "flops_unseen": list(flops.unseen),
     }
 

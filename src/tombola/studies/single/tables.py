@@ -24,7 +24,7 @@ LINES: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("sparsity", lambda row: f"{row['sparsity']:.2%}"),
     ("parameters kept", lambda row: f"{row['parameters_kept']:,} of {row['parameters']:,}"),
     ("FLOPs of kept weights", lambda row: _counted(row["flops_effective"])),
-    ("FLOPs without dead units", lambda row: _counted(row.get("flops_live"), "not known exactly")),
+    ("FLOPs without dead units", lambda row: _counted(row.get("flops_without_dead"), "not known exactly")),
     ("bytes, dense float32", lambda row: f"{row['bytes_dense']:,}"),
     ("bytes, bit mask + values", lambda row: f"{row['bytes_packed']:,}"),
 )

@@ -23,7 +23,7 @@ from tombola.studies.single.metrics import layer_rows, stage_row, units_removed
 from tombola.studies.single.parents import zoo_spec
 from tombola.studies.single.result import Result, evaluation_rows, finished_result, write_result
 from tombola.training import fit
-from tombola.training.engine import ANY_CLASSES, ANY_PICTURE, layers_on_kernels
+from tombola.training.engine import ANY_CLASSES, ANY_IMAGE, layers_on_kernels
 from tombola.training.evolution import Evolution, Gradual
 from tombola.training.frozen import load_examples, prepare_examples
 from tombola.training.processor import processor_facts
@@ -42,7 +42,7 @@ def train(config: TrainConfig, out: Path, data_dir: Path | None, on_progress: On
             _checkpoint(folder).unlink()  # a kill at the very end leaves it
         return finished
     if config.training.engine == "sparse":  # what no data change is refused before they are read
-        spec = ModelSpec(**config.model.model_dump(), input_shape=ANY_PICTURE, classes=ANY_CLASSES, seed=0)
+        spec = ModelSpec(**config.model.model_dump(), input_shape=ANY_IMAGE, classes=ANY_CLASSES, seed=0)
         _check_engine(build(spec), config)
     with writing(folder), one_thread():
         return _train(folder, config, data_dir, on_progress)

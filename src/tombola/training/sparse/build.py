@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from tombola.errors import TrainingError
 from tombola.kernels.target import host
 from tombola.kernels.windows import Panel, Window
+from tombola.training.sparse.activations import panel_of
 from tombola.training.sparse.chain import Link
 from tombola.training.sparse.convolution import ConvLayer, padding_of_gradient
 from tombola.training.sparse.layer import Layer
 from tombola.training.sparse.layers import DenseLayer, SparseLayer
-from tombola.training.sparse.sheets import panel_of
 
 
 def build_layers(

@@ -74,15 +74,15 @@ def _check_plain(model: nn.Module) -> None:
 
 
 def check_size(chain: Sequence[Link], shape: Sequence[int]) -> None:
-    """Raises NoChainError for pictures of which a kernel cannot count the positions, borders included."""
+    """Raises NoChainError for images of which a kernel cannot count the positions, borders included."""
     windows = [link.window for link in chain if link.window is not None]
-    if not windows or len(shape) != 3:  # no pictures at all are another matter
+    if not windows or len(shape) != 3:  # no images at all are another matter
         return
     size = shape[1], shape[2]
     for window in windows:
         border = 2 * max(window.kernel)
         if (size[0] + border) * (size[1] + border) >= MOST_COLUMNS:
-            raise NoChainError(f"cannot train on pictures of {shape[1]} × {shape[2]}: it counts to {MOST_COLUMNS}")
+            raise NoChainError(f"cannot train on images of {shape[1]} × {shape[2]}: it counts to {MOST_COLUMNS}")
         size = window.outputs(*size)
 
 

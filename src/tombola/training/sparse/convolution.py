@@ -1,4 +1,4 @@
-"""One convolution in a sparse step, with the ReLU and perhaps the max pool behind it, on `sheets`.
+"""One convolution in a sparse step, with the ReLU and perhaps the max pool behind it, on the layouts of `activations`.
 
 With X the inputs on a border of zeros, Y[o, p] = Σ W[o, i, k] X[i, p + k] + b and D the gradient of Y: dW[o, i, k] =
 Σ_p D[o, p] X[i, p + k] where the mask keeps, db = the sums of D, and the gradient of X is the convolution of D, on a
@@ -19,6 +19,18 @@ from tombola.kernels.products import TILES, Epilogue
 from tombola.kernels.program import Step
 from tombola.kernels.updates import GATHER
 from tombola.kernels.windows import Pair, Panel, Window
+from tombola.training.sparse.activations import (
+    ChunkLayout,
+    Tiles,
+    all_positions,
+    empty_chunks,
+    layouts_of,
+    layouts_of_features,
+    panel_of,
+    plain_tiles,
+    pooled_positions,
+    pooling_tiles,
+)
 from tombola.training.sparse.convolving import (
     Choices,
     Matrix,
@@ -31,18 +43,6 @@ from tombola.training.sparse.convolving import (
 )
 from tombola.training.sparse.layer import Layer, Load, by_block, features_panel
 from tombola.training.sparse.operations import Operation
-from tombola.training.sparse.sheets import (
-    Sheet,
-    Tiles,
-    all_positions,
-    empty_sheets,
-    panel_of,
-    plain_tiles,
-    pooled_positions,
-    pooling_tiles,
-    sheets_of,
-    sheets_of_features,
-)
 
 NEAR_CHANNELS = 32
 """Input channels at a time: what a tile sees of them stays near the core."""
@@ -91,26 +91,26 @@ class ConvLayer(Layer):
         panel = self.inputs
         compact = Panel(panel.channels, panel.height, panel.width, 0, self.lanes)
         chunks = -(-count // self.lanes)
-        memory = empty_sheets(compact, chunks)
-        as_they_come_in = sheets_of(compact, memory)
+        memory = empty_chunks(compact, chunks)
+        as_they_come_in = layouts_of(compact, memory)
         begin: list[Operation] = []
         for number, chunk in enumerate(as_they_come_in):
             first = number * self.lanes
             begin.append(load(first, min(self.lanes, count - first), chunk.at(), self.lanes))
         if panel == compact:
             return memory, begin
-        bordered = empty_sheets(panel, chunks)
+        bordered = empty_chunks(panel, chunks)
         return bordered, begin + [
-            copied(*pair) for pair in zip(as_they_come_in, sheets_of(panel, bordered), strict=True)
+            copied(*pair) for pair in zip(as_they_come_in, layouts_of(panel, bordered), strict=True)
         ]
 
     def outputs(self, count: int) -> Tensor:
         if self.last:
             return features_panel(self.results.channels * self.results.height * self.results.width, count)
-        return empty_sheets(self.results, -(-count // self.lanes))
+        return empty_chunks(self.results, -(-count // self.lanes))
 
     def forward(self, x: Tensor, y: Tensor) -> list[Operation]:
-        inputs, results = sheets_of(self.inputs, x), self._results(y, len(x))
+        inputs, results = layouts_of(self.inputs, x), self._results(y, len(x))
         matrix = Matrix(self.pattern, by_block(self.pattern, self.weights), self.biases.numpy())
         tiles = self._tiles(inputs[0], results[0])
         steps: list[Operation] = []
@@ -124,7 +124,7 @@ class ConvLayer(Layer):
         return steps
 
     def backward(self, delta: Tensor, x: Tensor) -> list[Operation]:
-        inputs, deltas = sheets_of(self.inputs, x), self._results(delta, len(x))
+        inputs, deltas = layouts_of(self.inputs, x), self._results(delta, len(x))
         tiles = self._tiles(inputs[0], deltas[0])
         gradients = by_block(self.pattern, self.weight_gradients), self.bias_gradients.numpy()
         steps: list[Operation] = []
@@ -134,11 +134,11 @@ class ConvLayer(Layer):
         return steps
 
     def below(self, delta: Tensor, x: Tensor, delta_below: Tensor) -> list[Operation]:
-        inputs, deltas = sheets_of(self.inputs, x), self._results(delta, len(x))
-        goals = sheets_of(self.inputs, delta_below)
+        inputs, deltas = layouts_of(self.inputs, x), self._results(delta, len(x))
+        goals = layouts_of(self.inputs, delta_below)
         fits = not self.pooled and not self.last and self.results.border >= self.before.border
-        # One sheet for all chunks in turn: it is still near when it is read.
-        before = deltas[0] if fits else sheets_of(self.before, empty_sheets(self.before, 1))[0]
+        # One chunk's memory for all chunks in turn: it is still near when it is read.
+        before = deltas[0] if fits else layouts_of(self.before, empty_chunks(self.before, 1))[0]
         transposed = _packed(_turned(self.keep), self.back, before.panel, self.inputs)
         values = np.empty(self.count, dtype=np.float32)
         blocks = by_block(transposed, torch.from_numpy(values))
@@ -164,12 +164,12 @@ class ConvLayer(Layer):
         """That are read and written."""
         return self.inputs.channels + self.results.channels
 
-    def _results(self, memory: Tensor, chunks: int) -> list[Sheet]:
+    def _results(self, memory: Tensor, chunks: int) -> list[ChunkLayout]:
         if self.last:
-            return sheets_of_features(self.results, chunks, memory)
-        return sheets_of(self.results, memory)
+            return layouts_of_features(self.results, chunks, memory)
+        return layouts_of(self.results, memory)
 
-    def _tiles(self, own: Sheet, result: Sheet) -> list[Tiles]:
+    def _tiles(self, own: ChunkLayout, result: ChunkLayout) -> list[Tiles]:
         """Of a chunk's inputs and results, part after part."""
         moved = _less(self.window.padding)
         if self.pooled:
@@ -177,7 +177,7 @@ class ConvLayer(Layer):
         positions = all_positions(self.results.height, self.results.width)
         return _parts(plain_tiles(own.vectors(positions, moved), result.vectors(positions), TILES), self._channels)
 
-    def _pools(self, before: Sheet, behind: Sheet, moved: Pair = (0, 0)) -> list[Tiles]:
+    def _pools(self, before: ChunkLayout, behind: ChunkLayout, moved: Pair = (0, 0)) -> list[Tiles]:
         """From the four positions of each pool to its own, part after part."""
         taken, seen = pooled_positions(self.results.height, self.results.width)
         return [*pooling_tiles(before.vectors(seen, moved), behind.vectors(taken)).parts(self._channels)]

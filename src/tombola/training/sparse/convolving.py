@@ -1,4 +1,4 @@
-"""The steps of programs that convolutions in training are made of, over tiles of one sheet: forward, pool and back."""
+"""The steps of programs that convolutions in training are made of, over tiles of one chunk: forward, pool and back."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tombola.kernels.packing import Floats, Pattern
 from tombola.kernels.pools import PoolKind, pool
 from tombola.kernels.products import Epilogue
 from tombola.kernels.program import Argument, Step, Where
-from tombola.kernels.steps import NOTHING
+from tombola.kernels.steps import NOWHERE
 from tombola.kernels.tile_samples import tile_samples
 from tombola.kernels.tiles import tile_product
-from tombola.training.sparse.sheets import Sheet, Tiles, all_positions, plain_tiles
+from tombola.training.sparse.activations import ChunkLayout, Tiles, all_positions, plain_tiles
 
 BYTES = 4
 """Of a float."""
@@ -35,7 +35,7 @@ class Matrix:
     def rows(self) -> int:
         return self.pattern.shape[0]
 
-    def inputs(self, number: int, x: Sheet) -> tuple[Argument, ...]:
+    def inputs(self, number: int, x: ChunkLayout) -> tuple[Argument, ...]:
         """The arguments of kernels that say what block `number` is and what it reads."""
         block, vector = self.pattern.blocks[number], x.panel.examples
         where = x.at(block.first * vector)
@@ -43,7 +43,12 @@ class Matrix:
 
 
 def convolution(
-    matrix: Matrix, x: Sheet, y: Sheet, tiles: Iterable[Tiles], epilogue: Epilogue, gate: Sheet | None = None
+    matrix: Matrix,
+    x: ChunkLayout,
+    y: ChunkLayout,
+    tiles: Iterable[Tiles],
+    epilogue: Epilogue,
+    gate: ChunkLayout | None = None,
 ) -> list[Step]:
     """y = the epilogue of the convolution of x; the gate lies like y."""
     last = len(matrix.pattern.blocks) - 1
@@ -53,7 +58,7 @@ def convolution(
             kernel = tile_product(
                 part.origins.shape[1], number == 0, epilogue if number == last else Epilogue.NONE, pooled=False
             )
-            where = (y.at(), y.panel.plane, part.count, part.origins, part.goals, gate.at() if gate else NOTHING)
+            where = (y.at(), y.panel.plane, part.count, part.origins, part.goals, gate.at() if gate else NOWHERE)
             steps.append(Step(kernel, (*matrix.inputs(number, x), *where)))
     return steps
 
@@ -91,7 +96,7 @@ def sums_before_pool(matrix: Matrix, tiles: Sequence[Tiles], lanes: int) -> Floa
 
 
 def pooled_convolution(
-    matrix: Matrix, x: Sheet, y: Sheet, tiles: Sequence[Tiles], choices: Choices, sums: Floats
+    matrix: Matrix, x: ChunkLayout, y: ChunkLayout, tiles: Sequence[Tiles], choices: Choices, sums: Floats
 ) -> list[Step]:
     """y = the largest of each pool's four sums, or 0, and which it was; `sums` is `sums_before_pool`."""
     last = len(matrix.pattern.blocks) - 1
@@ -99,7 +104,7 @@ def pooled_convolution(
     for part, taken in zip(tiles, choices.at(tiles), strict=True):
         every = np.arange(part.count * TAKEN, dtype=np.int32).reshape(-1, TAKEN) * choices.lanes
         for number in range(last):
-            where = (Where(sums), every.size * choices.lanes, part.count, part.origins, every, NOTHING)
+            where = (Where(sums), every.size * choices.lanes, part.count, part.origins, every, NOWHERE)
             kernel = tile_product(TAKEN, number == 0, Epilogue.NONE, pooled=False)
             steps.append(Step(kernel, (*matrix.inputs(number, x), *where)))
         goals = (y.at(), y.panel.plane, part.count, part.origins, part.goals)
@@ -111,8 +116,8 @@ def samples(
     pattern: Pattern,
     gradients: Sequence[Floats],
     bias_gradients: Floats,
-    delta: Sheet,
-    x: Sheet,
+    delta: ChunkLayout,
+    x: ChunkLayout,
     tiles: Sequence[Tiles],
     choices: Choices | None,
     fresh: bool,
@@ -122,7 +127,7 @@ def samples(
     They are added to what is there unless the chunk is a `fresh` beginning.
     """
     rows, vector = pattern.shape[0], x.panel.examples
-    where = [NOTHING] * len(tiles) if choices is None else choices.at(tiles)
+    where = [NOWHERE] * len(tiles) if choices is None else choices.at(tiles)
     steps = []
     for part, taken in zip(tiles, where, strict=True):
         for number, (block, own) in enumerate(zip(pattern.blocks, gradients, strict=True)):
@@ -135,7 +140,7 @@ def samples(
     return steps
 
 
-def unpooled(delta: Sheet, before: Sheet, tiles: Sequence[Tiles], choices: Choices) -> list[Step]:
+def unpooled(delta: ChunkLayout, before: ChunkLayout, tiles: Sequence[Tiles], choices: Choices) -> list[Step]:
     """The gradient before a pool from that behind it; tiles lead from four vectors before to one behind."""
     rows = delta.panel.channels
     steps = []
@@ -145,9 +150,9 @@ def unpooled(delta: Sheet, before: Sheet, tiles: Sequence[Tiles], choices: Choic
     return steps
 
 
-def copied(x: Sheet, y: Sheet) -> Step:
+def copied(x: ChunkLayout, y: ChunkLayout) -> Step:
     """The same positions, laid out like y."""
     positions = all_positions(x.panel.height, x.panel.width)
     (tiles,) = plain_tiles(x.vectors(positions), y.vectors(positions), 1)
-    tables = (tiles.count, 1, tiles.origins, tiles.goals, NOTHING)
+    tables = (tiles.count, 1, tiles.origins, tiles.goals, NOWHERE)
     return Step(pool(PoolKind.MAX), (x.panel.channels, x.at(), x.panel.plane, y.at(), y.panel.plane, *tables))

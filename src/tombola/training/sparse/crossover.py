@@ -44,7 +44,7 @@ def sparse_layers(
 
 
 def _cost(chain: Sequence[Link], densities: Sequence[float], batch: int) -> float:
-    """The share of multiply-adds that kernels do: those of kept weights, for batches filled up to whole vectors."""
+    """The fraction of multiply-adds that kernels do: those of kept weights, for batches filled up to whole vectors."""
     work = _multiply_adds(chain)
     kept = sum(amount * density for amount, density in zip(work, densities, strict=True))
     lanes = host().lanes
@@ -54,7 +54,7 @@ def _cost(chain: Sequence[Link], densities: Sequence[float], batch: int) -> floa
 def _multiply_adds(chain: Sequence[Link]) -> list[float]:
     """Of every layer for one example.
 
-    The size of pictures follows from how many features the first dense layer reads, if they are square: nearly so for
+    The size of images follows from how many features the first dense layer reads, if they are square: nearly so for
     those that are not.
     """
     work = [float(link.module.weight.numel()) for link in chain]

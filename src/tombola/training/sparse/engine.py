@@ -21,8 +21,8 @@ from tombola.training.metrics import Scores, scores_of
 from tombola.training.recipe import Recipe
 from tombola.training.sparse.build import build_layers
 from tombola.training.sparse.chain import Link
+from tombola.training.sparse.kept import KeptParameters
 from tombola.training.sparse.layer import Load
-from tombola.training.sparse.live import Live
 from tombola.training.sparse.operations import Operation, Operations
 from tombola.training.sparse.updates import make_update
 
@@ -61,12 +61,12 @@ class SparseEngine:
         self.layers = build_layers(chain, sparse, keeps, self.shape)
         self.features, self.classes = self.layers[0].features, len(chain[-1].module.weight)
         self._check(batches.examples)
-        self.live = Live(sum(layer.size for layer in self.layers))
+        self.kept = KeptParameters(sum(layer.size for layer in self.layers))
         for layer in self.layers:
-            layer.attach(self.live)
+            layer.attach(self.kept)
         self.read()
         self.write_back()  # removed weights are 0 from now on
-        self._update = make_update(self.live, recipe)
+        self._update = make_update(self.kept, recipe)
         # Made here, so that kernels are compiled before anybody takes the time of a step.
         self._steps = {batches.size: self._step(batches.size)}
         self._evaluations = {EVALUATED: self._evaluation(EVALUATED)}

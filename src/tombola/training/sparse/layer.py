@@ -1,4 +1,4 @@
-"""What every layer of the sparse engine can do: its part of the live vector, and the operations of a step on it."""
+"""What every layer of the sparse engine can do: its part of the kept vector, and the operations of a step on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tombola.kernels.packing import Pattern
 from tombola.kernels.program import Step, Where
 from tombola.kernels.target import host
-from tombola.training.sparse.live import Live
+from tombola.training.sparse.kept import KeptParameters
 from tombola.training.sparse.operations import Operation
 
 KILOBYTE = 256
@@ -23,10 +23,10 @@ Load = Callable[[int, int, Where, int], Step]
 
 
 class Layer(ABC):
-    """A layer's part of the live vector, and the operations of a step on it. `relu` follows all but the last."""
+    """A layer's part of the kept vector, and the operations of a step on it. `relu` follows all but the last."""
 
     convolves = False
-    """Whether it reads pictures, and does not only read all numbers of them."""
+    """Whether it reads images, and does not only read all numbers of them."""
 
     def __init__(self, module: nn.Linear | nn.Conv2d, relu: bool) -> None:
         self.module = module
@@ -35,7 +35,7 @@ class Layer(ABC):
     @property
     @abstractmethod
     def count(self) -> int:
-        """How many numbers of the live vector its weights take."""
+        """How many numbers of the kept vector its weights take."""
 
     @property
     @abstractmethod
@@ -44,16 +44,16 @@ class Layer(ABC):
 
     @property
     def size(self) -> int:
-        """How many numbers of the live vector it takes."""
+        """How many numbers of the kept vector it takes."""
         return self.count + (0 if self.module.bias is None else len(self.module.bias))
 
-    def attach(self, live: Live) -> None:
-        """Takes its parts of the live vector: weights, then biases."""
-        self.weights, self.weight_gradients = live.pair(live.take(self.count))
+    def attach(self, kept: KeptParameters) -> None:
+        """Takes its parts of the kept vector: weights, then biases."""
+        self.weights, self.weight_gradients = kept.pair(kept.take(self.count))
         if self.module.bias is None:
             self.biases, self.bias_gradients = torch.zeros(2, len(self.module.weight))
         else:
-            self.biases, self.bias_gradients = live.pair(live.take(len(self.module.bias)))
+            self.biases, self.bias_gradients = kept.pair(kept.take(len(self.module.bias)))
 
     @abstractmethod
     def entrance(self, count: int, load: Load) -> tuple[Tensor, list[Operation]]:

@@ -1,4 +1,4 @@
-"""SGD, Adam and AdamW on the live vector: one native call that reads and writes every number once.
+"""SGD, Adam and AdamW on the kept vector: one native call that reads and writes every number once.
 
 The same updates as those of `training/optimizers.py`, up to the rounding of fused multiplications.
 """
@@ -18,21 +18,23 @@ from tombola.kernels.compiler import Kernel, compiled
 from tombola.kernels.updates import ADAM, SGD
 from tombola.training.optimizers import BETA1, BETA2, EPSILON
 from tombola.training.recipe import Recipe
-from tombola.training.sparse.live import Live
+from tombola.training.sparse.kept import KeptParameters
 
 
 class Update(ABC):
     """An optimizer step. `state` holds what a checkpoint must keep."""
 
-    def __init__(self, live: Live, recipe: Recipe, kernel: Kernel, moments: tuple[str, ...], settings: int) -> None:
+    def __init__(
+        self, kept: KeptParameters, recipe: Recipe, kernel: Kernel, moments: tuple[str, ...], settings: int
+    ) -> None:
         self.recipe = recipe
-        self.moments = {name: torch.zeros(live.count) for name in moments}
+        self.moments = {name: torch.zeros(kept.count) for name in moments}
         self.steps = 0
         self._settings = np.zeros(settings, dtype=np.float32)
         self._pack = struct.Struct(f"{settings}f").pack_into
         self._call = compiled(kernel).call
-        vectors = (live.values, live.gradients, *self.moments.values())
-        self._arguments = (live.count, *(vector.data_ptr() for vector in vectors), self._settings.ctypes.data)
+        vectors = (kept.values, kept.gradients, *self.moments.values())
+        self._arguments = (kept.count, *(vector.data_ptr() for vector in vectors), self._settings.ctypes.data)
 
     def __call__(self, rate: float) -> None:
         """One update with learning rate `rate`."""
@@ -57,8 +59,8 @@ class Update(ABC):
 class SgdUpdate(Update):
     """Stochastic gradient descent with momentum and L2 weight decay."""
 
-    def __init__(self, live: Live, recipe: Recipe) -> None:
-        super().__init__(live, recipe, SGD, ("momentum",), 3)
+    def __init__(self, kept: KeptParameters, recipe: Recipe) -> None:
+        super().__init__(kept, recipe, SGD, ("momentum",), 3)
 
     def settings(self, rate: float) -> tuple[float, ...]:
         return (rate, self.recipe.momentum, self.recipe.weight_decay)
@@ -67,8 +69,8 @@ class SgdUpdate(Update):
 class AdamUpdate(Update):
     """Adam; with `decoupled` AdamW, whose weight decay is no part of the gradient."""
 
-    def __init__(self, live: Live, recipe: Recipe, decoupled: bool = False) -> None:
-        super().__init__(live, recipe, ADAM, ("first_moment", "second_moment"), 8)
+    def __init__(self, kept: KeptParameters, recipe: Recipe, decoupled: bool = False) -> None:
+        super().__init__(kept, recipe, ADAM, ("first_moment", "second_moment"), 8)
         self.decoupled = decoupled
 
     def settings(self, rate: float) -> tuple[float, ...]:
@@ -79,8 +81,8 @@ class AdamUpdate(Update):
         return (step, 1 - BETA1, BETA2, 1 - BETA2, correction, EPSILON, decay, shrink)
 
 
-def make_update(live: Live, recipe: Recipe) -> Update:
-    """The recipe's optimizer on a live vector."""
+def make_update(kept: KeptParameters, recipe: Recipe) -> Update:
+    """The recipe's optimizer on a kept vector."""
     if recipe.optimizer == "sgd":
-        return SgdUpdate(live, recipe)
-    return AdamUpdate(live, recipe, decoupled=recipe.optimizer == "adamw")
+        return SgdUpdate(kept, recipe)
+    return AdamUpdate(kept, recipe, decoupled=recipe.optimizer == "adamw")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from tombola.compression.graphs.lowered import Lowered
+from tombola.compression.graphs.lowered import Lowered, PackedGraph
 from tombola.compression.graphs.nodes import Dense, Pool, Shape, Shortcut
 from tombola.compression.graphs.places import borders, flattened
 from tombola.compression.plans import Choice, Operation, layer_steps, width_of
@@ -16,18 +15,15 @@ from tombola.kernels.steps import from_panel, to_panel
 from tombola.kernels.window_steps import after, cleared, cleared_border, panel_pool
 from tombola.kernels.windows import Panel, Window
 
-if TYPE_CHECKING:
-    from tombola.compression.graphs.arrays import GraphArrays
-
 COPY = Window((1, 1))
 
 
 class Panels(Lowered[Panel]):
     """Up to a panel of examples."""
 
-    def __init__(self, arrays: GraphArrays, choices: Sequence[Choice], rows: int, bare: bool = False) -> None:
+    def __init__(self, weights: PackedGraph, choices: Sequence[Choice], rows: int, bare: bool = False) -> None:
         self.rows, self.width = rows, width_of(rows)
-        super().__init__(arrays, choices, bare)
+        super().__init__(weights, choices, bare)
 
     def laid_out(self) -> list[Panel]:
         wanted = borders(self.graph)
@@ -62,8 +58,8 @@ class Panels(Lowered[Panel]):
         return [*panel_pool(PoolKind.MAX, window, own, result, x, y, self.lanes)]
 
     def dense(self, value: int, node: Dense, x: Where, y: Where) -> Sequence[Operation]:
-        number = self.arrays.linear_number(value - 1)
-        return layer_steps(self.arrays.linear, number, self.choices[value - 1], x, y, self.width)
+        number = self.weights.linear_number(value - 1)
+        return layer_steps(self.weights.linear, number, self.choices[value - 1], x, y, self.width)
 
     def pool(self, node: Pool, own: Panel, result: Panel, x: Where, y: Where) -> Sequence[Operation]:
         return panel_pool(node.kind, node.window, own, result, x, y, self.lanes)

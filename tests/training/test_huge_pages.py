@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tombola.training.pages import prefer_large_pages
+from tombola.training.huge_pages import prefer_large_pages
 
 
 def test_content_and_address_stay() -> None:

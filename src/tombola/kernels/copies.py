@@ -11,11 +11,11 @@ from tombola.kernels.compiler import Kernel
 from tombola.kernels.emit import FLOAT, INT64, POINTER, Emitter, i64
 
 FEW = 4
-"""Floats that are taken together where a row has no whole vector left: rows of small pictures are hardly more."""
+"""Floats that are taken together where a row has no whole vector left: rows of small images are hardly more."""
 
 
 def emit_copy_rows(module: ir.Module, name: str, lanes: int) -> None:
-    """name(channels, height, width, x, x_plane, x_pitch, y, y_plane, y_pitch): a picture in another layout.
+    """name(channels, height, width, x, x_plane, x_pitch, y, y_plane, y_pitch): an image in another layout.
 
     y[c·y_plane + r·y_pitch + j] = x[c·x_plane + r·x_pitch + j] for j < width. Nothing else is read or written. x and y
     have no memory in common.

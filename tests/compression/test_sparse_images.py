@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from graph_runs import WAYS, assert_close, exact, traced
-from picture_models import (
+from image_models import (
     NETWORKS,
     BasicBlock,
     ResNet,
@@ -80,7 +80,7 @@ def _tensors(outputs: Any) -> Sequence[Tensor]:
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
-@pytest.mark.parametrize("name", ["functional", "basic blocks", "pre-activation", "diamond", "pools", "to a picture"])
+@pytest.mark.parametrize("name", ["functional", "basic blocks", "pre-activation", "diamond", "pools", "to an image"])
 def test_sparsify_tunes_and_agrees_for_any_batch(name: str) -> None:
     make, shape = NETWORKS[name]
     torch.manual_seed(0)

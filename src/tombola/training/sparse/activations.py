@@ -21,7 +21,7 @@ from tombola.errors import KernelError
 from tombola.kernels.choices import POOL, TAKEN
 from tombola.kernels.program import Where
 from tombola.kernels.windows import Pair, Panel
-from tombola.training.pages import prefer_large_pages
+from tombola.training.huge_pages import prefer_large_pages
 
 Numbers = NDArray[np.int64]
 Positions = tuple[Numbers, Numbers]
@@ -41,7 +41,7 @@ def panel_of(channels: int, height: int, width: int, border: int, lanes: int) ->
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ChunkLayout:
     """One chunk's panel, which begins somewhere in a memory."""
 
     panel: Panel
@@ -58,19 +58,19 @@ class Sheet:
         return panel.at(0, 0) + (rows * panel.columns + columns) * panel.examples
 
 
-def sheets_of(panel: Panel, memory: Tensor) -> list[Sheet]:
+def layouts_of(panel: Panel, memory: Tensor) -> list[ChunkLayout]:
     """One panel after the other, in memory (chunks, channels, positions, lanes)."""
-    return [Sheet(panel, memory, chunk * panel.size) for chunk in range(len(memory))]
+    return [ChunkLayout(panel, memory, chunk * panel.size) for chunk in range(len(memory))]
 
 
-def sheets_of_features(panel: Panel, chunks: int, memory: Tensor) -> list[Sheet]:
+def layouts_of_features(panel: Panel, chunks: int, memory: Tensor) -> list[ChunkLayout]:
     """Side by side without borders, in memory (features, width)."""
     lanes, width = panel.examples, memory.shape[1]
     wide = Panel(panel.channels, panel.height, panel.width, 0, width)
-    return [Sheet(wide, memory, chunk * lanes) for chunk in range(chunks)]
+    return [ChunkLayout(wide, memory, chunk * lanes) for chunk in range(chunks)]
 
 
-def empty_sheets(panel: Panel, chunks: int) -> Tensor:
+def empty_chunks(panel: Panel, chunks: int) -> Tensor:
     """(chunks, channels, positions, lanes) of zeros. Borders remain so, because nobody writes them."""
     memory = torch.zeros(chunks, panel.channels, panel.positions, panel.examples)
     prefer_large_pages(memory)

@@ -9,7 +9,7 @@ PADDING = 16
 """The vector's length is a multiple of this, so that updates go by whole vector registers; what is beyond stays 0."""
 
 
-class Live:
+class KeptParameters:
     """`values` and `gradients` (float32), given out part by part with `take`."""
 
     def __init__(self, count: int) -> None:

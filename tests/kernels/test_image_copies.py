@@ -11,9 +11,9 @@ from small_matrices import assert_sums
 from small_windows import laid_out, pairs, seen_in
 
 from tombola.kernels.compiler import compiled
-from tombola.kernels.pictures import CLEAR, CLEAR_BORDER, COPY_ROWS, combine
+from tombola.kernels.copies import CLEAR, CLEAR_BORDER, COPY_ROWS, combine
 from tombola.kernels.target import Target
-from tombola.kernels.windows import Pair, Panel, Picture
+from tombola.kernels.windows import ImageLayout, Pair, Panel
 
 
 @settings(max_examples=150, deadline=None)
@@ -28,7 +28,7 @@ def test_copy_rows(target: Target, channels: int, size: Pair, gaps: tuple[Pair, 
     fences, layouts = Fences(at_end), []
     for between_rows, between_channels in gaps:
         pitch = size[1] + between_rows
-        layouts.append(Picture(channels, *size, pitch, size[0] * pitch + between_channels))
+        layouts.append(ImageLayout(channels, *size, pitch, size[0] * pitch + between_channels))
     own, result = layouts
     numbers = np.arange(1, channels * size[0] * size[1] + 1, dtype=np.float32).reshape(channels, *size)
     x = fences.given(laid_out(numbers, own)[: own.size - sum(gaps[0])])

@@ -64,7 +64,7 @@ class Functional(nn.Module):
 
 
 class Viewed(nn.Module):
-    """How pictures become features: `how` gives (n, 5, ...) to (n, 5 · ...)."""
+    """How images become features: `how` gives (n, 5, ...) to (n, 5 · ...)."""
 
     def __init__(self, how: Callable[[Tensor], Tensor], features: int = 5 * 5 * 4) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class Residual(nn.Module):
 
 
 class SizesAsNumbers(nn.Module):
-    """A pool of the whole picture, and as many channels more, by what the sizes of values are."""
+    """A pool of the whole image, and as many channels more, by what the sizes of values are."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -348,7 +348,7 @@ NETWORKS: dict[str, Made] = {
         ),
         (2, 6, 7),
     ),
-    "to a picture": (
+    "to an image": (
         lambda: sequence(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1)), (1, 17, 13),
     ),
     "nested": (

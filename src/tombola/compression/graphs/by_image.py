@@ -1,13 +1,12 @@
-"""A graph for one example: values are pictures, and what windows see is copied to whole vectors."""
+"""A graph for one example: values are images, and what windows see is copied to whole vectors."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from tombola.compression.graphs.lowered import Lowered
+from tombola.compression.graphs.lowered import Lowered, PackedGraph
 from tombola.compression.graphs.nodes import Convolution, Dense, Flatten, Mean, Node, Pool, Shape, Shortcut
 from tombola.compression.graphs.places import flattened
 from tombola.compression.plans import Choice, Kernel, Operation, layer_steps, scratch_of
@@ -19,39 +18,36 @@ from tombola.kernels.window_steps import (
     cleared,
     copied_rows,
     expanded,
-    picture_pool,
+    image_pool,
     plane_means,
     pool_scratch,
 )
-from tombola.kernels.windows import ROUND, Picture, Window, features, picture
-
-if TYPE_CHECKING:
-    from tombola.compression.graphs.arrays import GraphArrays
+from tombola.kernels.windows import ROUND, ImageLayout, Window, features, image_layout
 
 POOL = Window((2, 2), (2, 2))
 
 
-class Pictures(Lowered[Picture]):
+class Images(Lowered[ImageLayout]):
     """One example, number `row` of the input."""
 
-    def __init__(self, arrays: GraphArrays, choices: Sequence[Choice], row: int, bare: bool = False) -> None:
+    def __init__(self, weights: PackedGraph, choices: Sequence[Choice], row: int, bare: bool = False) -> None:
         self.row = row
-        super().__init__(arrays, choices, bare)
+        super().__init__(weights, choices, bare)
 
-    def laid_out(self) -> list[Picture]:
-        pictures: list[Picture] = [picture_of(shape, self.lanes) for shape in self.graph.shapes()]
+    def laid_out(self) -> list[ImageLayout]:
+        images: list[ImageLayout] = [image_of(shape, self.lanes) for shape in self.graph.shapes()]
         if self.direct:
-            pictures[0] = gapless(self.graph.shape)
+            images[0] = gapless(self.graph.shape)
         for number, node in enumerate(self.graph.nodes):
             readers = [reader for reader in self.graph.nodes if number + 1 in reader.inputs]
             if isinstance(node, Mean) and all(isinstance(reader, Flatten) for reader in readers):
-                pictures[number + 1] = gapless(node.shape)
+                images[number + 1] = gapless(node.shape)
         last = self.graph.nodes[-1]
         if isinstance(last, Convolution) and len(last.inputs) == 1 and not self.bare:
             whole = gapless(last.shape)
             if whole.pitch % ROUND == 0 and whole.plane % self.lanes == 0:
-                pictures[-1] = whole
-        return pictures
+                images[-1] = whole
+        return images
 
     @functools.cached_property
     def direct(self) -> bool:
@@ -65,7 +61,7 @@ class Pictures(Lowered[Picture]):
             own, result = self.layouts[node.inputs[0]], self.layouts[number + 1]
             if isinstance(node, Convolution) and self.choices[number].kernel != Kernel.DENSE:
                 apart, before = unpooled(node, own, result, self.lanes)
-                packed, _ = self.arrays.packed(number, self.choices[number], apart.window, own, before)
+                packed, _ = self.weights.packed(number, self.choices[number], apart.window, own, before)
                 slack = max(slack, packed.expansion.slack if packed.expansion else 0)
                 if apart is not node:
                     slack = max(slack, all_windows(before, POOL, result).slack)
@@ -97,9 +93,9 @@ class Pictures(Lowered[Picture]):
             self.steps.append(_rows(self.layouts[-1], self.places[-1], self.output(), inwards=False))
 
     def convolution(
-        self, value: int, node: Convolution, own: Picture, result: Picture, x: Where, y: Where
+        self, value: int, node: Convolution, own: ImageLayout, result: ImageLayout, x: Where, y: Where
     ) -> list[Operation]:
-        """A pool whose pictures are too small to fill vectors comes after, not with the convolution."""
+        """A pool whose images are too small to fill vectors comes after, not with the convolution."""
         if self.choices[value - 1].kernel == Kernel.DENSE:
             return super().convolution(value, node, own, result, x, y)
         apart, before = unpooled(node, own, result, self.lanes)
@@ -113,27 +109,29 @@ class Pictures(Lowered[Picture]):
         return steps
 
     def dense(self, value: int, node: Dense, x: Where, y: Where) -> Sequence[Operation]:
-        number = self.arrays.linear_number(value - 1)
+        number = self.weights.linear_number(value - 1)
         room = self.scratch(scratch_of(node.layer))
-        return layer_steps(self.arrays.linear, number, self.choices[value - 1], x, y, 1, room)
+        return layer_steps(self.weights.linear, number, self.choices[value - 1], x, y, 1, room)
 
-    def pool(self, node: Pool, own: Picture, result: Picture, x: Where, y: Where) -> Sequence[Operation]:
+    def pool(self, node: Pool, own: ImageLayout, result: ImageLayout, x: Where, y: Where) -> Sequence[Operation]:
         return self._pool(node.kind, node.window, own, result, x, y)
 
     def _pool(
-        self, kind: PoolKind, window: Window, own: Picture, result: Picture, x: Where, y: Where
+        self, kind: PoolKind, window: Window, own: ImageLayout, result: ImageLayout, x: Where, y: Where
     ) -> list[Operation]:
         scratch = self.scratch(pool_scratch(window, result))
-        return [*picture_pool(kind, window, own, result, x, y, scratch, self.lanes)]
+        return [*image_pool(kind, window, own, result, x, y, scratch, self.lanes)]
 
-    def mean(self, own: Picture, result: Picture, x: Where, y: Where) -> Sequence[Operation]:
+    def mean(self, own: ImageLayout, result: ImageLayout, x: Where, y: Where) -> Sequence[Operation]:
         if result.compact:
             return [plane_means(own, x, y)]
         means = self.scratch(own.channels)
         copy = copied_rows(own.channels, 1, 1, means, 1, 1, y, result.plane, result.pitch)
         return [plane_means(own, x, means), copy]
 
-    def shortcut(self, node: Shortcut, own: Picture, result: Picture, x: Where, y: Where) -> Sequence[Operation]:
+    def shortcut(
+        self, node: Shortcut, own: ImageLayout, result: ImageLayout, x: Where, y: Where
+    ) -> Sequence[Operation]:
         expansion = _strided(own, result, node)
         there = after(y, node.before * result.plane)
         behind = (result.channels - node.before - own.channels) * result.plane
@@ -143,13 +141,13 @@ class Pictures(Lowered[Picture]):
             cleared(behind, after(there, own.channels * result.plane)),
         ]
 
-    def flatten(self, value: int, own: Picture, result: Picture, x: Where, y: Where) -> Sequence[Operation]:
+    def flatten(self, value: int, own: ImageLayout, result: ImageLayout, x: Where, y: Where) -> Sequence[Operation]:
         if value in self._same:
             return []
         return [_rows(own, x, y, inwards=False)]
 
 
-def _rows(layout: Picture, x: Where, y: Where, inwards: bool) -> Step:
+def _rows(layout: ImageLayout, x: Where, y: Where, inwards: bool) -> Step:
     """A copy between `layout` and one without gaps: from the latter `inwards`, else to it."""
     channels, height, width = layout.channels, layout.height, layout.width
     if layout.compact:
@@ -168,27 +166,27 @@ def _step(node: Node) -> int:
     return node.step if isinstance(node, Shortcut) else 0
 
 
-def gapless(shape: Shape) -> Picture:
-    """A picture as torch has it."""
+def gapless(shape: Shape) -> ImageLayout:
+    """An image as torch has it."""
     channels, height, width = shape
-    return Picture(channels, height, width, width, height * width)
+    return ImageLayout(channels, height, width, width, height * width)
 
 
-def picture_of(shape: Shape, lanes: int) -> Picture:
+def image_of(shape: Shape, lanes: int) -> ImageLayout:
     """How a value of one example lies."""
-    return picture(*shape, lanes) if len(shape) == 3 else features(shape[0])
+    return image_layout(*shape, lanes) if len(shape) == 3 else features(shape[0])
 
 
-def unpooled(node: Convolution, own: Picture, result: Picture, lanes: int) -> tuple[Convolution, Picture]:
+def unpooled(node: Convolution, own: ImageLayout, result: ImageLayout, lanes: int) -> tuple[Convolution, ImageLayout]:
     """The convolution without its pool where four pooled vectors are more than it has without, and what it gives."""
     if node.window.pool == 1:
         return node, result
     alone = replace(node.window, pool=1)
-    whole = picture(result.channels, *alone.outputs(own.height, own.width), lanes)
+    whole = image_layout(result.channels, *alone.outputs(own.height, own.width), lanes)
     if node.window.pool**2 * result.plane <= whole.plane:
         return node, result
     return replace(node, window=alone), whole
 
 
-def _strided(own: Picture, result: Picture, node: Shortcut) -> Expansion:
+def _strided(own: ImageLayout, result: ImageLayout, node: Shortcut) -> Expansion:
     return all_windows(own, Window((1, 1), (node.step, node.step)), result)
