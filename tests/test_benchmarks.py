@@ -12,6 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
+import before_after
 import lottery_results
 import sparse_crossover
 import sparse_search
@@ -279,3 +280,20 @@ def test_the_hybrid_page_says_what_the_base_is_and_shifts_headings(tmp_path: Pat
     assert page.count("\n## leaves: what was found\n") == page.count("\n### Exits\n") == 1
     assert (images / "hybrid-leaves-exits.png").read_bytes() == b"a picture"
     assert "gate.png" not in page
+
+
+def test_two_checkouts_take_turns_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One checkout against itself: both workers answer, and who begins changes from block to block."""
+    workers = [before_after.Worker(before_after.HERE) for _ in range(2)]
+    order: list[int] = []
+    real = before_after.Worker.block
+    monkeypatch.setattr(
+        before_after.Worker, "block", lambda self, number: order.append(workers.index(self)) or real(self, number)
+    )
+    taken = before_after.taken_in_turns(0, workers, 3)
+    for worker in workers:
+        worker.process.stdin.close()
+        assert worker.process.wait(10) == 0
+    assert order == [1, 0, 0, 1, 1, 0, 0, 1]
+    assert [len(blocks) for blocks in taken] == [3, 3]
+    assert before_after.row(0, [(2e-6, 1e-6)] * 3, [(3e-6, 1e-6)] * 3).endswith("| 2 | 3 | 1.500 | 1.000 |")
