@@ -43,6 +43,8 @@ BYTES = (".npy", ".onnx", ".pgm")
 LONGEST = 5.0
 """Seconds within which a stopped command must have ended, its workers included."""
 PATIENCE = 300.0
+AT_ONCE = 0.1
+"""Seconds in which a process ends that a signal met before our first line ran, after the last, or after its end."""
 IN_MEMORY = Path("/dev/shm")
 """Where there is one: a busy disk would take most of the time."""
 
@@ -157,7 +159,8 @@ def _stop(life: Life, chance: random.Random, tally: Tally, what: str) -> None:
     began = time.monotonic()
     send(life.pid, number)
     said = life.wait(LONGEST, lambda: b"stopping: " in life.errors.read_bytes() or not life.alive())
-    if chance.random() < 0.3:  # a second one is harmless
+    twice = chance.random() < 0.3
+    if twice:  # a second one is harmless
         time.sleep(chance.uniform(0, 0.3))
         with contextlib.suppress(ProcessLookupError):
             send(life.pid, number)
@@ -167,16 +170,17 @@ def _stop(life: Life, chance: random.Random, tally: Tally, what: str) -> None:
     gone = time.monotonic() - began
     tally.killed[signal.Signals(number).name] += 1
     errors = life.errors.read_text()
-    unborn = life.code == -number and not errors  # before the first line of ours ran, or after the last
-    tally.killed["of these before our first line ran or after the last"] += unborn
-    if not unborn and (life.code != code or "stopping: " not in errors):
-        tally.wrong.append(f"{what}: {signal.Signals(number).name}: exit code {life.code}: {errors[-600:]}")
+    outside = life.code in (-number, 0) and not errors and ended is not None and all_ended < AT_ONCE
+    tally.killed["of these before our first line ran or after the last"] += outside
+    if not outside and (life.code != code or "stopping: " not in errors):
+        how = f"{signal.Signals(number).name} by {send.__name__}{', twice' if twice else ''}"
+        tally.wrong.append(f"{what}: {how}: exit code {life.code}: {errors[-600:]}")
     if "Traceback" in errors:
         tally.wrong.append(f"{what}: {signal.Signals(number).name}: a traceback: {errors[-900:]}")
     if ended is None or gone > LONGEST:
         tally.wrong.append(f"{what}: ended after {all_ended:.1f} s, all after {gone:.1f} s")
     for name, seconds in (("said", said), ("ended", all_ended), ("gone", gone)):
-        if seconds is not None and not unborn:
+        if seconds is not None and not outside:
             tally.times[name].append(seconds)
 
 

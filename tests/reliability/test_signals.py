@@ -79,6 +79,24 @@ def test_a_second_signal_disturbs_no_way_out() -> None:
     assert (process.returncode, out, errors) == (130, "left\n", f"{STOPPING}\n")
 
 
+@pytest.mark.parametrize(("number", "code"), CODES)
+def test_a_second_signal_disturbs_not_even_pythons_own_end(number: int, code: int) -> None:
+    """Python gives signals back their defaults as it shuts down, before it takes the last objects down."""
+    process = begin(
+        "class Last:\n"
+        f"        def __del__(self, kill=os.kill, process=os.getpid()): kill(process, {number:d})\n"
+        "    last = Last()\n"
+        "    print('waiting', flush=True)\n"
+        "    try: time.sleep(60)\n"
+        f"    except KeyboardInterrupt: sys.exit({code})".replace("\n    ", "\n")
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (code, f"{STOPPING}\n")
+
+
 LOST = {
     "a destructor": "class Last:\n    def __del__(self): os.kill(os.getpid(), signal.SIGINT); time.sleep(0.01)\nLast()",
     "a weak reference": (
@@ -139,7 +157,9 @@ STUCK = (
     "c, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(256)\n"
     "c.pthread_mutex_init(mutex, None), c.pthread_mutex_lock(mutex)\n"
     "{before}\n"
-    "c.pthread_mutex_lock(mutex)"
+    "while True:\n"
+    "    try: c.pthread_mutex_lock(mutex)\n"
+    "    except KeyboardInterrupt: pass"  # where the signal was quicker
 )
 """For ever in native code that holds Python's lock, as a large import does for moments: no thread of Python's runs."""
 

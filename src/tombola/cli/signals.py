@@ -31,8 +31,8 @@ SHOW_CURSOR = b"\x1b[?25h"
 
 @contextlib.contextmanager
 def attended() -> Iterator[None]:
-    """Takes signals within the block. After one they stay taken, so that a second one disturbs no way out; without one
-    a signal ends the process at once from then on: all its work is done."""
+    """Takes signals within the block. After one, further ones are ignored, so that they disturb no way out, not even
+    that of Python itself; without one a signal ends the process at once from then on: all its work is done."""
     process, taken, passed_on = guard.begin(STOPPING)
     for number in SIGNALS:
         signal.signal(number, stopping.interrupt)
@@ -42,9 +42,10 @@ def attended() -> Iterator[None]:
     try:
         yield
     finally:
-        if stopping.requested() is None:
-            for number in SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
+        stopped = stopping.requested() is not None
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN if stopped else signal.SIG_DFL)
+        if not stopped:
             signal.set_wakeup_fd(-1)
             os.close(taken)
             with contextlib.suppress(ChildProcessError):  # where whoever started us ignores the end of children
