@@ -156,9 +156,8 @@ STUCK = (
     "import ctypes\n"
     "c, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(256)\n"
     "c.pthread_mutex_init(mutex, None), c.pthread_mutex_lock(mutex)\n"
-    "{before}\n"
     "while True:\n"
-    "    try: c.pthread_mutex_lock(mutex)\n"
+    "    try: {before}; c.pthread_mutex_lock(mutex)\n"
     "    except KeyboardInterrupt: pass"  # where the signal was quicker
 )
 """For ever in native code that holds Python's lock, as a large import does for moments: no thread of Python's runs."""
