@@ -62,7 +62,8 @@ def content(folder: Path) -> dict[str, Any]:
             found[name] = sorted(json.loads(path.read_text())["files"])  # their checksums cover a clock's values
         elif path.suffix == ".json":
             document = json.loads(path.read_text())
-            document.pop("sha256", None)  # that of the whole document, a clock's values included
+            if isinstance(document, dict):
+                document.pop("sha256", None)  # that of the whole document, a clock's values included
             found[name] = json.dumps(timeless(document))
         elif path.suffix in BYTES:
             found[name] = path.read_bytes()
