@@ -30,10 +30,10 @@ def main() -> None:
         if not isinstance(comparison, Comparison):
             arguments.error(f"{run} is no run of `tombola compare`")
         prefix = f"criteria-{comparison.config.name}-"
-        for structure, budget in panels(comparison):
-            chart = loss_chart(comparison, structure, budget)
+        for structure, distribution in panels(comparison):
+            chart = loss_chart(comparison, structure, distribution)
             if chart.series:
-                (options.images / f"{prefix}{picture_name(structure, budget)}.png").write_bytes(png(chart))
+                (options.images / f"{prefix}{picture_name(structure, distribution)}.png").write_bytes(png(chart))
         document = comparison_document(comparison, RunFolder(run).read_manifest(), f"../images/{prefix}")
         print(document.replace("# ", "## ", 1))
 

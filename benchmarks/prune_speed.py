@@ -101,8 +101,9 @@ def page(found: dict[str, list[dict[str, Any]]]) -> str:
     return "\n\n".join(
         [
             "# The speed of prune()",
-            f"{weights:,} float32 weights, global budget, magnitude, one thread, {len(found['sort'])} rounds in turn, "
-            f"each in a process of its own. Limits: {LIMIT_TIME} × one sort, {LIMIT_MEMORY:.0f} × the weights' memory: "
+            f"{weights:,} float32 weights, global distribution, magnitude, one thread, "
+            f"{len(found['sort'])} rounds in turn, each in a process of its own. "
+            f"Limits: {LIMIT_TIME} × one sort, {LIMIT_MEMORY:.0f} × the weights' memory: "
             f"**{'kept' if kept_to else 'NOT kept'}**.",
             table.to_markdown(),
             f"Made by `make benchmark-prune`. {json.dumps(machine())}, torch {torch.__version__}.",

@@ -155,7 +155,7 @@ def training(case: Case, density: float, data: DataSet, engine: str) -> Training
         engine=engine,
     )
     model = build(ModelSpec(architecture=case.network, input_shape=case.shape, classes=10, seed=0))
-    return Training(model, data, recipe, prune(model, 1 - density, budget="uniform"), seed=0)
+    return Training(model, data, recipe, prune(model, 1 - density, distribution="uniform"), seed=0)
 
 
 def layer_row(shape: tuple[int, int], blocks: int, densities: tuple[float, ...]) -> list[str]:

@@ -150,7 +150,7 @@ def from_run(root: Path) -> tuple[str, Source]:
             if case.has_round(1 - planned.density):
                 yield from rounds(planned.index)
         for sparsity in case.sweep:
-            masks = prune(dense().network, sparsity, criterion="random", budget="uniform", seed=0)
+            masks = prune(dense().network, sparsity, criterion="random", distribution="uniform", seed=0)
             yield random_of(dense(), masks)
 
     return name, Source(data.test.inputs, networks)
@@ -172,7 +172,7 @@ def quick_source() -> Source:
     def networks(case: Case) -> Iterator[Pruned]:
         for sparsity in (0.0, 0.5, 0.9):
             network = build(ModelSpec(input_shape=(1, 8, 8), classes=10, seed=0, widths=(32, 16))).eval()
-            masks = prune(network, sparsity, criterion="random", budget="uniform", seed=0)
+            masks = prune(network, sparsity, criterion="random", distribution="uniform", seed=0)
             yield random_of(Pruned("none", network, masks), masks)
 
     return Source(images, networks)

@@ -29,15 +29,19 @@ def unsealed(path: Path) -> dict[str, Any]:
     return {k: v for k, v in json.loads(path.read_text()).items() if k not in ("format", "sha256")}
 
 
-def as_before_checksums(root: Path) -> None:
-    """Makes a run folder one of format 1: no inventory, no checks of rows, a manifest without a checksum."""
-    (root / inventory.NAME).unlink()
-    (root / "rows.checks").unlink()
-    (root / "manifest.json").write_text(json.dumps({"format": 1} | unsealed(root / "manifest.json")))
+def as_of_earlier_version(root: Path) -> None:
+    """Makes a run folder one of before layouts were counted: a whole one, whose manifest does not say its layout."""
+    manifest = unsealed(root / "manifest.json")
+    del manifest["layout"]
+    rewrite(root / "manifest.json", manifest)
 
 
 def retell(folder: RunFolder, lines: list[str]) -> None:
     """Makes `lines`, each with its newline, the table of a run, with checks that fit."""
-    folder.rows.write_text("".join(lines))
-    checks = _chain(b"", [line.encode() for line in lines])
-    checks_path(folder.rows).write_bytes(b"".join(check + b"\n" for check in checks))
+    write_table(folder.rows, [line.encode() for line in lines])
+
+
+def write_table(path: Path, lines: list[bytes]) -> None:
+    """Writes a table of these lines, whatever they say, each with its newline, and checks that fit."""
+    path.write_bytes(b"".join(lines))
+    checks_path(path).write_bytes(b"".join(check + b"\n" for check in _chain(b"", lines)))

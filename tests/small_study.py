@@ -6,6 +6,6 @@ SMALL_STUDY = {
     "data": {"name": "digits"},
     "model": {"widths": [20, 10]},
     "training": {"length": "40it", "evaluate_every": "10it", "learning_rate": "1e-2"},
-    "pruning": {"budget": "rates", "rate": 0.5, "layer_rates": {"output": 0.25}, "target_density": 0.15},
+    "pruning": {"distribution": "rates", "rate": 0.5, "layer_rates": {"output": 0.25}, "target_density": 0.15},
 }
 """Three rounds of a small network on digits; a replicate takes about a second."""

@@ -22,7 +22,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from tombola.cli import app
-from tombola.pruning import budgets, criteria, schedules, structures
+from tombola.pruning import criteria, distributions, schedules, structures
 from tombola.runs.configs import load_config
 from tombola.studies.single.config import CompareConfig, TrainConfig
 
@@ -91,7 +91,7 @@ def test_pages_are_short_and_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "registry"),
-    [("criteria", criteria), ("structures", structures), ("budgets", budgets), ("schedules", schedules)],
+    [("criteria", criteria), ("structures", structures), ("distributions", distributions), ("schedules", schedules)],
 )
 def test_everything_registered_is_described(name: str, registry: Any) -> None:
     """In a table's first cell, or in bold at the head of a paragraph."""

@@ -1,9 +1,9 @@
-"""Draws the guide's pictures: what each structure removes, where budgets put a target, how schedules lead to it.
+"""Draws the guide's pictures: what each structure removes, where distributions put a target, how schedules lead to it.
 
     python docs/guide/draw_structures.py [FOLDER]
 
-Everything drawn was computed by `prune`, with the registered structures, budgets and schedules; the same seeds give
-the same files. `make guide-pictures` writes docs/images.
+Everything drawn was computed by `prune`, with the registered structures, distributions and schedules; the same seeds
+give the same files. `make guide-pictures` writes docs/images.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for drawing in DRAWINGS:
         _save(_structure(drawing), folder / f"structure-{drawing.file}.png")
-    _save(_budgets(), folder / "guide-budgets.png")
+    _save(_distributions(), folder / "guide-distributions.png")
     _save(_schedules(), folder / "guide-schedules.png")
 
 
@@ -151,13 +151,13 @@ def _scores(axes: Axes, sizes: Tensor, drawing: Drawing) -> None:
             axes.text(*place[drawing.scored], mean, fontsize=7, color=INK, ha=across_to, va=up_to, bbox=ground)
 
 
-def _budgets() -> Figure:
+def _distributions() -> Figure:
     """LeNet-5 as it is initialised, a tenth of its weights kept."""
     model = build(ModelSpec(architecture="lenet5", input_shape=(1, 28, 28), classes=10, seed=0))
     names = ("global", "uniform", "erk", "rates:0.9,output=0.5")
     figure, axes = _axes("Weights kept (%)")
     for index, name in enumerate(names):
-        masks = prune(model, None if name.startswith("rates") else 0.9, budget=name)
+        masks = prune(model, None if name.startswith("rates") else 0.9, distribution=name)
         table = masks.table()
         places = [layer + (index - (len(names) - 1) / 2) * 0.2 for layer in range(len(table))]
         label = f"{name}: {masks.density:.1%} of all"

@@ -1,4 +1,4 @@
-"""Named, listable collections: criteria, structures, budgets, schedules, models, data sets.
+"""Named, listable collections: criteria, structures, distributions, schedules, models, data sets.
 
 Registering is one decorator line; looking a name up fails with the list of known names.
 """

@@ -41,7 +41,7 @@ def pooled() -> nn.Module:
 
 
 def sparse_of(model: nn.Module) -> SparseModel:
-    return sparsify(model, prune(model, 0.6, budget="uniform"), torch.randn(20, 3, 12, 12), (1, 20))
+    return sparsify(model, prune(model, 0.6, distribution="uniform"), torch.randn(20, 3, 12, 12), (1, 20))
 
 
 @pytest.fixture

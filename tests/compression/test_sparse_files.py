@@ -32,7 +32,7 @@ def mixed() -> nn.Module:
 
 
 def sparse_of(model: nn.Module, example: Tensor, sparsity: float = 0.8) -> SparseModel:
-    return sparsify(model, prune(model, sparsity, budget="uniform"), example)
+    return sparsify(model, prune(model, sparsity, distribution="uniform"), example)
 
 
 @pytest.fixture

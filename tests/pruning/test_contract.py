@@ -1,13 +1,13 @@
-"""The contract: every registered criterion, structure, budget and schedule, alone and together, on three networks.
+"""The contract: every registered criterion, structure, distribution and schedule, alone and combined, on 3 networks.
 
 Each combination is run, or refused by name. What is refused, and why, is written down below (`NO_SCORES`,
 `UNDIVIDED`, `NO_PLAN`): a new refusal fails here.
 
-What is covered where. Here every network × structure × criterion is really scored in two rounds under the budget
-`global`; all budgets × schedules then run on the scores of the dense network, frozen, to count exactly and cheaply.
-`test_contract_rounds.py`: every criterion × budget really scored in both of two rounds, the second under the masks of
-the first, and SynFlow in all of its 100 rounds (here it has 5). `tests/training/test_evolution.py`: masks that change
-while a network learns, gradual pruning by every criterion for weights and filters, SET and RigL.
+What is covered where. Here every network × structure × criterion is really scored in two rounds under the distribution
+`global`; all distributions × schedules then run on the scores of the dense network, frozen, to count exactly and
+cheaply. `test_contract_rounds.py`: every criterion × distribution really scored in both of two rounds, the second under
+the masks of the first, and SynFlow in all of its 100 rounds (here it has 5). `tests/training/test_evolution.py`: masks
+that change while a network learns, gradual pruning by every criterion for weights and filters, SET and RigL.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tombola.errors import PruningError
-from tombola.pruning import Masks, PerLayerRates, budgets, criteria, prunable_parameters, prune, schedules, structures
+from tombola.pruning import (
+    Masks,
+    PerLayerRates,
+    criteria,
+    distributions,
+    prunable_parameters,
+    prune,
+    schedules,
+    structures,
+)
 from tombola.pruning.criteria import Criterion, ScoreFunction, Scores, ScoringContext
 from tombola.pruning.prunable import Layout, weight_layouts
 from tombola.pruning.structures import Structure, make_structure
@@ -48,7 +57,7 @@ class Refusal:
     models: tuple[str, ...] = ()
     criteria: tuple[str, ...] = ()
     structures: tuple[str, ...] = ()
-    budgets: tuple[str, ...] = ()
+    distributions: tuple[str, ...] = ()
     schedules: tuple[str, ...] = ()
 
     def covers(self, **chosen: str) -> bool:
@@ -88,17 +97,21 @@ UNDIVIDED = {
 """The one layer whose shape does not divide: refused by its name, run once it is protected."""
 
 NO_PLAN = [
-    Refusal("structure '{structures}' fixes every layer's sparsity", structures=tuple(FIXED), budgets=("erk", "rates")),
-    Refusal("structure '{structures}' fixes every layer's sparsity", structures=tuple(FIXED), budgets=("per-output",)),
+    Refusal(
+        "structure '{structures}' fixes every layer's sparsity", structures=tuple(FIXED), distributions=("erk", "rates")
+    ),
+    Refusal(
+        "structure '{structures}' fixes every layer's sparsity", structures=tuple(FIXED), distributions=("per-output",)
+    ),
     Refusal(
         "compares the weights of an output and does not go with the structure '{structures}'",
         structures=tuple(name for name in STRUCTURES if name != "weight"),
-        budgets=("per-output",),
+        distributions=("per-output",),
     ),
     Refusal("structure '{structures}' removes 0.5 of the weights", structures=tuple(FIXED)),
-    Refusal("per-layer rates take no sparsity", budgets=("rates",)),
+    Refusal("per-layer rates take no sparsity", distributions=("rates",)),
 ]
-"""By structure, budget and schedule: no way to spread a target of 0.6."""
+"""By structure, distribution and schedule: no way to spread a target of 0.6."""
 
 
 def first_rule(rules: list[Refusal], **chosen: str) -> Refusal | None:
@@ -113,9 +126,9 @@ def refusal(rules: list[Refusal], **chosen: str) -> str | None:
 
 def test_every_written_refusal_is_of_something() -> None:
     scored = itertools.product(NETWORKS, criteria, STRUCTURES)
-    planned = itertools.product(STRUCTURES, budgets, schedules)
+    planned = itertools.product(STRUCTURES, distributions, schedules)
     used = [first_rule(NO_SCORES, models=m, criteria=c, structures=s) for m, c, s in scored]
-    used += [first_rule(NO_PLAN, structures=s, budgets=b, schedules=x) for s, b, x in planned]
+    used += [first_rule(NO_PLAN, structures=s, distributions=b, schedules=x) for s, b, x in planned]
     assert all(any(rule is other for other in used) for rule in (*NO_SCORES, *NO_PLAN))
 
 
@@ -203,13 +216,13 @@ def test_every_combination_is_run_or_refused(model: str, structure: str, criteri
         with pytest.raises(PruningError, match=rf"{layer}\.weight: its .* do(es)? not divide into"):
             prune(case.model, criterion=criterion, **asked)
     end_to_end(case, recorder, model)
-    for budget, schedule in itertools.product(budgets, schedules):
-        says = refusal(NO_PLAN, structures=structure, budgets=budget, schedules=schedule)
+    for distribution, schedule in itertools.product(distributions, schedules):
+        says = refusal(NO_PLAN, structures=structure, distributions=distribution, schedules=schedule)
         if says is None:
-            spread_over_rounds(case, recorder.plain, budget, schedule)
+            spread_over_rounds(case, recorder.plain, distribution, schedule)
         else:
             with pytest.raises(PruningError, match=says):
-                spread_over_rounds(case, recorder.plain, budget, schedule)
+                spread_over_rounds(case, recorder.plain, distribution, schedule)
     if structure not in FIXED:
         rates_over_rounds(case, recorder.plain)
     assert_same(before, everything_of(case.model))
@@ -229,9 +242,9 @@ def end_to_end(case: Case, recorder: Recorder, model: str) -> None:
     case.assert_sound(again, masks, more)
 
 
-def spread_over_rounds(case: Case, scores: ScoreFunction, budget: str, schedule: str) -> None:
+def spread_over_rounds(case: Case, scores: ScoreFunction, distribution: str, schedule: str) -> None:
     masks: Masks | None = None
-    chosen = PerLayerRates(0.2) if budget == "rates" else budget
+    chosen = PerLayerRates(0.2) if distribution == "rates" else distribution
     for target in schedules.get(schedule)(TARGET, 1 if schedule == "one-shot" else ROUNDS):
         new = prune(case.model, target, scores, case.structure, chosen, masks, protect=case.protect)
         case.assert_sound(new, masks, target)
@@ -268,7 +281,7 @@ def scores_of_levels(levels: int, seed: int) -> ScoreFunction:
     return score
 
 
-@pytest.mark.parametrize("budget", [name for name in budgets if name != "rates"])
+@pytest.mark.parametrize("distribution", [name for name in distributions if name != "rates"])
 @given(
     sparsity=st.floats(0, 0.93),
     further=st.floats(0, 0.03),
@@ -278,9 +291,9 @@ def scores_of_levels(levels: int, seed: int) -> ScoreFunction:
 )
 @settings(max_examples=40, deadline=None)
 def test_exactly_round_s_n_go_at_any_sparsity(
-    budget: str, sparsity: float, further: float, levels: int, min_keep: int, seed: int
+    distribution: str, sparsity: float, further: float, levels: int, min_keep: int, seed: int
 ) -> None:
-    options = {"budget": budget, "min_keep": min_keep}
+    options = {"distribution": distribution, "min_keep": min_keep}
     masks = prune(plain_net(), sparsity, scores_of_levels(levels, seed), **options)
     assert masks.total - masks.kept == round(sparsity * masks.total)
     assert all(mask.kept >= min_keep for mask in masks.values())

@@ -1,6 +1,6 @@
-"""The contract, really scored: every criterion under every budget, in two rounds, the second under the first's masks.
+"""The contract, really scored: every criterion under every distribution, the second round under the first's masks.
 
-`test_contract.py` runs schedules and budgets on frozen scores; its docstring says what is covered where.
+`test_contract.py` runs schedules and distributions on frozen scores; its docstring says what is covered where.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contract_networks import assert_same, everything_of
 from torch import Tensor, nn
 
 from tombola.errors import PruningError
-from tombola.pruning import Masks, PerLayerRates, budgets, criteria, prunable_parameters, prune
+from tombola.pruning import Masks, PerLayerRates, criteria, distributions, prunable_parameters, prune
 from tombola.pruning.criteria import Criterion, Scores, ScoringContext
 
 TARGETS = (0.3, 0.6)
@@ -51,22 +51,24 @@ class Listener:
         return scores
 
 
-@pytest.mark.parametrize("budget", budgets)
+@pytest.mark.parametrize("distribution", distributions)
 @pytest.mark.parametrize("name", criteria)
-def test_two_rounds_each_scored_under_the_masks_so_far(name: str, budget: str) -> None:
+def test_two_rounds_each_scored_under_the_masks_so_far(name: str, distribution: str) -> None:
     """What goes is what scores lowest *then*: in its layer, and under `global` in the network."""
     model = network()
     before = everything_of(model)
     structure = "neuron" if criteria.get(name).outputs_only else "weight"
-    if budget == "per-output" and structure == "neuron":
-        with pytest.raises(PruningError, match=r"the budget 'per-output' .* does not go with the structure 'neuron'"):
-            prune(model, 0.3, name, structure, budget, batches=batches())
+    if distribution == "per-output" and structure == "neuron":
+        with pytest.raises(
+            PruningError, match=r"the distribution 'per-output' .* does not go with the structure 'neuron'"
+        ):
+            prune(model, 0.3, name, structure, distribution, batches=batches())
         return
     listener = Listener(criteria.get(name), min(3, criteria.get(name).rounds))
-    chosen = PerLayerRates(0.3) if budget == "rates" else budget
+    chosen = PerLayerRates(0.3) if distribution == "rates" else distribution
     masks: Masks | None = None
     for target in TARGETS:
-        sparsity = None if budget == "rates" else target
+        sparsity = None if distribution == "rates" else target
         masks = prune(model, sparsity, listener.criterion, structure, chosen, masks, batches(), seed=7)
         if sparsity is not None:
             units = torch.cat(
@@ -77,7 +79,7 @@ def test_two_rounds_each_scored_under_the_masks_so_far(name: str, budget: str) -
     assert_same(before, everything_of(model))
     assert listener.heard[0][0] is None
     states = [asked or Masks.full(model) for asked, _ in listener.heard] + [masks]
-    if budget != "rates":  # which take no sparsity and so know no rounds within a pruning
+    if distribution != "rates":  # which take no sparsity and so know no rounds within a pruning
         assert len(listener.heard) == len(TARGETS) * listener.criterion.rounds
     for (earlier, later), (_, scores) in zip(itertools.pairwise(states), listener.heard, strict=True):
         assert later <= earlier
@@ -85,11 +87,11 @@ def test_two_rounds_each_scored_under_the_masks_so_far(name: str, budget: str) -
         gone = {n: scores[n][earlier[n].keep & ~later[n].keep] for n in scores}
         left = {n: scores[n][later[n].keep] for n in scores}
         for layer in scores:
-            if budget == "per-output":
+            if distribution == "per-output":
                 assert_lowest_of_each_output(scores[layer], earlier[layer].keep, later[layer].keep)
             else:
                 assert not len(gone[layer]) or gone[layer].max() <= left[layer].min()
-        if budget == "global":  # but for layers that gave all they could
+        if distribution == "global":  # but for layers that gave all they could
             free = [n for n in scores if later[n].kept > (scores[n].shape[1] if structure == "neuron" else 1)]
             assert torch.cat([gone[n] for n in scores]).max() <= torch.cat([left[n] for n in free]).min()
     assert_scored_anew(model, name, listener)

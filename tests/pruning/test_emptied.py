@@ -46,23 +46,23 @@ def test_the_default_names_every_layer_that_it_nearly_empties_in_one_warning() -
     (said,) = warned(model, 0.9)
     assert "3 layers are left nearly empty: 3.weight (1 of 4096 weights)" in said
     assert "6.weight (1 of 4096 weights), 9.weight (1 of 4096 weights);" in said
-    assert "budget='erk', criterion='lamp', protect=" in said
-    assert warned(model, 0.9, budget="erk") == []
+    assert "distribution='erk', criterion='lamp', protect=" in said
+    assert warned(model, 0.9, distribution="erk") == []
     assert warned(model, 0.9, criterion="lamp") == []
 
 
 @pytest.mark.parametrize("sparsity", [0.5, 0.8, 0.9])
-@pytest.mark.parametrize("budget", ["uniform", "erk"])
+@pytest.mark.parametrize("distribution", ["uniform", "erk"])
 @pytest.mark.parametrize("criterion", ["magnitude", "random"])
 def test_layers_that_are_small_or_depthwise_by_design_are_not_named(
-    sparsity: float, budget: str, criterion: str
+    sparsity: float, distribution: str, criterion: str
 ) -> None:
     tiny = nn.Sequential(nn.Linear(1, 64), nn.Linear(64, 3), nn.Linear(3, 1), nn.Linear(1, 1))
     grouped = nn.Sequential(
         nn.Conv1d(64, 64, 4, groups=64), nn.Conv1d(64, 8, 1, groups=8), nn.ConvTranspose2d(64, 4, 2)
     )
     for model in (mobile(), tiny, grouped):
-        assert warned(model, sparsity, budget=budget, criterion=criterion) == []
+        assert warned(model, sparsity, distribution=distribution, criterion=criterion) == []
 
 
 def test_dense_layers_are_not_empty_however_small() -> None:
@@ -101,7 +101,7 @@ def test_filters_are_counted_as_filters() -> None:
     model = shrunk(mobile(), 3)
     (said,) = warned(model, 0.2, structure="filter", criterion="l2-norm")
     assert "1 layer is left nearly empty: 3.weight (1 of 64 filters)" in said
-    masks = prune(model, 0.5, structure="filter", budget="uniform")
+    masks = prune(model, 0.5, structure="filter", distribution="uniform")
     assert nearly_empty(masks, weight_layouts(model), make_structure("filter")) == []
 
 

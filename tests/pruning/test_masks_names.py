@@ -109,7 +109,7 @@ def test_layers_of_a_wrapped_model_are_protected_by_either_name(wrapper: str) ->
     for name in ("11", f"{prefix}11", f"{prefix}11.weight"):
         assert prune(wrapped, 0.5, protect=[name]) == expected
         rates = PerLayerRates(0.2, {name: 0.0})
-        assert prune(wrapped, budget=rates) == prune(model, budget=PerLayerRates(0.2, {"11": 0.0}))
+        assert prune(wrapped, distribution=rates) == prune(model, distribution=PerLayerRates(0.2, {"11": 0.0}))
 
 
 def test_only_wrappers_are_taken_off() -> None:

@@ -206,13 +206,13 @@ class TestPrecision:
         kept = masks["0.weight"].kept / 18 if structure == "filter" else masks.kept
         assert kept == units - round(0.5 * units)
 
-    @pytest.mark.parametrize("budget", ["global", "uniform", "erk"])
+    @pytest.mark.parametrize("distribution", ["global", "uniform", "erk"])
     @pytest.mark.parametrize("sparsity", [0.1, 0.37, 0.9, 0.98])
-    def test_counts_are_exact_in_a_model_of_mixed_precision(self, budget: str, sparsity: float) -> None:
+    def test_counts_are_exact_in_a_model_of_mixed_precision(self, distribution: str, sparsity: float) -> None:
         model = self.net(*FLOATS)
-        masks = prune(model, sparsity, budget=budget)
+        masks = prune(model, sparsity, distribution=distribution)
         exact(masks, sparsity)
-        further = prune(model, 0.99, budget=budget, masks=masks)
+        further = prune(model, 0.99, distribution=distribution, masks=masks)
         exact(further, 0.99)
         assert further <= masks
 

@@ -84,7 +84,7 @@ def test_softmax_at_the_end_changes_nothing_for_synflow() -> None:
 def test_numbers_of_numpy_and_torch_are_numbers(kind: Any) -> None:
     assert prune(Net(), kind(0.5)).kept == 88
     assert schedules.get("linear")(kind(0.5), 2) == [0.25, 0.5]
-    assert prune(Net(), budget=PerLayerRates(kind(0.5), {"b": kind(0.25)})).kept == 64 + 36
+    assert prune(Net(), distribution=PerLayerRates(kind(0.5), {"b": kind(0.25)})).kept == 64 + 36
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor, np.array])

@@ -1,4 +1,4 @@
-"""The budget `per-output`: weights compete within their output, as in Wanda's paper."""
+"""The distribution `per-output`: weights compete within their output, as in Wanda's paper."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_wanda_as_in_its_paper(kind: str) -> None:
     make, shape = LAYERS[kind]
     layer = make()
     model, data = nn.Sequential(layer), [torch.randn(shape)]
-    masks = prune(model, 0.5, "wanda", budget="per-output", batches=data)
+    masks = prune(model, 0.5, "wanda", distribution="per-output", batches=data)
     scores = score("wanda", model, data)["0.weight"]
     for row, keep in zip(outputs(layer, scores), outputs(layer, masks["0.weight"].keep), strict=True):
         assert set((~keep).nonzero().flatten().tolist()) == set(row.argsort()[: len(row) // 2].tolist())
@@ -45,10 +45,10 @@ def test_wanda_as_in_its_paper(kind: str) -> None:
 @settings(max_examples=40, deadline=None)
 def test_exact_in_all_and_alike_in_every_output(first: float, more: float, levels: int, seed: int) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 2, groups=2), nn.Flatten(), nn.Linear(9, 5))
-    masks = prune(model, first, "random", budget="global", seed=seed)  # outputs that keep different numbers
+    masks = prune(model, first, "random", distribution="global", seed=seed)  # outputs that keep different numbers
     generator = torch.Generator().manual_seed(seed)
     given_scores = {n: torch.randint(levels, m.shape, generator=generator) / 7 for n, m in masks.items()}
-    later = prune(model, first + more, lambda *_: given_scores, budget="per-output", masks=masks)
+    later = prune(model, first + more, lambda *_: given_scores, distribution="per-output", masks=masks)
     assert later <= masks
     assert later.total - later.kept == round((first + more) * later.total)
     for name, layout in weight_layouts(model).items():
@@ -64,20 +64,20 @@ def test_no_output_is_left_without_inputs_where_one_ranking_leaves_many() -> Non
     model = nn.Sequential(nn.Linear(20, 30))
     with torch.no_grad():
         model[0].weight[:10].mul_(1e-3)
-    assert int(prune(model, 0.9, budget="uniform")["0.weight"].keep.any(1).sum()) <= 20
-    assert prune(model, 0.9, budget="per-output")["0.weight"].keep.sum(1).tolist() == [2] * 30
+    assert int(prune(model, 0.9, distribution="uniform")["0.weight"].keep.any(1).sum()) <= 20
+    assert prune(model, 0.9, distribution="per-output")["0.weight"].keep.sum(1).tolist() == [2] * 30
 
 
 @pytest.mark.parametrize("structure", ["neuron", "filter", "block:1x2"])
 def test_other_structures_are_refused_by_name(structure: str) -> None:
     model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.Flatten(), nn.Linear(4, 4))
     with pytest.raises(PruningError, match=f"'per-output' .* does not go with the structure '{structure}'"):
-        prune(model, 0.5, structure=structure, budget="per-output")
+        prune(model, 0.5, structure=structure, distribution="per-output")
 
 
 def test_protected_layers_keep_all() -> None:
     model = nn.Sequential(nn.Linear(10, 10), nn.Linear(10, 10))
-    masks = prune(model, 0.4, budget="per-output", protect=["0"])
+    masks = prune(model, 0.4, distribution="per-output", protect=["0"])
     assert isinstance(masks, Masks)
     assert [mask.kept for mask in masks.values()] == [100, 20]
     assert masks["1.weight"].keep.sum(1).tolist() == [2] * 10

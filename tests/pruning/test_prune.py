@@ -36,9 +36,9 @@ def with_weights(model: nn.Sequential, *weights: list) -> nn.Sequential:
 
 class TestExactness:
     @pytest.mark.parametrize("sparsity", [0, 0.1, 0.3, 0.9, 0.98, 0.999])
-    @pytest.mark.parametrize("budget", ["global", "uniform"])
-    def test_not_only_at_one_half(self, sparsity: float, budget: str) -> None:
-        masks = prune(net(100, 50, 20), sparsity, budget=budget)
+    @pytest.mark.parametrize("distribution", ["global", "uniform"])
+    def test_not_only_at_one_half(self, sparsity: float, distribution: str) -> None:
+        masks = prune(net(100, 50, 20), sparsity, distribution=distribution)
         assert masks.total - masks.kept == round(sparsity * 6000)
 
     def test_the_known_two_by_two(self) -> None:
@@ -94,14 +94,14 @@ class TestLayersDoNotDieSilently:
         assert masks["1.weight"].kept == 7
         assert masks.total - masks.kept == round(0.9 * 230)
 
-    @pytest.mark.parametrize("budget", ["global", "uniform"])
-    def test_a_target_that_kills_layers_names_them(self, budget: str) -> None:
+    @pytest.mark.parametrize("distribution", ["global", "uniform"])
+    def test_a_target_that_kills_layers_names_them(self, distribution: str) -> None:
         with pytest.raises(PruningError, match=r"0\.weight, 1\.weight would die"):
-            prune(net(3, 3, 2), 0.99, budget=budget)
+            prune(net(3, 3, 2), 0.99, distribution=distribution)
 
     def test_a_rate_that_kills_a_layer_names_it(self) -> None:
         with pytest.raises(PruningError, match=r"1\.weight: removing 2 of 2"):
-            prune(net(30, 1, 2), budget=PerLayerRates(0.1, {"1": 0.9}))
+            prune(net(30, 1, 2), distribution=PerLayerRates(0.1, {"1": 0.9}))
 
     @given(st.integers(1, 5), st.floats(0, 0.9), st.integers(0, 50))
     @settings(max_examples=50, deadline=None)
@@ -122,22 +122,22 @@ class TestPerLayerRates:
         assert masks.total == 266_200
         levels = {}
         for index in range(1, 16):
-            masks = prune(model, masks=masks, budget=PerLayerRates(0.2, {"2": 0.1}))
+            masks = prune(model, masks=masks, distribution=PerLayerRates(0.2, {"2": 0.1}))
             levels[index] = round(100 * masks.density, 1)
         assert [levels[index] for index in (3, 7, 9, 15)] == [51.3, 21.1, 13.5, 3.6]
 
     def test_rates_are_of_the_survivors(self) -> None:
         model = net(10, 10)
-        once = prune(model, budget=PerLayerRates(0.5))
-        assert prune(model, masks=once, budget=PerLayerRates(0.5))["0.weight"].kept == 25
+        once = prune(model, distribution=PerLayerRates(0.5))
+        assert prune(model, masks=once, distribution=PerLayerRates(0.5))["0.weight"].kept == 25
 
     def test_takes_no_global_sparsity(self) -> None:
         with pytest.raises(PruningError, match="per-layer rates take no sparsity"):
-            prune(net(4, 4), 0.5, budget=PerLayerRates(0.5))
+            prune(net(4, 4), 0.5, distribution=PerLayerRates(0.5))
 
     def test_unknown_layer(self) -> None:
         with pytest.raises(PruningError, match=r"no layer is called 'outptu'; layers: 0\.weight"):
-            prune(net(4, 4), budget=PerLayerRates(0.5, {"outptu": 0.1}))
+            prune(net(4, 4), distribution=PerLayerRates(0.5, {"outptu": 0.1}))
 
     @pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan"), True, "0.2"])
     def test_rates_outside_0_1(self, rate: object) -> None:
@@ -186,7 +186,7 @@ class TestRefusals:
 
     def test_rates_by_name_alone(self) -> None:
         with pytest.raises(PruningError, match="PerLayerRates"):
-            prune(net(4, 4), 0.5, budget="rates")
+            prune(net(4, 4), 0.5, distribution="rates")
 
     @pytest.mark.parametrize(
         "scores", [{}, {"0.weight": torch.ones(2, 2)}, {"0.weight": torch.full((4, 4), torch.nan)}]
@@ -212,8 +212,8 @@ class TestWhatIsNoneOfThePieces:
             ({"structure": None}, "structure"),
             ({"structure": 4}, "structure"),
             ({"structure": nn.Linear}, "structure"),
-            ({"budget": None}, "budget"),
-            ({"budget": 0.5}, "budget"),
+            ({"distribution": None}, "distribution"),
+            ({"distribution": 0.5}, "distribution"),
             ({"loss": "mse"}, "loss"),
             ({"loss": None}, "loss"),
             ({"seed": "x"}, "seed"),
@@ -242,10 +242,10 @@ class TestWhatIsNoneOfThePieces:
         if structure == "weight":
             assert masks.total - masks.kept == round(masks.total / 3)
 
-    @pytest.mark.parametrize("budget", ["uniform", "erk", PerLayerRates(0.25)])
-    def test_a_layer_without_inputs_in_every_budget(self, budget: Any) -> None:
-        sparsity = None if isinstance(budget, PerLayerRates) else 0.25
-        assert prune(with_empty(), sparsity, budget=budget).kept == 30
+    @pytest.mark.parametrize("distribution", ["uniform", "erk", PerLayerRates(0.25)])
+    def test_a_layer_without_inputs_in_every_distribution(self, distribution: Any) -> None:
+        sparsity = None if isinstance(distribution, PerLayerRates) else 0.25
+        assert prune(with_empty(), sparsity, distribution=distribution).kept == 30
 
     def test_a_model_of_nothing_but_such_a_layer_is_refused(self) -> None:
         with pytest.raises(PruningError) as caught:
@@ -301,14 +301,14 @@ class TestUnitsAfterWeights:
 
 class TestUniform:
     def test_layers_end_at_the_same_sparsity_to_the_unit(self) -> None:
-        masks = prune(net(10, 7, 3), 0.5, budget="uniform")
+        masks = prune(net(10, 7, 3), 0.5, distribution="uniform")
         assert [(mask.total, mask.kept) for mask in masks.values()] == [(70, 35), (21, 10)]
         assert masks.kept == 91 - round(45.5)
 
     def test_a_layer_pruned_further_before_stays_and_the_others_make_up_for_it(self) -> None:
         model = net(10, 10, 10)
         earlier = Masks({"0.weight": prune(net(10, 10), 0.9)["0.weight"], "1.weight": Mask.full((10, 10))})
-        masks = prune(model, 0.6, budget="uniform", masks=earlier)
+        masks = prune(model, 0.6, distribution="uniform", masks=earlier)
         assert [mask.kept for mask in masks.values()] == [10, 70]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tombola.errors import PruningError
 from tombola.pruning import selection
-from tombola.pruning.budgets import LayerUnits, budgets
+from tombola.pruning.distributions import LayerUnits, distributions
 from tombola.pruning.selection import Pool, apportion, lowest, lowest_of
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -167,7 +167,7 @@ def erk_densities(shapes: dict[str, tuple[int, ...]], sparsity: float) -> dict[s
 @pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.8, 0.95, 0.99])
 def test_erk_follows_the_formula(sparsity: float) -> None:
     layers = layers_of(SHAPES)
-    removed = budgets.get("erk")()(layers, sparsity, 1)
+    removed = distributions.get("erk")()(layers, sparsity, 1)
     assert sum(removed) == round(sparsity * sum(layer.total for layer in layers))
     for layer, count, density in zip(layers, removed, erk_densities(SHAPES, sparsity).values(), strict=True):
         assert abs(layer.total - count - density * layer.total) < 1.5
@@ -180,7 +180,7 @@ def test_erk_of_structured_units_has_the_same_densities() -> None:
         return LayerUnits("conv", torch.rand(shape[0]), torch.ones(shape[0], dtype=torch.bool), torch.Size(shape))
 
     layers = [filters((320, 160, 3, 3)), filters((640, 320, 3, 3))]
-    removed = budgets.get("erk")()(layers, 0.7, 1)
+    removed = distributions.get("erk")()(layers, 0.7, 1)
     densities = [1 - count / layer.total for count, layer in zip(removed, layers, strict=True)]
     ratio = (sum((320, 160, 3, 3)) / (320 * 160)) / (sum((640, 320, 3, 3)) / (640 * 320))
     assert densities[0] / densities[1] == pytest.approx(ratio, rel=0.02)
@@ -189,7 +189,7 @@ def test_erk_of_structured_units_has_the_same_densities() -> None:
 def test_erk_of_one_round_after_another_is_erk() -> None:
     """Earlier rounds do not change where a target ends, as long as no layer lost more than it should."""
     layers = layers_of(SHAPES)
-    erk = budgets.get("erk")()
+    erk = distributions.get("erk")()
     once = erk(layers, 0.9, 1)
     first = erk(layers, 0.6, 1)
     survivors = [
@@ -200,17 +200,17 @@ def test_erk_of_one_round_after_another_is_erk() -> None:
     assert [a + b for a, b in zip(first, then, strict=True)] == once
 
 
-@pytest.mark.parametrize("budget", ["global", "uniform", "erk"])
-def test_what_cannot_be_met_names_the_layers(budget: str) -> None:
+@pytest.mark.parametrize("distribution", ["global", "uniform", "erk"])
+def test_what_cannot_be_met_names_the_layers(distribution: str) -> None:
     with pytest.raises(PruningError, match="narrow, middle, wide, dense would die"):
-        budgets.get(budget)()(layers_of(SHAPES), 0.99, 3000)
+        distributions.get(distribution)()(layers_of(SHAPES), 0.99, 3000)
 
 
 def test_scores_are_only_read_where_units_are_alive() -> None:
     """Removed units may hold any score, the lowest too: they are never ranked again."""
     alive = torch.tensor([True, False, True, True])
     layer = LayerUnits("layer", torch.tensor([3.0, -9.0, 1.0, 2.0]), alive, torch.Size((4, 1)))
-    assert budgets.get("global")()([layer], 0.5, 1) == [1]
+    assert distributions.get("global")()([layer], 0.5, 1) == [1]
     assert lowest(layer.scores, 1, layer.pool.among).tolist() == [False, False, True, False]
 
 

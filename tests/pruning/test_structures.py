@@ -280,11 +280,11 @@ class TestProtection:
             (["first", "*.1"], {"first.weight", "stage_1.1.weight"}),
         ],
     )
-    @pytest.mark.parametrize("budget", ["global", "uniform", "erk"])
+    @pytest.mark.parametrize("distribution", ["global", "uniform", "erk"])
     def test_protected_layers_keep_all_and_the_total_stays_exact(
-        self, protect: list[str], kept_whole: set[str], budget: str
+        self, protect: list[str], kept_whole: set[str], distribution: str
     ) -> None:
-        masks = prune(self.model(), 0.3, budget=budget, protect=protect)
+        masks = prune(self.model(), 0.3, distribution=distribution, protect=protect)
         assert all(masks[name].kept == masks[name].total for name in kept_whole)
         assert masks.total - masks.kept == round(0.3 * masks.total)
 
@@ -424,7 +424,7 @@ class TestAgreementWithTorch:
         for name in masks:  # one layer at a time: `uniform` rounds the total, torch each layer
             target = round(sparsity * masks[name].total) / masks.total + masks.sparsity
             others = [other for other in masks if other != name]
-            masks = prune(model, target, budget="uniform", masks=masks, protect=others)
+            masks = prune(model, target, distribution="uniform", masks=masks, protect=others)
         self.assert_equal(masks, peer)
 
     @pytest.mark.parametrize("sparsity", [0.1, 0.3, 0.8])

@@ -25,6 +25,7 @@ class Asked(Config):
     notes: str = ""
 
 
+EARLIER = "run folder of an earlier version of Tombola; use the version that made it, or another --out"
 FACTS = {"data": {"checksum": "md5:1", "input_shape": [1, 8, 8]}}
 
 HOLD = """
@@ -135,11 +136,13 @@ def test_changed_facts_are_refused_by_name_and_nothing_is_touched(
 @pytest.mark.parametrize(
     ("manifest", "says"),
     [
-        (json.dumps({"format": 2, "must_match": {}}), "format 2"),
-        (json.dumps({"must_match": {}}), "format None"),
-        ("[]", "format None"),
+        (json.dumps({"format": 2, "layout": 3, "must_match": {}}), "checksum .* damaged"),
+        (json.dumps({"must_match": {}}), EARLIER),
+        (json.dumps({"format": 1, "must_match": {}}), EARLIER),
+        (json.dumps({"layout": 4, "must_match": {}}), "run folder of layout 4, this Tombola has 3; use the version"),
+        ("[]", "damaged"),
         ("{", "damaged"),
-        (json.dumps({"format": 1, "must_match": []}), "damaged"),
+        (json.dumps({"layout": 3, "must_match": []}), "damaged"),
     ],
 )
 def test_a_manifest_of_another_kind_is_refused_and_not_rewritten(tmp_path: Path, manifest: str, says: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tombola.runs.folder import RunFolder
+from tombola.runs.folder import LAYOUT, RunFolder
+from tombola.runs.sealed import write_sealed
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.questions import Lottery
 from tombola.studies.hybrid.result import HybridResult
@@ -165,8 +165,8 @@ def hybrid_result(folder: Path, lotteries: tuple[str, ...] = ("cnn", "head", "le
     """A result whose folder is there, and empty but for its manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = {"versions": {"python": "3.12", "torch": "2.13.0"}, "data": {"name": "leaves", "checksum": "abc"}}
-    manifest = {"format": 1, "must_match": facts, "machine": {"system": "Linux", "cpu": "a cpu", "cores": 2}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    machine = {"system": "Linux", "cpu": "a cpu", "cores": 2}
+    write_sealed(folder / "manifest.json", {"layout": LAYOUT, "must_match": facts, "machine": machine})
     config = HybridConfig.model_validate({"name": "leaves", "cnn": lottery_config("cnn")})
     found = {name: lottery_result(folder / name, name) for name in lotteries}
     return HybridResult(RunFolder(folder), config, hybrid_rows(**kind), found)

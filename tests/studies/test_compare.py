@@ -59,7 +59,7 @@ class TestARun:
         ways = rows_of(comparison.rows, kind="way")
         assert len(rows_of(comparison.rows, kind="stage")) == 2
         assert len(ways) == 24
-        keys = {(w["replicate"], w["structure"], w["budget"], w["sparsity"], w["criterion"]) for w in ways}
+        keys = {(w["replicate"], w["structure"], w["distribution"], w["sparsity"], w["criterion"]) for w in ways}
         assert len(keys) == 24
 
     def test_refused_ways_are_rows_with_their_reason(self, comparison: Comparison) -> None:
@@ -221,7 +221,7 @@ def hand_rows(
                     "kind": "way",
                     "replicate": i,
                     "structure": "weight",
-                    "budget": "global",
+                    "distribution": "global",
                     "sparsity": 0.5,
                     "criterion": criterion,
                     "refused": None,

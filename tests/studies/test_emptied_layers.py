@@ -26,7 +26,7 @@ def test_a_childs_table_marks_them_and_a_line_says_what_helps() -> None:
     rows = rows_of_a_child(1)
     assert [row[-1] for row in layers_table(rows).rows] == ["0.00%", "99.69% !"]
     assert layers_note(rows).startswith("! Nearly empty: 1. Hardly anything passes")
-    assert "the budget erk" in layers_note(rows)
+    assert "the distribution erk" in layers_note(rows)
     rows = rows_of_a_child(200)
     assert layers_note(rows) == ""
     assert not any("!" in cell for row in layers_table(rows).rows for cell in row)
@@ -40,12 +40,12 @@ def test_rows_of_earlier_versions_say_nothing() -> None:
 
 
 def test_a_comparison_names_the_ways_that_leave_them() -> None:
-    way = {"kind": "way", "criterion": "magnitude", "structure": "weight", "budget": "global", "sparsity": 0.9}
+    way = {"kind": "way", "criterion": "magnitude", "structure": "weight", "distribution": "global", "sparsity": 0.9}
     rows = [
         way | {"replicate": 0, "nearly_empty": ["conv1.weight"]},
         way | {"replicate": 1, "nearly_empty": ["conv1.weight", "conv2.weight"]},
-        way | {"replicate": 0, "budget": "erk", "nearly_empty": []},
-        way | {"replicate": 0, "budget": "uniform", "refused": "no"},
+        way | {"replicate": 0, "distribution": "erk", "nearly_empty": []},
+        way | {"replicate": 0, "distribution": "uniform", "refused": "no"},
     ]
     assert emptied(rows) == ["magnitude on weight, global, 90% leaves nearly empty: conv1, conv2."]
 
@@ -57,5 +57,5 @@ def test_a_lottery_says_from_which_round_on() -> None:
     rows += [row | {"round": 1, "branch": "random", "nearly_empty": True}]
     (line,) = emptied_lines(rows)
     assert "nearly empty" in line
-    assert "fc1 from round 5, fc2 from round 6 (the budget erk" in line
+    assert "fc1 from round 5, fc2 from round 6 (the distribution erk" in line
     assert emptied_lines(rows[:4]) == []

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from sealing import as_before_checksums
+from sealing import retell
 from small_models import FINE_TUNING, invoke, make_child, make_parent
 from small_study import SMALL_STUDY
 from tombola.compression import measured, runtime
@@ -21,10 +21,13 @@ from tombola.models import ModelSpec, build
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks, prune
 from tombola.reports.nature import factor_axis
+from tombola.runs import inventory
 from tombola.runs.configs import validate
+from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row, read_rows, rows_of
 from tombola.studies.lottery import latency as latency_module
 from tombola.studies.lottery.charts import speed_chart
+from tombola.studies.lottery.compare import result_of
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.metrics import summarise
 from tombola.studies.lottery.result import Result
@@ -230,39 +233,30 @@ class TestMeasuredOnce:
         assert len(rows_of(outcome.rows, kind="latency")) == 16
 
 
-class TestOlderRuns:
+class TestARunWithoutLatency:
     @pytest.fixture
-    def old(self, tmp_path: Path) -> Path:
-        """A run as it was finished before latency was measured and engines had names."""
+    def unmeasured(self, tmp_path: Path) -> RunFolder:
+        """A run that was killed after its trainings and before latency was measured."""
         folder = run_study(config(), tmp_path).folder
-        rows = [row for row in read_rows(folder.rows) if row["kind"] != "latency"]
-        for row in rows:
-            row.pop("engine", None)
-        folder.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        as_before_checksums(folder.root)
-        return folder.root
+        lines = folder.rows.read_text().splitlines(keepends=True)
+        retell(folder, [line for line in lines if json.loads(line)["kind"] != "latency"])
+        (folder.root / inventory.NAME).unlink()
+        return folder
 
-    def test_they_open_and_say_so(self, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_opens_and_says_so(self, unmeasured: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(latency_module, "measure_latency", never)
-        outcome = run_study(config(), old.parent)
-        assert {summary.engine for summary in outcome.summaries} == {"dense"}
+        outcome = result_of(unmeasured.root)
         assert speed_chart(outcome.summaries, outcome.rows) is None
-        for command in (("show", old), ("report", old), ("imp", write_config(old.parent), "--out", old.parent)):
-            said = invoke(*command)
-            assert said.exit_code == 0, said.output
-            if command[0] != "report":
-                assert "Latency: not measured." in " ".join(said.stdout.split())
-        assert "Latency: not measured." in (old / "report.html").read_text()
+        shown = invoke("show", unmeasured.root)
+        assert shown.exit_code == 0, shown.output
+        assert "Latency: not measured." in " ".join(shown.stdout.split())
+        assert invoke("report", unmeasured.root).exit_code == 0
+        assert "Latency: not measured." in unmeasured.report.read_text()
 
-    def test_more_replicates_bring_the_measurement(self, old: Path) -> None:
-        outcome = run_study(config(replicates=2), old.parent)
+    @pytest.mark.parametrize("replicates", [1, 2])
+    def test_the_command_brings_the_measurement(self, unmeasured: RunFolder, replicates: int) -> None:
+        outcome = run_study(config(replicates=replicates), unmeasured.root.parent)
         assert len(rows_of(outcome.rows, kind="latency")) == 16
-
-
-def write_config(folder: Path) -> Path:
-    path = folder / "study.json"  # JSON is YAML
-    path.write_text(json.dumps({**SMALL_STUDY, "replicates": 1, "controls": []}))
-    return path
 
 
 class TestLotteryResults:

@@ -10,7 +10,7 @@ from tombola.studies.lottery.config import LotteryConfig, PruningConfig
 from tombola.studies.lottery.plan import plan_rounds
 
 LENET = {"fc1.weight": 235_200, "fc2.weight": 30_000, "output.weight": 1_000}
-PAPER = {"budget": "rates", "rate": 0.2, "layer_rates": {"output": 0.1}, "target_density": 0.036}
+PAPER = {"distribution": "rates", "rate": 0.2, "layer_rates": {"output": 0.1}, "target_density": 0.036}
 
 
 def plan(sizes: dict[str, int] = LENET, **pruning: object) -> list:
@@ -59,8 +59,8 @@ def test_a_schedule_ends_on_its_target(schedule: str) -> None:
         ({"rate": 0.2, "target_density": 1}, "nothing to prune"),
         ({"schedule": "geometric", "target_density": 0.1}, "rounds"),
         ({"schedule": "cubik", "rounds": 3, "target_density": 0.1}, "did you mean 'cubic'"),
-        ({"budget": "rates", "densities": [0.5]}, "needs `rate`"),
-        ({"layer_rates": {"output": 0.1}, "rate": 0.2, "target_density": 0.5}, "belong to the budget `rates`"),
+        ({"distribution": "rates", "densities": [0.5]}, "needs `rate`"),
+        ({"layer_rates": {"output": 0.1}, "rate": 0.2, "target_density": 0.5}, "belong to the distribution `rates`"),
         ({"schedule": "one-shot", "rounds": 2, "target_density": 0.1}, "round 2 would remove nothing"),
         ({"rate": 0.0001, "target_density": 0.0001}, "more than 1000 rounds"),
         ({"densities": [0.000001]}, "too few for 3 layers"),

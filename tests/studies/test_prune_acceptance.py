@@ -231,7 +231,7 @@ class TestPoint6WhatCounts:
 class TestPoint7GlobalAndPerLayer:
     def test_scopes(self, parent: Path, tmp_path: Path) -> None:
         everywhere = make_child(parent, tmp_path / "global", {"sparsity": 0.9})
-        each = make_child(parent, tmp_path / "uniform", {"sparsity": 0.9, "budget": "uniform"})
+        each = make_child(parent, tmp_path / "uniform", {"sparsity": 0.9, "distribution": "uniform"})
         assert [layer["kept"] for layer in each.layers] == [128, 24, 12]
         kept = [layer["kept"] for layer in everywhere.layers]
         assert sum(kept) == 164
@@ -272,7 +272,7 @@ class TestPoint9ErrorsOfAKind:
             ("own_models:dense", {"sparsity": 0.99, "structure": "neuron", "min_keep": 2}, "would remove"),
             ("own_models:dense", {"sparsity": 0.5, "protect": ["1", "3"]}, "is protected"),
             ("own_models:dense", {"structure": "2:7"}, "do not divide into groups of 7"),
-            ("own_models:dense", {"budget": "rates:0.999"}, "lower its rate"),
+            ("own_models:dense", {"distribution": "rates:0.999"}, "lower its rate"),
         ],
     )
     def test_one_line_and_nothing_left(self, model: str, pruning: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -219,9 +219,9 @@ def prune_command(model: Path | str, out: Path, pruning: dict[str, Any]) -> list
 
 class TestStructures:
     @pytest.mark.parametrize("schedule", ["oneshot", "iterative:2", "cubic:3"])
-    @pytest.mark.parametrize("budget", ["global", "uniform"])
-    def test_neurons_spare_the_classes(self, schedule: str, budget: str, parent: Path, tmp_path: Path) -> None:
-        asked = {"sparsity": 0.75, "structure": "neuron", "schedule": schedule, "budget": budget}
+    @pytest.mark.parametrize("distribution", ["global", "uniform"])
+    def test_neurons_spare_the_classes(self, schedule: str, distribution: str, parent: Path, tmp_path: Path) -> None:
+        asked = {"sparsity": 0.75, "structure": "neuron", "schedule": schedule, "distribution": distribution}
         outcome = make_child(parent, tmp_path / "child", asked)
         masks = masks_of(outcome.folder)
         alive = {name: int(mask.keep.any(1).sum()) for name, mask in masks.items()}
@@ -251,7 +251,7 @@ class TestStructures:
         assert masks_of(second.folder) <= masks_of(first.folder)
         assert second.stages[-1]["units_kept"] == 8
 
-    @pytest.mark.parametrize("more", [{}, {"sparsity": 0.5}, {"protect": ["output"]}, {"budget": "uniform"}])
+    @pytest.mark.parametrize("more", [{}, {"sparsity": 0.5}, {"protect": ["output"]}, {"distribution": "uniform"}])
     def test_two_of_four(self, more: dict[str, Any], parent: Path, tmp_path: Path) -> None:
         outcome = make_child(parent, tmp_path / "child", {"structure": "2:4", **more})
         masks = masks_of(outcome.folder)
@@ -273,7 +273,7 @@ class TestStructures:
         assert sum(layer["kept"] for layer in outcome.layers[:2]) == 16 * (95 - round(0.75 * 95))
 
     def test_rates(self, parent: Path, tmp_path: Path) -> None:
-        asked = {"budget": "rates:0.5,output=0.25", "schedule": "iterative:2"}
+        asked = {"distribution": "rates:0.5,output=0.25", "schedule": "iterative:2"}
         outcome = make_child(parent, tmp_path / "child", asked)
         # half of the survivors twice; three quarters of the output's twice: 120 · 0.75 = 90, round(22.5) = 22 go
         assert [layer["kept"] for layer in outcome.layers] == [320, 60, 68]
@@ -284,11 +284,11 @@ class TestStructures:
             ({}, "sparsity is missing"),
             ({"structure": "2:4", "sparsity": 0.9}, "2:4 removes 0.5 of every layer's weights"),
             ({"structure": "2:4", "schedule": "iterative:3"}, "goes in one step"),
-            ({"budget": "rates:0.2", "sparsity": 0.9}, "takes no sparsity"),
-            ({"budget": "rates:0.2", "schedule": "cubic:3"}, "needs a sparsity to lead to"),
-            ({"budget": "rates:0.2", "schedule": "linear:3"}, "needs a sparsity to lead to"),
-            ({"budget": "rates"}, "needs rates"),
-            ({"budget": "rates:2"}, r"must be in \[0, 1\)"),
+            ({"distribution": "rates:0.2", "sparsity": 0.9}, "takes no sparsity"),
+            ({"distribution": "rates:0.2", "schedule": "cubic:3"}, "needs a sparsity to lead to"),
+            ({"distribution": "rates:0.2", "schedule": "linear:3"}, "needs a sparsity to lead to"),
+            ({"distribution": "rates"}, "needs rates"),
+            ({"distribution": "rates:2"}, r"must be in \[0, 1\)"),
         ],
     )
     def test_what_does_not_go_together(self, asked: dict[str, Any], said: str) -> None:

@@ -140,8 +140,15 @@ def test_a_comparison_names_ways_and_parents_that_learned_nothing() -> None:
         criteria=("magnitude", "random"),
         sparsities=(0.5,),
     )
-    (structure,), (budget,) = config.structures, config.budgets
-    where = {"structure": structure, "budget": budget, "sparsity": 0.5, "refused": None, "units": 10, "units_kept": 5}
+    (structure,), (distribution,) = config.structures, config.distributions
+    where = {
+        "structure": structure,
+        "distribution": distribution,
+        "sparsity": 0.5,
+        "refused": None,
+        "units": 10,
+        "units_kept": 5,
+    }
     rows = []
     for replicate in range(2):
         rows.append(stage("parent", 0.9) | {"replicate": replicate, "validation_accuracy": 0.9})

@@ -407,7 +407,7 @@ class TestShownAndExtended:
     "pruning",
     [
         {"densities": [0.6, 0.3]},
-        {"budget": "uniform", "schedule": "cubic", "rounds": 2, "target_density": 0.3},
+        {"distribution": "uniform", "schedule": "cubic", "rounds": 2, "target_density": 0.3},
         {"criterion": "random", "rate": 0.5, "target_density": 0.3},
     ],
 )

@@ -233,7 +233,7 @@ class TestGradual:
     def test_goes_on_from_sparse_masks(self, digits: DataSet) -> None:
         model = network()
         masks = prune(model, 0.5)
-        evolution = gradual(schedule="geometric", budget="uniform")
+        evolution = gradual(schedule="geometric", distribution="uniform")
         training = Training(model, digits, recipe(), masks, 3, evolution=evolution)
         assert list(training.updates.values()) == schedules.get("geometric")(0.9, 9, start=masks.sparsity)
         trained = train(network(), digits, evolution, masks)
@@ -427,7 +427,7 @@ class TestConfig:
         found = read({"method": "gradual", "sparsity": "9e-1", "end": "2ep", "every": "10it"})
         assert found == Gradual(sparsity=0.9, end="2ep", every="10it")
         assert read({"method": "set", "sparsity": 0.9}) == Dynamic(method="set", sparsity=0.9)
-        assert read({"method": "rigl", "sparsity": 0.9}).budget == "erk"
+        assert read({"method": "rigl", "sparsity": 0.9}).distribution == "erk"
         with pytest.raises(ValidationError, match="'gradual', 'set', 'rigl'"):
             read({"method": "rigel", "sparsity": 0.9})
 
@@ -438,9 +438,9 @@ class TestConfig:
             (lambda: gradual(criterion="size"), "unknown criterion 'size'"),
             (lambda: gradual(structure="brick"), "unknown structure 'brick'"),
             (lambda: gradual(structure="2:4"), "2:4 fixes its own sparsity"),
-            (lambda: gradual(budget="rates"), "takes no sparsity"),
+            (lambda: gradual(distribution="rates"), "takes no sparsity"),
             (lambda: gradual(every="0it"), "must be at least 1it"),
-            (lambda: dynamic(budget="erg"), "unknown budget 'erg'"),
+            (lambda: dynamic(distribution="erg"), "unknown distribution 'erg'"),
             (lambda: dynamic(sparsity=1), "less than 1"),
             (lambda: dynamic(fraction=0), "greater than 0"),
         ],

@@ -285,7 +285,7 @@ def test_divergence_is_seen(digits: DataSet) -> None:
 
 class TestChoice:
     def masks(self, model: nn.Module, density: float) -> Masks:
-        return prune(model, 1 - density, budget="uniform")
+        return prune(model, 1 - density, distribution="uniform")
 
     def test_auto_trains_sparse_networks_on_kernels_and_others_not(self, digits: DataSet) -> None:
         model, batches = narrow_conv2(digits), Batches(digits.train, 64, 0)

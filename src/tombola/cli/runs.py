@@ -35,14 +35,12 @@ def show(run: Annotated[Path, typer.Argument(help="A run folder.")], debug: Debu
             from tombola.studies.lottery.terminal import show_result
 
             show_result(terminal(), result_of(run))
-        if not folder.is_sealed():
-            say("note: this run was written before checksums were kept; damage to it cannot be noticed", err=True)
         refuse(folder, findings(folder))
 
 
 def list_(
     what: Annotated[
-        str, typer.Argument(help="runs, criteria, structures, budgets, schedules, models or data.")
+        str, typer.Argument(help="runs, criteria, structures, distributions, schedules, models or data.")
     ] = "runs",
     out: Out = Path("runs"),
     debug: Debug = False,

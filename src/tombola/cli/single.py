@@ -52,7 +52,7 @@ def prune(
     ] = None,
     criterion: Annotated[str, typer.Option(help="What a weight is worth; see `tombola list criteria`.")] = "magnitude",
     structure: Annotated[str, typer.Option(help="What is removed whole: weight, neuron, filter, 2:4 ...")] = "weight",
-    budget: Annotated[
+    distribution: Annotated[
         str, typer.Option(help="How it spreads over layers: global, uniform, erk, per-output, rates:0.2")
     ] = "global",
     schedule: Annotated[str, typer.Option(help="oneshot, iterative:N, linear:N or cubic:N.")] = "oneshot",
@@ -111,7 +111,7 @@ def prune(
                 "sparsity": sparsity,
                 "criterion": criterion,
                 "structure": structure,
-                "budget": budget,
+                "distribution": distribution,
                 "schedule": schedule,
                 "protect": protect or [],
                 "min_keep": min_keep,
@@ -147,7 +147,7 @@ def compare(
     data_dir: DataDir = None,
     debug: Debug = False,
 ) -> None:
-    """Compare **ways to prune**: criteria × structures × budgets × sparsities, on a fresh parent per replicate.
+    """Compare **ways to prune**: criteria × structures × distributions × sparsities, on a fresh parent per replicate.
 
     Ends with a table with confidence intervals, a sentence per place of the grid on which way loses least, and
     `report.html`. The same command again continues or shows it.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tombola.data.dataset import RawData
-from tombola.data.images import Budget
+from tombola.data.images import DecodingLimit
 from tombola.data.layout import LAYOUT, Entry, Labelled, labelled_parts, shown, some
 from tombola.data.patient import search_all
 from tombola.data.pictures import SIZE_LIMIT, Pixels, decode, raw_data
@@ -50,8 +50,8 @@ def class_folders(
         raise DataError(f"{shown(str(folder))}: no such folder or tar; {LAYOUT}")
     root = _disk_entry(folder, "", folder) if folder.is_dir() else tar_tree(folder)
     parts, aside = labelled_parts(root)
-    budget = Budget(None if folder.is_dir() else folder.stat().st_size)
-    images = _decoded([picture.entry for part in parts for picture in part], size, channels, skip_bad, budget)
+    limit = DecodingLimit(None if folder.is_dir() else folder.stat().st_size)
+    images = _decoded([picture.entry for part in parts for picture in part], size, channels, skip_bad, limit)
     kept = [[picture for picture in part if picture.entry.path in images] for part in parts]
     for part, left in zip(parts, kept, strict=True):
         _refuse_lost_class(part, left)
@@ -60,7 +60,7 @@ def class_folders(
     paths = [picture.entry.path for part in parts for picture in part]
     skipped = tuple(path for path in paths if path not in images)
     groups = None if group_by is None else _groups(kept[0], group_by, root.where)
-    notes = (*_left_aside(aside), *_of_names(list(images)), *budget.notes(len(images)))
+    notes = (*_left_aside(aside), *_of_names(list(images)), *limit.notes(len(images)))
     return raw_data(name, folder, training, test[0] if test else None, groups, skipped, notes)
 
 
@@ -111,14 +111,14 @@ def _within(link: Path, root: Path) -> bool:
 
 
 def _decoded(
-    entries: Sequence[Entry], size: int | None, channels: int | None, skip_bad: bool, budget: Budget
+    entries: Sequence[Entry], size: int | None, channels: int | None, skip_bad: bool, limit: DecodingLimit
 ) -> dict[str, NDArray[np.uint8]]:
     """The pictures by their paths: all of them, or with `skip_bad` those that can be decoded."""
     images: dict[str, NDArray[np.uint8]] = {}
     bad: list[str] = []
     for entry in entries:
         try:
-            image = _decode(entry, size, channels, budget)
+            image = _decode(entry, size, channels, limit)
         except DataError as error:
             bad.append(str(error))
             continue
@@ -126,7 +126,7 @@ def _decoded(
             continue  # the rest is only looked at to say how much of it is bad
         _refuse_misfit(entry, image, images, len(entries))
         if size is None:
-            budget.keep(image.nbytes, entry.where)
+            limit.keep(image.nbytes, entry.where)
         images[entry.path] = image
     if bad and not skip_bad:
         more = f"; {len(bad) - 1} more of {len(entries)} are bad" if len(bad) > 1 else ""
@@ -134,10 +134,10 @@ def _decoded(
     return images
 
 
-def _decode(entry: Entry, size: int | None, channels: int | None, budget: Budget) -> NDArray[np.uint8]:
+def _decode(entry: Entry, size: int | None, channels: int | None, limit: DecodingLimit) -> NDArray[np.uint8]:
     if entry.read is None:
         raise DataError(f"{entry.where}: not a file, or a link to nothing; remove it")
-    return decode(entry.read(), entry.where, size, channels, budget)
+    return decode(entry.read(), entry.where, size, channels, limit)
 
 
 def _refuse_misfit(entry: Entry, image: NDArray[np.uint8], images: dict[str, NDArray[np.uint8]], count: int) -> None:

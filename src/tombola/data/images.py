@@ -48,7 +48,7 @@ PREVIEWS = 8
 
 
 @dataclass
-class Budget:
+class DecodingLimit:
     """What all images of a data set may take to decode, by the bytes of their files; `size` where these are packed."""
 
     size: int | None = None

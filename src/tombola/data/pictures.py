@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from tombola.data.dataset import Examples, RawData
-from tombola.data.images import FORMATS, Budget, refuse_loss, remark
+from tombola.data.images import FORMATS, DecodingLimit, refuse_loss, remark
 from tombola.data.layout import KINDS
 from tombola.errors import DataError
 from tombola.runs import limits
@@ -42,17 +42,17 @@ class Pixels:
 
 
 def decode(
-    source: bytes, where: str, size: int | None = None, channels: int | None = None, budget: Budget | None = None
+    source: bytes, where: str, size: int | None = None, channels: int | None = None, limit: DecodingLimit | None = None
 ) -> NDArray[np.uint8]:
     """The picture in the bytes of a file: (height, width) if it is grey, (height, width, 3) if it has colours.
 
     With `size` it is resized to size × size pixels, bilinear over all pixels, whatever its proportions were. It is
-    turned as its EXIF data say. Opacity is dropped, CMYK becomes RGB without a colour profile; `budget` notes both.
+    turned as its EXIF data say. Opacity is dropped, CMYK becomes RGB without a colour profile; `limit` notes both.
     With one of `channels` colours become their luminance; a grey picture is always one channel, whose repetition is
     left to who puts pictures together. Raises DataError that begins with `where` for what is damaged, cut short, of
-    another format, of more than 8 bits or one picture, and where decoding would take more than `budget` has.
+    another format, of more than 8 bits or one picture, and where decoding would take more than `limit` has.
     """
-    budget = budget or Budget()
+    limit = limit or DecodingLimit()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -61,9 +61,9 @@ def decode(
             mode = image.mode
             if mode in _CHANNELS:
                 refuse_loss(image, source, where)
-                budget.spend(image, source, where)
+                limit.spend(image, source, where)
                 ImageOps.exif_transpose(image, in_place=True)
-                budget.note(remark(mode, image), where)
+                limit.note(remark(mode, image), where)
             picture = _fitted(
                 image if mode == _CHANNELS.get(mode) else image.convert(_CHANNELS.get(mode)), size, channels
             )

@@ -1,11 +1,11 @@
 """Pruning: what is removed. Tensors and modules in, masks out; no files, no data sets, no command line.
 
-`prune(model, sparsity, ...)` is the verb; criteria, structures, budgets and schedules are registries whose
+`prune(model, sparsity, ...)` is the verb; criteria, structures, distributions and schedules are registries whose
 pieces compose freely.
 """
 
-from tombola.pruning.budgets import PerLayerRates, budgets
 from tombola.pruning.criteria import criteria
+from tombola.pruning.distributions import PerLayerRates, distributions
 from tombola.pruning.emptied import NearlyEmptyLayerWarning, nearly_empty
 from tombola.pruning.masks import LayerSparsity, Mask, Masks
 from tombola.pruning.prunable import prunable_parameters
@@ -20,8 +20,8 @@ __all__ = [
     "NearlyEmptyLayerWarning",
     "PerLayerRates",
     "UnsupportedParameterWarning",
-    "budgets",
     "criteria",
+    "distributions",
     "nearly_empty",
     "prunable_parameters",
     "prune",

@@ -60,7 +60,7 @@ def warn_of_nearly_empty(found: Sequence[NearlyEmpty], in_use: Collection[object
     """One warning for all of them, with what helps but for what is `in_use`; for `prune`, in its caller's name."""
     if not found:
         return
-    ways = [way for way, name in (("budget='erk'", "erk"), ("criterion='lamp'", "lamp")) if name not in in_use]
+    ways = [way for way, name in (("distribution='erk'", "erk"), ("criterion='lamp'", "lamp")) if name not in in_use]
     helps = ", ".join([*ways, "protect=[...]", "a higher min_keep"])
     left = "layer is" if len(found) == 1 else "layers are"
     warnings.warn(

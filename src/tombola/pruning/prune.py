@@ -16,7 +16,6 @@ from torch.nn import functional
 from torch.nn.parameter import is_lazy
 
 from tombola.errors import PruningError
-from tombola.pruning.budgets import Budget, LayerUnits, PerOutput, make_budget
 from tombola.pruning.criteria import (
     Criterion,
     Loss,
@@ -28,6 +27,7 @@ from tombola.pruning.criteria import (
     make_criterion,
 )
 from tombola.pruning.criteria.network import at_least_float32
+from tombola.pruning.distributions import Distribution, LayerUnits, PerOutput, make_distribution
 from tombola.pruning.emptied import nearly_empty, warn_of_nearly_empty
 from tombola.pruning.masks import Mask, Masks
 from tombola.pruning.protect import protected_names
@@ -50,7 +50,7 @@ def prune(
     sparsity: float | None = None,
     criterion: str | Criterion | ScoreFunction = "magnitude",
     structure: str | Structure = "weight",
-    budget: str | Budget = "global",
+    distribution: str | Distribution = "global",
     masks: Masks | None = None,
     batches: Iterable[Any] | None = None,
     *,
@@ -63,10 +63,10 @@ def prune(
 
     `sparsity` is the total target in [0, 1), earlier `masks` included; what they removed stays removed and is
     never ranked again. Units are the structure's (weights, filters, ...) in all layers that have them; layers
-    that have none are left as they are. The budget `PerLayerRates` takes no sparsity, and n:m fixes its own.
+    that have none are left as they are. The distribution `PerLayerRates` takes no sparsity, and n:m fixes its own.
     Units go in the order of a stable sort of their scores: ties by position. Every layer keeps at least
-    `min_keep` units, layers that match a name or pattern in `protect` keep all, and the rest of the budget
-    moves to other layers so that the total stays exact.
+    `min_keep` units, layers that match a name or pattern in `protect` keep all, and other
+    layers give up what these keep, so that the total stays exact.
 
     `batches` of (inputs, targets) are for criteria that need gradients or activations, and all are used; `loss`
     takes what the model gives and the targets. `seed` feeds criteria that use chance.
@@ -90,14 +90,14 @@ def prune(
             model=model,
             criterion=make_criterion(criterion),
             structure=make_structure(structure),
-            budget=budget,
+            distribution=distribution,
             protected=protected,
             context=ScoringContext(seed, checked_batches(batches), loss),
             min_keep=min_keep,
         )
         for target in pruning.targets(sparsity, masks):
             masks = pruning.once(target, masks)
-    warn_of_nearly_empty(nearly_empty(masks, weight_layouts(model), pruning.structure), (budget, criterion))
+    warn_of_nearly_empty(nearly_empty(masks, weight_layouts(model), pruning.structure), (distribution, criterion))
     return masks.of(wrapped)
 
 
@@ -108,7 +108,7 @@ class _Pruning:
     model: nn.Module
     criterion: Criterion
     structure: Structure
-    budget: str | Budget
+    distribution: str | Distribution
     protected: set[str]
     context: ScoringContext
     min_keep: int
@@ -120,17 +120,17 @@ class _Pruning:
                 f"the criterion {criterion!r} scores whole outputs and does not go with the structure {structure!r}; "
                 "use neuron or filter"
             )
-        if self.structure.sparsity is not None and self.budget not in ("global", "uniform"):
-            raise PruningError(f"the structure {structure!r} fixes every layer's sparsity: leave the budget out")
-        if isinstance(self.made_budget, PerOutput) and not isinstance(self.structure, Weight):
+        if self.structure.sparsity is not None and self.distribution not in ("global", "uniform"):
+            raise PruningError(f"the structure {structure!r} fixes every layer's sparsity: leave the distribution out")
+        if isinstance(self.made_distribution, PerOutput) and not isinstance(self.structure, Weight):
             raise PruningError(
-                f"the budget 'per-output' compares the weights of an output and does not go with the structure "
-                f"{structure!r}; use the structure 'weight', or the budget 'uniform'"
+                f"the distribution 'per-output' compares the weights of an output and does not go with the structure "
+                f"{structure!r}; use the structure 'weight', or the distribution 'uniform'"
             )
 
     @functools.cached_property
-    def made_budget(self) -> Budget:
-        return make_budget(self.budget)
+    def made_distribution(self) -> Distribution:
+        return make_distribution(self.distribution)
 
     @functools.cached_property
     def layouts(self) -> dict[str, Layout]:
@@ -215,8 +215,8 @@ class _Pruning:
     def _ranked(self, name: str, scores: Scores, mask: Mask) -> Tensor:
         """The scores in whose order units go."""
         pooled = self._pooled(name, scores, mask)
-        if isinstance(self.made_budget, PerOutput):
-            return self.made_budget.ranks(pooled, mask.keep, self.layouts[name])
+        if isinstance(self.made_distribution, PerOutput):
+            return self.made_distribution.ranks(pooled, mask.keep, self.layouts[name])
         return pooled
 
     def _pooled(self, name: str, scores: Scores, mask: Mask) -> Tensor:
@@ -234,7 +234,7 @@ class _Pruning:
     def _counts(self, layers: Sequence[LayerUnits], sparsity: float | None, masks: Masks) -> list[int]:
         """How many live units each layer loses."""
         if self.structure.sparsity is None:
-            return self.made_budget(layers, sparsity, self.min_keep)
+            return self.made_distribution(layers, sparsity, self.min_keep)
         return [0 if layer.protected else self._fixed_count(layer, masks[layer.name]) for layer in layers]
 
     def _fixed_count(self, layer: LayerUnits, mask: Mask) -> int:

@@ -1,4 +1,4 @@
-"""Choosing exactly k: the selections that criteria and budgets share.
+"""Choosing exactly k: the selections that criteria and distributions share.
 
 The k-th value is found by counting, 16 bits of the numbers at a time, in pieces that stay in cache. Next to a
 full sort this takes a fifth of the time and next to no memory, and it is exact under ties.

@@ -27,7 +27,7 @@ class Structure(ABC):
 
     name: str
     sparsity: float | None = None
-    """The share of a layer's weights that the structure itself removes; None where budgets decide."""
+    """The share of a layer's weights that the structure itself removes; None where distributions decide."""
 
     def fits(self, layout: Layout) -> bool:
         """Whether layers of this kind have such units; layers that have none are left as they are."""
@@ -173,7 +173,7 @@ class NofM(Structure):
     """n of every m weights that follow one another along the inputs are kept: `2:4` and the like.
 
     As in NVIDIA's sparse tensor cores (Mishra et al. 2021, arXiv 2104.08378); in a convolution the inputs are
-    the channels at one kernel position. The structure fixes the sparsity of every layer, so budgets have
+    the channels at one kernel position. The structure fixes the sparsity of every layer, so distributions have
     nothing to decide. A layer whose inputs do not divide by m is an error.
     """
 

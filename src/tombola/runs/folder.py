@@ -19,7 +19,6 @@ from tombola.runs.atomic import (
     TEMPORARY_SUFFIX,
     make_folder,
     read_bytes,
-    read_json,
     refuse_links,
     remove_temporaries,
     storage_errors,
@@ -29,15 +28,13 @@ from tombola.runs.columns import Schema
 from tombola.runs.configs import C, Config, dump_config, identity_hash, load_config
 from tombola.runs.lock import exclusive
 from tombola.runs.rows import Row, RowTable, read_rows
-from tombola.runs.sealed import FORMAT, read_sealed, write_sealed
+from tombola.runs.sealed import open_sealed, write_sealed
 
-FORMATS = (1, FORMAT)
-"""Versions of the run folder's layout that are read; 1 had no checksums. Others are refused, never rewritten."""
+LAYOUT = 3
+"""Of run folders: their files, the keys of configs, the columns of rows. Others are refused, never rewritten."""
 CONFIG_SEAL = "# sha256 of the lines above: "
 PROCESSOR = "processor"
 """A fact that decides the last bits."""
-LATER = (PROCESSOR, "config")
-"""Facts that folders of format 1 do not record, or otherwise."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ class RunFolder:
         return self.root / "lock"
 
     def read_manifest(self) -> dict[str, Any]:
-        """The manifest of an existing run; RunFolderError when this is no run, of another format, or damaged.
+        """The manifest of an existing run; RunFolderError when this is no run, of another layout, or damaged.
 
         Raises StorageError where the folder holds links or devices: nothing outside of it is read as part of a run.
         """
@@ -86,35 +83,35 @@ class RunFolder:
         refuse_links(self.root)
         remedy = "put it back from a copy, or move the folder away and start afresh"
         try:
-            raw = read_json(self.manifest)
-            found = raw.get("format") if isinstance(raw, dict) else None
-            if found in FORMATS:
-                manifest = read_sealed(self.manifest, remedy) | {"format": found}
+            manifest, trouble = open_sealed(self.manifest, remedy)
         except StorageError as error:
             said = str(error)
             raise RunFolderError(said if said.endswith(remedy) else f"{said}; {remedy}") from None
-        if found not in FORMATS:
-            raise RunFolderError(
-                f"{self.root}: run folder of format {found}, this Tombola writes format {FORMAT}; "
-                "use the version that made it, or another --out"
-            )
+        if trouble is not None:
+            raise RunFolderError(trouble)
+        if (layout := manifest.get("layout")) != LAYOUT:
+            whose = "an earlier version of Tombola" if layout is None else f"layout {layout}, this Tombola has {LAYOUT}"
+            raise RunFolderError(f"{self.root}: run folder of {whose}; use the version that made it, or another --out")
         if not isinstance(manifest.get("must_match"), dict):
             raise RunFolderError(
                 f"{self.manifest}: has no `must_match`, it is damaged; start afresh with another --out"
             )
         return manifest
 
-    def is_sealed(self) -> bool:
-        """Whether its files carry checksums; those of a run that is not begun yet will."""
-        return not self.manifest.exists() or self.read_manifest()["format"] == FORMAT
+    def refuse_other_layouts(self) -> None:
+        """RunFolderError where another version of Tombola began the run; a run that is not begun yet is none."""
+        if self.manifest.exists():
+            self.read_manifest()
 
     def read_rows(self, columns: Sequence[str], schema: Schema | None = None) -> list[Row]:
         """The rows of the run, each with its `columns` and as its `schema` has it; an error names the line."""
-        return read_rows(self.rows, columns, schema, sealed=self.is_sealed())
+        self.refuse_other_layouts()
+        return read_rows(self.rows, columns, schema)
 
     def table(self, unit: Sequence[str], schema: Schema | None = None) -> RowTable:
         """The run's rows, to be appended to by the one who holds its lock."""
-        return RowTable(self.rows, unit, schema, sealed=self.is_sealed())
+        self.refuse_other_layouts()
+        return RowTable(self.rows, unit, schema)
 
     def write_config(self, config: Config) -> None:
         """Writes the complete config, and below it a comment with the checksum of what is above."""
@@ -123,20 +120,20 @@ class RunFolder:
 
     def read_config(self, kind: type[C]) -> C:
         """The config that the run was begun with; ConfigError where it is missing, damaged or was altered."""
+        self.refuse_other_layouts()
         if not self.config.exists():
             raise ConfigError(
                 f"{self.config}: is gone; put it back from a copy, or run the command that began it again"
             )
-        if self.is_sealed():
-            with storage_errors("read", self.config):
-                content, seal, digest = (
-                    read_bytes(self.config, limits.CONFIG).decode("utf-8", "replace").rpartition(CONFIG_SEAL)
-                )
-            if not seal or digest != f"{_digest(content)}\n":
-                raise ConfigError(
-                    f"{self.config}: does not match its checksum, it was altered or damaged; put it back from a copy, "
-                    "or run the command that began it again"
-                )
+        with storage_errors("read", self.config):
+            content, seal, digest = (
+                read_bytes(self.config, limits.CONFIG).decode("utf-8", "replace").rpartition(CONFIG_SEAL)
+            )
+        if not seal or digest != f"{_digest(content)}\n":
+            raise ConfigError(
+                f"{self.config}: does not match its checksum, it was altered or damaged; put it back from a copy, "
+                "or run the command that began it again"
+            )
         return load_config(self.config, kind)
 
 
@@ -185,6 +182,7 @@ def begin_or_continue(folder: RunFolder, study: str, config: Config, facts: Mapp
         raise RunFolderError(f"{folder.root}: has rows but no manifest; move it away or use another --out")
     else:
         manifest = {
+            "layout": LAYOUT,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "must_match": must_match,
             "machine": machine(),
@@ -195,11 +193,8 @@ def begin_or_continue(folder: RunFolder, study: str, config: Config, facts: Mapp
 
 def check_facts(folder: RunFolder, facts: Mapping[str, Any]) -> None:
     """RunFolderError, by name, where what a run was begun with is not so now; nothing is written."""
-    manifest = folder.read_manifest()
-    recorded = manifest["must_match"]
+    recorded = folder.read_manifest()["must_match"]
     for key, value in facts.items():
-        if key in LATER and manifest["format"] == 1:
-            continue
         if recorded.get(key) != value:
             way_out = "go on where it was begun" if key == PROCESSOR else "restore that"
             raise RunFolderError(

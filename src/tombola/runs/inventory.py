@@ -67,15 +67,17 @@ def rewriting(folder: RunFolder, path: Path) -> Iterator[None]:
 
 
 def is_finished(folder: RunFolder) -> bool:
-    """Whether the run was finished by its own account; of a folder of before there were inventories: True."""
-    return not folder.is_sealed() or _path(folder).exists()
+    """Whether the run was finished by its own account."""
+    folder.refuse_other_layouts()
+    return _path(folder).exists()
 
 
 def findings(folder: RunFolder, *, quick: bool = False) -> Findings | None:
-    """What has changed since the run was finished; None where it is not finished, or kept no account.
+    """What has changed since the run was finished; None where it is not finished.
 
     With `quick` the content of large files is not read.
     """
+    folder.refuse_other_layouts()
     content = _read(folder)
     if content is None:
         return None
@@ -96,10 +98,8 @@ def is_whole(folder: RunFolder, made_anew: Callable[[str], bool]) -> bool:
     """Whether the run is finished and everything is there; False where the command has to go on.
 
     Of files that are gone or altered, those that `made_anew` names are warned of: the command makes them anew. Others
-    are refused, as `refuse` does. For folders of before there were inventories: True.
+    are refused, as `refuse` does.
     """
-    if not folder.is_sealed():
-        return True
     found = findings(folder)
     if found is None or found.rows_are_gone:
         return False

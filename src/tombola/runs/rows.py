@@ -33,18 +33,12 @@ CHECK_DIGITS = 16
 
 
 class RowTable:
-    """Appends to `path`; `unit` names the columns that identify a unit of rows.
+    """Appends to `path`; `unit` names the columns that identify a unit of rows."""
 
-    `sealed` says that every row has its check value, as all do that this version writes.
-    """
-
-    def __init__(
-        self, path: Path, unit: Sequence[str], schema: Schema | None = None, *, sealed: bool | None = None
-    ) -> None:
+    def __init__(self, path: Path, unit: Sequence[str], schema: Schema | None = None) -> None:
         self.path = path
         self.unit = tuple(unit)
-        self._sealed = (checks_path(path).exists() or not path.exists()) if sealed is None else sealed
-        self.rows = read_rows(path, self.unit, schema, sealed=self._sealed)
+        self.rows = read_rows(path, self.unit, schema)
         self._last = self._cut_torn_ends()
         self._held = Counter(self._unit_of(row) for row in self.rows)
 
@@ -65,8 +59,7 @@ class RowTable:
         stopping.check()
         checks = list(_chain(self._last, lines))
         with storage_errors("append to", self.path):
-            if self._sealed:
-                _append_durably(checks_path(self.path), b"".join(check + b"\n" for check in checks))
+            _append_durably(checks_path(self.path), b"".join(check + b"\n" for check in checks))
             try:
                 _append_durably(self.path, b"".join(lines))
             except BaseException:
@@ -91,8 +84,6 @@ class RowTable:
                 content = read_bytes(self.path, limits.ROWS)
                 whole = content.count(b"\n")
                 _truncate(self.path, content.rfind(b"\n") + 1)
-            if not self._sealed:
-                return b""
             checks = _read_checks(self.path)[:whole]
             _truncate(checks_path(self.path), whole * (CHECK_DIGITS + 1))
         return checks[-1] if checks else b""
@@ -103,22 +94,18 @@ def checks_path(rows: Path) -> Path:
     return rows.with_suffix(".checks")
 
 
-def read_rows(
-    path: Path, columns: Sequence[str] = (), schema: Schema | None = None, *, sealed: bool | None = None
-) -> list[Row]:
+def read_rows(path: Path, columns: Sequence[str] = (), schema: Schema | None = None) -> list[Row]:
     """All whole rows of a table; a torn last line is ignored, a damaged one in the middle is an error.
 
-    Every row must have the `columns`, and what the `schema` says of its kind. With `sealed` every line must fit its
-    check value; left out, where there are any.
+    Every row must have the `columns`, and what the `schema` says of its kind; every line must fit its check value.
     """
     if not path.exists():
         return []
     with storage_errors("read", path):
         refuse_odd(path)
         lines = read_bytes(path, limits.ROWS).split(b"\n")[:-1]
-        if sealed or (sealed is None and checks_path(path).exists()):
-            refuse_odd(checks_path(path))
-            _verify(path, lines)
+        refuse_odd(checks_path(path))
+        _verify(path, lines)
     return [_row(path, number, line, columns, schema or {}) for number, line in enumerate(lines, start=1)]
 
 

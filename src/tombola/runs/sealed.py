@@ -1,7 +1,7 @@
 """JSON files that know when they were altered: a format number first, the SHA-256 of all other bytes last.
 
 Two marks, and not one: a flipped bit may hide one of them, and the other still says that there was a checksum. A file
-without either was written by hand, or before checksums were kept, and is read as it is.
+without either was written by hand and is read as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tombola.runs import limits
 from tombola.runs.atomic import json_in, read_bytes, write_text
 
 FORMAT = 2
-"""Of files with a checksum, and of the run folders that consist of them; 1 were those before."""
+"""Of files with a checksum; 1 were those before."""
 _SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"\n\}\n\Z')
 
 

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from tombola.errors import ConfigError
-from tombola.pruning import Masks, budgets, criteria, prunable_parameters, prune, schedules
+from tombola.pruning import Masks, criteria, distributions, prunable_parameters, prune, schedules
 from tombola.pruning.dynamic import cosine_fraction, regrow
 from tombola.pruning.emptied import not_warning
 from tombola.pruning.structures import NofM, make_structure
@@ -49,16 +49,16 @@ class _Evolution(Config):
     sparsity: float = Field(gt=0, lt=1, description="fraction of weights removed: at the end, or all along")
     protect: tuple[str, ...] = Field((), description="layers that keep all their weights, by name or pattern")
 
-    @field_validator("criterion", "budget", "schedule", "structure", check_fields=False)
+    @field_validator("criterion", "distribution", "schedule", "structure", check_fields=False)
     @classmethod
     def _known(cls, name: str, info: Any) -> str:
-        known = {"criterion": criteria.get, "budget": budgets.get, "schedule": schedules.get}
+        known = {"criterion": criteria.get, "distribution": distributions.get, "schedule": schedules.get}
         try:
             known.get(info.field_name, make_structure)(name)
         except ConfigError as error:
             raise ValueError(str(error)) from None
-        if info.field_name == "budget" and name == "rates":
-            raise ValueError("the budget `rates` takes no sparsity; use another one")
+        if info.field_name == "distribution" and name == "rates":
+            raise ValueError("the distribution `rates` takes no sparsity; use another one")
         return name
 
     @field_validator("every", check_fields=False)
@@ -83,7 +83,7 @@ class Gradual(_Evolution):
     method: Literal["gradual"] = "gradual"
     criterion: str = "magnitude"
     structure: str = "weight"
-    budget: str = "global"
+    distribution: str = "global"
     schedule: str = "cubic"
     begin: Step = Step()
     end: Step
@@ -131,7 +131,7 @@ class Gradual(_Evolution):
             sparsity,
             self.criterion,
             self.structure,
-            self.budget,
+            self.distribution,
             moment.masks,
             moment.scoring_batches(self.score_batches),
             protect=self.protect,
@@ -154,7 +154,7 @@ class Dynamic(_Evolution):
     replaces_step: ClassVar[bool] = True
 
     method: Literal["set", "rigl"]
-    budget: str = "erk"
+    distribution: str = "erk"
     fraction: float = Field(0.3, gt=0, le=1, description="fraction of a layer's weights that the first update moves")
     anneal: Literal["cosine", "constant"] = "cosine"
     every: Step = Step(extra=100)
@@ -179,7 +179,12 @@ class Dynamic(_Evolution):
         """Random masks from full ones; masks that are sparse already are where it starts, their sparsity agreeing."""
         seed = derive_seed(moment.seed, "topology")
         drawn = prune(
-            moment.model, self.sparsity, criterion="random", budget=self.budget, protect=self.protect, seed=seed
+            moment.model,
+            self.sparsity,
+            criterion="random",
+            distribution=self.distribution,
+            protect=self.protect,
+            seed=seed,
         )
         if moment.masks.kept == moment.masks.total:
             return drawn

@@ -24,7 +24,7 @@ def wanda(model: nn.Module, context: ScoringContext) -> Scores:
 
     The norm is over all positions of all examples. Where the class of a layer is somebody's own, w and the inputs are
     what the layer multiplies: the standardised weight, say, not the parameter. The
-    paper lets the weights of one output compete with each other: that is the budget `per-output`.
+    paper lets the weights of one output compete with each other: that is the distribution `per-output`.
     """
     with network(model, context) as net:
         inputs = _SquaredInputs(net.model)

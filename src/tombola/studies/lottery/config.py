@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from tombola.data import DataConfig
 from tombola.errors import ConfigError
 from tombola.models import ModelConfig
-from tombola.pruning import budgets, criteria, schedules, structures
+from tombola.pruning import criteria, distributions, schedules, structures
 from tombola.pruning.criteria import Needs
 from tombola.registry import Registry
 from tombola.runs.configs import Config
@@ -28,14 +28,14 @@ class PruningConfig(Config):
     """What each round removes. Rounds come in one of three forms:
 
     * `rate`: every round removes this share of the survivors, until `target_density` is reached. With the
-      budget `rates` it holds per layer, and `layer_rates` overrides it by layer name.
+      distribution `rates` it holds per layer, and `layer_rates` overrides it by layer name.
     * `densities`: the share of weights kept after each round.
     * `schedule` and `rounds`: a named schedule from the dense network to `target_density`.
     """
 
     criterion: str = "magnitude"
     structure: str = "weight"
-    budget: str = "global"
+    distribution: str = "global"
     rate: Rate | None = None
     layer_rates: dict[str, Rate] = Field(default_factory=dict)
     target_density: Density | None = None
@@ -44,13 +44,13 @@ class PruningConfig(Config):
     rounds: int | None = Field(None, ge=1, le=1000)
     min_keep: int = Field(1, ge=1)
 
-    @field_validator("criterion", "structure", "budget", "schedule")
+    @field_validator("criterion", "structure", "distribution", "schedule")
     @classmethod
     def _registered(cls, name: str | None, info: Any) -> str | None:
         registries: dict[str, Registry[Any]] = {
             "criterion": criteria,
             "structure": structures,
-            "budget": budgets,
+            "distribution": distributions,
             "schedule": schedules,
         }
         try:
@@ -81,16 +81,16 @@ class PruningConfig(Config):
         if sum(forms) != 1:
             raise ValueError(
                 "give the rounds in one form: `rate` with `target_density`, `densities`, or `schedule` with `rounds` "
-                "and `target_density`; set the others to null (the budget `rates` goes with `rate` only)"
+                "and `target_density`; set the others to null (the distribution `rates` goes with `rate` only)"
             )
         if bool(self.densities) == (self.target_density is not None):
             raise ValueError("`target_density` belongs to `rate` and to `schedule`, which need it")
         if (self.schedule is None) != (self.rounds is None):
             raise ValueError("`rounds` belongs to `schedule`, which needs it")
-        if self.budget == "rates" and self.rate is None:
-            raise ValueError("the budget `rates` needs `rate`")
-        if self.layer_rates and self.budget != "rates":
-            raise ValueError("`layer_rates` belong to the budget `rates`")
+        if self.distribution == "rates" and self.rate is None:
+            raise ValueError("the distribution `rates` needs `rate`")
+        if self.layer_rates and self.distribution != "rates":
+            raise ValueError("`layer_rates` belong to the distribution `rates`")
         if any(b >= a for a, b in zip((1.0, *self.densities), self.densities, strict=False)):
             raise ValueError("`densities` must fall from below 1, each smaller than the one before")
         if self.target_density == 1:

@@ -129,14 +129,14 @@ def _sparse(config: LotteryConfig, model: nn.Module, masks: Masks) -> bool:
 def _masks(config: LotteryConfig, rounds: Sequence[Round], model: nn.Module) -> list[Masks]:
     """Masks as the rounds will have them, but found in the initial weights."""
     pruning, found = config.pruning, [Masks.full(model)]
-    budget = rates_of(pruning) if pruning.budget == "rates" else pruning.budget
+    distribution = rates_of(pruning) if pruning.distribution == "rates" else pruning.distribution
     for planned in rounds[1:]:
         found.append(
             prune(
                 model,
                 planned.sparsity,
                 criterion=pruning.criterion,
-                budget=budget,
+                distribution=distribution,
                 masks=found[-1],
                 min_keep=pruning.min_keep,
             )

@@ -36,7 +36,7 @@ def plan_rounds(config: PruningConfig, layer_sizes: Mapping[str, int]) -> list[R
     """
     total = sum(layer_sizes.values())
     dense = Round(0, total, total, 0.0)
-    if config.budget == "rates":
+    if config.distribution == "rates":
         return [dense, *_by_layer_rates(config, dict(layer_sizes), total)]
     sparsities = _sparsities(config)
     rounds = [Round(i, total - round(s * total), total, s) for i, s in enumerate(sparsities, start=1)]
@@ -55,7 +55,7 @@ def plan_rounds(config: PruningConfig, layer_sizes: Mapping[str, int]) -> list[R
 
 
 def rates_of(config: PruningConfig) -> PerLayerRates:
-    """The per-layer budget of a config whose budget is `rates`."""
+    """The per-layer distribution of a config whose distribution is `rates`."""
     assert config.rate is not None
     return PerLayerRates(config.rate, config.layer_rates)
 

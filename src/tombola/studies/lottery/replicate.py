@@ -195,7 +195,7 @@ class _Replicate:
                 planned.sparsity,
                 criterion=pruning.criterion,
                 structure=pruning.structure,
-                budget=rates_of(pruning) if pruning.budget == "rates" else pruning.budget,
+                distribution=rates_of(pruning) if pruning.distribution == "rates" else pruning.distribution,
                 masks=earlier,
                 min_keep=pruning.min_keep,
                 seed=derive_seed(self.seed, "criterion", planned.index),

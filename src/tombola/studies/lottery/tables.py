@@ -178,7 +178,9 @@ def emptied_lines(rows: Sequence[Row]) -> list[str]:
     if not first:
         return []
     said = ", ".join(f"{name} from round {number}" for name, number in first.items())
-    return [f"layers left nearly empty, of which next to nothing can pass: {said} (the budget erk leaves them more)"]
+    return [
+        f"layers left nearly empty, of which next to nothing can pass: {said} (the distribution erk leaves them more)"
+    ]
 
 
 def cost_line(rows: Sequence[Row]) -> str:

@@ -44,7 +44,7 @@ SCHEMA: Schema = {
 _UNIT: dict[str, Check] = {
     "replicate": count,
     "structure": optional(text),
-    "budget": optional(text),
+    "distribution": optional(text),
     "sparsity": optional(fraction),
     "criterion": optional(text),
 }

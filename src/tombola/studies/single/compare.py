@@ -37,7 +37,7 @@ from tombola.training.frozen import OnFeatures, load_examples, load_recorded, pr
 from tombola.training.processor import processor_facts
 from tombola.training.threads import one_thread
 
-UNIT = ("replicate", "structure", "budget", "sparsity", "criterion")
+UNIT = ("replicate", "structure", "distribution", "sparsity", "criterion")
 PARENT = "parent.json"
 Key = tuple[Any, ...]
 
@@ -137,7 +137,7 @@ def compare(config: CompareConfig, out: Path, workers: int, data_dir: Path | Non
 
 def _finished(folder: RunFolder, config: CompareConfig) -> Comparison | None:
     """The comparison of a run that was finished with as many replicates or more, and is as it was."""
-    if not folder.manifest.exists() or not folder.is_sealed():
+    if not folder.manifest.exists():
         return None
     if not is_whole(folder, lambda name: not name.startswith(("checkpoints/", "manifest.json"))):
         return None
@@ -204,7 +204,7 @@ def _key(unit: ParentSpec | WaySpec) -> Key:
     if isinstance(unit, ParentSpec):
         return (unit.index, None, None, None, None)
     pruning = unit.pruning
-    return (unit.parent.index, pruning.structure, pruning.budget, pruning.sparsity, pruning.criterion)
+    return (unit.parent.index, pruning.structure, pruning.distribution, pruning.sparsity, pruning.criterion)
 
 
 def _key_of(row: Row) -> Key:
@@ -253,11 +253,11 @@ def make_way(spec: WaySpec, emit: Emit) -> None:
 def _unit(
     replicate: int,
     structure: str | None = None,
-    budget: str | None = None,
+    distribution: str | None = None,
     sparsity: float | None = None,
     criterion: str | None = None,
 ) -> Row:
-    return dict(zip(UNIT, (replicate, structure, budget, sparsity, criterion), strict=True))
+    return dict(zip(UNIT, (replicate, structure, distribution, sparsity, criterion), strict=True))
 
 
 def _way_row(spec: WaySpec) -> Row:

@@ -44,10 +44,10 @@ class Way:
 
 @dataclass(frozen=True)
 class Place:
-    """The ways of one structure, budget and sparsity, in the config's order."""
+    """The ways of one structure, distribution and sparsity, in the config's order."""
 
     structure: str
-    budget: str
+    distribution: str
     sparsity: float
     ways: list[Way]
 
@@ -78,7 +78,7 @@ class Place:
     @property
     def sentence(self) -> str:
         """What the place says, for a person."""
-        where = f"{self.structure}, {self.budget}, {percent(self.sparsity)} removed"
+        where = f"{self.structure}, {self.distribution}, {percent(self.sparsity)} removed"
         best = self.best
         if best is None or best.lost is None:
             return f"{where}: every way is refused ({self.ways[0].refused})."
@@ -119,10 +119,13 @@ def summarise(folder: Path, config: CompareConfig, rows: Sequence[Row]) -> Compa
     parents = {row["replicate"]: row for row in rows_of(rows, kind="stage")}
     places = [
         Place(
-            structure, budget, sparsity, [_way(rows, parents, structure, budget, sparsity, c) for c in config.criteria]
+            structure,
+            distribution,
+            sparsity,
+            [_way(rows, parents, structure, distribution, sparsity, c) for c in config.criteria],
         )
         for structure in config.structures
-        for budget in config.budgets
+        for distribution in config.distributions
         for sparsity in config.sparsities
     ]
     parent = estimate([100 * row["test_accuracy"] for row in parents.values()])
@@ -149,9 +152,9 @@ def percent(share: float) -> str:
 
 
 def _way(
-    rows: Sequence[Row], parents: dict[int, Row], structure: str, budget: str, sparsity: float, criterion: str
+    rows: Sequence[Row], parents: dict[int, Row], structure: str, distribution: str, sparsity: float, criterion: str
 ) -> Way:
-    place = {"structure": structure, "budget": budget, "sparsity": sparsity, "criterion": criterion}
+    place = {"structure": structure, "distribution": distribution, "sparsity": sparsity, "criterion": criterion}
     own = rows_of(rows, kind="way", **place)
     refusals = [row["refused"] for row in own if row["refused"] is not None]
     if refusals or not own:

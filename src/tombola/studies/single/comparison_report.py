@@ -1,4 +1,4 @@
-"""What you see of a comparison: a page, a document, a picture per structure and budget."""
+"""What you see of a comparison: a page, a document, a picture per structure and distribution."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def comparison_files(comparison: Comparison, manifest: Mapping[str, Any]) -> dic
         "report.html": comparison_page(comparison).encode(),
         "summary.md": comparison_document(comparison, manifest).encode(),
     }
-    for structure, budget in panels(comparison):
-        chart = loss_chart(comparison, structure, budget)
+    for structure, distribution in panels(comparison):
+        chart = loss_chart(comparison, structure, distribution)
         if chart.series:
-            files[f"{picture_name(structure, budget)}.png"] = png(chart)
+            files[f"{picture_name(structure, distribution)}.png"] = png(chart)
     return files
 
 
-def picture_name(structure: str, budget: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", f"{structure}-{budget}")
+def picture_name(structure: str, distribution: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", f"{structure}-{distribution}")
 
 
 def comparison_table(places: Sequence[Place]) -> Table:
@@ -47,7 +47,7 @@ def comparison_table(places: Sequence[Place]) -> Table:
     for place in places:
         best, rivals = place.best, place.rivals
         for way in place.ways:
-            place_cells = (place.structure, place.budget, percent(place.sparsity))
+            place_cells = (place.structure, place.distribution, percent(place.sparsity))
             if way.lost is None:
                 rows.append((*place_cells, way.criterion, "refused", "", "", "", ""))
                 continue
@@ -57,13 +57,13 @@ def comparison_table(places: Sequence[Place]) -> Table:
             cells = (points(way.lost), _points(way.lost_pruned), plus_minus(way.accuracy))
             shares = (_percent(way.weights_kept), _percent(way.flops_kept))
             rows.append((*place_cells, way.criterion + mark, *cells, *shares))
-    columns = ("Structure", "Budget", "Removed", "Criterion", "Lost", "Before fine-tuning", "Test accuracy")
+    columns = ("Structure", "Distribution", "Removed", "Criterion", "Lost", "Before fine-tuning", "Test accuracy")
     return Table((*columns, "Weights kept", "FLOPs kept"), rows)
 
 
-def loss_chart(comparison: Comparison, structure: str, budget: str) -> Chart:
+def loss_chart(comparison: Comparison, structure: str, distribution: str) -> Chart:
     """Points lost against units kept, a line per criterion."""
-    places = [p for p in comparison.places if (p.structure, p.budget) == (structure, budget)]
+    places = [p for p in comparison.places if (p.structure, p.distribution) == (structure, distribution)]
     series = []
     for style, criterion in enumerate(comparison.config.criteria):
         found = [
@@ -75,7 +75,9 @@ def loss_chart(comparison: Comparison, structure: str, budget: str) -> Chart:
         if found:
             series.append(Series(criterion, [x for x, _ in found], [y for _, y in found], style))
     title = "Test accuracy lost (points)"
-    return Chart(f"{structure.capitalize()}s kept (%), {budget}", title, series, ("parent", 0.0), over_density=True)
+    return Chart(
+        f"{structure.capitalize()}s kept (%), {distribution}", title, series, ("parent", 0.0), over_density=True
+    )
 
 
 def refusals(places: Sequence[Place]) -> list[str]:
@@ -84,7 +86,7 @@ def refusals(places: Sequence[Place]) -> list[str]:
     for place in places:
         for way in place.ways:
             if way.refused is not None:
-                where = f"{way.criterion} on {place.structure}, {place.budget}, {percent(place.sparsity)}"
+                where = f"{way.criterion} on {place.structure}, {place.distribution}, {percent(place.sparsity)}"
                 found.setdefault(way.refused, []).append(where)
     return [f"{'; '.join(where)}: {reason}" for reason, where in found.items()]
 
@@ -94,7 +96,7 @@ def emptied(rows: Sequence[Row]) -> list[str]:
     found: dict[str, dict[str, None]] = {}
     for row in rows:
         if layers := row.get("nearly_empty"):
-            way = f"{row['criterion']} on {row['structure']}, {row['budget']}, {percent(row['sparsity'])}"
+            way = f"{row['criterion']} on {row['structure']}, {row['distribution']}, {percent(row['sparsity'])}"
             found.setdefault(way, {}).update(dict.fromkeys(name.removesuffix(".weight") for name in layers))
     return [f"{way} leaves nearly empty: {', '.join(layers)}." for way, layers in found.items()]
 
@@ -109,11 +111,11 @@ def comparison_page(comparison: Comparison) -> str:
     config = comparison.config
     n = f"n = {config.replicates} replicate(s), bands 95 % confidence intervals (Student t)."
     sections = []
-    for structure, budget in panels(comparison):
-        chart = loss_chart(comparison, structure, budget)
-        said = "".join(f"<li>{html.escape(p.sentence)}</li>" for p in _of(comparison, structure, budget))
+    for structure, distribution in panels(comparison):
+        chart = loss_chart(comparison, structure, distribution)
+        said = "".join(f"<li>{html.escape(p.sentence)}</li>" for p in _of(comparison, structure, distribution))
         figure = figure_html(plotly_figure(chart), f"Lower loses less; {n}") if chart.series else ""
-        sections.append(Section(f"{structure}, {budget}", f"{figure}<ul>{said}</ul>"))
+        sections.append(Section(f"{structure}, {distribution}", f"{figure}<ul>{said}</ul>"))
     table = comparison_table(comparison.places)
     copies = copyable("As CSV", table.to_csv()) + copyable("As LaTeX", table.to_latex())
     sections.append(Section("All ways", f"{table.to_html()}<p class='caption'>{html.escape(NOTE)}</p>{copies}"))
@@ -146,9 +148,10 @@ def comparison_document(comparison: Comparison, manifest: Mapping[str, Any], pic
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     refused = [f"- Refused: {reason}" for reason in refusals(comparison.places)]
     pictures = [
-        f"![Test accuracy lost by {structure}, {budget}]({pictures_at}{picture_name(structure, budget)}.png)"
-        for structure, budget in panels(comparison)
-        if loss_chart(comparison, structure, budget).series
+        f"![Test accuracy lost by {structure}, {distribution}]"
+        f"({pictures_at}{picture_name(structure, distribution)}.png)"
+        for structure, distribution in panels(comparison)
+        if loss_chart(comparison, structure, distribution).series
     ]
     return "\n\n".join(
         [
@@ -167,12 +170,16 @@ def comparison_document(comparison: Comparison, manifest: Mapping[str, Any], pic
 
 
 def panels(comparison: Comparison) -> list[tuple[str, str]]:
-    """(structure, budget) of every picture."""
-    return [(structure, budget) for structure in comparison.config.structures for budget in comparison.config.budgets]
+    """(structure, distribution) of every picture."""
+    return [
+        (structure, distribution)
+        for structure in comparison.config.structures
+        for distribution in comparison.config.distributions
+    ]
 
 
-def _of(comparison: Comparison, structure: str, budget: str) -> list[Place]:
-    return [place for place in comparison.places if (place.structure, place.budget) == (structure, budget)]
+def _of(comparison: Comparison, structure: str, distribution: str) -> list[Place]:
+    return [place for place in comparison.places if (place.structure, place.distribution) == (structure, distribution)]
 
 
 def _points(value: Estimate | None) -> str:

@@ -13,7 +13,7 @@ from tombola.data import DataConfig
 from tombola.errors import TombolaError
 from tombola.models import ModelConfig
 from tombola.pruning import criteria
-from tombola.pruning.budgets import PerLayerRates, make_budget
+from tombola.pruning.distributions import PerLayerRates, make_distribution
 from tombola.pruning.structures import make_structure
 from tombola.runs.configs import Config
 from tombola.studies.single.schedule import PruneSchedule
@@ -36,8 +36,8 @@ def _known_structure(name: str) -> str:
     return _tried(make_structure, name)
 
 
-def _known_budget(name: str) -> str:
-    return _tried(make_budget, name)
+def _known_distribution(name: str) -> str:
+    return _tried(make_distribution, name)
 
 
 def _tried(make: Any, name: str) -> str:
@@ -51,7 +51,7 @@ def _tried(make: Any, name: str) -> str:
 Name = Annotated[str, AfterValidator(_fit_for_a_folder)]
 CriterionName = Annotated[str, AfterValidator(_known_criterion)]
 StructureName = Annotated[str, AfterValidator(_known_structure)]
-BudgetName = Annotated[str, AfterValidator(_known_budget)]
+DistributionName = Annotated[str, AfterValidator(_known_distribution)]
 Sparsity = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -87,7 +87,7 @@ class Pruning(Config):
     sparsity: Sparsity | None = Field(None, description="the share of units removed; n:m and rates bring their own")
     criterion: CriterionName = "magnitude"
     structure: StructureName = "weight"
-    budget: BudgetName = "global"
+    distribution: DistributionName = "global"
     schedule: PruneSchedule = PruneSchedule()
     protect: tuple[str, ...] = Field((), description="layers left alone, by name or pattern")
     min_keep: int = Field(1, ge=1, description="units that every layer keeps")
@@ -96,11 +96,11 @@ class Pruning(Config):
     @model_validator(mode="after")
     def _goes_together(self) -> Pruning:
         fixed = make_structure(self.structure).sparsity
-        brings_its_own = fixed is not None or isinstance(make_budget(self.budget), PerLayerRates)
+        brings_its_own = fixed is not None or isinstance(make_distribution(self.distribution), PerLayerRates)
         if self.sparsity is None and not brings_its_own:
             raise ValueError("sparsity is missing: the share of units to remove, such as 0.9")
-        if isinstance(make_budget(self.budget), PerLayerRates) and self.sparsity is not None:
-            raise ValueError("the budget `rates` takes no sparsity: leave it out")
+        if isinstance(make_distribution(self.distribution), PerLayerRates) and self.sparsity is not None:
+            raise ValueError("the distribution `rates` takes no sparsity: leave it out")
         if fixed is not None and self.sparsity not in (None, fixed):
             raise ValueError(f"{self.structure} removes {fixed:g} of every layer's weights: leave the sparsity out")
         if self.sparsity is None and self.schedule.kind not in ("oneshot", "iterative"):
@@ -144,7 +144,7 @@ class PruneConfig(_Continued):
 
 
 class CompareConfig(_Continued):
-    """A grid of ways to prune: criteria × structures × budgets × sparsities, on a parent per replicate."""
+    """A grid of ways to prune: criteria × structures × distributions × sparsities, on a parent per replicate."""
 
     study: Literal["compare"] = "compare"
     name: Name
@@ -156,7 +156,7 @@ class CompareConfig(_Continued):
     fine_tuning: Recipe | None = Field(None, description="of the children; without it they are only pruned")
     criteria: tuple[CriterionName, ...] = Field(min_length=1)
     structures: tuple[StructureName, ...] = Field(("weight",), min_length=1)
-    budgets: tuple[BudgetName, ...] = Field(("global",), min_length=1)
+    distributions: tuple[DistributionName, ...] = Field(("global",), min_length=1)
     sparsities: tuple[Sparsity, ...] = Field(min_length=1)
     protect: tuple[str, ...] = ()
     min_keep: int = Field(1, ge=1)
@@ -165,15 +165,15 @@ class CompareConfig(_Continued):
 
     @model_validator(mode="after")
     def _each_once(self) -> CompareConfig:
-        for field in ("criteria", "structures", "budgets", "sparsities"):
+        for field in ("criteria", "structures", "distributions", "sparsities"):
             given = getattr(self, field)
             if len(set(given)) < len(given):
                 raise ValueError(f"`{field}` names something twice")
         for structure in self.structures:
             if make_structure(structure).sparsity is not None:
                 raise ValueError(f"{structure} fixes its own sparsity and cannot be compared over `sparsities`")
-        if any(budget.startswith("rates") for budget in self.budgets):
-            raise ValueError("the budget `rates` takes no sparsity and cannot be compared over `sparsities`")
+        if any(distribution.startswith("rates") for distribution in self.distributions):
+            raise ValueError("the distribution `rates` takes no sparsity and cannot be compared over `sparsities`")
         return self
 
     @model_validator(mode="after")
@@ -190,9 +190,9 @@ class CompareConfig(_Continued):
         """The grid's points, in order; a way that the toolbox refuses becomes a row that says so."""
         shared = {"protect": self.protect, "min_keep": self.min_keep, "score_batches": self.score_batches}
         return [
-            Pruning(sparsity=sparsity, criterion=criterion, structure=structure, budget=budget, **shared)
+            Pruning(sparsity=sparsity, criterion=criterion, structure=structure, distribution=distribution, **shared)
             for structure in self.structures
-            for budget in self.budgets
+            for distribution in self.distributions
             for sparsity in self.sparsities
             for criterion in self.criteria
         ]

@@ -1,4 +1,4 @@
-"""What there is to choose from: criteria, structures, budgets, schedules, models, data sets."""
+"""What there is to choose from: criteria, structures, distributions, schedules, models, data sets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from tombola.data import data_sets
 from tombola.errors import ConfigError
 from tombola.models import architectures
-from tombola.pruning import budgets, criteria, schedules, structures
+from tombola.pruning import criteria, distributions, schedules, structures
 from tombola.pruning.criteria import Needs
 from tombola.registry import Registry, described, suggest
 from tombola.reports.tables import Table
@@ -52,7 +52,7 @@ def _of(registry: Registry[Any], columns: tuple[str, str]) -> Callable[[], Table
 LISTINGS: dict[str, Callable[[], Table]] = {
     "criteria": _criteria,
     "structures": _of(structures, ("Structure", "What is kept or removed whole")),
-    "budgets": _of(budgets, ("Budget", "How the target spreads over layers")),
+    "distributions": _of(distributions, ("Distribution", "How the target spreads over layers")),
     "schedules": _schedules,
     "models": _models,
     "data": _of(data_sets, ("Data set", "What it is")),

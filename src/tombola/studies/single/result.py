@@ -11,7 +11,7 @@ from torch import nn
 
 from tombola.errors import RunFailure, StorageError
 from tombola.models import FactorySpec, ModelSpec
-from tombola.models.folder import SPEC, read_spec, write_model_files
+from tombola.models.folder import read_spec, write_model_files
 from tombola.pruning import Masks
 from tombola.runs.atomic import read_json, storage_errors, write_json, write_text
 from tombola.runs.configs import Config
@@ -70,8 +70,6 @@ def finished_result(folder: RunFolder, config: Config, title: str) -> Result | N
     """
     if not _said_finished(folder):
         return None
-    if not folder.is_sealed():
-        return _read(folder)
     found = findings(folder)
     if found is None or found.rows_are_gone:
         return None
@@ -85,11 +83,9 @@ def finished_result(folder: RunFolder, config: Config, title: str) -> Result | N
 
 
 def _said_finished(folder: RunFolder) -> bool:
-    """Whether the last file is there; of folders without an inventory that is the model's spec."""
+    """Whether the last file, the inventory, is there."""
     with storage_errors("look into", folder.root):
-        if not folder.manifest.exists():
-            return False
-        return is_finished(folder) and (folder.is_sealed() or (folder.root / SPEC).exists())
+        return folder.manifest.exists() and is_finished(folder)
 
 
 def _read(folder: RunFolder) -> Result:

@@ -45,7 +45,7 @@ class PruneSchedule:
         return self.kind == "cubic"
 
     def targets(self, sparsity: float | None, start: float = 0.0) -> list[float | None]:
-        """The sparsity after each round, from that of the parent; None where structure or budget bring their own."""
+        """The sparsity after each round, from the parent's; None where structure or distribution bring their own."""
         if sparsity is None or self.kind == "oneshot":
             return [sparsity] * self.rounds
         spread = geometric if self.kind == "iterative" else linear

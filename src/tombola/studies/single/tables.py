@@ -39,8 +39,8 @@ LATENCY_NOTE = (
     "faster; other dense engines may be faster than it."
 )
 WHAT_HELPS = (
-    "Hardly anything passes there, and the whole network may fail. What helps: the budget erk, the criterion lamp, "
-    "protecting these layers, a higher min_keep or a lower sparsity."
+    "Hardly anything passes there, and the whole network may fail. What helps: the distribution erk, the criterion "
+    "lamp, protecting these layers, a higher min_keep or a lower sparsity."
 )
 
 

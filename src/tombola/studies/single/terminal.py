@@ -109,7 +109,7 @@ def _said(row: Row) -> str:
     if row["kind"] == "stage":
         return f"parent {row['replicate']}"
     outcome = "refused" if row["refused"] else f"test {row['test_accuracy']:.2%}"
-    return f"{row['criterion']}, {row['structure']}, {row['budget']}, {percent(row['sparsity'])}: {outcome}"
+    return f"{row['criterion']}, {row['structure']}, {row['distribution']}, {percent(row['sparsity'])}: {outcome}"
 
 
 def show_run(console: Console, run: Result | Comparison) -> None:

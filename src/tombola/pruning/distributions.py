@@ -1,6 +1,6 @@
-"""Budgets: how a target is spread over layers.
+"""Distributions: how a target is spread over layers.
 
-A budget sees the units of every layer (scores, and which are alive) and says how many live units each layer
+A distribution sees the units of every layer (scores, and which are alive) and says how many live units each layer
 loses now. Which ones is not its business: the lowest scores go, ties by position. `PerOutput` alone has a word in that:
 it turns a layer's scores into ranks among the weights of an output.
 """
@@ -56,14 +56,14 @@ class LayerUnits:
         return Pool(self.scores, None if self.alive_count == self.total else self.alive)
 
 
-Budget = Callable[[Sequence[LayerUnits], float | None, int], list[int]]
+Distribution = Callable[[Sequence[LayerUnits], float | None, int], list[int]]
 """(layers, sparsity, min_keep) -> how many live units each layer loses now."""
 
-budgets: Registry[Callable[..., Budget]] = Registry("budget")
+distributions: Registry[Callable[..., Distribution]] = Registry("distribution")
 
 
-@budgets.register("global")
-def global_budget() -> Budget:
+@distributions.register("global")
+def global_distribution() -> Distribution:
     """All live units of all layers compete in one ranking; each layer's best `min_keep` are not in it."""
 
     def share(layers: Sequence[LayerUnits], sparsity: float | None, min_keep: int) -> list[int]:
@@ -83,8 +83,8 @@ def global_budget() -> Budget:
     return share
 
 
-@budgets.register("uniform")
-def uniform_budget() -> Budget:
+@distributions.register("uniform")
+def uniform_distribution() -> Distribution:
     """Every layer ends at the same sparsity; the total is shared by largest remainder, to the unit."""
 
     def share(layers: Sequence[LayerUnits], sparsity: float | None, min_keep: int) -> list[int]:
@@ -97,8 +97,8 @@ def uniform_budget() -> Budget:
     return share
 
 
-@budgets.register("erk")
-def erdos_renyi_kernel_budget() -> Budget:
+@distributions.register("erk")
+def erdos_renyi_kernel_distribution() -> Distribution:
     """Density in proportion to the sum of a weight's dimensions over their product, so that small layers stay denser.
 
     Erdős-Rényi-Kernel: Mocanu et al. 2018 (arXiv 1707.04780), for kernels Evci et al. 2020 (arXiv 1911.11134).
@@ -116,7 +116,7 @@ def erdos_renyi_kernel_budget() -> Budget:
     return share
 
 
-@budgets.register("per-output")
+@distributions.register("per-output")
 class PerOutput:
     """Every layer ends at the same sparsity, and so does every output of a layer: only weights of one output compete.
 
@@ -125,7 +125,7 @@ class PerOutput:
     """
 
     def __call__(self, layers: Sequence[LayerUnits], sparsity: float | None, min_keep: int) -> list[int]:
-        return uniform_budget()(layers, sparsity, min_keep)
+        return uniform_distribution()(layers, sparsity, min_keep)
 
     def ranks(self, scores: Tensor, keep: Tensor, layout: Layout) -> Tensor:
         """Scores, 1-D, in whose order the weights of a layer go: the best of an output has -1, the next best -2, ...
@@ -144,7 +144,7 @@ class PerOutput:
         return layout.original(ranks.view(shape)).reshape(-1)
 
 
-@budgets.register("rates")
+@distributions.register("rates")
 class PerLayerRates:
     """Each layer loses a fixed share of its *surviving* units, as in Frankle & Carbin 2019 (20 %, output 10 %).
 
@@ -161,7 +161,7 @@ class PerLayerRates:
 
     def __call__(self, layers: Sequence[LayerUnits], sparsity: float | None, min_keep: int) -> list[int]:
         if sparsity is not None:
-            raise PruningError("per-layer rates take no sparsity: leave it out, or use another budget")
+            raise PruningError("per-layer rates take no sparsity: leave it out, or use another distribution")
         removed = []
         alive = {layer.name: layer.alive_count for layer in layers}
         for layer, (name, count) in zip(layers, self.counts(alive).items(), strict=True):
@@ -188,7 +188,7 @@ class PerLayerRates:
 def _units_to_remove(layers: Sequence[LayerUnits], sparsity: float | None, min_keep: int) -> int:
     """How many live units must go now so that exactly round(sparsity · N) of all N units are gone."""
     if sparsity is None:
-        raise PruningError("this budget needs a sparsity, for example prune(model, 0.9)")
+        raise PruningError("this distribution needs a sparsity, for example prune(model, 0.9)")
     total = sum(layer.total for layer in layers)
     alive = sum(layer.alive_count for layer in layers)
     target = round(sparsity * total)
@@ -214,19 +214,19 @@ def _and_protected(layers: Sequence[LayerUnits]) -> str:
     return f" and protected layers their {held}" if held else ""
 
 
-def make_budget(budget: str | Budget) -> Budget:
-    """A budget from its name: a registered one or `rates:0.2,output=0.1`; or the budget object itself."""
-    if not isinstance(budget, str):
-        if not callable(budget):
-            raise PruningError(f"a budget is a name or a Budget, not {budget!r}")
-        return budget
-    name, colon, rates = budget.partition(":")
+def make_distribution(distribution: str | Distribution) -> Distribution:
+    """A distribution from its name: a registered one or `rates:0.2,output=0.1`; or the distribution object itself."""
+    if not isinstance(distribution, str):
+        if not callable(distribution):
+            raise PruningError(f"a distribution is a name or a Distribution, not {distribution!r}")
+        return distribution
+    name, colon, rates = distribution.partition(":")
     if name == "rates":
         return _rates_from(rates)
     if colon:
-        raise PruningError(f"budget {budget!r}: only `rates` takes numbers, as in rates:0.2,output=0.1")
-    factory: Any = budgets.get(budget)
-    made: Budget = factory()
+        raise PruningError(f"distribution {distribution!r}: only `rates` takes numbers, as in rates:0.2,output=0.1")
+    factory: Any = distributions.get(distribution)
+    made: Distribution = factory()
     return made
 
 
@@ -237,7 +237,7 @@ def _rates_from(text: str) -> PerLayerRates:
         rate = float(first)
     except ValueError:
         raise PruningError(
-            "the budget 'rates' needs rates: rates:0.2,output=0.1 removes 20 % of each layer's survivors and 10 % of "
-            "the layer `output`'s; in Python budget=PerLayerRates(0.2, {'output': 0.1})"
+            "the distribution 'rates' needs rates: rates:0.2,output=0.1 removes 20 % of each layer's survivors and "
+            "10 % of the layer `output`'s; in Python distribution=PerLayerRates(0.2, {'output': 0.1})"
         ) from None
     return PerLayerRates(rate, layers)
