@@ -171,7 +171,7 @@ def _stop(life: Life, chance: random.Random, tally: Tally, what: str) -> None:
     gone = time.monotonic() - began
     tally.killed[signal.Signals(number).name] += 1
     errors = life.errors.read_text()
-    outside = life.code in (-number, 0) and not errors and ended is not None and all_ended < AT_ONCE
+    outside = life.code in (-number, 0) and not errors and said is not None and said < AT_ONCE
     tally.killed["of these before our first line ran or after the last"] += outside
     if not outside and (life.code != code or "stopping: " not in errors):
         how = f"{signal.Signals(number).name} by {send.__name__}{', twice' if twice else ''}"

@@ -86,8 +86,7 @@ def test_a_second_signal_disturbs_not_even_pythons_own_end(number: int, code: in
         "class Last:\n"
         f"        def __del__(self, kill=os.kill, process=os.getpid()): kill(process, {number:d})\n"
         "    last = Last()\n"
-        "    print('waiting', flush=True)\n"
-        "    try: time.sleep(60)\n"
+        "    try: print('waiting', flush=True); time.sleep(60)\n"
         f"    except KeyboardInterrupt: sys.exit({code})".replace("\n    ", "\n")
     )
     assert process.stdout is not None

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def __getattr__(name: str) -> Any:
 
 def main() -> None:
     """The entry point of the `tombola` command."""
-    from tombola.cli.signals import STOPPED, acknowledge, attended, exit_code, say
+    from tombola.cli.signals import STOPPED, acknowledge, attended, exit_code, leave, say
     from tombola.runs import stopping
 
     try:
@@ -42,4 +41,4 @@ def main() -> None:
         if not isinstance(end, SystemExit) or end.code != exit_code(number):  # it came outside of a command
             acknowledge()
             say(STOPPED)
-        sys.exit(exit_code(number))
+        leave(exit_code(number))
