@@ -35,7 +35,6 @@ from typing import Any
 
 from kill_lives import Command, Life
 from tombola.models.tensors import content_sha256, load_tensors
-from tombola.runs import inventory
 
 CLOCK = re.compile(r"seconds|created|speed_up|quartiles|latency|measured|faster|machine|share_of_dense_iteration")
 """Keys of what a clock or a machine gave."""
@@ -58,7 +57,7 @@ def content(folder: Path) -> dict[str, Any]:
             found[name] = content_sha256(load_tensors(path)[0])
         elif path.name == "rows.jsonl":
             found[name] = sorted(json.dumps(timeless(json.loads(row))) for row in path.read_text().splitlines())
-        elif path.name == inventory.NAME:
+        elif path.name == "finished.json":
             found[name] = sorted(json.loads(path.read_text())["files"])  # their checksums cover a clock's values
         elif path.suffix == ".json":
             document = json.loads(path.read_text())

@@ -20,6 +20,7 @@ from tombola.runs.atomic import (
     make_folder,
     read_bytes,
     refuse_links,
+    remove,
     remove_temporaries,
     storage_errors,
     write_text,
@@ -66,6 +67,11 @@ class RunFolder:
     @property
     def report(self) -> Path:
         return self.root / "report.html"
+
+    @property
+    def finished(self) -> Path:
+        """The inventory of a finished run; see `inventory`."""
+        return self.root / "finished.json"
 
     @property
     def lock(self) -> Path:
@@ -172,6 +178,8 @@ def writing(folder: RunFolder) -> Iterator[None]:
 def begin_or_continue(folder: RunFolder, study: str, config: Config, facts: Mapping[str, Any]) -> None:
     """Writes config and manifest of a new run, or checks that an old one can be continued to the bit.
 
+    From then on the run is not finished (any more).
+
     `facts` is what the run depends on beside its config: data checksums and the like. Facts and versions
     that differ from the manifest's are refused by name, because the end would not be the same.
     """
@@ -188,6 +196,7 @@ def begin_or_continue(folder: RunFolder, study: str, config: Config, facts: Mapp
             "machine": machine(),
         }
         write_sealed(folder.manifest, manifest)
+    remove(folder.finished)  # first: a kill after the next line would leave a config that seems altered
     folder.write_config(config)
 
 

@@ -20,7 +20,6 @@ from tombola.runs.folder import RunFolder
 from tombola.runs.rows import checks_path
 from tombola.runs.sealed import read_sealed, write_sealed
 
-NAME = "finished.json"
 APART = ("stability",)
 """Folders of what is measured after a run was finished; their files carry checksums themselves."""
 CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
@@ -39,6 +38,11 @@ class Findings:
     def __bool__(self) -> bool:
         return bool(self.gone or self.altered or self.rows_are_gone)
 
+    def among(self, wanted: Callable[[str], bool]) -> Findings:
+        """Those of the files whose names are `wanted`."""
+        gone, altered = (tuple(name for name in names if wanted(name)) for names in (self.gone, self.altered))
+        return Findings(gone, altered)
+
 
 def seal(folder: RunFolder, apart: Collection[str] = ()) -> None:
     """Says that the run is finished with the files that it has now, those in the folders `apart` left out.
@@ -46,12 +50,12 @@ def seal(folder: RunFolder, apart: Collection[str] = ()) -> None:
     For the one who holds the run's lock, as the last write.
     """
     files = {name: _entry(path) for name, path in _files(folder, apart)}
-    write_sealed(_path(folder), {"rows": _count_rows(folder), "files": files})
+    write_sealed(folder.finished, {"rows": _count_rows(folder), "files": files})
 
 
 def unseal(folder: RunFolder) -> None:
     """Says that the run is not finished (any more), before anything of it is changed."""
-    remove(_path(folder))
+    remove(folder.finished)
 
 
 @contextlib.contextmanager
@@ -60,16 +64,16 @@ def rewriting(folder: RunFolder, path: Path) -> Iterator[None]:
     content = _read(folder)
     name = path.relative_to(folder.root).as_posix()
     if content is not None:
-        write_sealed(_path(folder), {**content, "files": {k: v for k, v in content["files"].items() if k != name}})
+        write_sealed(folder.finished, {**content, "files": {k: v for k, v in content["files"].items() if k != name}})
     yield
     if content is not None:
-        write_sealed(_path(folder), {**content, "files": {**content["files"], name: _entry(path)}})
+        write_sealed(folder.finished, {**content, "files": {**content["files"], name: _entry(path)}})
 
 
 def is_finished(folder: RunFolder) -> bool:
     """Whether the run was finished by its own account."""
     folder.refuse_other_layouts()
-    return _path(folder).exists()
+    return folder.finished.exists()
 
 
 def findings(folder: RunFolder, *, quick: bool = False) -> Findings | None:
@@ -131,16 +135,16 @@ def refuse(folder: RunFolder, found: Findings | None) -> None:
     if found.altered:
         raise RunFolderError(
             f"{folder.root / names[0]}{more}: altered, cut short or damaged since the run was finished; put it back "
-            f"from a copy, or delete it and {NAME} and run the command that made it again: it is made anew"
+            f"from a copy, or delete it and finished.json and run the command that made it again: it is made anew"
         )
     raise RunFolderError(
         f"{folder.root / names[0]}{more}: is gone since the run was finished; put it back from a copy, or delete "
-        f"{NAME} and run the command that made it again: it is made anew"
+        f"finished.json and run the command that made it again: it is made anew"
     )
 
 
 def _read(folder: RunFolder) -> dict[str, Any] | None:
-    path = _path(folder)
+    path = folder.finished
     if not path.exists():
         return None
     remedy = "delete it and run the command that made it again: finished work is kept"
@@ -162,7 +166,7 @@ def _is_name(name: str) -> bool:
 
 def _files(folder: RunFolder, apart: Collection[str]) -> Iterator[tuple[str, Path]]:
     """All files that stay as they are, by name: no lock, nothing to continue from, nor the table, which has checks."""
-    own = {folder.lock, folder.rows, checks_path(folder.rows), _path(folder)}
+    own = {folder.lock, folder.rows, checks_path(folder.rows), folder.finished}
     with storage_errors("look into", folder.root):
         for where, folders, names in os.walk(folder.root):
             folders[:] = sorted(name for name in folders if name not in (*APART, *apart))
@@ -185,7 +189,3 @@ def _sha256(path: Path) -> str:
 def _count_rows(folder: RunFolder) -> int:
     with storage_errors("read", folder.rows):
         return folder.rows.read_bytes().count(b"\n") if folder.rows.exists() else 0
-
-
-def _path(folder: RunFolder) -> Path:
-    return folder.root / NAME

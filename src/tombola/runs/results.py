@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,15 @@ from tombola.runs import limits
 from tombola.runs.atomic import make_folder, read_bytes, read_json, write_bytes
 
 COPY_LIMIT = limits.COPY
+
+
+@dataclass(frozen=True)
+class Artefacts:
+    """The files of a study's results: the summary, all that are always there (it is one), those that may be."""
+
+    summary: str
+    names: tuple[str, ...]
+    optional: tuple[str, ...] = ()
 
 
 def read_summary(results: Path, summary: str) -> dict[str, Any]:
@@ -28,27 +37,28 @@ def finished_replicates(results: Path, summary: str) -> int:
     return count if isinstance(count, int) else 0
 
 
-def refuse_foreign(results: Path, run: str, summary: str, names: Sequence[str]) -> None:
+def refuse_foreign(results: Path, run: str, artefacts: Artefacts) -> None:
     """Before hours of work: results of another run, or files of their names, must not be overwritten at their end.
 
     `results` is what `--results` names, `run` the folder's name of the run that is to be copied there.
     """
     if results.exists() and not results.is_dir():
         raise StorageError(f"--results {results}: is a file; name a folder")
-    ours = read_summary(results, summary).get("run") == run
-    if not ours and any((results / name).exists() for name in names):
+    ours = read_summary(results, artefacts.summary).get("run") == run
+    if not ours and any((results / name).exists() for name in (*artefacts.names, *artefacts.optional)):
         raise RunFolderError(f"--results {results}: holds files of another run or model; choose another folder")
     make_folder(results)
 
 
-def copy_results(source: Path, results: Path, summary: str, names: Sequence[str], optional: Sequence[str] = ()) -> None:
-    """Copies `names`, and of `optional` what there is; the summary last, as it is written.
+def copy_results(source: Path, results: Path, artefacts: Artefacts) -> None:
+    """Copies the artefacts; the summary last, as it is written.
 
     An optional file that is not there now is not left there from an earlier time, either.
     """
+    summary = artefacts.summary
     (results / summary).unlink(missing_ok=True)
-    for name in optional:
+    for name in artefacts.optional:
         (results / name).unlink(missing_ok=True)
-    there = [name for name in optional if (source / name).exists()]
-    for name in (*there, *(name for name in names if name != summary), summary):
+    there = [name for name in artefacts.optional if (source / name).exists()]
+    for name in (*there, *(name for name in artefacts.names if name != summary), summary):
         write_bytes(results / name, read_bytes(source / name, COPY_LIMIT))

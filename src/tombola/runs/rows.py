@@ -40,13 +40,13 @@ class RowTable:
         self.unit = tuple(unit)
         self.rows = read_rows(path, self.unit, schema)
         self._last = self._cut_torn_ends()
-        self._held = Counter(self._unit_of(row) for row in self.rows)
+        self._held = Counter(self.key_of(row) for row in self.rows)
 
     def append_unit(self, rows: Sequence[Row]) -> list[Row]:
         """Appends those rows of one finished unit that the table does not hold yet; returns what it added."""
         if not rows:
             return []
-        key = self._unit_of(rows[0])
+        key = self.key_of(rows[0])
         fresh = list(rows[self._held[key] :])
         if fresh:
             self._append([_line(row) for row in fresh])
@@ -67,8 +67,13 @@ class RowTable:
                 raise
         self._last = checks[-1]
 
-    def _unit_of(self, row: Row) -> tuple[Any, ...]:
+    def key_of(self, row: Row) -> tuple[Any, ...]:
+        """What names the unit of a row: its `unit` columns."""
         return tuple(row.get(column) for column in self.unit)
+
+    def holds(self, key: tuple[Any, ...]) -> bool:
+        """Whether any row of a unit is there."""
+        return self._held[key] > 0
 
     def _cut_torn_ends(self) -> bytes:
         """Cuts what a kill or a full disk can leave: a last line without its newline, checks without their lines.

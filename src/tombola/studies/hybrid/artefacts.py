@@ -5,6 +5,7 @@ from __future__ import annotations
 from tombola.reports import curves
 from tombola.reports.tables import Table
 from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
+from tombola.runs.results import Artefacts
 from tombola.runs.rows import rows_of
 from tombola.studies.hybrid.answers import answers_of, lotteries_of
 from tombola.studies.hybrid.charts import exits_chart, gate_chart
@@ -18,6 +19,8 @@ NAMES = (SUMMARY, "answers.json", "exits.csv", "gates.csv", "summary.md")
 
 OPTIONAL_NAMES = ("exits.png", "gate.png")
 """Pictures, of what was measured."""
+
+ARTEFACTS = Artefacts(SUMMARY, NAMES, OPTIONAL_NAMES)
 
 
 def write_results(result: HybridResult) -> None:

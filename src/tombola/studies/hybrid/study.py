@@ -13,7 +13,7 @@ from tombola.runs.folder import PROCESSOR, RunFolder, begin_or_continue, run_fol
 from tombola.runs.inventory import is_whole, seal, unseal
 from tombola.runs.results import copy_results, finished_replicates, refuse_foreign
 from tombola.runs.rows import RowTable, read_unit
-from tombola.studies.hybrid.artefacts import NAMES, OPTIONAL_NAMES, SUMMARY, write_results
+from tombola.studies.hybrid.artefacts import ARTEFACTS, SUMMARY, write_results
 from tombola.studies.hybrid.columns import SCHEMA
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.cuts import sources_of
@@ -59,7 +59,7 @@ def run_hybrid(
     folder = run_folder(out, config.study, config.name, config)
     config = _with_finished_replicates(folder, config)
     if results is not None:
-        refuse_foreign(results, folder.root.name, SUMMARY, (*NAMES, *OPTIONAL_NAMES))
+        refuse_foreign(results, folder.root.name, ARTEFACTS)
     finished = _read_finished(folder, config)
     if finished is None:
         facts = check_study(config, data_dir)
@@ -70,7 +70,7 @@ def run_hybrid(
         with writing(folder):
             finished = _run(folder, config, facts, lotteries, workers, data_dir, watcher)
     if results is not None:
-        copy_results(folder.results, results, SUMMARY, NAMES, OPTIONAL_NAMES)
+        copy_results(folder.results, results, ARTEFACTS)
     return finished
 
 

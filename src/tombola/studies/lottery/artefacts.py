@@ -15,7 +15,7 @@ from tombola.reports import curves
 from tombola.reports.intervals import Estimate
 from tombola.reports.page import Section, figure_html, page
 from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
-from tombola.runs.results import read_summary
+from tombola.runs.results import Artefacts, read_summary
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery.charts import COST_CAPTION, accuracy_chart, cost_chart, modes_chart
 from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_mode
@@ -44,6 +44,8 @@ NAMES = (
 
 OPTIONAL_NAMES = (MODES, MODEL, MASKS)
 """The picture of several modes of rewinding; the Keras twin, where there is one (the summary says why not)."""
+
+ARTEFACTS = Artefacts(SUMMARY, NAMES, OPTIONAL_NAMES)
 
 
 def write_results(result: Result, data_dir: Path | None = None) -> None:

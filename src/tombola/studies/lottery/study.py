@@ -15,7 +15,7 @@ from tombola.runs.folder import PROCESSOR, RunFolder, begin_or_continue, run_fol
 from tombola.runs.inventory import is_whole, seal, unseal
 from tombola.runs.results import copy_results, finished_replicates, refuse_foreign
 from tombola.runs.rows import Row, RowTable, read_unit
-from tombola.studies.lottery.artefacts import NAMES, OPTIONAL_NAMES, SUMMARY, twin_is_wanted, write_results
+from tombola.studies.lottery.artefacts import ARTEFACTS, SUMMARY, twin_is_wanted, write_results
 from tombola.studies.lottery.columns import SCHEMA
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.forecast import Forecast, quick_forecast
@@ -80,7 +80,7 @@ def run_study(
     folder = run_folder(out, config.study, config.name, config)
     config = _with_finished_replicates(folder, config)
     if results is not None:
-        refuse_foreign(results, folder.root.name, SUMMARY, (*NAMES, *OPTIONAL_NAMES))
+        refuse_foreign(results, folder.root.name, ARTEFACTS)
     finished = _read_finished(folder, config)
     if finished is not None and twin_is_wanted(finished):
         _add_twin(finished, data_dir)
@@ -90,7 +90,7 @@ def run_study(
         with writing(folder):
             finished = _run(folder, config, workers, data_dir, watcher)
     if results is not None:
-        copy_results(folder.results, results, SUMMARY, NAMES, OPTIONAL_NAMES)
+        copy_results(folder.results, results, ARTEFACTS)
     return finished
 
 

@@ -1,0 +1,51 @@
+"""A run read back from its folder, as far as it is complete. Nothing here trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tombola.errors import ConfigError, RunFolderError
+from tombola.runs.atomic import write_text
+from tombola.runs.configs import C
+from tombola.runs.folder import RunFolder, writing
+from tombola.runs.inventory import findings, refuse, rewriting
+from tombola.studies.base.study import Call, R, Study
+
+
+def open_study(kind: type[Study[C, R]], root: Path) -> Study[C, R]:
+    """The study of the run in folder `root`.
+
+    Raises RunFolderError where it is no run of that study, ConfigError where its config is damaged.
+    """
+    folder = RunFolder(root)
+    begun = folder.read_manifest()["must_match"].get("study")
+    if begun != kind.name:
+        raise RunFolderError(f"{root}: a run of the study {begun}; name one of {kind.name}")
+    return kind(folder.read_config(kind.config_type), folder, Call(out=root.parent))
+
+
+def complete_replicates(study: Study[C, R]) -> set[int]:
+    """The replicates of a run that are complete, of those that it was asked for."""
+    return study.complete(study.read_rows()) & set(range(study.replicates))
+
+
+def read_result(study: Study[C, R]) -> R:
+    """What the complete replicates come to; ConfigError while there is none."""
+    rows = study.read_rows()
+    complete = study.complete(rows) & set(range(study.replicates))
+    if not complete:
+        raise ConfigError(f"{study.folder.root}: nothing of it is complete yet; the command that began it goes on")
+    return study.result(rows, complete)
+
+
+def refuse_changes(study: Study[C, R], *, quick: bool = False) -> None:
+    """RunFolderError for a file that is not as it was when the run was finished; `quick` spares large files."""
+    refuse(study.folder, findings(study.folder, quick=quick))
+
+
+def remake_report(study: Study[C, R]) -> Path:
+    """Makes `report.html` anew from the rows; returns its path."""
+    page = study.report(read_result(study))
+    with writing(study.folder), rewriting(study.folder, study.folder.report):
+        write_text(study.folder.report, page)
+    return study.folder.report
