@@ -19,6 +19,7 @@ import traceback
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,73 @@ def _model_folder(path: Path) -> None:
     said = json.loads((path / "spec.json").read_text())
     said["model"]["widths"] = [30_000, 30_000]
     (path / "spec.json").write_text(json.dumps(said))
+
+
+def _run_folder(path: Path, stored: bool) -> None:
+    """A lottery's run whose config, or whose stored spec, claims 30,000 × 30,000 units beside weights of 6 × 5."""
+    from small_study import SMALL_STUDY
+    from tombola.models import ModelSpec
+    from tombola.runs.configs import validate
+    from tombola.runs.folder import RunFolder, begin_or_continue, writing
+    from tombola.runs.rows import read_unit
+    from tombola.runs.sealed import read_sealed, write_sealed
+    from tombola.studies.lottery.config import LotteryConfig
+    from tombola.studies.lottery.metrics import UNIT
+    from tombola.studies.lottery.replicate import Finished, ReplicateSpec, run_replicate
+    from tombola.studies.lottery.result import data_facts
+
+    small = {"model": {"widths": [6, 5]}, "replicates": 1, "controls": [], "pruning": {"densities": [0.5]}}
+    training = {"length": "2it", "evaluate_every": "2it"}
+    config = validate({**SMALL_STUDY, **small, "training": training}, LotteryConfig, "bomb")
+    folder, wide = RunFolder(path), {"widths": (30_000, 30_000)}
+    with writing(folder):
+        begin_or_continue(folder, "lottery", config, {"data": data_facts(config, None)})
+        table, events = folder.table(UNIT), []
+        run_replicate(ReplicateSpec(config, 0, folder.checkpoints, None), events.append)
+        for event in events:
+            if isinstance(event, Finished):
+                table.append_unit(read_unit(event.path, ""))
+        if stored:
+            spec = folder.checkpoints / "replicate-00" / "spec.json"
+            write_sealed(spec, ModelSpec(**read_sealed(spec, "")).model_copy(update=wide).model_dump(mode="json"))
+        else:
+            folder.write_config(config.model_copy(update={"model": config.model.model_copy(update=wide)}))
+
+
+def _extracted(path: Path) -> None:
+    from tombola.studies.lottery.extract import extract
+
+    extract(path, 0.5, path.with_name("ticket"), reinit=1)
+
+
+def _shown(path: Path) -> Any:
+    from tombola.studies.lottery.result import open_run
+
+    return open_run(path).result()
+
+
+def _empty_base(path: Path) -> None:
+    """VGG16's convolutions without a weight: those that give nothing make the 20,000 filters of the others free."""
+    import torch
+
+    from tombola.models.tensors import save_tensors
+    from tombola.models.vgg16_keras import STAGES
+
+    tensors, before = {}, 3
+    for block, count in enumerate(STAGES, start=1):
+        for number in range(1, count + 1):
+            outputs = 20_000 if number == count else 0
+            tensors[f"block{block}_conv{number}.weight"] = torch.zeros(outputs, before, 3, 3)
+            tensors[f"block{block}_conv{number}.bias"] = torch.zeros(outputs)
+            before = outputs
+    save_tensors(path, tensors)
+
+
+def _based(path: Path) -> Any:
+    from tombola.data.base import Base
+    from tombola.training.base import open_base
+
+    return open_base(Base(weights=str(path), preprocessing="none"), (3, 32, 32))
 
 
 def _tar(pack: Callable[[bytes], bytes], streams: int) -> bytes:
@@ -224,6 +292,9 @@ def bombs() -> dict[str, tuple[str, Make, Callable[[Path], Any]]]:
     found: dict[str, tuple[str, Make, Callable[[Path], Any]]] = {
         "sparse": ("s.safetensors", _sparse, load_sparse),
         "model folder": ("model", _model_folder, load_model),
+        "run folder, its config": ("run", partial(_run_folder, stored=False), _shown),
+        "run folder, a stored spec": ("run", partial(_run_folder, stored=True), _extracted),
+        "base of empty layers": ("base.safetensors", _empty_base, _based),
         "tar.gz": ("a.tar", _tar(lambda part: gzip.compress(part, 9), 40), class_folders),
         "tar.bz2": ("a.tar", _tar(bz2.compress, 40), class_folders),
         "tar.xz": ("a.tar", _tar(lzma.compress, 40), class_folders),

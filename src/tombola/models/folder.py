@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tombola.errors import ModelError, PruningError, StorageError
 from tombola.models.factory import Factory, FactorySpec, make_with
 from tombola.models.saving import masks_of, state_of
-from tombola.models.spec import ModelSpec, build, expected_state
+from tombola.models.spec import ModelSpec, build, refuse_larger
 from tombola.models.states import named_for
 from tombola.models.tensors import Stored, read_stored, save_tensors
 from tombola.pruning import Masks
@@ -21,8 +21,6 @@ from tombola.runs.atomic import TEMPORARY_SUFFIX, make_folder, storage_errors
 from tombola.runs.configs import validate
 from tombola.runs.sealed import Opened, open_sealed, write_sealed
 
-UNBUILT = 1 << 24
-"""Numbers of a model that is built before its weights are seen to fit: 64 MB."""
 SPEC, WEIGHTS, MASKS = "spec.json", "weights.safetensors", "masks.safetensors"
 ALTERED = 'put it back from a copy, or, if you changed it yourself, take out its "format" and "sha256"'
 
@@ -115,15 +113,8 @@ def _fitting_weights(folder: Path, spec: Spec) -> Stored:
     """The weights, of no more memory than their file. A spec may claim far larger ones: then it is not built."""
     try:
         stored = read_stored(folder / WEIGHTS)
-        weights = stored.tensors
         if isinstance(spec, ModelSpec):
-            expected = expected_state(spec)
-            if odd := [name for name in expected if name in weights and weights[name].shape != expected[name][0]]:
-                there, claimed = tuple(weights[odd[0]].shape), tuple(expected[odd[0]][0])
-                raise ModelError(f"size mismatch: {odd[0]} is {there}, the spec says {claimed}")
-            claimed_all = sum(shape.numel() for shape, _ in expected.values())
-            if claimed_all > UNBUILT and claimed_all > 2 * sum(tensor.numel() for tensor in weights.values()):
-                raise ModelError(f"the spec says {claimed_all:,} numbers, the weights are far fewer")
+            refuse_larger(spec, stored.tensors)
     except (ModelError, StorageError) as error:
         raise ModelError(f"{folder}: the files do not make the model of its spec: {_one_line(error)}") from None
     return stored

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tombola.errors import ModelError, PruningError
 from tombola.models.factory import FactorySpec
-from tombola.models.spec import ModelSpec, expected_state
+from tombola.models.spec import ModelSpec, without_memory
 from tombola.models.states import plain_state, without_own_wrappers
 from tombola.pruning import Masks
 from tombola.pruning.copies import copy_of
@@ -51,10 +51,10 @@ def masks_of(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
 
 
 def _refuse_other(spec: ModelSpec, state: dict[str, Tensor]) -> None:
-    expected = expected_state(spec)
+    expected = without_memory(spec).state_dict()
     for name in sorted(expected.keys() | state.keys()):
         here = f"{state[name].dtype} {tuple(state[name].shape)}" if name in state else "missing"
-        there = f"{expected[name][1]} {tuple(expected[name][0])}" if name in expected else "no such tensor"
+        there = f"{expected[name].dtype} {tuple(expected[name].shape)}" if name in expected else "no such tensor"
         if here != there:
             raise ModelError(f"this is not the {spec.architecture} of its spec: {name} is {here}, the spec's: {there}")
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import platform
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from tombola.errors import ConfigError, ModelError
 from tombola.models.initialise import initialise, initialisers
@@ -20,6 +21,9 @@ from tombola.models.zoo import architectures
 from tombola.registry import Registry
 from tombola.runs import limits
 from tombola.runs.configs import Config
+
+UNBUILT = 1 << 24
+"""Numbers of a model that is built before its weights are seen to fit: 64 MB."""
 
 
 class ModelConfig(Config):
@@ -126,14 +130,14 @@ def build(spec: ModelSpec) -> nn.Module:
             model = architecture.make(spec.input_shape, spec.classes, spec.widths, spec.dropout)
         initialise(model, spec.initialisation, spec.seed)
     except (RuntimeError, MemoryError, OverflowError, ValueError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"cannot build {spec.architecture} of widths {spec.widths}: {reason}") from None
+        raise _cannot_build(spec, error) from None
     return model
 
 
-def expected_state(spec: ModelSpec) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    """Shape and type of every tensor in the state dict of `build(spec)`, without taking its memory.
+def without_memory(spec: ModelSpec) -> nn.Module:
+    """The model of `spec` on torch's meta device: names, shapes and types, whatever memory `build` would take.
 
+    For what is asked of sizes alone, and of a spec that was read from a file before its weights are seen to fit.
     Raises ModelError as `build` does.
     """
     architecture = architectures.get(spec.architecture)
@@ -143,14 +147,30 @@ def expected_state(spec: ModelSpec) -> dict[str, tuple[torch.Size, torch.dtype]]
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # of layers without units
             model = architecture.make(spec.input_shape, spec.classes, spec.widths, spec.dropout)
     except (RuntimeError, OverflowError, ValueError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"cannot build {spec.architecture} of widths {spec.widths}: {reason}") from None
-    return {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
+        raise _cannot_build(spec, error) from None
+    return model
+
+
+def refuse_larger(spec: ModelSpec, weights: Mapping[str, Tensor]) -> None:
+    """ModelError where a stored spec claims other shapes, or far more, than the `weights` stored with it."""
+    expected = without_memory(spec).state_dict()
+    for name, tensor in expected.items():
+        if name in weights and weights[name].shape != tensor.shape:
+            there, claimed = tuple(weights[name].shape), tuple(tensor.shape)
+            raise ModelError(f"size mismatch: {name} is {there}, the spec says {claimed}")
+    claimed_all = sum(tensor.numel() for tensor in expected.values())
+    if claimed_all > UNBUILT and claimed_all > 2 * sum(tensor.numel() for tensor in weights.values()):
+        raise ModelError(f"the spec says {claimed_all:,} numbers, the weights are far fewer")
 
 
 def model_versions() -> dict[str, str]:
     """The versions that made a model: of Tombola, torch and Python."""
     return {"tombola": version("tombola"), "torch": version("torch"), "python": platform.python_version()}
+
+
+def _cannot_build(spec: ModelSpec, error: Exception) -> ModelError:
+    reason = str(error).partition("\n")[0]
+    return ModelError(f"cannot build {spec.architecture} of widths {spec.widths}: {reason}")
 
 
 def _known(registry: Registry, name: str) -> str:

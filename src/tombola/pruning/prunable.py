@@ -83,6 +83,19 @@ def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
     Raises PruningError when there is none, or when one of them has no values yet (a lazy or meta module).
     """
+    found = _found(model)
+    for name, parameter in found.items():
+        if parameter.is_meta:
+            raise PruningError(f"{name} is on the meta device and has no values: give the model storage first")
+    return found
+
+
+def prunable_shapes(model: nn.Module) -> dict[str, torch.Size]:
+    """The shapes of what `prunable_parameters` gives, which a model on the meta device has too."""
+    return {name: parameter.shape for name, parameter in _found(model).items()}
+
+
+def _found(model: nn.Module) -> dict[str, nn.Parameter]:
     weights = {id(parameter) for _, _, parameter in weights_of_modules(model)}
     found = {name: p for name, p in model.named_parameters() if id(p) in weights}
     if not found:
@@ -94,8 +107,6 @@ def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     for name, parameter in found.items():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise PruningError(f"{name} has no shape yet: run the model once on an example, then prune")
-        if parameter.is_meta:
-            raise PruningError(f"{name} is on the meta device and has no values: give the model storage first")
     return found
 
 

@@ -33,6 +33,8 @@ HDF5_ENTRIES, HDF5_DEPTH = 10_000, 12  # groups and arrays in an HDF5 file; nest
 KERAS_LAYERS, KERAS_DEPTH = 2_000, 8  # layers of a .keras file; models within models
 ARCHIVE_DEPTH = 8  # folders within folders in a tar
 SCANS = 100  # scans of a progressive JPEG: it has about ten, or the file was made to be slow
+REPLICATES = 1_000  # of a study
+WAYS = 10_000  # to prune, of a comparison
 WIDTHS = 1_000  # hidden layers of a model's spec
 PLANS, NODES = 64, 10_000  # of a sparse model: batch sizes that were tuned, steps of its graph
 

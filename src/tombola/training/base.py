@@ -18,7 +18,7 @@ from tombola.models.exits import find_exit, prefix
 from tombola.models.folder import SPEC, WEIGHTS, read_spec
 from tombola.models.pretrained import IMAGENET, NAMES, read_base
 from tombola.models.published import published_path, published_weights
-from tombola.models.spec import Normalisation
+from tombola.models.spec import Normalisation, without_memory
 from tombola.models.tensors import content_sha256
 from tombola.models.vgg16_keras import STAGES
 from tombola.runs.atomic import storage_errors
@@ -148,10 +148,14 @@ def _network(config: Base, path: Path | None, input_shape: Sequence[int]) -> _Ne
         return _of_folder(config, path)
     read = read_base(path, config.sha256, config.preprocessing)
     channels, widths = _channels(read.weights, path)
-    network = _vgg16((channels, *input_shape[1:]), widths, seed=0)
-    expected = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("block")}
+    if not all((channels, *widths)):
+        raise ModelError(f"{path}: a layer of it has no channels, this is no VGG16")
+    spec = _vgg16_spec((channels, *input_shape[1:]), widths, seed=0)
+    # Before it is built: empty arrays claim any width.
+    expected = {name: tensor for name, tensor in without_memory(spec).state_dict().items() if name.startswith("block")}
     if {n: t.shape for n, t in read.weights.items()} != {n: t.shape for n, t in expected.items()}:
         raise ModelError(f"{path}: its convolutions are not VGG16's")
+    network = _built(spec)
     network.load_state_dict(read.weights, strict=False)
     return _Network(network, read.normalisation, read.source)
 
@@ -173,7 +177,11 @@ def _trained_on(folder: Path) -> str | None:
 
 
 def _vgg16(input_shape: Sequence[int], widths: Sequence[int], seed: int) -> nn.Sequential:
-    spec = ModelSpec(
+    return _built(_vgg16_spec(input_shape, widths, seed))
+
+
+def _vgg16_spec(input_shape: Sequence[int], widths: Sequence[int], seed: int) -> ModelSpec:
+    return ModelSpec(
         architecture=ARCHITECTURE,
         widths=(*widths, HEAD_UNITS, HEAD_UNITS),
         initialisation="kaiming-normal",
@@ -181,6 +189,9 @@ def _vgg16(input_shape: Sequence[int], widths: Sequence[int], seed: int) -> nn.S
         classes=2,
         seed=seed,
     )
+
+
+def _built(spec: ModelSpec) -> nn.Sequential:
     network = build(spec)
     assert isinstance(network, nn.Sequential)
     return network

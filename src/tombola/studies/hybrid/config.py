@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tombola.data import DataConfig
 from tombola.errors import ConfigError
+from tombola.runs import limits
 from tombola.runs.configs import Config, validate
 from tombola.studies.hybrid.exits import poolings
 from tombola.studies.lottery.config import LotteryConfig
@@ -31,7 +32,7 @@ class HybridConfig(Config):
     name: Name
     data: DataConfig | None = Field(None, description="pictures for all; default the cnn's. The head keeps its base")
     seed: int | None = Field(None, ge=0, description="for all; default the cnn's")
-    replicates: int | None = Field(None, ge=1, le=1000, description="for all; default the cnn's")
+    replicates: int | None = Field(None, ge=1, le=limits.REPLICATES, description="for all; default the cnn's")
     cnn: LotteryConfig = Field(description="of a convolutional network, whole: its dense network and ticket are cut")
     head: LotteryConfig | None = Field(None, description="of a dense head behind a frozen base, which is cut, too")
     lenet: LotteryConfig | None = Field(None, description="of a LeNet, to compare")

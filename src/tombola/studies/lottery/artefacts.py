@@ -7,10 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tombola.compression.cost import count_size
 from tombola.compression.ticket import write_ticket
-from tombola.models import build
-from tombola.pruning import Masks
+from tombola.models.spec import without_memory
 from tombola.reports import curves
 from tombola.reports.intervals import Estimate
 from tombola.reports.page import Section, figure_html, page
@@ -113,8 +111,8 @@ def _density_entry(result: Result, summary: Summary, others: int) -> dict[str, A
 
 def _never_pruned(result: Result) -> int:
     """The parameters of the run's network that are no prunable weights: biases, normalisation."""
-    model = build(model_spec(result.config, 0, result.data["input_shape"], result.data["classes"]))
-    return count_size(model, Masks.full(model)).parameters - sum(layer_sizes(model).values())
+    model = without_memory(model_spec(result.config, 0, result.data["input_shape"], result.data["classes"]))
+    return sum(parameter.numel() for parameter in model.parameters()) - sum(layer_sizes(model).values())
 
 
 def twin_is_wanted(result: Result) -> bool:

@@ -41,6 +41,7 @@ SCHEMA: Schema = {
     "histogram": {**_UNIT, "layer": text, "limit": amount, "before": counts, "after": counts},
     "evaluation": {**_UNIT, "iteration": count, "loss": number, "accuracy": fraction},
     "overlap": {**_UNIT, "other": count, "density": fraction, "shared": fraction, "shared_by_chance": amount},
+    "look": {**_UNIT, "replicates": count},
     "latency": {
         **_UNIT,
         "density": fraction,

@@ -14,6 +14,7 @@ from tombola.models import ModelConfig
 from tombola.pruning import criteria, distributions, schedules, structures
 from tombola.pruning.criteria import Needs
 from tombola.registry import Registry
+from tombola.runs import limits
 from tombola.runs.configs import Config
 from tombola.studies.lottery.early_bird import EarlyBirdConfig
 from tombola.studies.lottery.rewind import Rewind
@@ -104,7 +105,9 @@ class LotteryConfig(Config):
     study: Literal["lottery"] = "lottery"
     name: str
     seed: int = Field(0, ge=0, description="makes everything; replicate i uses a seed derived from (seed, i)")
-    replicates: int = Field(5, ge=1, le=1000, description="whole experiments; more can be added to a run later")
+    replicates: int = Field(
+        5, ge=1, le=limits.REPLICATES, description="whole experiments; more can be added to a run later"
+    )
     data: DataConfig
     model: ModelConfig = ModelConfig()
     start: Path | None = Field(None, description="a .keras file whose network is pruned: it brings model and W_0")

@@ -10,8 +10,10 @@ from torch import nn
 from tombola.data import DataSet, Normalisation, normalised
 from tombola.errors import StorageError
 from tombola.models import ModelSpec, build
+from tombola.models.spec import without_memory
 from tombola.models.tensors import content_sha256
-from tombola.pruning import Masks, prunable_parameters
+from tombola.pruning import Masks
+from tombola.pruning.prunable import prunable_shapes
 from tombola.runs.configs import validate
 from tombola.runs.folder import RunFolder
 from tombola.runs.sealed import read_sealed
@@ -64,7 +66,7 @@ def model_spec(config: LotteryConfig, index: int, input_shape: Sequence[int], cl
 
 def layer_sizes(model: nn.Module) -> dict[str, int]:
     """Weights of every prunable parameter, by name."""
-    return {name: parameter.numel() for name, parameter in prunable_parameters(model).items()}
+    return {name: shape.numel() for name, shape in prunable_shapes(model).items()}
 
 
 def restored_ticket(folder: RunFolder, mode: Rewind, replicate: int, index: int) -> tuple[nn.Module, ModelSpec, Masks]:
@@ -73,8 +75,10 @@ def restored_ticket(folder: RunFolder, mode: Rewind, replicate: int, index: int)
     Raises StorageError where they are not stored (yet).
     """
     files = ReplicateFiles.of(folder.checkpoints, replicate)
-    network, spec, masks = _built(files, mode, index)
-    rewind(network, stored_start(files, mode, index, network.state_dict()), masks)
+    spec = _stored_spec(files)
+    start = stored_start(files, mode, index, without_memory(spec).state_dict())
+    network, masks = _built(files, spec, mode, index)
+    rewind(network, start, masks)
     statistics = files.round(mode, index) / STATISTICS
     if statistics.exists():  # of batch norm, estimated again for the ticket
         network.load_state_dict(load_stored(statistics, dict(network.named_buffers())), strict=False)
@@ -89,18 +93,25 @@ def trained_network(
     StorageError where its weights are not those whose checksum is `recorded`.
     """
     files = ReplicateFiles.of(folder.checkpoints, replicate)
-    network, spec, masks = _built(files, mode, index)
+    spec = _stored_spec(files)
     path = files.round(mode, index) / TRAINED
-    weights = load_stored(path, network.state_dict())
+    weights = load_stored(path, without_memory(spec).state_dict())
     if recorded is not None and content_sha256(weights) != recorded:
         raise StorageError(f"{path}: holds other weights than its training's row records; put it back from a copy")
+    network, masks = _built(files, spec, mode, index)
     network.load_state_dict(weights)
     return network, spec, masks
 
 
-def _built(files: ReplicateFiles, mode: Rewind, index: int) -> tuple[nn.Module, ModelSpec, Masks]:
-    """A replicate's network as its spec makes it, and the masks of one of its rounds."""
+def _stored_spec(files: ReplicateFiles) -> ModelSpec:
     remedy = "put it back from a copy, or delete it and run the command that made it again"
-    spec = validate(read_sealed(files.spec, remedy), ModelSpec, str(files.spec))
+    return validate(read_sealed(files.spec, remedy), ModelSpec, str(files.spec))
+
+
+def _built(files: ReplicateFiles, spec: ModelSpec, mode: Rewind, index: int) -> tuple[nn.Module, Masks]:
+    """A replicate's network as its spec makes it, and the masks of one of its rounds.
+
+    Called once stored weights are seen to fit the spec: a folder from elsewhere may claim networks of any size.
+    """
     network = build(spec)
-    return network, spec, stored_masks(files, mode, index, Masks.full(network))
+    return network, stored_masks(files, mode, index, Masks.full(network))

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tombola.models import build
+import torch
+
+from tombola.models.spec import without_memory
 from tombola.pruning import Masks
+from tombola.pruning.prunable import prunable_shapes
 from tombola.runs.rows import Row
 from tombola.studies.lottery.networks import model_spec
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.rewind import Rewind
-from tombola.studies.lottery.stored import ReplicateFiles, stored_masks
+from tombola.studies.lottery.stored import ReplicateFiles, pruned_masks
 
 
 def overlap_units(result: Result) -> list[list[Row]]:
@@ -26,12 +29,13 @@ def overlap_units(result: Result) -> list[list[Row]]:
     replicates = sorted({row["replicate"] for row in result.rows})
     rounds = sorted({row["round"] for row in result.rows if row["branch"] == "ticket"})
     spec = model_spec(result.config, 0, result.data["input_shape"], result.data["classes"])
-    full = Masks.full(build(spec))
+    shapes = prunable_shapes(without_memory(spec))
+    like = {name: torch.empty(shape, dtype=torch.bool, device="meta") for name, shape in shapes.items()}
     units = []
     for mode in result.config.rewinds:
         for index in rounds:
             masks = {
-                i: stored_masks(ReplicateFiles.of(result.folder.checkpoints, i), mode, index, full) for i in replicates
+                i: pruned_masks(ReplicateFiles.of(result.folder.checkpoints, i), mode, index, like) for i in replicates
             }
             units += [_unit(mode, index, i, masks, replicates[:position]) for position, i in enumerate(replicates)]
     return [unit for unit in units if unit]

@@ -12,6 +12,7 @@ from tombola.compression.cost import count_flops, count_size
 from tombola.data.dataset import recorded
 from tombola.errors import ConfigError, RunFolderError
 from tombola.models import build
+from tombola.models.spec import without_memory
 from tombola.pruning import Masks
 from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row, rows_of
@@ -71,9 +72,20 @@ class OpenedRun:
         """Trainings in a whole replicate."""
         return units_per_replicate(self.config, self.rounds)
 
+    def read_rows(self) -> list[Row]:
+        """The run's table; RunFolderError where it is of another network than the config's."""
+        rows = self.folder.read_rows(UNIT, SCHEMA)
+        weights = self.rounds[0].total
+        if odd := [row["total"] for row in rows_of(rows, kind="training") if row["total"] != weights]:
+            raise RunFolderError(
+                f"{self.folder.root}: its config and manifest make a network of {weights:,} weights, its rows are of "
+                f"one of {odd[0]:,}: these files do not belong together; put them back from a copy"
+            )
+        return rows
+
     def result(self) -> Result | None:
         """The result of the replicates that are complete; None while there is none."""
-        rows = self.folder.read_rows(UNIT, SCHEMA)
+        rows = self.read_rows()
         complete = complete_replicates(rows, self.units) & set(range(self.config.replicates))
         return make_result(self.folder, self.config, self.data, rows, complete) if complete else None
 
@@ -136,7 +148,7 @@ def check_engine(config: LotteryConfig, input_shape: Sequence[int], classes: int
 
 def plan_of(config: LotteryConfig, input_shape: Sequence[int], classes: int) -> list[Round]:
     """The rounds of a study on data of this shape."""
-    return plan_rounds(config.pruning, layer_sizes(build(model_spec(config, 0, input_shape, classes))))
+    return plan_rounds(config.pruning, layer_sizes(without_memory(model_spec(config, 0, input_shape, classes))))
 
 
 def units_per_replicate(config: LotteryConfig, rounds: Sequence[Round]) -> int:

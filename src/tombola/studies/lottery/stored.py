@@ -84,7 +84,12 @@ def stored_masks(files: ReplicateFiles, mode: Rewind, index: int, full: Masks) -
     """The ticket's masks of round `index`; `full` are the model's before any pruning."""
     if index == 0:
         return full
-    return Masks.from_tensors(load_stored(files.round(mode, index) / MASKS, full.to_tensors()))
+    return pruned_masks(files, mode, index, full.to_tensors())
+
+
+def pruned_masks(files: ReplicateFiles, mode: Rewind, index: int, like: Mapping[str, Tensor]) -> Masks:
+    """The ticket's masks of a round from 1 on; `like` has the names and shapes of the model's masks."""
+    return Masks.from_tensors(load_stored(files.round(mode, index) / MASKS, like))
 
 
 def load_stored(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -182,7 +182,7 @@ def _read_finished(folder: RunFolder, config: LotteryConfig) -> Result | None:
     if not folder.report.exists() or not (folder.results / SUMMARY).exists():
         return None
     opened = open_run(folder.root)
-    rows = folder.read_rows(UNIT, SCHEMA)
+    rows = opened.read_rows()
     asked = set(range(config.replicates))
     if not asked <= complete_replicates(rows, opened.units):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from tombola.models import ModelConfig
 from tombola.pruning import criteria
 from tombola.pruning.distributions import PerLayerRates, make_distribution
 from tombola.pruning.structures import make_structure
+from tombola.runs import limits
 from tombola.runs.configs import Config
 from tombola.studies.single.schedule import PruneSchedule
 from tombola.training import Recipe
@@ -169,6 +171,9 @@ class CompareConfig(_Continued):
             given = getattr(self, field)
             if len(set(given)) < len(given):
                 raise ValueError(f"`{field}` names something twice")
+        ways = math.prod(len(part) for part in (self.criteria, self.structures, self.budgets, self.sparsities))
+        if ways > limits.WAYS:
+            raise ValueError(f"{ways:,} ways to prune are more than {limits.WAYS:,}; name fewer")
         for structure in self.structures:
             if make_structure(structure).sparsity is not None:
                 raise ValueError(f"{structure} fixes its own sparsity and cannot be compared over `sparsities`")
