@@ -27,6 +27,11 @@ class Outer(Config):
     folder: Path | None = None
 
 
+class Switched(Config):
+    name: str = "a"
+    on: bool = False
+
+
 class OuterOfTomorrow(Outer):
     new_option: int = 3
 
@@ -45,6 +50,33 @@ def test_an_exponent_without_a_dot_is_a_number(tmp_path: Path) -> None:
     config = _load(tmp_path, text, "training.learning_rate=1e-4", "rates.fc1=2e-1")
     assert config.training.learning_rate == 1e-4
     assert config.rates == {"fc1": 0.2}
+
+
+@pytest.mark.parametrize("text", ["yes", "no", "on", "off", "No", "y"])
+def test_only_true_and_false_are_booleans(text: str, tmp_path: Path) -> None:
+    """As in YAML 1.2: Norway's `no` is text, and no text switches anything."""
+    path = tmp_path / "config.yaml"
+    path.write_text(f"name: {text}")
+    assert load_config(path, Switched).name == text
+    for content in (f"'on': {text}", "on: 1", 'on: "true"'):
+        path.write_text(content)
+        with pytest.raises(ConfigError, match=r"on is true or false \(got "):
+            load_config(path, Switched)
+    with pytest.raises(ConfigError, match="on is true or false"):
+        load_config(path, Switched, [f"on={text}"])
+    for value in ("true", "False", "TRUE"):
+        path.write_text(f"on: {value}")
+        assert load_config(path, Switched).on is (value.lower() == "true")
+
+
+@pytest.mark.parametrize("text", ["1_000", "-1_0", "1_0.5", "0x1_F", "1_0e3", "1__0"])
+def test_a_number_with_underscores_is_refused(text: str, tmp_path: Path) -> None:
+    """PyYAML reads 1000, YAML 1.2 text."""
+    for content, override in ((f"training: {{batch_size: {text}}}", ()), ("", (f"training.batch_size={text}",))):
+        with pytest.raises(ConfigError, match=r"without _, or put text in quotes"):
+            _load(tmp_path, f"name: a\n{content}", *override)
+    assert _load(tmp_path, f"name: '{text}'").name == text
+    assert _load(tmp_path, "name: v1_0").name == "v1_0"
 
 
 def test_an_override_reaches_keys_that_the_file_does_not_have(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def study(**changes: object) -> LotteryConfig:
         ({"rewind": "step:x"}, "rewind"),
         ({"rewind": []}, "rewind"),
         ({"rewind": ["lr", "lr"]}, "each mode of rewinding once"),
-        ({"replicates": True}, "replicates cannot be yes or no"),
+        ({"replicates": True}, "replicates cannot be true or false"),
         ({"tolerance": 0}, "tolerance"),
         ({"data": {"name": "mnits"}}, "did you mean 'mnist'"),
         ({"data": {"name": "idx"}}, "folder"),

@@ -39,16 +39,17 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_booleans_as_numbers(cls, content: Any) -> Any:
-        """Lax validation would read `true` as 1."""
+    def _only_booleans_as_booleans(cls, content: Any) -> Any:
+        """Lax validation would read `true` as 1, and the text `yes` or the number 1 as true."""
         if isinstance(content, dict):
             for name, value in content.items():
-                if (
-                    isinstance(value, bool)
-                    and name in cls.model_fields
-                    and cls.model_fields[name].annotation is not bool
-                ):
-                    raise ValueError(f"{name} cannot be yes or no (got {value})")
+                if name not in cls.model_fields:
+                    continue
+                wanted = cls.model_fields[name].annotation is bool
+                if isinstance(value, bool) and not wanted:
+                    raise ValueError(f"{name} cannot be true or false (got {value})")
+                if wanted and not isinstance(value, bool):
+                    raise ValueError(f"{name} is true or false (got {_shown(value)})")
         return content
 
     def identity(self) -> dict[str, Any]:

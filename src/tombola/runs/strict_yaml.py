@@ -1,11 +1,13 @@
-"""YAML of strangers: bounded before it is built, and no number or date in it guessed that YAML's versions differ on.
+"""YAML of strangers: bounded before it is built, and nothing in it guessed that YAML's versions differ on.
 
-PyYAML reads YAML 1.1, where `1:30` is 90, `010` is 8 and `2024-01-01` a date; in YAML 1.2 they are text, 10 and text.
-Such a value has to be written so that it can only be read in one way.
+PyYAML reads YAML 1.1, where `1:30` is 90, `010` is 8, `1_000` is 1000 and `2024-01-01` a date; in YAML 1.2 they are
+text, 10, text and text. Such a value has to be written so that it can only be read in one way. Only `true` and `false`
+are booleans, as in YAML 1.2: `yes`, `no`, `on` and `off` are text.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -17,6 +19,8 @@ from tombola.runs import limits
 DIGITS = 100
 """Of a number; Python takes the square of the time for them."""
 MERGE = "tag:yaml.org,2002:merge"
+BOOLEAN = "tag:yaml.org,2002:bool"
+NUMBER = "tag:yaml.org,2002:float"
 
 
 def parse_yaml(text: str) -> Any:
@@ -99,7 +103,12 @@ def _number(loader: _StrictLoader, node: ScalarNode) -> Any:
     bare = text.lstrip("+-")
     if len(bare) > DIGITS:
         raise _refused(f"a number of {len(bare):,} digits", node)
-    octal = len(bare) > 1 and bare[0] == "0" and bare[1:].replace("_", "").isdigit()
+    octal = len(bare) > 1 and bare[0] == "0" and bare[1:].isdigit()
+    if "_" in bare:
+        raise _refused(
+            f"{text!r} is a number in YAML 1.1 and text in YAML 1.2; write the number without _, or put text in quotes",
+            node,
+        )
     if ":" in bare or octal or bare[:2] == "0b":
         raise _refused(
             f"{text!r} is one number in YAML 1.1 and another, or text, in YAML 1.2; put text in quotes", node
@@ -117,6 +126,14 @@ def _refused(reason: str, at: Any) -> ConstructorError:
     return ConstructorError(None, None, reason, at.start_mark)
 
 
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != BOOLEAN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_StrictLoader.add_implicit_resolver(BOOLEAN, re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+# `1_0e3` is no number to PyYAML, but the configs that are made of its text take it for one.
+_UNDERSCORES = re.compile(r"[-+]?[0-9.]+_[0-9._]*(?:[eE][-+]?[0-9_]+)?$")
+_StrictLoader.add_implicit_resolver(NUMBER, _UNDERSCORES, list("-+.0123456789"))
 _StrictLoader.add_constructor("tag:yaml.org,2002:int", _number)
 _StrictLoader.add_constructor("tag:yaml.org,2002:float", _number)
 _StrictLoader.add_constructor("tag:yaml.org,2002:timestamp", _date)
