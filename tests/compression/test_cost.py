@@ -123,6 +123,19 @@ class Padded(nn.Module):
         return self.down(self.encoder(self.up(x), src_key_padding_mask=x[..., 0] < 0)[:, 0])
 
 
+class Placed(nn.Module):
+    """Makes tensors of its own on the way: positions, a table that it stacks, a first state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        positions = torch.arange(x.shape[1]).unsqueeze(-1) * torch.tensor([0.1, 0.2]).sum()
+        state = torch.zeros(len(x), 16)
+        return self.out(torch.cat([self.inner(x + positions)[:, 0:1], state[:, None]], 1)).sum(1)
+
+
 def _called_twice() -> nn.Module:
     layer = nn.Linear(8, 8)
     return nn.Sequential(layer, nn.ReLU(), layer, nn.Linear(8, 3))
@@ -150,6 +163,14 @@ class TestWhateverTheModel:
         often = {name: 1 if name == "down.weight" else positions for name in masks}
         saved = sum(2 * often[name] * (masks[name].total - masks[name].kept) for name in masks)
         assert count_flops(model, (positions, 8), masks).effective == dense.dense - saved
+
+    def test_tensors_that_a_forward_pass_makes_are_without_numbers_too(self) -> None:
+        model, positions = Placed(), 5
+        model(torch.zeros(1, positions, 8))
+        masks = _random_masks(model, 0.5)
+        kept = positions * masks["inner.weight"].kept + 2 * masks["out.weight"].kept
+        assert count_flops(model, (positions, 8), masks) == Flops(2 * (positions * 128 + 2 * 64), 2 * kept)
+        assert torch.zeros(1).device.type == "cpu"
 
     def test_transposed_convolutions_take_a_weight_once_per_input(self) -> None:
         model = nn.Sequential(nn.ConvTranspose2d(2, 3, 3, stride=2))

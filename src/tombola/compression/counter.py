@@ -5,7 +5,9 @@ The copy is on the meta device: shapes without numbers. Nothing of the model its
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -52,21 +54,31 @@ def counted(model: nn.Module, keeps: Mapping[str, Tensor], input_shape: Sequence
 
     ModelError in one line for a model that cannot be copied, or does not run on such an input or without numbers.
     """
+    try:
+        return _counted(model, keeps, input_shape, contextlib.nullcontext())
+    except ModelError:
+        raise
+    except Exception as error:  # anybody's model may raise anything
+        # Tensors that a forward pass makes itself (positions, masks, a first state) lie on the CPU by default.
+        with contextlib.suppress(Exception):
+            return _counted(model, keeps, input_shape, torch.device("meta"))
+        raise ModelError(
+            f"FLOPs are counted on a copy of the model without numbers (on torch's meta device), and it does not run "
+            f"there on an input of shape {(1, *input_shape)}: {type(error).__name__}: {one_line(error)}"
+        ) from error
+
+
+def _counted(
+    model: nn.Module, keeps: Mapping[str, Tensor], input_shape: Sequence[int], making: AbstractContextManager[Any]
+) -> tuple[Counter, set[str]]:
+    """As `counted`; tensors that the forward pass makes are made within `making`."""
     shadow = copy_of(model, convert=_without_numbers).eval()
     leave_fast_path(shadow)  # nested tensors have no shapes without numbers
     parameters = dict(shadow.named_parameters(remove_duplicate=False))
     by_memory = {_memory(parameters[name]): name for name in keeps}
     counter = Counter({memory: keeps[name].cpu().contiguous() for memory, name in by_memory.items()})
-    try:
-        with surroundings_kept(), left_alone(model), torch.no_grad(), counter:
-            shadow(torch.empty(1, *input_shape, device="meta"))
-    except ModelError:
-        raise
-    except Exception as error:  # anybody's model may raise anything
-        raise ModelError(
-            f"FLOPs are counted on a copy of the model without numbers (on torch's meta device), and it does not run "
-            f"there on an input of shape {(1, *input_shape)}: {type(error).__name__}: {one_line(error)}"
-        ) from error
+    with surroundings_kept(), left_alone(model), torch.no_grad(), counter, making:
+        shadow(torch.empty(1, *input_shape, device="meta"))
     return counter, {name for memory, name in by_memory.items() if memory not in counter.taken}
 
 
