@@ -85,11 +85,11 @@ def _run(
 ) -> HybridResult:
     runs = {role: run.folder.root.name for role, run in lotteries.items()}
     begin_or_continue(folder, config.study, config, {**facts, "lotteries": runs, PROCESSOR: processor_facts()})
+    table = folder.table(UNIT, SCHEMA)
     # From here on the results are not those of this number of replicates, until they are written again.
     unseal(folder)
     remove(folder.results / SUMMARY)
     make_folder(folder.checkpoints)
-    table = folder.table(UNIT, SCHEMA)
     sources = sources_of(config, lotteries, data_dir, facts)
     asked = range(config.lotteries()["cnn"].replicates)
     specs = [ReplicateSpec(sources, index, folder.checkpoints) for index in asked]

@@ -138,8 +138,8 @@ def write_result(
     title: str,
 ) -> Result:
     """Rows, metrics, page, model files, the inventory last; RunFailure when a check failed, before the model."""
+    table = folder.table(UNIT, SCHEMA)  # damage to it is refused while the folder still says what it consists of
     unseal(folder)
-    table = folder.table(UNIT, SCHEMA)
     for kind in dict.fromkeys(row["kind"] for row in rows):
         table.append_unit(rows_of(rows, kind=kind))
     # From the table: of a run that was killed here, it may hold times that were measured then.
