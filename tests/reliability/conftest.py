@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ import pytest
 import yaml
 from click.testing import Result
 from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from finished_runs import Runs
 
 from small_study import SMALL_STUDY
 
@@ -46,6 +51,12 @@ def invoke() -> Invoke:
         return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
     return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Finished runs of every cheap kind; whoever changes one restores it first."""
+    return Runs(tmp_path_factory.mktemp("finished") / "mine")
 
 
 @pytest.fixture(scope="session")

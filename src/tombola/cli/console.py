@@ -57,8 +57,11 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Prints a line of a command, without what a terminal would obey."""
-    typer.echo(harmless(text), err=err)
+    """Prints a line of a command, without what a terminal would obey.
+
+    To the stream itself: where it is an ASCII one, typer would write UTF-8 past it.
+    """
+    typer.echo(harmless(text), file=sys.stderr if err else sys.stdout)
 
 
 def terminal() -> Console:
