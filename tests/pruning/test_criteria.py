@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from tombola.errors import PruningError
+from tombola.errors import ConfigError, PruningError
 from tombola.pruning import Mask, Masks, prunable_parameters, prune
-from tombola.pruning.criteria import ScoringContext, movement_at
+from tombola.pruning.criteria import ScoringContext, make_criterion, movement_at
 from tombola.pruning.criteria.gradients import MOVEMENT_RATE
 from tombola.pruning.prunable import weight_layouts
 from tombola.pruning.structures import make_structure
@@ -135,6 +135,23 @@ class TestGradientCriteria:
         for rate in (0, -1.0, True, "fast", float("nan")):
             with pytest.raises(PruningError, match="the rate of movement's steps is a number above 0"):
                 movement_at(rate)  # type: ignore[arg-type]
+
+    def test_the_rate_of_movement_may_be_part_of_its_name(self) -> None:
+        data = batches(2)
+        by_name = make_criterion("movement:0.5")(mlp(), ScoringContext(batches=data))
+        assert_scores(by_name, movement_at(0.5)(mlp(), ScoringContext(batches=data)))
+        assert list(prune(mlp(), 0.5, "movement:1e-1", batches=data)) == list(Masks.full(mlp()))
+        for name, said in {
+            "movement:": "write it as movement:0.1",
+            "movement:fast": "write it as movement:0.1",
+            "movement:0": "a number above 0",
+            "movement:nan": "a number above 0",
+            "magnitude:0.5": "magnitude has no number to set",
+        }.items():
+            with pytest.raises(PruningError, match=said):
+                make_criterion(name)
+        with pytest.raises(ConfigError, match="unknown criterion 'movment'"):
+            make_criterion("movment:0.5")
 
     def test_movement_stays_within_the_pruned_network(self) -> None:
         """Its steps move kept weights alone; a removed one that moved would change the next gradients."""

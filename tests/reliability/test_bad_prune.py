@@ -45,6 +45,8 @@ def refused(parent: Path, *options: object, said: str = "", out: Path | None = N
     [
         (("--criterion", "magnitud"), "did you mean 'magnitude'"),
         (("--criterion", ""), "pruning.criterion"),
+        (("--criterion", "magnitude:2"), "magnitude has no number to set"),
+        (("--criterion", "movement:-1"), "a number above 0"),
         (("--structure", "neurons"), "did you mean 'neuron'"),
         (("--structure", "4:2"), "keeps fewer than m"),
         (("--structure", "block:0x4"), "pruning.structure"),

@@ -65,6 +65,19 @@ def opened(model: Path | str, **changes: Any) -> Parent:
 
 
 class TestTheCommandLine:
+    def test_movement_at_a_rate_of_ones_own(self, config: Path, tmp_path: Path) -> None:
+        assert invoke("train", config, "--out", tmp_path / "runs").exit_code == 0
+        (folder,) = (tmp_path / "runs").iterdir()
+        kept = []
+        for name in ("movement", "movement:0.01", "movement:20"):
+            options = ("--criterion", name, "--score-batches", 4, "--finetune", "0it", "--out", tmp_path / name)
+            pruned = invoke("prune", folder, "--sparsity", 0.6, *options)
+            assert pruned.exit_code == 0, pruned.output
+            kept.append(masks_of(tmp_path / name).to_tensors())
+        plain, same, other = kept
+        assert all(torch.equal(plain[layer], same[layer]) for layer in plain)
+        assert any(not torch.equal(plain[layer], other[layer]) for layer in plain)
+
     def test_train_prune_and_prune_again(self, config: Path, tmp_path: Path) -> None:
         trained = invoke("train", config, "--out", tmp_path / "runs")
         assert trained.exit_code == 0, trained.output

@@ -75,6 +75,7 @@ class Criterion:
     keeps, however many of its weights are removed. Otherwise a unit's score is the mean over its weights, removed
     ones counting 0.
     `rounds`: into how many rounds of scoring and pruning one pruning is divided, on a geometric schedule.
+    `at`: the same with another number in it, for names such as `movement:0.1`; None where it has none.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Criterion:
     outputs_only: bool = False
     of_units: bool = False
     rounds: int = 1
+    at: Callable[[float], Criterion] | None = None
 
     @property
     def description(self) -> str:
@@ -108,25 +110,42 @@ def register(
     outputs_only: bool = False,
     of_units: bool = False,
     rounds: int = 1,
+    at: Callable[[float], Criterion] | None = None,
 ) -> Callable[[ScoreFunction], ScoreFunction]:
     """Decorator that files a score function as a criterion."""
 
     def decorate(score: ScoreFunction) -> ScoreFunction:
-        criteria.register(name)(Criterion(name, score, needs, outputs_only, of_units, rounds))
+        criteria.register(name)(Criterion(name, score, needs, outputs_only, of_units, rounds, at))
         return score
 
     return decorate
 
 
 def make_criterion(criterion: str | Criterion | ScoreFunction) -> Criterion:
-    """A criterion from its registered name, from a plain score function, or the criterion object itself."""
+    """A criterion from its name, from a plain score function, or the criterion object itself.
+
+    A name is a registered one, with a number where the criterion has one: `movement:0.1`.
+    """
     if isinstance(criterion, Criterion):
         return criterion
     if isinstance(criterion, str):
-        return criteria.get(criterion)
+        return _named(criterion)
     if not callable(criterion):
         raise PruningError(f"a criterion is a name or a function of (model, context), not a {type(criterion).__name__}")
     return Criterion(getattr(criterion, "__name__", "custom"), criterion, Needs.WEIGHTS)
+
+
+def _named(text: str) -> Criterion:
+    name, colon, number = text.partition(":")
+    criterion = criteria.get(name)
+    if not colon:
+        return criterion
+    if criterion.at is None:
+        raise PruningError(f"criterion {text!r}: {name} has no number to set; leave {colon + number!r} out")
+    try:
+        return criterion.at(float(number))
+    except ValueError:
+        raise PruningError(f"criterion {text!r}: write it as {name}:0.1") from None
 
 
 def checked_batches(batches: Iterable[Any] | None) -> Iterable[Any] | None:

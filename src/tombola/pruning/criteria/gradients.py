@@ -74,21 +74,21 @@ def grasp(model: nn.Module, context: ScoringContext) -> Scores:
     return {name: _product(net.weights[name], hg) for name, hg in mean.items()}
 
 
-@register("movement", Needs.GRADIENTS)
-def movement(model: nn.Module, context: ScoringContext) -> Scores:
-    """-Σ w·g along plain SGD steps on a copy, one a batch at a rate of 0.01: weights that move away from 0 stay.
-    The score of Sanh et al. 2020 (arXiv 2005.07683), who gather it while they train.
-
-    Other steps: pass as many batches as there are to be steps, and `criterion=movement_at(rate)`.
-    """
-    return _movement(model, context, MOVEMENT_RATE)
-
-
 def movement_at(rate: float) -> Criterion:
     """The criterion `movement` at another learning rate of its SGD steps, one for each batch."""
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < float("inf"):
         raise PruningError(f"the rate of movement's steps is a number above 0, not {rate!r}")
     return Criterion("movement", lambda model, context: _movement(model, context, rate), Needs.GRADIENTS)
+
+
+@register("movement", Needs.GRADIENTS, at=movement_at)
+def movement(model: nn.Module, context: ScoringContext) -> Scores:
+    """-Σ w·g along plain SGD steps on a copy, one a batch at a rate of 0.01: weights that move away from 0 stay.
+    The score of Sanh et al. 2020 (arXiv 2005.07683), who gather it while they train.
+
+    Other steps: pass as many batches as there are to be steps, and name the rate, `criterion="movement:0.1"`.
+    """
+    return _movement(model, context, MOVEMENT_RATE)
 
 
 def _movement(model: nn.Module, context: ScoringContext, rate: float) -> Scores:

@@ -16,9 +16,9 @@ from torch import nn
 from tombola.data import DataSet
 from tombola.errors import PruningError
 from tombola.models.tensors import load_tensors_like, save_tensors
-from tombola.pruning import Masks, criteria, prune
+from tombola.pruning import Masks, prune
 from tombola.pruning.copies import copy_of
-from tombola.pruning.criteria import Needs
+from tombola.pruning.criteria import Needs, make_criterion
 from tombola.pruning.emptied import not_warning
 from tombola.pruning.observe import output_weights
 from tombola.pruning.prunable import weight_layouts
@@ -172,7 +172,7 @@ def _pruned(
 ) -> Masks:
     pruning = making.pruning
     seed = derive_seed(making.seed, "criterion", number)
-    count = 1 if criteria.get(pruning.criterion).needs is Needs.EXAMPLE else pruning.score_batches
+    count = 1 if make_criterion(pruning.criterion).needs is Needs.EXAMPLE else pruning.score_batches
     batches = draw_batches(making.data.train, making.batch_size, count, seed)
     with not_warning():  # the table of layers says it, once
         return prune(

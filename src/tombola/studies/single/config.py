@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from tombola.data import DataConfig
 from tombola.errors import TombolaError
 from tombola.models import ModelConfig
-from tombola.pruning import criteria
+from tombola.pruning.criteria import make_criterion
 from tombola.pruning.distributions import PerLayerRates, make_distribution
 from tombola.pruning.structures import make_structure
 from tombola.runs import limits
@@ -31,7 +31,7 @@ def _fit_for_a_folder(name: str) -> str:
 
 
 def _known_criterion(name: str) -> str:
-    return _tried(criteria.get, name)
+    return _tried(make_criterion, name)
 
 
 def _known_structure(name: str) -> str:
