@@ -69,7 +69,7 @@ def about(run: str, listed: str) -> list[str]:
 @pytest.mark.slow
 @given(kind=st.sampled_from(KINDS), how=st.sampled_from(DAMAGES), at=st.randoms(use_true_random=False))
 @settings(
-    max_examples=20,
+    max_examples=14,
     deadline=None,
     derandomize=True,
     phases=[Phase.generate],  # an example takes half a second, and each is small
