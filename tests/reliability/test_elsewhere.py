@@ -112,7 +112,7 @@ lottery, parent = next(out.glob("lottery-*")), next(out.glob("train-*"))
 for run in out.iterdir():
     call("show", run)
 call("list", "--out", out)
-for what in ("criteria", "structures", "budgets", "schedules", "models", "data"):
+for what in ("criteria", "structures", "distributions", "schedules", "models", "data"):
     call("list", what)
 for kind in ("train", "imp", "compare"):
     call(kind, root / f"{kind}.yaml", "--out", out)

@@ -171,7 +171,7 @@ class CompareConfig(_Continued):
             given = getattr(self, field)
             if len(set(given)) < len(given):
                 raise ValueError(f"`{field}` names something twice")
-        ways = math.prod(len(part) for part in (self.criteria, self.structures, self.budgets, self.sparsities))
+        ways = math.prod(len(part) for part in (self.criteria, self.structures, self.distributions, self.sparsities))
         if ways > limits.WAYS:
             raise ValueError(f"{ways:,} ways to prune are more than {limits.WAYS:,}; name fewer")
         for structure in self.structures:
