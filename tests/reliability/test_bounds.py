@@ -5,9 +5,20 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 import bombs
+from finished_runs import STUDIES
+
+from tombola.errors import ConfigError, RunFolderError
+from tombola.runs.atomic import write_json
+from tombola.runs.configs import validate
+from tombola.runs.results import finished_replicates
+from tombola.runs.rows import RowTable, read_rows
+from tombola.studies.lottery.columns import SCHEMA
+from tombola.studies.single.config import CompareConfig
 
 
 def test_bombs_are_refused_before_they_take_memory_or_time(tmp_path: Path) -> None:
@@ -18,3 +29,18 @@ def test_bombs_are_refused_before_they_take_memory_or_time(tmp_path: Path) -> No
     assert not wrong
     assert not [name for name, said in outcomes.items() if "cannot build" in said]  # it was tried
     assert all(said.removeprefix("refused: ").isprintable() for said in outcomes.values())
+
+
+def test_counts_of_strangers_are_bounded(tmp_path: Path) -> None:
+    for said, taken in ((3, 3), (10**12, 0), (-1, 0), ("3", 0)):
+        write_json(tmp_path / "summary.json", {"replicates": said})
+        assert finished_replicates(tmp_path, "summary.json") == taken
+    blocks = [f"block:1x{width}" for width in range(1, 102)]
+    grid = {"structures": blocks, "sparsities": [number / 100 for number in range(1, 100)], "criteria": ["magnitude"]}
+    assert len(validate(STUDIES["compare"] | grid, CompareConfig, "grid").ways()) == 9_999
+    with pytest.raises(ConfigError, match=r"19,998 ways to prune are more than 10,000"):
+        validate(STUDIES["compare"] | grid | {"criteria": ["magnitude", "random"]}, CompareConfig, "grid")
+    look = {"kind": "look", "replicate": 0, "rewind": None, "round": 0, "branch": "look"}
+    RowTable(tmp_path / "rows.jsonl", ("replicate",)).append_unit([look])
+    with pytest.raises(RunFolderError, match=r"line 1 is damaged \(a row of kind look: .*replicates"):
+        read_rows(tmp_path / "rows.jsonl", (), SCHEMA)
