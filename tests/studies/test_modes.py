@@ -233,7 +233,7 @@ def test_batch_norm_statistics_belong_to_the_network_evaluated(tmp_path: Path) -
         model, _, masks = load_model(folder)
         assert masks is not None
         before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        reestimate_statistics(model, data.train.first(2000))
+        reestimate_statistics(model, data, 2000)
         assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
         fit(model, data, study.training, masks, derive_seed(seed, "order", 1), first=first)
         (row,) = rows_of(outcome.rows, kind="training", rewind=mode)

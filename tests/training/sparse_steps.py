@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tombola.data import Examples
+from tombola.data import DataSet, Examples
 from tombola.pruning import Mask, Masks
 from tombola.training import Recipe
-from tombola.training.batches import Batches
+from tombola.training.classification import Classification, as_task
+from tombola.training.engine import Engine, make_engine
 from tombola.training.fit import Evaluation
 from tombola.training.sparse.chain import read_chain
 from tombola.training.sparse.engine import SparseEngine
+from tombola.training.task import Task
 
 OPTIMIZER_RECIPES = [
     {"optimizer": "sgd", "learning_rate": 0.1},
@@ -35,12 +37,23 @@ def random_masks(model: nn.Module, densities: list[float]) -> Masks:
     return Masks({name: Mask(torch.rand_like(weight) < density) for (name, weight), density in drawn})
 
 
+def task_of(examples: Examples, evaluated: Examples | None = None) -> Classification:
+    """Their classes; `evaluated` are the validation part, where they are not the same."""
+    return Classification(DataSet("own", examples, evaluated or examples, examples, 10, "own"))
+
+
+def engine_of(model: nn.Module, data: DataSet | Task, chosen: Recipe, masks: Masks, batch: int = 64) -> Engine:
+    """The engine that `fit` would take, for batches of another size than the recipe's."""
+    task = as_task(data)
+    return make_engine(model, task, task.batches(batch, 0), chosen, masks)
+
+
 def sparse_engine(
-    model: nn.Module, masks: Masks, examples: Examples, on_kernels: list[bool], **recipe_: object
+    model: nn.Module, masks: Masks, examples: Examples | Classification, on_kernels: list[bool], **recipe_: object
 ) -> SparseEngine:
-    chosen = recipe(**recipe_)
-    batches = Batches(examples, chosen.batch_size, 3, chosen.augmentation)
-    return SparseEngine(model, read_chain(model), on_kernels, batches, chosen, masks)
+    chosen, task = recipe(**recipe_), task_of(examples) if isinstance(examples, Examples) else examples
+    batches = task.batches(chosen.batch_size, 3, chosen.augmentation)
+    return SparseEngine(model, read_chain(model), on_kernels, task, batches, chosen, masks)
 
 
 def exact_gradients(model: nn.Module, masks: Masks, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:

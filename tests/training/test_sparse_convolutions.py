@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from sparse_steps import (
     OPTIMIZER_RECIPES,
     engine_gradients,
+    engine_of,
     exact_gradients,
     kill_at,
     random_masks,
     recipe,
     sparse_engine,
+    task_of,
 )
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -29,7 +31,7 @@ from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks, prune
 from tombola.training import fit
 from tombola.training.batches import Batches
-from tombola.training.engine import layers_on_kernels, make_engine
+from tombola.training.engine import layers_on_kernels
 from tombola.training.fit import Evaluation, Training
 from tombola.training.metrics import evaluate
 from tombola.training.sparse.activations import empty_chunks
@@ -165,7 +167,7 @@ class TestGradients:
                 assert_gradients(engine, model, exact_gradients(model, masks, *batches.at(iteration)))
                 seen.append(engine.kept.gradients.clone())
             assert torch.equal(seen[0], seen[2])
-            scores = engine.evaluate(examples)
+            scores = engine.evaluate("validation")
             assert scores.loss == pytest.approx(evaluate(model, examples).loss, rel=1e-5, abs=1e-6)
 
     def test_over_a_training(self, digits: DataSet) -> None:
@@ -221,7 +223,7 @@ def assert_equal_losses(data: DataSet, model_of: object, steps: int, every: int,
         for training in trainings:
             training.advance()
         if step % every == 0:
-            dense, sparse = (training.engine.evaluate(data.validation).loss for training in trainings)
+            dense, sparse = (training.engine.evaluate("validation").loss for training in trainings)
             assert dense == pytest.approx(sparse, abs=1e-5)
     return dense
 
@@ -269,10 +271,10 @@ def test_evaluation_is_the_models_own(digits: DataSet) -> None:
     training = Training(model, digits, recipe(engine="sparse"), prune(model, 0.9), seed=3)
     for _ in range(20):
         training.advance()
-    mine = training.engine.evaluate(digits.test)
+    mine = training.engine.evaluate("test")
     training.engine.write_back()
     theirs = evaluate(model, digits.test)
-    assert (mine.accuracy, mine.f1, mine.examples) == (theirs.accuracy, theirs.f1, theirs.examples)
+    assert (mine.accuracy, mine.values["f1"], mine.examples) == (theirs.accuracy, theirs.f1, theirs.examples)
     assert mine.loss == pytest.approx(theirs.loss, abs=1e-6)
 
 
@@ -288,20 +290,19 @@ class TestChoice:
         return prune(model, 1 - density, distribution="uniform")
 
     def test_auto_trains_sparse_networks_on_kernels_and_others_not(self, digits: DataSet) -> None:
-        model, batches = narrow_conv2(digits), Batches(digits.train, 64, 0)
-        engine = make_engine(model, batches, recipe(), self.masks(model, CROSSOVER_OF_CONVOLUTIONS - 0.02))
+        model = narrow_conv2(digits)
+        engine = engine_of(model, digits, recipe(), self.masks(model, CROSSOVER_OF_CONVOLUTIONS - 0.02))
         assert isinstance(engine, SparseEngine)
-        assert (
-            make_engine(model, batches, recipe(), self.masks(model, CROSSOVER_OF_CONVOLUTIONS + 0.02)).name == "dense"
-        )
-        assert make_engine(model, batches, recipe(), Masks.full(model)).name == "dense"
+        denser = self.masks(model, CROSSOVER_OF_CONVOLUTIONS + 0.02)
+        assert engine_of(model, digits, recipe(), denser).name == "dense"
+        assert engine_of(model, digits, recipe(), Masks.full(model)).name == "dense"
 
     def test_what_counts_is_work_and_not_weights(self, digits: DataSet) -> None:
         """Nearly all weights are in the first dense layer, nearly all multiply-adds in the convolutions."""
-        model, batches = narrow_conv2(digits), Batches(digits.train, 64, 0)
+        model = narrow_conv2(digits)
         convolutions_kept = random_masks(model, [1, 1, 0.01, 1, 1])
         assert convolutions_kept.density < CROSSOVER_OF_CONVOLUTIONS
-        assert make_engine(model, batches, recipe(), convolutions_kept).name == "dense"
+        assert engine_of(model, digits, recipe(), convolutions_kept).name == "dense"
 
     @pytest.mark.parametrize(
         ("architecture", "shape"), [("lenet5", (1, 28, 28)), ("lenet5-caffe", (1, 28, 28)), ("conv4", (3, 32, 32))]
@@ -316,7 +317,7 @@ class TestChoice:
     def test_dense_layers_behind_convolutions_are_chosen_one_by_one(self, digits: DataSet) -> None:
         model, batches = narrow_conv2(digits), Batches(digits.train, 64, 0)
         masks = random_masks(model, [1, 0.1, 0.1, 1, 0.1])
-        engine = make_engine(model, batches, recipe(), masks)
+        engine = engine_of(model, digits, recipe(), masks)
         assert isinstance(engine, SparseEngine)
         kinds = [ConvLayer, ConvLayer, SparseLayer, DenseLayer, SparseLayer]
         assert [type(layer) for layer in engine.layers] == kinds
@@ -427,22 +428,21 @@ class TestObstacles:
     def test_of_large_images(self) -> None:
         """Positions are counted in 16 bits."""
         model = convolutional((1, 260, 8), [(2, (3, 3), (1, 1), True, True)], [])
-        assert (
-            make_engine(model, Batches(images(8, (1, 260, 8)), 8, 0), recipe(engine="sparse"), Masks({})).name
-            == "sparse"
-        )
+        long = task_of(images(8, (1, 260, 8)))
+        assert engine_of(model, long, recipe(engine="sparse"), Masks({}), 8).name == "sparse"
         model = convolutional((1, 260, 250), [(2, (3, 3), (1, 1), True, True)], [])
-        batches, masks = Batches(images(8, (1, 260, 250)), 8, 0), random_masks(model, [0.1, 0.1])
-        assert make_engine(model, batches, recipe(), masks).name == "dense"
+        large, masks = task_of(images(8, (1, 260, 250))), random_masks(model, [0.1, 0.1])
+        assert engine_of(model, large, recipe(), masks, 8).name == "dense"
         with pytest.raises(TrainingError, match="cannot train on images of 260 × 250: it counts to 65536; set the"):
-            make_engine(model, batches, recipe(engine="sparse"), masks)
+            engine_of(model, large, recipe(engine="sparse"), masks, 8)
 
     def test_of_images_to_evaluate(self) -> None:
         """As many numbers are not enough."""
         model = convolutional((1, 8, 6), [(3, (3, 3), (0, 0), True, True)], [])
-        engine = sparse_engine(model, Masks({}), images(20, (1, 8, 6)), [True, True])
+        task = task_of(images(20, (1, 8, 6)), evaluated=images(20, (1, 6, 8)))
+        engine = sparse_engine(model, Masks({}), task, [True, True])
         with pytest.raises(TrainingError, match=r"shape \(1, 6, 8\) are not of that of the training, \(1, 8, 6\)"):
-            engine.evaluate(images(20, (1, 6, 8)))
+            engine.evaluate("validation")
 
     @pytest.mark.parametrize("target", [4, -1])
     def test_of_targets(self, target: int) -> None:

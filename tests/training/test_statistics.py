@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sparse_steps import task_of
 from torch import Tensor, nn
 
 from tombola.data import DataConfig, DataSet, Examples, load_data
@@ -12,6 +13,7 @@ from tombola.models import ModelSpec, build
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks, prune
 from tombola.training import Recipe, fit
+from tombola.training.classification import Classification
 from tombola.training.metrics import evaluate
 from tombola.training.statistics import reestimate_statistics
 
@@ -27,6 +29,10 @@ def small_network() -> nn.Sequential:
         *(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, momentum=0.3), nn.ReLU(), nn.Flatten()),
         *(nn.Dropout(0.5), nn.Linear(144, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10)),
     )
+
+
+def few(count: int, *shape: int) -> Classification:
+    return task_of(Examples(torch.rand(count, *shape), torch.zeros(count)))
 
 
 def by_definition(model: nn.Sequential, parts: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -57,7 +63,7 @@ def test_statistics_are_the_average_over_passes(batch: int, sizes: list[int], di
     masks = prune(model, 0.6)
     masks.apply_(model)
     expected = by_definition(model, list(examples.inputs.split(sizes)))
-    reestimate_statistics(model, examples, batch=batch)
+    reestimate_statistics(model, digits, 300, batch=batch)
     norms = [m for m in model if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
     assert len(norms) == len(expected) == 2
     for norm, (mean, variance) in zip(norms, expected, strict=True):
@@ -71,7 +77,7 @@ def test_what_was_stored_before_does_not_matter_and_the_outcome_is_one(digits: D
     other.train()(digits.train.inputs * 3)
     torch.rand(5)
     for model in (one, other):
-        reestimate_statistics(model, digits.train)
+        reestimate_statistics(model, digits, len(digits.train))
     assert content_sha256(one.state_dict()) == content_sha256(other.state_dict())
 
 
@@ -82,7 +88,7 @@ def test_parameters_modes_momenta_and_the_random_stream_stay(training: bool, dig
     modes = [module.training for module in model.modules()]
     parameters = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     stream = torch.get_rng_state()
-    reestimate_statistics(model, digits.train)
+    reestimate_statistics(model, digits, len(digits.train))
     assert [module.training for module in model.modules()] == modes
     assert [model[1].momentum, model[6].momentum] == [0.3, 0.1]
     assert all(torch.equal(parameters[name], p) and p.grad is None for name, p in model.named_parameters())
@@ -92,7 +98,7 @@ def test_parameters_modes_momenta_and_the_random_stream_stay(training: bool, dig
 def test_a_failing_pass_restores_modes_and_momenta(digits: DataSet) -> None:
     model = small_network()
     with pytest.raises(RuntimeError):
-        reestimate_statistics(model, Examples(torch.rand(4, 1, 9, 9), torch.zeros(4)))
+        reestimate_statistics(model, few(4, 1, 9, 9), 4)
     assert model.training
     assert all(module.training for module in model.modules())
     assert model[1].momentum == 0.3
@@ -103,17 +109,17 @@ def test_a_model_without_batch_norm_is_not_even_run() -> None:
         def forward(self, inputs: Tensor) -> Tensor:
             raise AssertionError("it was run")
 
-    reestimate_statistics(Untouchable(3, 2), Examples(torch.rand(4, 3), torch.zeros(4)))
-    reestimate_statistics(nn.BatchNorm1d(3, track_running_stats=False), Examples(torch.rand(1, 3), torch.zeros(1)))
+    reestimate_statistics(Untouchable(3, 2), few(4, 3), 4)
+    reestimate_statistics(nn.BatchNorm1d(3, track_running_stats=False), few(1, 3), 1)
 
 
 def test_one_example_has_no_variance() -> None:
     model = nn.BatchNorm1d(3)
     with pytest.raises(TrainingError, match="two examples a pass, not 1"):
-        reestimate_statistics(model, Examples(torch.rand(1, 3), torch.zeros(1)))
+        reestimate_statistics(model, few(1, 3), 1)
     with pytest.raises(TrainingError, match="two examples a pass, not 0"):
-        reestimate_statistics(model, Examples(torch.rand(9, 3), torch.zeros(9)), batch=0)
-    reestimate_statistics(model, Examples(torch.rand(3, 3), torch.zeros(3)), batch=2)
+        reestimate_statistics(model, few(9, 3), 9, batch=0)
+    reestimate_statistics(model, few(3, 3), 3, batch=2)
     assert int(model.num_batches_tracked) == 1
 
 
@@ -126,7 +132,7 @@ def test_stale_statistics_cost_a_pruned_resnet_its_accuracy(digits: DataSet) -> 
     assert evaluate(model, digits.validation).accuracy > 0.8
     prune(model, 0.6).apply_(model)
     stale = evaluate(model, digits.validation)
-    reestimate_statistics(model, digits.train)
+    reestimate_statistics(model, digits, len(digits.train))
     fresh = evaluate(model, digits.validation)
     assert fresh.loss < stale.loss
     assert fresh.accuracy > stale.accuracy + 0.1

@@ -22,6 +22,18 @@ def iterations_per_epoch(examples: int, size: int) -> int:
     return math.ceil(examples / size)
 
 
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """The positions of `count` examples in the order of an epoch."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
+    return torch.randperm(count, generator=generator)
+
+
+def draw_order(count: int, size: int, seed: int, iteration: int) -> Tensor:
+    """The positions of an iteration's examples among `count`, in batches of at most `size`."""
+    epoch, number = divmod(iteration, iterations_per_epoch(count, size))
+    return epoch_order(count, seed, epoch)[number * size : (number + 1) * size]
+
+
 class Batches:
     """Batches of at most `size` examples; every epoch a new permutation, its last batch may be smaller.
 
@@ -77,8 +89,7 @@ class Batches:
         """The first place of the batch in its epoch's order, and how many examples it has."""
         epoch, number = divmod(iteration, self.per_epoch)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "epoch", epoch))
-            self._order = torch.randperm(len(self.examples), generator=generator)
+            self._order = epoch_order(len(self.examples), self.seed, epoch)
             self._order_address = self._order.data_ptr()
             self._epoch = epoch
         first = number * self.size

@@ -12,20 +12,20 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from tombola.data import Examples
 from tombola.errors import KernelError, TrainingError
 from tombola.kernels.target import host
 from tombola.pruning import Masks
 from tombola.training.batches import Batches
+from tombola.training.classification import Classification
 from tombola.training.flat import FlatParameters
 from tombola.training.gradients import gradients_of
-from tombola.training.held import Held
-from tombola.training.metrics import Scores, evaluate
+from tombola.training.holding import Held
 from tombola.training.optimizers import OPTIMIZERS
 from tombola.training.recipe import Recipe
 from tombola.training.sparse.chain import Link, NoChainError, check_size, read_chain
 from tombola.training.sparse.crossover import sparse_layers
 from tombola.training.sparse.engine import SparseEngine
+from tombola.training.task import BatchSource, Part, Scored, Task
 
 EngineName = Literal["dense", "sparse"]
 ANY_IMAGE, ANY_CLASSES = (3, 32, 32), 10
@@ -45,7 +45,7 @@ class Engine(Protocol):
     def update(self, rate: float) -> None:
         """An optimizer step with learning rate `rate`; removed weights are 0 after it."""
 
-    def evaluate(self, examples: Examples) -> Scores:
+    def evaluate(self, part: Part) -> Scored:
         """The scores of the network as it is."""
 
     def write_back(self) -> None:
@@ -67,24 +67,24 @@ class DenseEngine:
     name: EngineName = "dense"
     identity = "dense"
 
-    def __init__(self, model: nn.Module, batches: Batches, recipe: Recipe, masks: Masks) -> None:
+    def __init__(self, model: nn.Module, task: Task, source: BatchSource, recipe: Recipe, masks: Masks) -> None:
         self.model = model
-        self.batches = batches
+        self.task = task
         masks.apply_(model)  # of frozen layers, too, which no step touches
         self.flat = FlatParameters(model)
         self.held = Held(self.flat, masks)
-        self._gradients = gradients_of(model, self.flat, batches.size)
+        self._gradients = gradients_of(model, self.flat, task, source)
         self.optimizer = OPTIMIZERS[recipe.optimizer](self.flat.values, self.flat.gradients, recipe)
 
     def gradients(self, iteration: int) -> None:
-        self._gradients(*self.batches.at(iteration))
+        self._gradients(iteration)
 
     def update(self, rate: float) -> None:
         self.optimizer.step(rate)
         self.held.reapply()
 
-    def evaluate(self, examples: Examples) -> Scores:
-        return evaluate(self.model, examples)
+    def evaluate(self, part: Part) -> Scored:
+        return self.task.scores(self.model, part)
 
     def write_back(self) -> None:
         """The parameters are views of the vector that training changes: nothing to do."""
@@ -117,16 +117,19 @@ def check_trainable(model: nn.Module) -> None:
         )
 
 
-def make_engine(model: nn.Module, batches: Batches, recipe: Recipe, masks: Masks, *, evolving: bool = False) -> Engine:
+def make_engine(
+    model: nn.Module, task: Task, source: BatchSource, recipe: Recipe, masks: Masks, *, evolving: bool = False
+) -> Engine:
     """The engine that the recipe asks for; with `auto` the faster one for these masks.
 
     Raises TrainingError where `sparse` is asked for and cannot be had.
     """
-    shape = tuple(batches.examples.inputs.shape[1:])
-    sparse = layers_on_kernels(model, recipe, masks, batches.size, evolving=evolving, shape=shape)
+    sparse = layers_on_kernels(model, recipe, masks, source.size, task=task, evolving=evolving)
     if not any(sparse):
-        return DenseEngine(model, batches, recipe, masks)
-    return SparseEngine(model, read_chain(model), sparse, batches, recipe, masks)
+        return DenseEngine(model, task, source, recipe, masks)
+    assert isinstance(task, Classification)  # the sparse engine knows no other
+    assert isinstance(source, Batches)
+    return SparseEngine(model, read_chain(model), sparse, task, source, recipe, masks)
 
 
 def layers_on_kernels(
@@ -135,14 +138,16 @@ def layers_on_kernels(
     masks: Masks,
     batch: int,
     *,
+    task: Task | None = None,
     evolving: bool = False,
-    shape: tuple[int, ...] | None = None,
 ) -> list[bool]:
     """Which layers of a chain the recipe's engine trains on sparse kernels; none of a network that is no chain.
 
-    Where the `shape` of examples is known, images that are too large for kernels are an obstacle, too.
+    Where the task is known, one that is no plain classification, or has images that are too large for kernels, is an
+    obstacle, too.
     """
     try:
+        shape = None if task is None else _shape_for_kernels(task)
         chain = _trainable_chain(model, evolving)
         if shape is not None:
             check_size(chain, shape)
@@ -153,6 +158,15 @@ def layers_on_kernels(
     if recipe.engine == "dense":
         return []
     return sparse_layers(model, chain, masks, batch, everything=recipe.engine == "sparse")
+
+
+def _shape_for_kernels(task: Task) -> tuple[int, ...]:
+    """The shape of an example of a task that kernels know. Raises NoChainError for any other."""
+    if not isinstance(task, Classification):
+        raise NoChainError(f"knows classification only, and this task is {task.name}")
+    if not task.plain:
+        raise NoChainError("knows the cross-entropy only, and this task has a loss of its own")
+    return tuple(task.arrays("train").inputs.shape[1:])
 
 
 def _trainable_chain(model: nn.Module, evolving: bool) -> list[Link]:

@@ -1,7 +1,7 @@
 """Masks that change during a training: when, by how much, and to what.
 
 `Gradual` prunes while the network learns; `Dynamic` moves a constant number of weights about. Both only say
-what the next masks are; `fit` puts them in force (`held.py`) and `tombola.pruning` makes the choice exact.
+what the next masks are; `fit` puts them in force (`holding.py`) and `tombola.pruning` makes the choice exact.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tombola.pruning.units import count_units, share_removed
 from tombola.runs.configs import Config
 from tombola.runs.seeds import derive_seed
 from tombola.training.step import Step
+from tombola.training.task import Loss
 
 Plan = dict[int, float]
 """By iteration, counted from 0: how much to change there (a sparsity to reach, a fraction to drop)."""
@@ -33,14 +34,16 @@ class Moment:
     """What a change of masks may look at after `iteration` finished ones.
 
     The parameters' `.grad` is the dense gradient of the batch at hand, removed weights included.
-    `scoring_batches(n)` gives n batches of training examples. All chance comes from `seed` and `iteration`.
+    `scoring_batches(n)` gives n batches of training examples, `loss` is what they are scored by. All chance comes from
+    `seed` and `iteration`.
     """
 
     model: nn.Module
     masks: Masks
     iteration: int
     seed: int
-    scoring_batches: Callable[[int], list[tuple[Tensor, Tensor]]]
+    scoring_batches: Callable[[int], list[tuple[Any, Any]]]
+    loss: Loss
 
 
 class _Evolution(Config):
@@ -134,6 +137,7 @@ class Gradual(_Evolution):
             self.distribution,
             moment.masks,
             moment.scoring_batches(self.score_batches),
+            loss=moment.loss,
             protect=self.protect,
             min_keep=self.min_keep,
             seed=derive_seed(moment.seed, "gradual", moment.iteration),

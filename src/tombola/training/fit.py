@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,21 +19,27 @@ from tombola.models.tensors import content_sha256, save_tensors
 from tombola.pruning import Masks
 from tombola.runs import stopping
 from tombola.runs.seeds import derive_seed
-from tombola.training.batches import Batches, draw_batches
 from tombola.training.checkpoint import load_checkpoint, save_checkpoint
+from tombola.training.classification import as_task
 from tombola.training.engine import DenseEngine, check_trainable, make_engine
 from tombola.training.evolution import Evolution, Moment, Plan
 from tombola.training.looking import only_looking, tensors_of
 from tombola.training.recipe import Recipe
+from tombola.training.task import Task
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A look at the validation set after `iteration` iterations; accuracy is a share."""
+    """A look at the validation set after `iteration` iterations; `values` are further measures of the task by name."""
 
     iteration: int
     loss: float
-    accuracy: float
+    values: Mapping[str, float]
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of right answers, of tasks that have some."""
+        return self.values["accuracy"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ written after the call, so that a continued training calls again rather than not
 
 def fit(
     model: nn.Module,
-    data: DataSet,
+    data: DataSet | Task,
     recipe: Recipe,
     masks: Masks,
     seed: int,
@@ -80,7 +87,9 @@ def fit(
     on_evaluation: OnEvaluation | None = None,
     evolution: Evolution | None = None,
 ) -> Trained:
-    """Trains `model` in place on `data.train`; `seed` makes the order of the examples.
+    """Trains `model` in place on the training part of `data`; `seed` makes the order of the examples.
+
+    `data` is a task, or a data set whose classes are to be learned.
 
     Begins at iteration `first` of the recipe, as a network rewound to that step does, and writes the state
     reached after an iteration to the path that `capture` has for it. With `recipe.patience` it ends after so
@@ -133,7 +142,7 @@ class Training:
     """The moving parts of one training and their way to disk and back."""
 
     model: nn.Module
-    data: DataSet
+    data: DataSet | Task
     recipe: Recipe
     masks: Masks
     seed: int
@@ -145,9 +154,10 @@ class Training:
 
     def __post_init__(self) -> None:
         check_trainable(self.model)
+        self.task = as_task(self.data)
         self.iteration = self.first
         start = self._fingerprint()
-        self.batches = Batches(self.data.train, self.recipe.batch_size, self.seed, self.recipe.augmentation)
+        self.batches = self.task.batches(self.recipe.batch_size, self.seed, self.recipe.augmentation)
         self.per_epoch = self.batches.per_epoch
         self.total = self.recipe.length.iterations(self.per_epoch)
         self.every = self.recipe.evaluate_every.iterations(self.per_epoch)
@@ -158,7 +168,7 @@ class Training:
             self.masks = self.evolution.start(self._moment())
         self.settled = max(self.updates, default=-1) + 1
         evolving = self.evolution is not None
-        self.engine = make_engine(self.model, self.batches, self.recipe, self.masks, evolving=evolving)
+        self.engine = make_engine(self.model, self.task, self.batches, self.recipe, self.masks, evolving=evolving)
         self.fingerprint = hashlib.sha256(f"{start} {self.engine.identity}".encode()).hexdigest()
 
     @property
@@ -215,12 +225,13 @@ class Training:
         self.engine.held.replace(masks, self.engine.state.values())
 
     def _moment(self) -> Moment:
-        return Moment(self.model, self.masks, self.iteration, self.seed, self._scoring_batches)
+        loss = self.task.criterion_loss
+        return Moment(self.model, self.masks, self.iteration, self.seed, self._scoring_batches, loss)
 
-    def _scoring_batches(self, count: int) -> list[tuple[Tensor, Tensor]]:
+    def _scoring_batches(self, count: int) -> list[tuple[Any, Any]]:
         """Training examples, not augmented, for criteria that look at data: new ones at every iteration."""
         seed = derive_seed(self.seed, "scoring", self.iteration)
-        return draw_batches(self.data.train, self.recipe.batch_size, count, seed)
+        return self.task.scoring(self.recipe.batch_size, count, seed)
 
     def evaluate(self) -> Evaluation:
         """Looks at the validation set and keeps the state if its loss is the lowest so far.
@@ -228,10 +239,10 @@ class Training:
         From here on, and until the next step, the model has the weights that are evaluated.
         """
         self.engine.write_back()
-        scores = self.engine.evaluate(self.data.validation)
+        scores = self.engine.evaluate("validation")
         if not math.isfinite(scores.loss):
             raise self._diverged(f"the validation loss is {scores.loss}")
-        evaluation = Evaluation(self.iteration, scores.loss, scores.accuracy)
+        evaluation = Evaluation(self.iteration, scores.loss, scores.values)
         self.evaluations.append(evaluation)
         if self.iteration >= self.settled and self.best is evaluation:
             self.best_state = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
@@ -286,9 +297,8 @@ class Training:
             content_sha256(self.masks.to_tensors()),
             self.recipe.model_dump_json(),
             f"{self.seed} {self.first}",
-            self.data.checksum,
-            str(self.data.normalisation),
-            content_sha256({"train": self.data.train.targets, "validation": self.data.validation.targets}),
+            self.task.name,
+            *self.task.identity(),
         ]
         if self.evolution is not None:
             parts.append(self.evolution.model_dump_json())

@@ -1,32 +1,37 @@
-"""Gradients of the mean cross-entropy, written into the parameters' `.grad`.
+"""Gradients of a task's mean loss, written into the parameters' `.grad`.
 
-Networks that are a chain of Linear and ReLU layers get theirs from a hand-written forward and backward pass
-in preallocated memory; every other network from autograd.
+Networks that are a chain of Linear and ReLU layers and classify by cross-entropy get theirs from a hand-written forward
+and backward pass in preallocated memory; every other network and task from autograd.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from tombola.training.classification import Classification
 from tombola.training.flat import FlatParameters
-from tombola.training.metrics import logits_of, said_in_one_line
+from tombola.training.metrics import said_in_one_line
+from tombola.training.task import BatchSource, Task
 
-Gradients = Callable[[Tensor, Tensor], None]
-"""(inputs (n, ...), targets (n,)) -> None; fills every parameter's gradient."""
+Gradients = Callable[[int], None]
+"""Fills every parameter's gradient with that of an iteration's batch."""
 
 relu_backward_ = torch.ops.aten.threshold_backward.grad_input
 
 
-def gradients_of(model: nn.Module, flat: FlatParameters, batch_size: int) -> Gradients:
-    """The fastest exact way to the gradients of `model` for batches of at most `batch_size`."""
-    layers = linear_chain(model)
-    frozen = any(not parameter.requires_grad for parameter in model.parameters())
-    return AutogradGradients(model, flat) if layers is None or frozen else ChainGradients(layers, batch_size)
+def gradients_of(model: nn.Module, flat: FlatParameters, task: Task, source: BatchSource) -> Gradients:
+    """The fastest exact way to the gradients of `model` for the batches of `source`, chosen once for all of them."""
+    layers = linear_chain(model) if isinstance(task, Classification) and task.plain else None
+    if layers is None or any(not parameter.requires_grad for parameter in model.parameters()):
+        autograd = AutogradGradients(model, flat, task)
+        return lambda iteration: autograd(source.at(iteration))
+    chain = ChainGradients(layers, source.size)
+    return lambda iteration: chain(*source.at(iteration))
 
 
 def linear_chain(model: nn.Module) -> list[nn.Linear] | None:
@@ -55,14 +60,15 @@ class AutogradGradients:
     has gradients of 0.
     """
 
-    def __init__(self, model: nn.Module, flat: FlatParameters) -> None:
+    def __init__(self, model: nn.Module, flat: FlatParameters, task: Task) -> None:
         self.model = model
         self.flat = flat
+        self.task = task
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> None:
+    def __call__(self, batch: Any) -> None:
         self.flat.gradients.zero_()
         with torch.enable_grad():
-            loss = functional.cross_entropy(logits_of(self.model, inputs), targets)
+            loss = self.task.loss(self.model, batch)
             with said_in_one_line("the model has no gradient"):
                 loss.backward()
 

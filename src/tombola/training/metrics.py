@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -33,18 +33,26 @@ def evaluate(model: nn.Module, examples: Examples) -> Scores:
     return scores_of(*predict(model, examples), examples.targets)
 
 
-def predict(model: nn.Module, examples: Examples) -> tuple[float, Tensor]:
-    """The cross-entropy summed over the examples, in nats, and the predicted classes (n,); training mode as before."""
+def predict(
+    model: nn.Module, examples: Examples, loss: Callable[..., Tensor] = functional.cross_entropy
+) -> tuple[float, Tensor]:
+    """The loss summed over the examples (cross-entropy in nats), and the predicted classes (n,); modes as before.
+
+    A `loss` of one's own takes logits and targets and gives their mean.
+    """
     was_training = model.training
     model.eval()
-    loss, predictions = 0.0, []
+    total, predictions = 0.0, []
     with torch.no_grad():
         for inputs, targets in zip(examples.inputs.split(CHUNK), examples.targets.split(CHUNK), strict=True):
             logits = logits_of(model, inputs)
-            loss += float(functional.cross_entropy(logits, targets, reduction="sum"))
+            if loss is functional.cross_entropy:
+                total += float(functional.cross_entropy(logits, targets, reduction="sum"))
+            else:
+                total += float(loss(logits, targets)) * len(targets)
             predictions.append(logits.argmax(1))
     model.train(was_training)
-    return loss, torch.cat(predictions)
+    return total, torch.cat(predictions)
 
 
 def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:

@@ -9,25 +9,29 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tombola.data import Examples
+from tombola.data import DataSet
 from tombola.errors import TrainingError
+from tombola.pruning.criteria.batches import call
+from tombola.training.classification import as_task
+from tombola.training.task import Task
 
 BATCH = 500
 """Examples per forward pass: enough for a variance, few enough for the memory of a convolution."""
 
 
-def reestimate_statistics(model: nn.Module, examples: Examples, batch: int = BATCH) -> None:
+def reestimate_statistics(model: nn.Module, data: DataSet | Task, count: int, batch: int = BATCH) -> None:
     """Sets every batch norm's running mean and variance to their plain averages over forward passes.
 
-    The passes go through `examples` in order, `batch` of them at a time (the rest is spread over the passes, so
-    that none is too small for a variance), dropout off. Parameters, modes and momenta stay as they are, and a
-    model without batch norm is not run at all. Raises TrainingError for less than two examples a pass.
+    The passes go through the first `count` training examples in order, `batch` of them at a time (the rest is spread
+    over the passes, so that none is too small for a variance), dropout off. Parameters, modes and momenta stay as they
+    are, and a model without batch norm is not run at all. Raises TrainingError for less than two examples a pass.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     if not norms:
         return
-    if min(batch, len(examples)) < 2:
-        raise TrainingError(f"statistics need two examples a pass, not {min(batch, len(examples))}")
+    task = as_task(data)
+    if (fewest := min(batch, count, task.count("train"))) < 2:
+        raise TrainingError(f"statistics need two examples a pass, not {fewest}")
     modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
     model.eval()
@@ -37,8 +41,8 @@ def reestimate_statistics(model: nn.Module, examples: Examples, batch: int = BAT
             norm.momentum = None  # torch's word for a plain average
             norm.train()
         with torch.no_grad():
-            for inputs in examples.inputs.tensor_split(max(1, len(examples) // batch)):
-                model(inputs)
+            for inputs in task.inputs(count, batch):
+                call(model, inputs)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

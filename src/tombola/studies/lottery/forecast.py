@@ -159,11 +159,12 @@ def _seconds(training: Training, sample: float) -> float:
         training.advance()
         done += 1
     step = (time.perf_counter() - began) / done
-    training.engine.evaluate(training.data.validation)  # and so is this
+    training.engine.evaluate("validation")  # and so is this
     began = time.perf_counter()
-    training.engine.evaluate(training.data.validation)
+    training.engine.evaluate("validation")
     look = time.perf_counter() - began
-    looks = training.total / training.every + len(training.data.train) / len(training.data.validation) + 4
+    parts = training.task.count("train") / training.task.count("validation")
+    looks = training.total / training.every + parts + 4
     return training.total * step + looks * look
 
 

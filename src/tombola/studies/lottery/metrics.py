@@ -110,7 +110,10 @@ def training_rows(
     details = _layer_rows(unit, masks, emptied)
     if unit.branch in ("dense", "ticket"):
         details += _connection_rows(unit, masks, data) + _histogram_rows(unit, start, weights, masks)
-    evaluations = [{"kind": "evaluation", **unit.key, **asdict(e)} for e in trained.evaluations]
+    evaluations = [
+        {"kind": "evaluation", **unit.key, "iteration": look.iteration, "loss": look.loss, "accuracy": look.accuracy}
+        for look in trained.evaluations
+    ]
     return [training, *details, *evaluations]
 
 

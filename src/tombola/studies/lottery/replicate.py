@@ -279,7 +279,7 @@ class _Replicate:
 
     def _reestimate_statistics(self, unit: Unit, folder: Path) -> None:
         """Batch-norm statistics of the rewound network; a ticket's are part of what it restarts from."""
-        reestimate_statistics(self.model, self.data.train.first(STATISTICS_EXAMPLES))
+        reestimate_statistics(self.model, self.data, STATISTICS_EXAMPLES)
         buffers = dict(self.model.named_buffers())
         if buffers and unit.branch == "ticket":
             save_tensors(folder / STATISTICS, buffers)

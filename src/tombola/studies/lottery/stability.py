@@ -237,7 +237,7 @@ def _line(model: nn.Module, a: Mapping[str, Tensor], b: Mapping[str, Tensor], da
     errors = []
     for point in range(POINTS):
         model.load_state_dict(interpolated(a, b, point / (POINTS - 1)))
-        reestimate_statistics(model, data.train.first(STATISTICS_EXAMPLES))
+        reestimate_statistics(model, data, STATISTICS_EXAMPLES)
         errors.append(_error(model, data))
     return errors
 

@@ -17,7 +17,8 @@ from tombola.kernels.program import Place, Step, Where
 from tombola.kernels.steps import from_panel, to_panel
 from tombola.pruning import Masks
 from tombola.training.batches import Batches
-from tombola.training.metrics import Scores, scores_of
+from tombola.training.classification import Classification, scored
+from tombola.training.metrics import scores_of
 from tombola.training.recipe import Recipe
 from tombola.training.sparse.build import build_layers
 from tombola.training.sparse.chain import Link
@@ -25,6 +26,7 @@ from tombola.training.sparse.kept import KeptParameters
 from tombola.training.sparse.layer import Load
 from tombola.training.sparse.operations import Operation, Operations
 from tombola.training.sparse.updates import make_update
+from tombola.training.task import Part, Scored
 
 EVALUATED = 64
 """Examples of an evaluation at a time."""
@@ -49,12 +51,13 @@ class SparseEngine:
         model: nn.Module,
         chain: Sequence[Link],
         sparse: Sequence[bool],
+        task: Classification,
         batches: Batches,
         recipe: Recipe,
         masks: Masks,
     ) -> None:
         self.identity = f"sparse {''.join(str(int(on_kernels)) for on_kernels in sparse)}"
-        self.batches = batches
+        self.task, self.batches = task, batches
         self.shape = tuple(batches.examples.inputs.shape[1:])
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         keeps = [_keep_of(link.module.weight, masks, names) for link in chain]
@@ -95,7 +98,8 @@ class SparseEngine:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self._update.load_state(state)
 
-    def evaluate(self, examples: Examples) -> Scores:
+    def evaluate(self, part: Part) -> Scored:
+        examples = self.task.arrays(part)
         self._check(examples)
         logits = torch.empty(len(examples), self.classes)
         inputs = examples.inputs.reshape(len(examples), -1).contiguous()
@@ -105,7 +109,8 @@ class SparseEngine:
                 self._evaluations[count] = self._evaluation(count)
             self._evaluations[count](inputs[first:].data_ptr(), logits[first:].data_ptr(), 0)
         loss = float(functional.cross_entropy(logits, examples.targets, reduction="sum"))
-        return scores_of(loss, logits.argmax(1), examples.targets)
+        predicted = logits.argmax(1)
+        return scored(scores_of(loss, predicted, examples.targets), predicted == examples.targets)
 
     def _check(self, examples: Examples) -> None:
         check_examples(examples, self.features, self.classes)

@@ -1,0 +1,86 @@
+"""Classification: one of several classes for every example, by cross-entropy or a loss of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tombola.data import DataSet, Examples
+from tombola.data.augment import Augmentation
+from tombola.models.tensors import content_sha256
+from tombola.training.batches import Batches, draw_batches
+from tombola.training.metrics import Scores, logits_of, predict, scores_of
+from tombola.training.task import Loss, Measure, Part, Scored, Task
+
+
+class Classification(Task):
+    """The classes of a data set. A model answers with logits (n, classes), `loss` takes these and targets (n,)."""
+
+    name = "classification"
+    compares = Measure("accuracy", higher_is_better=True, scale=100, unit="points")
+
+    def __init__(self, data: DataSet, loss: Loss = functional.cross_entropy) -> None:
+        self.data = data
+        self.criterion_loss = loss
+
+    @property
+    def plain(self) -> bool:
+        """Whether the loss is the plain cross-entropy, which the written-out steps know."""
+        return self.criterion_loss is functional.cross_entropy
+
+    @property
+    def checksum(self) -> str:
+        return self.data.checksum
+
+    def identity(self) -> tuple[str, ...]:
+        data = self.data
+        targets = content_sha256({"train": data.train.targets, "validation": data.validation.targets})
+        own = () if self.plain else (name_of(self.criterion_loss),)
+        return (data.checksum, str(data.normalisation), targets, *own)
+
+    def arrays(self, part: Part) -> Examples:
+        """The examples of a part, as tensors."""
+        found: Examples = getattr(self.data, part)
+        return found
+
+    def count(self, part: Part) -> int:
+        return len(self.arrays(part))
+
+    def batches(self, size: int, seed: int, augmentation: Sequence[Augmentation] = ()) -> Batches:
+        return Batches(self.data.train, size, seed, augmentation)
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        inputs, targets = batch
+        return self.criterion_loss(logits_of(model, inputs), targets)
+
+    def scores(self, model: nn.Module, part: Part) -> Scored:
+        examples = self.arrays(part)
+        loss, predicted = predict(model, examples, self.criterion_loss)
+        return scored(scores_of(loss, predicted, examples.targets), predicted == examples.targets)
+
+    def scoring(self, size: int, count: int, seed: int) -> list[tuple[Any, Any]]:
+        return list(draw_batches(self.data.train, size, count, seed))
+
+    def inputs(self, count: int, size: int) -> list[Any]:
+        found = self.data.train.inputs[:count]
+        return list(found.tensor_split(max(1, len(found) // size)))
+
+
+def as_task(data: DataSet | Task) -> Task:
+    """The task itself, or the classification of a data set."""
+    return data if isinstance(data, Task) else Classification(data)
+
+
+def scored(scores: Scores, correct: Tensor) -> Scored:
+    """A classifier's scores as those of a task; `correct` (n,) says which answers were right."""
+    values = {"accuracy": scores.accuracy, "f1": scores.f1}
+    return Scored(scores.loss, values, scores.examples, correct.to(torch.float32))
+
+
+def name_of(function: Any) -> str:
+    """A function as `package.module:function`."""
+    return f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"

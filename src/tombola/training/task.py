@@ -1,0 +1,113 @@
+"""What a network learns: its batches, its loss and its scores. `fit` knows nothing else about it.
+
+A task holds its data already split. `classification` has the one of images and features. How steps are computed, and
+how masks are held, is no part of a task.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+from torch import Tensor, nn
+
+from tombola.data.augment import Augmentation
+from tombola.errors import TrainingError
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+Loss = Callable[[Any, Any], Tensor]
+"""(what the model gives, targets) -> the mean loss, one number."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of a network on examples. Shown as `scale` times the number, in `unit`s."""
+
+    name: str
+    higher_is_better: bool
+    scale: float = 1.0
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A network on some examples: the mean loss and further measures by name.
+
+    `each` is one number an example (count,), in the order of the examples: what another network's are paired with.
+    """
+
+    loss: float
+    values: Mapping[str, float]
+    examples: int
+    each: Tensor | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of right answers, of tasks that have some."""
+        return self.values["accuracy"]
+
+
+class BatchSource(Protocol):
+    """Training batches of at most `size` examples; all examples are met once in `per_epoch` of them."""
+
+    size: int
+    per_epoch: int
+
+    def at(self, iteration: int) -> Any:
+        """The batch of an iteration, perhaps in memory that the next call reuses."""
+
+
+class Task(ABC):
+    """Data, split into parts, and what is to be learned from them.
+
+    Everything is a pure function of the arguments: batches of the seed and the iteration, scores of the weights.
+    """
+
+    name: ClassVar[str]
+    """As messages say it: "classification"."""
+    compares: ClassVar[Measure]
+    """What networks are compared by. An early stop is selected by the loss, the lower the better."""
+    criterion_loss: Loss
+    """The loss of what a model gives, for `prune(loss=)`."""
+
+    @property
+    @abstractmethod
+    def checksum(self) -> str:
+        """Of the data, before they were split."""
+
+    @abstractmethod
+    def identity(self) -> tuple[str, ...]:
+        """Equal for two tasks exactly where the same training of both ends with the same weights."""
+
+    @abstractmethod
+    def count(self, part: Part) -> int:
+        """How many examples a part has."""
+
+    @abstractmethod
+    def batches(self, size: int, seed: int, augmentation: Sequence[Augmentation] = ()) -> BatchSource:
+        """Training batches in an order that `seed` draws."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """The mean loss of a batch, one float32 number with a gradient."""
+
+    @abstractmethod
+    def scores(self, model: nn.Module, part: Part) -> Scored:
+        """The model on a part, in evaluation mode; modes are as before afterwards."""
+
+    @abstractmethod
+    def scoring(self, size: int, count: int, seed: int) -> list[tuple[Any, Any]]:
+        """`count` batches (inputs, targets) in memory of their own, not augmented, for criteria that look at data."""
+
+    @abstractmethod
+    def inputs(self, count: int, size: int) -> list[Any]:
+        """The inputs of the first `count` training examples, about `size` at a time."""
+
+
+def without_augmentation(task: Task, augmentation: Sequence[Augmentation]) -> None:
+    """Raises TrainingError, by name, for augmentation of what is no image."""
+    if augmentation:
+        raise TrainingError(f"augmentation is for images, this task is {task.name}: leave {augmentation[0]!r} out")
