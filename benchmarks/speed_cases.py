@@ -22,7 +22,7 @@ from tombola.models import ModelSpec, build
 from tombola.pruning import Masks, prunable_parameters, prune
 from tombola.runs.atomic import read_json
 from tombola.runs.configs import validate
-from tombola.studies.lottery.controls import shuffled
+from tombola.studies.lottery.controls.random import shuffled
 from tombola.studies.lottery.networks import replicate_seed
 from tombola.studies.lottery.result import OpenedRun, open_run
 from tombola.studies.lottery.stored import TRAINED, ReplicateFiles, load_stored, stored_masks

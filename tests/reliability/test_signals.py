@@ -126,7 +126,7 @@ KILL = "os.kill(os.getpid(), signal.{signal})"
 SWALLOWED = f"try: {KILL}; import time; time.sleep(1)\n            except BaseException: raise ImportError('what now')"
 
 
-@pytest.mark.parametrize("module", ["tombola.cli.commands", "typer", "tombola.studies.single.listing"])
+@pytest.mark.parametrize("module", ["tombola.cli.commands", "typer", "tombola.cli.listing"])
 @pytest.mark.parametrize("happens", [KILL, SWALLOWED])
 @pytest.mark.parametrize(("number", "code"), CODES)
 def test_while_imports_load(module: str, happens: str, number: signal.Signals, code: int) -> None:

@@ -103,8 +103,7 @@ def test_a_later_look_says_its_level_and_which_it_is() -> None:
     )
     assert "after a first one at 5: one-sided bounds at 99.6 %" in levels_line(later)
     assert "No earlier look is recorded" in levels_line(judge(rows, 1.0))
-    assert later.versus_dense is not None
-    assert later.versus_dense.confidence == later.dense_confidence == 0.996
+    assert later.versus["dense"].confidence == later.dense_confidence == 0.996
 
 
 TINY = SMALL_STUDY | {"pruning": {"densities": [0.5]}, "controls": []}

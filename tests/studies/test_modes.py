@@ -18,7 +18,7 @@ from tombola.runs.rows import rows_of
 from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery.charts import modes_chart
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.controls import shuffled
+from tombola.studies.lottery.controls.random import shuffled
 from tombola.studies.lottery.extract import extract
 from tombola.studies.lottery.metrics import failed_checks
 from tombola.studies.lottery.networks import model_spec, replicate_seed

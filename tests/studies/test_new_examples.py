@@ -92,6 +92,5 @@ def test_the_verdict_gives_both_and_says_which_is_which() -> None:
     assert " For new examples: at least " in verdict.sentence
     bounds = verdict.new_examples["dense"].bounds
     assert bounds is not None
-    assert verdict.versus_dense is not None
-    assert bounds.lower < verdict.versus_dense.lower
+    assert bounds.lower < verdict.versus["dense"].lower
     assert bounds.confidence == verdict.dense_confidence

@@ -33,6 +33,7 @@ from small_models import (
     one_line,
     what_must_agree,
 )
+from tombola.cli.listing import LISTINGS, listing
 from tombola.data import DataConfig, DataSet, load_data
 from tombola.errors import ConfigError, ModelError, PruningError, RunFolderError, TrainingError
 from tombola.models import load_model
@@ -41,7 +42,6 @@ from tombola.pruning import Masks, prune, schedules
 from tombola.runs.configs import identity_hash, validate
 from tombola.runs.rows import read_rows, rows_of
 from tombola.studies.single.config import CompareConfig, PruneConfig, Pruning, TrainConfig
-from tombola.studies.single.listing import LISTINGS, listing
 from tombola.studies.single.metrics import broken, check_child, units_removed
 from tombola.studies.single.parents import Parent, open_parent
 from tombola.studies.single.schedule import PruneSchedule

@@ -22,7 +22,6 @@ from tombola.runs.rows import read_rows, rows_of
 from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery import replicate as replicate_module
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.controls import reinitialised, shuffled
 from tombola.studies.lottery.extract import extract
 from tombola.studies.lottery.metrics import CHECKS, failed_checks, summarise
 from tombola.studies.lottery.networks import replicate_seed
@@ -113,24 +112,6 @@ class TestRows:
 
 
 class TestControls:
-    def test_random_keeps_the_counts_of_every_layer_and_moves_the_weights(self) -> None:
-        model = build_small()
-        masks = prune(model, 0.7)
-        control = shuffled(masks, seed=1)
-        assert [m.kept for m in control.values()] == [m.kept for m in masks.values()]
-        assert control != masks
-        assert control == shuffled(masks, 1) != shuffled(masks, 2)
-        overlap = (control & masks).kept / masks.kept
-        assert overlap == pytest.approx(0.3, abs=0.08)  # what chance gives at 30 % density
-
-    def test_reinit_draws_fresh_weights_of_the_same_spread(self) -> None:
-        spec = small_spec()
-        fresh, initial = reinitialised(spec, seed=99), build(spec).state_dict()
-        for name, tensor in initial.items():
-            if name.endswith("weight"):
-                assert not (fresh[name] == tensor).any()
-                assert fresh[name].std() == pytest.approx(float(tensor.std()), rel=0.25)
-
     def test_controls_of_a_run_really_differ_from_the_ticket(self, result: Result) -> None:
         """A control that rebinds a local name, as one library's did, trains the ticket twice."""
         for index in (0, 1):

@@ -117,8 +117,7 @@ class TestOutcomes:
     def test_one_replicate_has_no_interval(self) -> None:
         verdict = judge(study(np.random.default_rng(0), replicates=1), 1.0)
         assert verdict.outcome == "undecided"
-        assert verdict.versus_dense is not None
-        assert verdict.versus_dense.lower is None
+        assert verdict.versus["dense"].lower is None
 
     def test_pairs_by_replicate_whatever_the_order_of_rows(self) -> None:
         rows = study(np.random.default_rng(2), spread=0.2)

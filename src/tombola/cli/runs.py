@@ -64,7 +64,7 @@ def list_(
             if not tables:
                 say(f"no runs in {out}; start one with: tombola imp configs/imp_digits.yaml")
         else:
-            from tombola.studies.single.listing import listing
+            from tombola.cli.listing import listing
 
             table = listing(what)
             terminal().print(drawn(table, left=len(table.columns)))

@@ -20,9 +20,8 @@ from tombola.studies.hybrid.degradation import Decline, Step
 from tombola.studies.hybrid.questions import CONTEST, TITLE, Answer, Lottery, not_run
 from tombola.studies.hybrid.soundness import faults
 from tombola.studies.hybrid.wording import begun, found_in_most, listed, points, signed, within
-from tombola.studies.lottery.charts import BRANCH_NAME
+from tombola.studies.lottery.controls import controls, title_of
 from tombola.studies.lottery.looks import Levels, Looks
-from tombola.studies.lottery.verdict import CONTROLS
 from tombola.studies.paired import paired_accuracy
 
 Standing = Literal["beats dense", "matches dense", "is below dense", "does not match dense", "is undecided"]
@@ -68,7 +67,7 @@ class Contest:
     def controls(self) -> dict[str, Judged]:
         """Ticket minus control, those that were trained; one family."""
         ticket = self.lottery.branch("ticket", self._index)
-        found = {control: self.lottery.branch(control, self._index) for control in CONTROLS}
+        found = {control: self.lottery.branch(control, self._index) for control in controls}
         return judged({name: paired_accuracy(ticket, rows).interval for name, rows in found.items() if rows})
 
     @property
@@ -181,7 +180,7 @@ def _bound(bounds: Bounds) -> str:
 
 
 def _control_sentence(lottery: Lottery, control: str, one: Judged) -> str:
-    name, difference = BRANCH_NAME[control], f"ticket − {control} {signed(one.difference)}"
+    name, difference = title_of(control), f"ticket − {control} {signed(one.difference)}"
     if one.side == "below":
         return f"The control wins: {name} is better than the ticket of {TITLE[lottery.name]} ({difference})."
     if one.side == "above":

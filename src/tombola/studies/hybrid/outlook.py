@@ -22,7 +22,7 @@ from tombola.studies.hybrid.units import PCA, PIXELS
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.forecast import Forecast, quick_forecast
 from tombola.studies.lottery.networks import model_spec
-from tombola.studies.lottery.result import Result, base_facts, check_engine, check_steps, data_facts, plan_of
+from tombola.studies.lottery.result import Result, base_facts, check_network, check_steps, data_facts, plan_of
 from tombola.studies.lottery.start import start_facts, started
 
 ONNX = ("onnx", "onnxruntime")
@@ -54,7 +54,7 @@ def check_study(config: HybridConfig, data_dir: Path | None) -> dict[str, Any]:
         with _named(role):
             plan_of(lottery, shape, facts["classes"])
             check_steps(lottery, facts["training_examples"])
-            check_engine(lottery, shape, facts["classes"])
+            check_network(lottery, shape, facts["classes"])
             start_facts(lottery, tuple(shape), facts["classes"])
     _exits(config, lotteries["cnn"], facts, data_dir)
     versions = {name: version(name) for name in ONNX}

@@ -9,7 +9,7 @@ from tombola.reports.tables import Table, plus_minus
 from tombola.runs.rows import Row
 from tombola.studies.hybrid.questions import Lottery
 from tombola.studies.hybrid.wording import MISSING, cell, share
-from tombola.studies.lottery.verdict import CONTROLS
+from tombola.studies.lottery.controls import controls, deciding
 from tombola.studies.paired import paired_accuracy
 from tombola.studies.soundness import faults_of
 
@@ -23,13 +23,14 @@ ROUNDS_NOTE = (
 def rounds_table(lottery: Lottery) -> Table:
     """Sparsity, the ticket's accuracy, its difference to the dense network and to its controls, round by round."""
     dense = lottery.branch("dense")
-    columns = ("Sparsity", "Weights", "Test accuracy", "To dense", *(f"To {control}" for control in CONTROLS))
+    shown = [name for name in controls if name in deciding() or lottery.branch(name)]
+    columns = ("Sparsity", "Weights", "Test accuracy", "To dense", *(f"To {control}" for control in shown))
     fault = faults_of(dense)
     first = share(0.0) + ("" if fault is None else f", {fault}")
-    body = [(first, f"{dense[0]['kept']:,}", _accuracy(dense), *[MISSING] * 3)] if dense else []
+    body = [(first, f"{dense[0]['kept']:,}", _accuracy(dense), *[MISSING] * (1 + len(shown)))] if dense else []
     for index in lottery.rounds:
         ticket = lottery.branch("ticket", index)
-        others = [dense, *(lottery.branch(control, index) for control in CONTROLS)]
+        others = [dense, *(lottery.branch(control, index) for control in shown)]
         gaps = [cell(paired_accuracy(ticket, other).interval) if other else MISSING for other in others]
         fault = faults_of(ticket)
         sparsity = share(1 - ticket[0]["density"]) + ("" if fault is None else f", {fault}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tombola.studies.hybrid.questions import Lottery
 from tombola.studies.hybrid.summaries import Measured
 from tombola.studies.hybrid.wording import NETWORK, begun, listed
-from tombola.studies.lottery.verdict import CONTROLS
+from tombola.studies.lottery.controls import controls
 from tombola.studies.soundness import faults_of
 
 
@@ -18,7 +18,7 @@ def faults(lottery: Lottery, branch: str, index: int | None = None) -> str | Non
 
 def fault_sentence(lottery: Lottery, index: int) -> str | None:
     """A sentence for the networks of a round that learned nothing or diverged; None where all are sound."""
-    found = {branch: fault for branch in ("ticket", *CONTROLS) if (fault := faults(lottery, branch, index))}
+    found = {branch: fault for branch in ("ticket", *controls) if (fault := faults(lottery, branch, index))}
     said = " and ".join(f"the {branch} network {fault}" for branch, fault in found.items())
     return f"{begun(said)} ({lottery.ticket_words(index)})." if said else None
 

@@ -9,12 +9,11 @@ from tombola.reports import nature
 from tombola.reports.curves import Chart, Series
 from tombola.reports.intervals import Estimate, estimate
 from tombola.runs.rows import Row, rows_of
+from tombola.studies.lottery.controls import controls, title_of
 from tombola.studies.lottery.metrics import Summary, summaries_of_mode
 from tombola.studies.paired import paired_accuracy
 from tombola.studies.speed import speeds_of
 
-BRANCH_STYLE = {"ticket": 0, "random": 1, "reinit": 2}
-BRANCH_NAME = {"dense": "dense", "ticket": "ticket", "random": "random mask", "reinit": "re-initialised"}
 TRAINING_CURVES = 5
 PERCENT = (0.0, 100.0)
 COST_CAPTION = (
@@ -47,14 +46,14 @@ def modes_chart(summaries: Sequence[Summary], modes: Sequence[str]) -> Chart:
 def gaps_chart(rows: Sequence[Row]) -> Chart:
     """Ticket minus dense and minus each control, paired by replicate, with two-sided 95 % intervals; one mode."""
     series = []
-    for style, other in enumerate(("dense", "random", "reinit")):
+    for style, other in enumerate(("dense", *controls)):
         points = [
             (100 * ticket[0]["density"], gap)
             for ticket in _by_round(rows)
             if (gap := paired_gap(ticket, rows, other)) is not None
         ]
         if points:
-            name = f"ticket − {BRANCH_NAME[other]}"
+            name = f"ticket − {title_of(other)}"
             series.append(Series(name, [x for x, _ in points], [gap for _, gap in points], style))
     return Chart(nature.DENSITY_AXIS, "Test accuracy gap (points)", series, ("no gap", 0.0), over_density=True)
 
@@ -154,8 +153,8 @@ def chosen_rounds(summaries: Sequence[Summary]) -> list[Summary]:
 def _density_chart(summaries: Sequence[Summary], column: str, title: str) -> Chart:
     dense = next(s for s in summaries if s.branch == "dense")
     series = [
-        _over_density(BRANCH_NAME[branch], [dense, *of_branch], column, style)
-        for branch, style in BRANCH_STYLE.items()
+        _over_density(title_of(branch), [dense, *of_branch], column, style)
+        for style, branch in enumerate(("ticket", *controls))
         if (of_branch := [s for s in summaries if s.branch == branch])
     ]
     return Chart(nature.DENSITY_AXIS, title, series, ("dense", getattr(dense, column).mean), over_density=True)

@@ -13,9 +13,10 @@ from tombola.errors import ConfigError
 from tombola.models import ModelConfig
 from tombola.pruning import criteria, distributions, schedules, structures
 from tombola.pruning.criteria import Needs
-from tombola.registry import Registry
+from tombola.registry import Registry, suggest
 from tombola.runs import limits
 from tombola.runs.configs import Config
+from tombola.studies.lottery.controls import HOST, controls
 from tombola.studies.lottery.early_bird import EarlyBirdConfig
 from tombola.studies.lottery.rewind import Rewind
 from tombola.training import Recipe
@@ -115,7 +116,7 @@ class LotteryConfig(Config):
     pruning: PruningConfig
     rewind: tuple[str, ...] = Field(("init",), min_length=1, description="init, step:500it, lr, finetune; or a list")
     early_bird: EarlyBirdConfig | None = None
-    controls: tuple[Literal["random", "reinit"], ...] = ("random", "reinit")
+    controls: tuple[str, ...] = Field(("random", "reinit"), description="see `tombola list controls`")
     tolerance: float = Field(1.0, gt=0, description="points of accuracy that a ticket may lose and still match")
     checkpoint_seconds: float = Field(10.0, ge=0, description="how often a training in progress is saved")
 
@@ -163,10 +164,18 @@ class LotteryConfig(Config):
 
     @field_validator("controls")
     @classmethod
-    def _each_once(cls, controls: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(controls)) != len(controls):
+    def _known_and_each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in controls:
+                raise ValueError(f"unknown control {name!r}{suggest(name, controls)}")
+        if len(set(names)) != len(names):
             raise ValueError("name each control once")
-        return controls
+        return names
+
+    @property
+    def dense_branches(self) -> tuple[str, ...]:
+        """What is trained in round 0: the dense network, and a second one where a control needs it."""
+        return ("dense", HOST) if any(controls.get(name).needs_host for name in self.controls) else ("dense",)
 
     def identity(self) -> dict[str, Any]:
         """Without what changes no result of a replicate: their number, and how often they are saved.

@@ -78,14 +78,15 @@ def forecast(
     units = units_per_replicate(config, rounds)
     with one_thread():
         iterations, seconds = _round_seconds(config, rounds, data, sample)
-    in_a_round = (units - 1) // (len(rounds) - 1)
+    dense = len(config.dense_branches)
+    in_a_round = (units - dense) // (len(rounds) - 1)
     waves = -(-config.replicates // workers)  # of the busiest worker: replicates are not split
     return Forecast(
         rounds,
         units * config.replicates,
         iterations,
         seconds,
-        features_seconds + waves * (seconds[0] + in_a_round * sum(seconds[1:])),
+        features_seconds + waves * (dense * seconds[0] + in_a_round * sum(seconds[1:])),
         min(workers, config.replicates),
         features_seconds,
     )

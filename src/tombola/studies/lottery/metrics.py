@@ -16,6 +16,7 @@ from tombola.pruning import Masks, nearly_empty
 from tombola.pruning.prunable import weight_layouts
 from tombola.reports.intervals import CONFIDENCE, Bounds, Estimate, estimate
 from tombola.runs.rows import Row
+from tombola.studies.lottery.controls import HOST, controls
 from tombola.studies.lottery.plan import Round
 from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.new_examples import answer_columns
@@ -25,7 +26,7 @@ from tombola.training import Trained
 from tombola.training.metrics import evaluate, predict, scores_of
 
 UNIT = ("replicate", "rewind", "round", "branch")
-"""The columns that name one training: `branch` is dense, ticket, random or reinit; `rewind` is null for dense."""
+"""The columns that name one training: `branch` is dense, ticket, or a control's name; `rewind` is null for dense."""
 
 CHECKS = {
     "check_sparsity": "sparsity as asked",
@@ -205,7 +206,7 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
     groups: dict[tuple[str | None, int, str], list[Row]] = {}
     for row in sorted((r for r in rows if r["kind"] == "training"), key=lambda r: r["replicate"]):
         groups.setdefault((row["rewind"], row["round"], row["branch"]), []).append(row)
-    order = ["dense", "ticket", "random", "reinit"]
+    order = ["dense", HOST, "ticket", *controls]
     modes = list(dict.fromkeys(mode for mode, _, _ in groups))
     ordered = sorted(groups, key=lambda k: (k[0] is not None, modes.index(k[0]), k[1], order.index(k[2])))
     return [_summary(groups[key], *key) for key in ordered]

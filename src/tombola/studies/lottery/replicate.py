@@ -8,7 +8,7 @@ that only what came after its last checkpoint. Modes of rewinding share the dens
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -25,12 +25,12 @@ from tombola.runs.rows import read_unit
 from tombola.runs.sealed import write_sealed
 from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.controls import reinitialised, shuffled
+from tombola.studies.lottery.controls import HOST, Situation, controls
 from tombola.studies.lottery.early_bird import FOUND, EarlyBird, candidates, settled
 from tombola.studies.lottery.metrics import Unit, training_rows
 from tombola.studies.lottery.networks import layer_sizes, model_spec, replicate_data, replicate_seed
 from tombola.studies.lottery.plan import Round, plan_rounds, rates_of
-from tombola.studies.lottery.rewind import Rewind, is_rewound, rewind
+from tombola.studies.lottery.rewind import Rewind, Start, is_rewound, rewind
 from tombola.studies.lottery.start import load_start
 from tombola.studies.lottery.stored import (
     MASKS,
@@ -38,10 +38,11 @@ from tombola.studies.lottery.stored import (
     TRAINED,
     ReplicateFiles,
     load_stored,
+    stored_host,
     stored_masks,
     stored_start,
 )
-from tombola.training import Recipe, fit
+from tombola.training import fit
 from tombola.training.batches import iterations_per_epoch
 from tombola.training.fit import Evaluation
 from tombola.training.statistics import reestimate_statistics
@@ -86,20 +87,6 @@ class Finished:
     path: Path
 
 
-@dataclass(frozen=True)
-class Start:
-    """What a training starts from: weights, masks, the recipe and the iteration of it to begin with.
-
-    `earlier` are the masks that the new ones must lie within, for a ticket.
-    """
-
-    state: Mapping[str, Tensor]
-    masks: Masks
-    recipe: Recipe
-    first: int = 0
-    earlier: Masks | None = None
-
-
 def run_replicate(spec: ReplicateSpec, emit: Emit) -> None:
     """Runs what is left of a replicate; the executor's cell. Computes on one thread, whatever the caller uses."""
     with one_thread():
@@ -130,6 +117,8 @@ class _Replicate:
 
     def run(self) -> None:
         self._train(self._unit(None, self.rounds[0], "dense"), Start(self.initial, self.full, self.config.training))
+        if HOST in self.config.dense_branches:
+            self._train(self._unit(None, self.rounds[0], HOST), self._host_start())
         for mode in self.config.rewinds:
             masks = self.full
             for planned in self.rounds[1:]:
@@ -147,21 +136,30 @@ class _Replicate:
         )
         self._train(self._unit(mode, planned, "ticket"), ticket)
         for control in self.config.controls:
-            chance = derive_seed(self.seed, control, planned.index)
-            self._train(self._unit(mode, planned, control), self._control(control, ticket, mode, chance))
+            self._train(self._unit(mode, planned, control), self._control(control, mode, planned, ticket))
 
-    def _control(self, control: str, ticket: Start, mode: Rewind, chance: int) -> Start:
-        """What a control starts from, given its ticket.
+    def _control(self, name: str, mode: Rewind, planned: Round, ticket: Start) -> Start:
+        situation = Situation(
+            ticket,
+            mode,
+            self.config.training,
+            self.initial,
+            derive_seed(self.seed, name, planned.index),
+            self.model,
+            self._fresh,
+            lambda: stored_host(self.files, mode, self.initial),
+        )
+        return controls.get(name).start(situation)
 
-        Where weights stay, those outside the ticket's masks are 0 by now, and a shuffled mask would keep mostly
-        zeros: there `random` starts from W_0 on the whole recipe, as `reinit` does from fresh weights.
-        """
-        if control == "reinit":
-            return Start(reinitialised(self.model_spec, chance), ticket.masks, self.config.training)
-        masks = shuffled(ticket.masks, chance)
-        if mode.keeps_weights:
-            return Start(self.initial, masks, self.config.training)
-        return replace(ticket, masks=masks, earlier=None)
+    def _fresh(self, seed: int) -> Mapping[str, Tensor]:
+        """Initial weights of the same network drawn anew, from the same distribution."""
+        return build(self.model_spec.model_copy(update={"seed": seed})).state_dict()
+
+    def _host_start(self) -> Start:
+        """A second dense network, from initial weights of its own, as stored."""
+        if not self.files.host_initial.exists():
+            save_tensors(self.files.host_initial, self._fresh(derive_seed(self.seed, HOST)))
+        return Start(load_stored(self.files.host_initial, self.initial), self.full, self.config.training)
 
     def _unit(self, mode: Rewind | None, planned: Round, branch: str) -> Unit:
         return Unit(self.index, self.seed, mode, planned, branch)
@@ -256,9 +254,9 @@ class _Replicate:
             start.masks,
             # One order of examples per round, shared by ticket and controls so that they pair, and never the
             # order in which the mask was found.
-            derive_seed(self.seed, "order", unit.round.index),
+            derive_seed(self.seed, "order", unit.round.index, *([HOST] if unit.branch == HOST else [])),
             first=start.first,
-            capture=self._states_to_capture() if unit.branch == "dense" else None,
+            capture=self._states_to_capture(unit.branch) if unit.branch in self.config.dense_branches else None,
             checkpoint=checkpoint,
             checkpoint_seconds=self.config.checkpoint_seconds,
             on_evaluation=look,
@@ -273,8 +271,9 @@ class _Replicate:
         rows = training_rows(
             unit, self.model, start.state, start.masks, self.data, trained, checks, found[1] if found else None
         )
-        if unit.branch in ("dense", "ticket"):
-            save_tensors(folder / TRAINED, self.model.state_dict())
+        kept = self.files.trained(unit.mode, unit.round.index, unit.branch)
+        if kept is not None:
+            save_tensors(kept, self.model.state_dict())
         write_sealed(folder / f"{unit.branch}.json", {"rows": rows})  # last: it says that the unit is finished
 
     def _reestimate_statistics(self, unit: Unit, folder: Path) -> None:
@@ -284,10 +283,10 @@ class _Replicate:
         if buffers and unit.branch == "ticket":
             save_tensors(folder / STATISTICS, buffers)
 
-    def _states_to_capture(self) -> dict[int, Path]:
-        """Where the dense training stores the W_k that modes of rewinding ask for."""
+    def _states_to_capture(self, branch: str) -> dict[int, Path]:
+        """Where a dense training stores the W_k that modes of rewinding ask for."""
         return {
-            mode.first(self.per_epoch): self.files.state_at(mode.step)
+            mode.first(self.per_epoch): self.files.state_at(mode.step, branch)
             for mode in self.config.rewinds
             if mode.kind == "step"
         }

@@ -18,6 +18,7 @@ from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery.columns import SCHEMA
 from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.controls import controls
 from tombola.studies.lottery.metrics import UNIT, Summary, rows_of_mode, summarise
 from tombola.studies.lottery.networks import layer_sizes, model_spec
 from tombola.studies.lottery.plan import Round, plan_rounds
@@ -140,9 +141,13 @@ def check_steps(config: LotteryConfig, examples: int) -> None:
             raise ConfigError(f"rewind: {steps[first]} and {mode} are the same iteration of these data; leave one out")
 
 
-def check_engine(config: LotteryConfig, input_shape: Sequence[int], classes: int) -> None:
-    """Before anything is trained or written: TrainingError where the engine asked for cannot train this network."""
+def check_network(config: LotteryConfig, input_shape: Sequence[int], classes: int) -> None:
+    """Before anything is trained or written: TrainingError where the engine asked for cannot train this network, and
+    ConfigError where a control cannot be made of it."""
     model = build(model_spec(config, 0, input_shape, classes))
+    for name in config.controls:
+        if (check := controls.get(name).check) is not None:
+            check(model)
     layers_on_kernels(model, config.training, Masks.full(model), config.training.batch_size)
 
 
@@ -152,7 +157,7 @@ def plan_of(config: LotteryConfig, input_shape: Sequence[int], classes: int) -> 
 
 
 def units_per_replicate(config: LotteryConfig, rounds: Sequence[Round]) -> int:
-    return 1 + len(config.rewind) * (len(rounds) - 1) * (1 + len(config.controls))
+    return len(config.dense_branches) + len(config.rewind) * (len(rounds) - 1) * (1 + len(config.controls))
 
 
 def complete_replicates(rows: Sequence[Row], units: int) -> set[int]:

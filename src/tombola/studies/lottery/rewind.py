@@ -57,6 +57,20 @@ class Rewind:
         return self.step.iterations(per_epoch)
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from: weights, masks, the recipe and the iteration of it to begin with.
+
+    `earlier` are the masks that the new ones must lie within, for a ticket.
+    """
+
+    state: Mapping[str, Tensor]
+    masks: Masks
+    recipe: Recipe
+    first: int = 0
+    earlier: Masks | None = None
+
+
 def rewind(model: nn.Module, start: Mapping[str, Tensor], masks: Masks) -> None:
     """Sets all of `model` to `start` and its removed weights to 0, in place."""
     model.load_state_dict(dict(start), strict=True)

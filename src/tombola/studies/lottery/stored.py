@@ -12,10 +12,12 @@ from tombola.errors import StorageError
 from tombola.models.tensors import load_tensors_like
 from tombola.pruning import Masks
 from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.controls import HOST, Host
 from tombola.studies.lottery.rewind import Rewind
 from tombola.training import Step
 
 MASKS, TRAINED, STATISTICS = "masks.safetensors", "trained.safetensors", "statistics.safetensors"
+HOST_TRAINED = "host.safetensors"
 
 
 @dataclass(frozen=True)
@@ -38,23 +40,39 @@ class ReplicateFiles:
         """The spec of the replicate's network, normalisation included."""
         return self.root / "spec.json"
 
-    def state_at(self, step: Step) -> Path:
-        """W_k of the dense training."""
-        return self.round(Rewind("init"), 0) / f"state-{step}.safetensors"
+    @property
+    def host_initial(self) -> Path:
+        """W_0 of the second dense network."""
+        return self.root / "host-initial.safetensors"
+
+    def state_at(self, step: Step, branch: str = "dense") -> Path:
+        """W_k of the dense training, or of the second one."""
+        prefix = "" if branch == "dense" else f"{branch}-"
+        return self.round(Rewind("init"), 0) / f"{prefix}state-{step}.safetensors"
+
+    def trained(self, mode: Rewind | None, index: int, branch: str) -> Path | None:
+        """The weights that a training ended with, of the branches that are kept."""
+        names = {"dense": TRAINED, "ticket": TRAINED, HOST: HOST_TRAINED}
+        return self.round(mode or Rewind("init"), index) / names[branch] if branch in names else None
 
     def training(self, mode: Rewind | None, index: int, branch: str, config: LotteryConfig) -> list[Path]:
         """The files that a finished training leaves: what they are missing of is trained again."""
         folder = self.round(mode or Rewind("init"), index)
         files = [folder / f"{branch}.json"]
-        if branch in ("dense", "ticket"):
-            files.append(folder / TRAINED)
-        if branch == "dense":
-            files += [self.state_at(mode.step) for mode in config.rewinds if mode.kind == "step"]
+        kept = self.trained(mode, index, branch)
+        if kept is not None:
+            files.append(kept)
+        if branch == HOST:
+            files.append(self.host_initial)
+        if branch in config.dense_branches:
+            files += [self.state_at(mode.step, branch) for mode in config.rewinds if mode.kind == "step"]
         return files
 
     def are_whole(self, config: LotteryConfig, rounds: int) -> bool:
         """Whether all that a finished replicate leaves is there; `rounds` with the dense one."""
-        wanted = [self.initial, self.spec, *self.training(None, 0, "dense", config)]
+        wanted = [self.initial, self.spec]
+        for branch in config.dense_branches:
+            wanted += self.training(None, 0, branch, config)
         for mode in config.rewinds:
             for index in range(1, rounds):
                 wanted.append(self.round(mode, index) / MASKS)
@@ -78,6 +96,13 @@ def stored_start(files: ReplicateFiles, mode: Rewind, index: int, like: Mapping[
     if mode.keeps_weights and index:
         return load_stored(files.round(mode, index - 1) / TRAINED, like)
     return load_stored(files.initial, like)
+
+
+def stored_host(files: ReplicateFiles, mode: Rewind, like: Mapping[str, Tensor]) -> Host:
+    """The second dense network of a replicate, for a mode of rewinding."""
+    first = files.state_at(mode.step, HOST) if mode.kind == "step" else files.host_initial
+    dense = files.round(mode, 0)
+    return Host(*(load_stored(path, like) for path in (first, dense / HOST_TRAINED, dense / TRAINED)))
 
 
 def stored_masks(files: ReplicateFiles, mode: Rewind, index: int, full: Masks) -> Masks:

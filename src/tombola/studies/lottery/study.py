@@ -18,6 +18,7 @@ from tombola.runs.rows import Row, RowTable, read_unit
 from tombola.studies.lottery.artefacts import ARTEFACTS, SUMMARY, twin_is_wanted, write_results
 from tombola.studies.lottery.columns import SCHEMA
 from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.controls import controls
 from tombola.studies.lottery.forecast import Forecast, quick_forecast
 from tombola.studies.lottery.latency import latency_units, rounds_to_measure
 from tombola.studies.lottery.looks import look_row
@@ -28,7 +29,7 @@ from tombola.studies.lottery.replicate import REPEAT, Finished, Progress, Replic
 from tombola.studies.lottery.report import report_page
 from tombola.studies.lottery.result import (
     Result,
-    check_engine,
+    check_network,
     check_steps,
     complete_replicates,
     data_facts,
@@ -85,8 +86,9 @@ def run_study(
     if finished is not None and twin_is_wanted(finished):
         _add_twin(finished, data_dir)
     if finished is None:
-        if config.training.engine == "sparse":  # what no data change is refused before they are read
-            check_engine(config, ANY_IMAGE, ANY_CLASSES)
+        picky = any(controls.get(name).check for name in config.controls)
+        if config.training.engine == "sparse" or picky:  # what no data change is refused before they are read
+            check_network(config, ANY_IMAGE, ANY_CLASSES)
         with writing(folder):
             finished = _run(folder, config, workers, data_dir, watcher)
     if results is not None:
@@ -104,7 +106,7 @@ def _run(
     data = data_facts(config, data_dir)
     rounds = plan_of(config, data["input_shape"], data["classes"])
     check_steps(config, data["training_examples"])
-    check_engine(config, data["input_shape"], data["classes"])
+    check_network(config, data["input_shape"], data["classes"])
     start = start_facts(config, tuple(data["input_shape"]), data["classes"])
     facts = {"data": data, "seed": config.seed, PROCESSOR: processor_facts(), **start}
     begin_or_continue(folder, config.study, config, facts)

@@ -15,25 +15,27 @@ from typing import Literal
 
 from tombola.reports.intervals import Bounds, detectable, power
 from tombola.runs.rows import Row
+from tombola.studies.lottery.controls import controls, deciding
 from tombola.studies.lottery.looks import Levels, Looks
 from tombola.studies.lottery.metrics import paired_difference
 from tombola.studies.new_examples import NewExamples, for_new_examples
 from tombola.studies.soundness import faults_of
 
 Outcome = Literal["winning", "matching", "not winning", "undecided"]
-CONTROLS = ("random", "reinit")
 
 
 @dataclass(frozen=True)
 class Verdict:
     """The outcome, the round it speaks of (None before any was tested) and the evidence, in points.
 
-    `versus_*` are bounds on this test set, at the confidence that they name. `new_examples` has them for new examples
-    by branch, each with a reason where it is not known. `power` is the probability that this many replicates, at the
-    spread seen, tell a ticket from a control to which it is truly superior by the tolerance, `detectable` the smallest
-    true superiority that they tell in 80 % of studies (of two controls, the worse one; without any, at the spread of
-    the differences to dense). `first_look` is the number of replicates of the run's first verdict, None where the table
-    does not say. `faults` says which networks learned nothing or diverged, by branch, at the verdict's round.
+    `versus` has bounds on this test set by branch, dense and the controls, at the confidence that they name;
+    `new_examples` has them for new examples, each with a reason where it is not known. The claim of a winning ticket
+    is over the controls that decide; of others only the interval is said. `power` is the probability that this many
+    replicates, at the spread seen, tell a ticket from a control to which it is truly superior by the tolerance,
+    `detectable` the smallest true superiority that they tell in 80 % of studies (of the controls that decide, the worse
+    one; without any, at the spread of the differences to dense). `first_look` is the number of replicates of the run's
+    first verdict, None where the table does not say. `faults` says which networks learned nothing or diverged, by
+    branch, at the verdict's round.
     """
 
     outcome: Outcome
@@ -43,9 +45,7 @@ class Verdict:
     tolerance: float
     replicates: int
     replicates_needed: int | None = None
-    versus_dense: Bounds | None = None
-    versus_random: Bounds | None = None
-    versus_reinit: Bounds | None = None
+    versus: dict[str, Bounds] = field(default_factory=dict)
     power: float | None = None
     detectable: float | None = None
     dense_confidence: float = 0.0
@@ -100,8 +100,9 @@ class _Judge:
         """The single look at the test set, at the smallest density that passed on validation."""
         ticket = self.groups[index, "ticket"]
         versus_dense = self._versus("ticket", "dense", index, "test")
-        versus = {c: self._versus("ticket", c, index, "test") for c in CONTROLS if (index, c) in self.groups}
+        versus = {c: self._versus("ticket", c, index, "test") for c in controls if (index, c) in self.groups}
         branches = {"dense": self.dense, "ticket": ticket, **{c: self.groups[index, c] for c in versus}}
+        decide = [name for name in deciding() if name in versus]
         faults = {branch: fault for branch, rows in branches.items() if (fault := faults_of(rows)) is not None}
         new = {other: for_new_examples(ticket, branches[other], 1 - self._level(other)) for other in ("dense", *versus)}
         needed = None
@@ -110,17 +111,16 @@ class _Judge:
         elif not _above(versus_dense, -self.tolerance):
             outcome, needed, sentence = self._not_confirmed(versus_dense, self._at(index))
         else:
-            won = len(versus) == len(CONTROLS) and all(_above(bounds, 0.0) for bounds in versus.values())
+            won = len(decide) == len(deciding()) and all(_above(versus[name], 0.0) for name in decide)
             outcome = "winning" if won else "matching"
             sentence = self._matches(index, versus_dense, versus, won)
-            sentence += _of_controls(faults) + _of_new_examples(new, self.tolerance)
+            sentence += _of_controls(faults) + _of_new_examples({n: new[n] for n in ("dense", *decide)}, self.tolerance)
         return self._found(
             outcome,
             sentence,
             index,
             needed,
-            versus_dense,
-            versus,
+            {"dense": versus_dense, **versus},
             new_examples=new,
             faults=faults,
         )
@@ -131,7 +131,7 @@ class _Judge:
             f"({_signed(versus_dense)})"
         )
         if won:
-            better = " and ".join(f"{control} ({_signed(versus[control])})" for control in CONTROLS)
+            better = " and ".join(f"{control} ({_signed(versus[control])})" for control in deciding())
             return f"Winning: {within} and better than {better}."
         return f"Matching, not winning: {within}, but {self._what_lacks(versus)}."
 
@@ -142,7 +142,7 @@ class _Judge:
         else:
             outcome, needed, sentence = self._not_confirmed(bounds, at)
         faults = {} if fault is None else {"ticket": fault}
-        return self._found(outcome, sentence, index, needed, bounds, faults=faults)
+        return self._found(outcome, sentence, index, needed, {"dense": bounds}, faults=faults)
 
     def _not_confirmed(self, bounds: Bounds, at: str) -> tuple[Outcome, int | None, str]:
         """Either it is shown to be worse, or more replicates would tell."""
@@ -159,7 +159,7 @@ class _Judge:
 
     def _what_lacks(self, versus: Mapping[str, Bounds]) -> str:
         parts = []
-        for control in CONTROLS:
+        for control in deciding():
             bounds = versus.get(control)
             if bounds is None:
                 parts.append(f"the control {control} was not run")
@@ -185,12 +185,12 @@ class _Judge:
         sentence: str,
         index: int | None = None,
         needed: int | None = None,
-        versus_dense: Bounds | None = None,
-        versus: Mapping[str, Bounds] | None = None,
+        versus: dict[str, Bounds] | None = None,
         new_examples: dict[str, NewExamples] | None = None,
         faults: dict[str, str] | None = None,
     ) -> Verdict:
-        spreads = [b for b in ((versus or {}).values() or [versus_dense]) if b is not None and b.sd]
+        found = versus or {}
+        spreads = [found[name] for name in deciding() if name in found] or [found[name] for name in found][:1]
         confidence = 1 - self.levels.controls
         return Verdict(
             outcome,
@@ -200,9 +200,7 @@ class _Judge:
             self.tolerance,
             len(self.dense),
             needed,
-            versus_dense,
-            (versus or {}).get("random"),
-            (versus or {}).get("reinit"),
+            found,
             min((power(self.tolerance, b.sd, b.n, confidence) for b in spreads if b.sd), default=None),
             max((detectable(b.sd, b.n, confidence) for b in spreads if b.sd), default=None),
             1 - self.levels.dense,
@@ -223,7 +221,7 @@ def _faulty(bounds: Bounds, tolerance: float, at: str, fault: str) -> tuple[Outc
 
 def _of_controls(faults: Mapping[str, str]) -> str:
     """Beating a control that learned nothing is easy, and is said."""
-    said = [f"{control} {faults[control]}" for control in CONTROLS if control in faults]
+    said = [f"{control} {faults[control]}" for control in controls if control in faults]
     return f" The control {' and '.join(said)}." if said else ""
 
 

@@ -1,4 +1,4 @@
-"""What there is to choose from: criteria, structures, distributions, schedules, models, data sets."""
+"""What there is to choose from: criteria, structures, distributions, schedules, controls, models, data sets."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tombola.pruning import criteria, distributions, schedules, structures
 from tombola.pruning.criteria import Needs
 from tombola.registry import Registry, described, suggest
 from tombola.reports.tables import Table
+from tombola.studies.lottery.controls import controls
 from tombola.studies.single.schedule import CALLED_ALSO, KINDS
 
 
@@ -45,6 +46,11 @@ def _schedules() -> Table:
     return Table(("Schedule", "How the target spreads over rounds", "In `tombola prune --schedule`"), rows)
 
 
+def _controls() -> Table:
+    rows = [(n, "yes" if controls.get(n).decides else "no", controls.get(n).description) for n in controls]
+    return Table(("Control", "A winner beats it", "What is trained"), rows)
+
+
 def _of(registry: Registry[Any], columns: tuple[str, str]) -> Callable[[], Table]:
     return lambda: Table(columns, [(name, described(registry.get(name))) for name in registry])
 
@@ -54,6 +60,7 @@ LISTINGS: dict[str, Callable[[], Table]] = {
     "structures": _of(structures, ("Structure", "What is kept or removed whole")),
     "distributions": _of(distributions, ("Distribution", "How the target spreads over layers")),
     "schedules": _schedules,
+    "controls": _controls,
     "models": _models,
     "data": _of(data_sets, ("Data set", "What it is")),
 }
