@@ -331,6 +331,20 @@ class TestExtract:
         extract(result.folder.root, 0.5, tmp_path / "b", replicate=1)
         assert load_model(tmp_path / "a")[2] != load_model(tmp_path / "b")[2]
 
+    def test_the_same_again_changes_nothing_and_another_is_refused(self, result: Result, tmp_path: Path) -> None:
+        """The first may have been stopped when the folder was whole; a folder of anything else is not touched."""
+        out = tmp_path / "ticket"
+        extract(result.folder.root, 0.5, out)
+        before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
+        extract(result.folder.root, 0.5, out)
+        for changes in ({"reinit": 7}, {"replicate": 1}):
+            with pytest.raises(StorageError, match="exists and is not an empty folder"):
+                extract(result.folder.root, 0.5, out, **changes)
+        assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()} == before
+        (out / "masks.safetensors").write_bytes(before["masks.safetensors"][0][:-1])
+        with pytest.raises(StorageError, match="exists and is not an empty folder"):
+            extract(result.folder.root, 0.5, out)
+
     def test_density_1_is_the_dense_start(self, result: Result, tmp_path: Path) -> None:
         extract(result.folder.root, 1.0, tmp_path / "dense")
         _, _, masks = load_model(tmp_path / "dense")

@@ -14,7 +14,7 @@ from tombola.models.factory import Factory, FactorySpec, make_with
 from tombola.models.saving import masks_of, state_of
 from tombola.models.spec import ModelSpec, build, refuse_larger
 from tombola.models.states import named_for
-from tombola.models.tensors import Stored, read_stored, save_tensors
+from tombola.models.tensors import Stored, content_sha256, read_stored, save_tensors
 from tombola.pruning import Masks
 from tombola.runs import limits
 from tombola.runs.atomic import TEMPORARY_SUFFIX, make_folder, storage_errors
@@ -53,6 +53,20 @@ def save_model(
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
+
+
+def holds(folder: Path | str, spec: Spec, model: nn.Module, masks: Masks | None, history: dict[str, Any]) -> bool:
+    """Whether a folder has exactly this model of the zoo already, history included: saved before, to its end."""
+    folder = Path(folder)
+    if not (folder / SPEC).is_file():
+        return False
+    try:
+        if read_spec(folder) != (spec, json.loads(json.dumps(history))):
+            return False
+        found, _, its_masks = load_model(folder)
+    except (ModelError, StorageError):
+        return False
+    return its_masks == masks and content_sha256(found.state_dict()) == content_sha256(state_of(spec, model))
 
 
 def write_model_files(

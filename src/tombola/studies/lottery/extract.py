@@ -7,6 +7,7 @@ from pathlib import Path
 from tombola.data import split_record
 from tombola.errors import ConfigError, RunFolderError, StorageError
 from tombola.models import build, save_model
+from tombola.models.folder import holds
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import replicate_seed, restored_ticket
 from tombola.studies.lottery.plan import Round
@@ -24,7 +25,7 @@ def extract(
 
     The weights are those it restarts from, W_0 under the mask unless the run rewinds elsewhere, or fresh ones
     from the seed `reinit`. `mode` chooses one of the run's modes of rewinding, by default the first. Raises
-    an error when the run has no such density, and when `out` holds a model already.
+    an error when the run has no such density, and when `out` holds another model already.
     """
     opened = open_run(run)
     chosen = mode_of(opened.config, mode)
@@ -46,7 +47,8 @@ def extract(
         "data": split_record(opened.config.data, replicate_seed(opened.config, replicate), opened.data["checksum"]),
         "restart": str(chosen) if reinit is None else f"re-initialised with seed {reinit}",
     }
-    save_model(out, spec, model, masks, history)
+    if not holds(out, spec, model, masks, history):  # or the same command was stopped when it had written it
+        save_model(out, spec, model, masks, history)
     return planned
 
 
