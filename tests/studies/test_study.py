@@ -359,7 +359,8 @@ class TestExtract:
         with pytest.raises(RunFolderError, match="not a run folder"):
             extract(tmp_path, 0.5, tmp_path / "x")
         assert not (tmp_path / "x").exists()
-        extract(result.folder.root, 0.5, tmp_path / "y")
+        (tmp_path / "y").mkdir()
+        (tmp_path / "y" / "thesis.tex").write_text("mine")
         with pytest.raises(StorageError, match="exists and is not an empty folder"):
             extract(result.folder.root, 0.5, tmp_path / "y")
 
