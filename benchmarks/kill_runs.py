@@ -63,7 +63,7 @@ def content(folder: Path) -> dict[str, Any]:
             document = json.loads(path.read_text())
             if isinstance(document, dict):
                 document.pop("sha256", None)  # that of the whole document, a clock's values included
-            found[name] = json.dumps(timeless(document))
+            found[name] = timeless(document)
         elif path.suffix in BYTES:
             found[name] = path.read_bytes()
         else:
@@ -138,7 +138,19 @@ def torment(command: Command, place: Path, kills: int, stops: int, fresh: float,
 
 
 def _differing(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    names = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    return [f"{name}{_where(found.get(name), expected.get(name))}" for name in names]
+
+
+def _where(one: Any, other: Any, path: str = "") -> str:
+    """Where two documents first differ, and in what."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        key = next(key for key in one if one[key] != other[key])
+        return _where(one[key], other[key], f"{path}.{key}")
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        index = next(index for index, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
+        return _where(one[index], other[index], f"{path}[{index}]")
+    return f"{path} ({str(one)[:200]!r} for {str(other)[:200]!r})"
 
 
 def _kill(life: Life, chance: random.Random, tally: Tally, what: str) -> None:
