@@ -74,6 +74,26 @@ class RunFailure(TombolaError):  # noqa: N818 (a failed run is the field's word,
     exit_code = 1
 
 
+def one_line(error: BaseException, limit: int = 300) -> str:
+    r"""What an error of somebody else's says, as a part of our one line: at most `limit` characters, no line breaks.
+
+    The name of its class where it says nothing.
+
+    >>> one_line(ValueError("no such\n  layer"))
+    'no such layer'
+    >>> one_line(MemoryError())
+    'MemoryError'
+    """
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= limit else said[: limit - 3] + "..."
+
+
+def one_line_by_name(error: BaseException, limit: int = 300) -> str:
+    """As `one_line`, after the name of the error's class, for errors of code that we do not know."""
+    name, said = type(error).__name__, one_line(error, limit)
+    return said if said == name else f"{name}: {said}"
+
+
 def harmless(text: str, keep: str = "\n\t") -> str:
     r"""`text` with what a terminal or a browser would obey instead of showing it written as escapes.
 

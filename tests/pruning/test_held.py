@@ -14,6 +14,7 @@ from torch.optim import LBFGS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from tombola.errors import PruningError
 from tombola.pruning import Mask, Masks, prunable_parameters, prune
+from tombola.pruning.held import held
 
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "SGD": lambda p: SGD(p, 0.1, momentum=0.9, weight_decay=1e-2, nesterov=True),
@@ -94,6 +95,16 @@ def test_in_any_precision(dtype: torch.dtype) -> None:
         step(model, optimizer)
     assert masks.removed_nonzeros(model) == 0
     assert model[0].weight.dtype == dtype
+
+
+def test_any_mapping_of_masks_is_held() -> None:
+    model = net()
+    optimizer = OPTIMIZERS["SGD"](model.parameters())
+    masks = dict(prune(model, 0.5))
+    with held(masks, model, optimizer) as holding:
+        step(model, optimizer)
+        assert holding is masks
+    assert Masks(masks).removed_nonzeros(model) == 0
 
 
 def overwrite(masks: Masks, model: nn.Module, optimizer: Optimizer, error: Exception | None) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from tombola.cli.console import say
 from tombola.cli.signals import STOPPED, acknowledge, exit_code
-from tombola.errors import TombolaError
+from tombola.errors import TombolaError, one_line_by_name
 from tombola.runs import stopping
 
 
@@ -38,8 +38,7 @@ def errors(debug: bool) -> Iterator[None]:
         if isinstance(error, (OSError, MemoryError)):
             say(f"error: {_of_the_system(error)}", err=True)
             raise typer.Exit(TombolaError.exit_code) from None
-        said = " ".join(str(error).split())
-        say(f"internal error: {type(error).__name__}: {said}; please report it with --debug", err=True)
+        say(f"internal error: {one_line_by_name(error)}; please report it with --debug", err=True)
         raise typer.Exit(1) from None
     finally:
         warnings.showwarning = showing

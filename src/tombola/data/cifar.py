@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from tombola.data.dataset import RawData
 from tombola.data.npz import read_arrays, read_picture_set
-from tombola.data.pictures import Pixels, decode, one_line, raw_data
+from tombola.data.pictures import Pixels, decode, raw_data
 from tombola.data.tars import unpacked
-from tombola.errors import DataError, StorageError
+from tombola.errors import DataError, StorageError, one_line
 from tombola.runs import limits
 from tombola.runs.atomic import make_folder, read_bytes, write_bytes
 from tombola.runs.cache import cache_home

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from tombola.errors import DataError
+from tombola.errors import DataError, one_line
 
 
 def parse_npy(content: bytes, where: str) -> NDArray[Any]:
@@ -24,8 +24,7 @@ def parse_npy(content: bytes, where: str) -> NDArray[Any]:
         header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
         shape, fortran, dtype = header(file)
     except Exception as error:  # numpy reads a header as Python source: each kind of nonsense has an error of its own
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{where}: damaged or cut short ({reason}); get the file again") from None
+        raise DataError(f"{where}: damaged or cut short ({one_line(error)}); get the file again") from None
     if dtype.hasobject:
         raise DataError(f"{where}: holds Python objects, which are never unpickled; save plain numbers")
     data = memoryview(content)[file.tell() :]

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from tombola.data.dataset import RawData
 from tombola.data.layout import some
 from tombola.data.npy import parse_npy
-from tombola.data.pictures import Pixels, fitted, one_line, raw_data
-from tombola.errors import DataError
+from tombola.data.pictures import Pixels, fitted, raw_data
+from tombola.errors import DataError, one_line
 from tombola.runs import limits
 from tombola.runs.atomic import opened, storage_errors
 from tombola.runs.kinds import LONGEST, other_kind

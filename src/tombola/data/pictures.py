@@ -22,7 +22,7 @@ from torch import Tensor
 from tombola.data.dataset import Examples, RawData
 from tombola.data.images import FORMATS, DecodingLimit, refuse_loss, remark
 from tombola.data.layout import KINDS
-from tombola.errors import DataError
+from tombola.errors import DataError, one_line
 from tombola.runs import limits
 from tombola.runs.kinds import LONGEST, other_kind
 
@@ -128,10 +128,6 @@ def raw_data(
         return RawData(name, *parts, f"md5:{digest.hexdigest()}", groups, skipped, notes)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _fitted(picture: Image.Image, size: int | None, channels: int | None) -> Image.Image:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tombola.data.layout import LAYOUT, Entry, shown
-from tombola.errors import DataError
+from tombola.errors import DataError, one_line
 from tombola.runs import limits
 from tombola.runs.atomic import read_bytes
 from tombola.runs.kinds import LONGEST, other_kind
@@ -119,5 +119,5 @@ def _entry(node: Node, path: str, prefix: str, content: bytes) -> Entry:
 
 
 def _damaged(path: Path, error: BaseException) -> DataError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{shown(str(path))}: not a tar file, damaged or cut short ({reason}); get the archive again")
+    said = one_line(error)
+    return DataError(f"{shown(str(path))}: not a tar file, damaged or cut short ({said}); get the archive again")

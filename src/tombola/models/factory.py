@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import nn
 
-from tombola.errors import ModelError
+from tombola.errors import ModelError, one_line_by_name
 from tombola.models.spec import Normalisation, model_versions
 from tombola.runs.configs import Config
 
@@ -53,7 +53,7 @@ def make_with(factory: str | Factory, seed: int = 0) -> nn.Module:
             torch.manual_seed(seed)
             model = function()
     except (Exception, SystemExit) as error:  # a script that ends itself must not end this process
-        raise ModelError(f"{name}() failed: {type(error).__name__}: {' '.join(str(error).split())}") from None
+        raise ModelError(f"{name}() failed: {one_line_by_name(error)}") from None
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name}() gave a {type(model).__name__}, not a torch.nn.Module")
     return model
@@ -70,8 +70,7 @@ def _imported(name: str) -> Factory:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         raise ModelError(
-            f"cannot import {module_name!r} from here or from what is installed: "
-            f"{type(error).__name__}: {' '.join(str(error).split())}"
+            f"cannot import {module_name!r} from here or from what is installed: {one_line_by_name(error)}"
         ) from None
     function = getattr(module, attribute, None)
     if not callable(function):

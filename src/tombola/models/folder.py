@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tombola.errors import ModelError, PruningError, StorageError
+from tombola.errors import ModelError, PruningError, StorageError, one_line
 from tombola.models.factory import Factory, FactorySpec, make_with
 from tombola.models.saving import masks_of, state_of
 from tombola.models.spec import ModelSpec, build, refuse_larger
@@ -82,7 +82,7 @@ def write_model_files(
     try:
         json.dumps(content, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ModelError(f"history: holds what JSON cannot ({_one_line(error)})") from None
+        raise ModelError(f"history: holds what JSON cannot ({one_line(error)})") from None
     make_folder(folder)
     files = {WEIGHTS: save_tensors(folder / WEIGHTS, state)}
     if tensors is not None:
@@ -118,7 +118,7 @@ def load_model(
             masks = Masks.from_tensors(stored_masks.tensors).of(model)
         _check_recorded(checksums, opened.content.get("files"))
     except (ModelError, StorageError, PruningError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{folder}: the files do not make the model of its spec: {_one_line(error)}") from None
+        raise ModelError(f"{folder}: the files do not make the model of its spec: {one_line(error)}") from None
     _refuse_altered(opened)
     return model, spec, masks
 
@@ -130,7 +130,7 @@ def _fitting_weights(folder: Path, spec: Spec) -> Stored:
         if isinstance(spec, ModelSpec):
             refuse_larger(spec, stored.tensors)
     except (ModelError, StorageError) as error:
-        raise ModelError(f"{folder}: the files do not make the model of its spec: {_one_line(error)}") from None
+        raise ModelError(f"{folder}: the files do not make the model of its spec: {one_line(error)}") from None
     return stored
 
 
@@ -202,7 +202,3 @@ def _check_types(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> Non
     for name, tensor in weights.items():
         if name in expected and tensor.dtype != expected[name].dtype:
             raise ModelError(f"{name} is {tensor.dtype}, the spec says {expected[name].dtype}")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

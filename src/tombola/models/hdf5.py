@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tombola.errors import ModelError
+from tombola.errors import ModelError, one_line
 from tombola.runs import limits
 from tombola.runs.kinds import LONGEST, other_kind
 
@@ -114,8 +114,7 @@ class Hdf5File:
         except ModelError:
             raise
         except Exception as error:  # h5py meets damage with many kinds of error
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ModelError(f"{self.where}: damaged, cut short or not HDF5 ({reason})") from None
+            raise ModelError(f"{self.where}: damaged, cut short or not HDF5 ({one_line(error)})") from None
 
 
 def _h5py() -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tombola.errors import ModelError
+from tombola.errors import ModelError, one_line
 from tombola.models.hdf5 import Hdf5File
 from tombola.models.tensors import SIZE_LIMIT
 from tombola.runs import limits
@@ -91,7 +91,7 @@ def _members(path: Path) -> dict[str, bytes]:
         except (OSError, ModelError):
             raise
         except Exception as error:  # zipfile meets damage with several kinds of error
-            reason = other_kind(_head(path), "zip") or " ".join(str(error).split()) or type(error).__name__
+            reason = other_kind(_head(path), "zip") or one_line(error)
             raise ModelError(f"{path}: damaged, cut short or no .keras file ({reason})") from None
 
 
@@ -116,7 +116,7 @@ def _parsed(content: bytes, where: str) -> dict[str, Any]:
     try:
         found = parse_json(content, infinite=True)
     except ValueError as error:
-        raise ModelError(f"{where} is damaged ({' '.join(str(error).split())})") from None
+        raise ModelError(f"{where} is damaged ({one_line(error)})") from None
     if not isinstance(found, dict):
         raise ModelError(f"{where} is damaged (no keys and values)")
     return found

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tombola.errors import ModelError, TombolaError
+from tombola.errors import ModelError, TombolaError, one_line
 from tombola.models.keras_layers import Layer, keras_layers, variables
 from tombola.models.keras_layouts import flattened_channels, to_keras
 from tombola.models.spec import Normalisation
@@ -73,9 +73,8 @@ def write_keras(
     except TombolaError:
         raise
     except Exception as error:  # Keras and its backends: any kind, of many lines
-        reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"{path}: keras {keras.__version__} on {keras.backend.backend()} cannot make this twin: {reason}"
+            f"{path}: keras {keras.__version__} on {keras.backend.backend()} cannot make this twin: {one_line(error)}"
         ) from None
     finally:
         random.setstate(state)

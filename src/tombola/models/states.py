@@ -15,9 +15,8 @@ from torch.nn.modules.module import _EXTRA_STATE_KEY_SUFFIX
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from tombola.errors import ModelError
+from tombola.errors import ModelError, one_line_by_name
 from tombola.kernels.tensors import cut_to
-from tombola.models.tensors import one_line
 from tombola.pruning.wrapped import BOOKKEEPING, OWN_SEGMENTS, matched, unwrapped, without_wrappers
 
 STORABLE = frozenset(
@@ -59,7 +58,7 @@ def state_dict_of(model: nn.Module) -> Mapping[str, Any]:
     try:
         state: Any = model.state_dict()
     except Exception as error:  # the model's own code
-        raise ModelError(f"the model's state_dict() failed ({type(error).__name__}: {one_line(error)})") from None
+        raise ModelError(f"the model's state_dict() failed ({one_line_by_name(error)})") from None
     if not isinstance(state, Mapping):
         raise ModelError(f"the model's state_dict() gives a {type(state).__name__}, not tensors by name")
     if odd := [name for name in state if not isinstance(name, str)]:

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from tombola.errors import StorageError
+from tombola.errors import StorageError, one_line
 from tombola.runs import limits
 from tombola.runs.atomic import read_bytes, write_bytes
 from tombola.runs.kinds import LONGEST, SAFETENSORS, other_kind
@@ -123,8 +123,3 @@ def _metadata(content: bytes) -> tuple[dict[str, str], dict[str, Any]]:
     if not isinstance(facts, dict):
         raise ValueError("its facts are no keys and values")
     return own, facts
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, without line breaks; its kind where it says nothing."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -7,7 +7,8 @@ pieces compose freely.
 from tombola.pruning.criteria import criteria
 from tombola.pruning.distributions import PerLayerRates, distributions
 from tombola.pruning.emptied import NearlyEmptyLayerWarning, nearly_empty
-from tombola.pruning.masks import LayerSparsity, Mask, Masks
+from tombola.pruning.mask import Mask
+from tombola.pruning.masks import LayerSparsity, Masks
 from tombola.pruning.prunable import prunable_parameters
 from tombola.pruning.prune import UnsupportedParameterWarning, prune
 from tombola.pruning.schedules import schedules

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from tombola.errors import ModelError
+from tombola.errors import ModelError, one_line_by_name
 
 Convert = Callable[[Tensor], Tensor]
 Memo = dict[int, Any]
@@ -46,7 +46,7 @@ def copy_of(
         except Exception as error:
             raise ModelError(
                 f"the model ({type(model).__name__}) cannot be copied, and only a copy of it is run: "
-                f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                f"{one_line_by_name(error)}"
             ) from error
 
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from tombola.errors import PruningError
-from tombola.pruning.masks import Mask, Masks
+from tombola.pruning.mask import Mask
+from tombola.pruning.masks import Masks
 from tombola.pruning.scalars import plain
 from tombola.pruning.selection import lowest
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tombola.errors import PruningError
-from tombola.pruning.masks import Masks
+from tombola.pruning.mask import Mask
+from tombola.pruning.naming import parameters_of
 from tombola.pruning.prunable import listed
 from tombola.pruning.wrapped import matched
 
+M = TypeVar("M", bound=Mapping[str, Mask])
+
 
 @contextlib.contextmanager
-def held(masks: Masks, model: nn.Module, optimizer: Optimizer | Sequence[Optimizer]) -> Iterator[Masks]:
+def held(masks: M, model: nn.Module, optimizer: Optimizer | Sequence[Optimizer]) -> Iterator[M]:
     """Within the block the removed weights of `model` are exactly 0 after *every* step of `optimizer`.
 
     They are set to 0 at the beginning, too. Momentum and weight decay move removed weights whatever their
@@ -65,9 +68,9 @@ def _optimizers(given: Any) -> list[Optimizer]:
 class _Holding:
     """The parameters that are held, by the names that they have in the masks and in the model."""
 
-    def __init__(self, masks: Masks, model: nn.Module) -> None:
+    def __init__(self, masks: Mapping[str, Mask], model: nn.Module) -> None:
         self.masks, self.model = masks, model
-        self.parameters = masks.parameters_of(model)
+        self.parameters = parameters_of(masks, model)
         self.in_force: dict[str, Tensor] = {}
         self.hooks: dict[str, Any] = {}
         own = {id(parameter): name for name, parameter in self.parameters.items()}

@@ -29,7 +29,8 @@ from tombola.pruning.criteria import (
 from tombola.pruning.criteria.network import at_least_float32
 from tombola.pruning.distributions import Distribution, LayerUnits, PerOutput, make_distribution
 from tombola.pruning.emptied import nearly_empty, warn_of_nearly_empty
-from tombola.pruning.masks import Mask, Masks
+from tombola.pruning.mask import Mask
+from tombola.pruning.masks import Masks
 from tombola.pruning.protect import protected_names
 from tombola.pruning.prunable import SHOWN, Layout, listed, prunable_parameters, unsupported_parameters, weight_layouts
 from tombola.pruning.scalars import plain

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from tombola.errors import ConfigError, StorageError
+from tombola.errors import ConfigError, StorageError, one_line
 from tombola.registry import suggest
 from tombola.runs import limits
 from tombola.runs.atomic import read_bytes, storage_errors
@@ -24,6 +25,16 @@ from tombola.runs.strict_yaml import parse_yaml
 
 CONFIG_SIZE_LIMIT = limits.CONFIG
 ERRORS_SHOWN = 3
+
+
+def _fit_for_a_folder(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
+        raise ValueError("a name has at most 40 letters from a to z, digits, - and _, and begins with no sign")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_fit_for_a_folder)]
+"""A run's name, which becomes part of its folder's."""
 
 
 class Config(BaseModel):
@@ -82,7 +93,7 @@ def _read_content(path: Path) -> dict[str, Any]:
                 raise ConfigError(f"{path}: no such config file")
         content = parse_yaml(read_bytes(path, CONFIG_SIZE_LIMIT).decode())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {_one_line(error)}") from None
+        raise ConfigError(f"{path}: not readable as YAML: {one_line(error)}") from None
     except StorageError as error:
         raise ConfigError(str(error)) from None
     if not isinstance(content, dict):
@@ -116,7 +127,7 @@ def parse_value(text: str, source: str) -> Any:
     try:
         return parse_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{source} {text!r}: {_one_line(error)}") from None
+        raise ConfigError(f"{source} {text!r}: {one_line(error)}") from None
 
 
 def dump_config(config: Config, *, defaults: bool = True) -> str:
@@ -179,10 +190,6 @@ def _model_at(kind: type[BaseModel], location: Sequence[int | str]) -> type[Base
         candidates = (field.annotation, *get_args(field.annotation))
         current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
     return current
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _kind_of(value: Any) -> str:

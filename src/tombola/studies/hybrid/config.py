@@ -10,10 +10,9 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from tombola.data import DataConfig
 from tombola.errors import ConfigError
 from tombola.runs import limits
-from tombola.runs.configs import Config, validate
+from tombola.runs.configs import Config, Name, validate
 from tombola.studies.hybrid.exits import poolings
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.single.config import Name
 
 ROLES = ("cnn", "head", "lenet")
 PLAIN = {"normalise": False}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tombola.compression.onnx_packages import required
-from tombola.errors import DataError, ModelError, RunFailure
+from tombola.errors import DataError, ModelError, RunFailure, one_line
 from tombola.studies.hybrid.forest_files import check_forest
 from tombola.studies.hybrid.trees import (
     INPUT,
@@ -187,7 +187,7 @@ def _session(content: bytes) -> Any:
     try:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own kinds of errors, one for every way in which a file can be broken
-        raise ModelError(f"this is no forest in ONNX: {' '.join(str(error).split())[:200]}") from None
+        raise ModelError(f"this is no forest in ONNX: {one_line(error)}") from None
     if [i.name for i in session.get_inputs()] != [INPUT] or session.get_outputs()[-1].name != PROBABILITIES:
         raise ModelError("this is an ONNX model, but no forest that tombola wrote")
     return session

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +14,7 @@ from tombola.pruning import criteria, distributions, schedules, structures
 from tombola.pruning.criteria import Needs
 from tombola.registry import Registry, suggest
 from tombola.runs import limits
-from tombola.runs.configs import Config
+from tombola.runs.configs import Config, Name
 from tombola.studies.lottery.controls import HOST, controls
 from tombola.studies.lottery.early_bird import EarlyBirdConfig
 from tombola.studies.lottery.rewind import Rewind
@@ -104,7 +103,7 @@ class LotteryConfig(Config):
     """A lottery study, whole."""
 
     study: Literal["lottery"] = "lottery"
-    name: str
+    name: Name
     seed: int = Field(0, ge=0, description="makes everything; replicate i uses a seed derived from (seed, i)")
     replicates: int = Field(
         5, ge=1, le=limits.REPLICATES, description="whole experiments; more can be added to a run later"
@@ -119,13 +118,6 @@ class LotteryConfig(Config):
     controls: tuple[str, ...] = Field(("random", "reinit"), description="see `tombola list controls`")
     tolerance: float = Field(1.0, gt=0, description="points of accuracy that a ticket may lose and still match")
     checkpoint_seconds: float = Field(10.0, ge=0, description="how often a training in progress is saved")
-
-    @field_validator("name")
-    @classmethod
-    def _fit_for_a_folder(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
-            raise ValueError("a name has at most 40 letters from a to z, digits, - and _, and begins with no sign")
-        return name
 
     @field_validator("rewind", mode="before")
     @classmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,17 +16,11 @@ from tombola.pruning.criteria import make_criterion
 from tombola.pruning.distributions import PerLayerRates, make_distribution
 from tombola.pruning.structures import make_structure
 from tombola.runs import limits
-from tombola.runs.configs import Config
+from tombola.runs.configs import Config, Name
 from tombola.studies.single.schedule import PruneSchedule
 from tombola.training import Recipe
 from tombola.training.evolution import Evolution
 from tombola.training.frozen import refuse_augmentation
-
-
-def _fit_for_a_folder(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
-        raise ValueError("a name has at most 40 letters from a to z, digits, - and _, and begins with no sign")
-    return name
 
 
 def _known_criterion(name: str) -> str:
@@ -50,7 +43,6 @@ def _tried(make: Any, name: str) -> str:
     return name
 
 
-Name = Annotated[str, AfterValidator(_fit_for_a_folder)]
 CriterionName = Annotated[str, AfterValidator(_known_criterion)]
 StructureName = Annotated[str, AfterValidator(_known_structure)]
 DistributionName = Annotated[str, AfterValidator(_known_distribution)]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.data import DataConfig, DataSet, normalised, split_record
-from tombola.errors import ConfigError, ModelError
+from tombola.errors import ConfigError, ModelError, one_line
 from tombola.models import FactorySpec, ModelConfig, ModelSpec, architectures, build, load_model, read_spec
 from tombola.models.factory import is_factory_name, make_with
 from tombola.models.spec import Normalisation
@@ -218,9 +218,7 @@ def _check_fits(model: nn.Module, data: DataSet, name: str) -> None:
         with surroundings_kept(), evaluation_mode(tried), torch.no_grad():
             output = main_output(tried(data.train.inputs[:2].clone()))
     except Exception as error:  # somebody's own forward pass may raise anything
-        raise ModelError(
-            f"{name}: does not take inputs of shape {data.input_shape}: {' '.join(str(error).split())[:200]}"
-        ) from None
+        raise ModelError(f"{name}: does not take inputs of shape {data.input_shape}: {one_line(error)}") from None
     if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[1] < data.classes:
         shown = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ModelError(f"{name}: gives {shown} for two examples, not logits of {data.classes} classes")
