@@ -1,4 +1,4 @@
-"""What all tests share: one thread, the data home, latency in no time, and studies that write no Keras twin."""
+"""What all tests share: one thread, the data home, latency in no time, and studies that write no Keras export."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def _cost_in_no_time() -> Iterator[None]:
         yield
 
 
-NO_TWIN = {"model": None, "difference": None, "reason": "these tests write none", "extra_missing": False}
+NO_EXPORT = {"model": None, "difference": None, "reason": "these tests write none", "extra_missing": False}
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_keras_twins() -> Iterator[None]:
-    """Keras takes seconds to import; what it writes of a study is looked at in `test_twin`."""
+def _no_keras_exports() -> Iterator[None]:
+    """Keras takes seconds to import; what it writes of a study is looked at in `test_keras_study`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artefacts, "write_twin", lambda *_: NO_TWIN)
+        patch.setattr(artefacts, "write_keras_ticket", lambda *_: NO_EXPORT)
         yield
 
 

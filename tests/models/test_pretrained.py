@@ -312,8 +312,8 @@ class TestKeras:
         with pytest.raises(ModelError, match="is a lenet5 and holds no layers called block1_conv1"):
             read_base(saved(functional((28, 28, 1), lenet()), tmp_path))
 
-    def test_our_own_twin(self, tmp_path: Path) -> None:
-        from tombola.models.keras_twin import write_keras
+    def test_our_own_export(self, tmp_path: Path) -> None:
+        from tombola.models.keras_export import write_keras
 
         shape = (3, 32, 32)
         spec = ModelSpec(architecture="vgg16-keras", widths=(*WIDTHS, 9, 8), input_shape=shape, classes=2, seed=4)

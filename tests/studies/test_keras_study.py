@@ -19,28 +19,28 @@ from keras_networks import keras
 from small_study import SMALL_STUDY
 from tombola.errors import ConfigError, ModelError
 from tombola.models import ModelSpec, build
+from tombola.models.keras_export import write_keras
 from tombola.models.keras_models import read_keras
-from tombola.models.keras_twin import write_keras
 from tombola.models.spec import Normalisation
 from tombola.models.tensors import load_tensors
 from tombola.runs.configs import load_config, validate
 from tombola.studies.lottery import artefacts
-from tombola.studies.lottery.artefacts import SUMMARY, twin_line
+from tombola.studies.lottery.artefacts import SUMMARY, keras_line
 from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.keras_ticket import MASKS, MODEL, write_keras_ticket
 from tombola.studies.lottery.networks import trained_network
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.study import run_study
 from tombola.studies.lottery.tables import origin_lines
-from tombola.studies.lottery.twin import MASKS, MODEL, write_twin
 
 LENET = (2, 3, 9, 7)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _twins() -> Iterator[None]:
+def _exports() -> Iterator[None]:
     """This module writes them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artefacts, "write_twin", write_twin)
+        patch.setattr(artefacts, "write_keras_ticket", write_keras_ticket)
         yield
 
 
@@ -79,67 +79,67 @@ def normalised_run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return run_study(config_of(pictures, data=data, model=model), tmp_path_factory.mktemp("runs"))
 
 
-class TestTwin:
+class TestExport:
     def test_it_gives_the_tickets_probabilities(self, normalised_run: Result, pictures: Path) -> None:
         network, spec, _ = trained_network(normalised_run.folder, normalised_run.config.rewinds[0], 0, 1)
         pixels = torch.rand(5, 3, 18, 20)
         mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (spec.normalisation.mean, spec.normalisation.std))
         with torch.no_grad():
             expected = network.eval()((pixels - mean) / std).softmax(1)
-        twin = keras.saving.load_model(normalised_run.folder.results / MODEL)
-        found = np.array(keras.ops.convert_to_numpy(twin(pixels.permute(0, 2, 3, 1).numpy(), training=False)))
+        export = keras.saving.load_model(normalised_run.folder.results / MODEL)
+        found = np.array(keras.ops.convert_to_numpy(export(pixels.permute(0, 2, 3, 1).numpy(), training=False)))
         assert np.abs(found - expected.numpy()).max() < 1e-5
 
     def test_its_masks_lie_as_its_kernels_do(self, normalised_run: Result) -> None:
-        twin = keras.saving.load_model(normalised_run.folder.results / MODEL)
+        export = keras.saving.load_model(normalised_run.folder.results / MODEL)
         with np.load(normalised_run.folder.results / MASKS, allow_pickle=False) as masks:
             _, _, ours = trained_network(normalised_run.folder, normalised_run.config.rewinds[0], 0, 1)
             assert sum(int(keep.sum()) for keep in masks.values()) == ours.kept
             for name, keep in masks.items():
-                kernel = twin.get_layer(name.removesuffix("/kernel")).get_weights()[0]
+                kernel = export.get_layer(name.removesuffix("/kernel")).get_weights()[0]
                 assert kernel.shape == keep.shape
                 assert not kernel[~keep].any()
                 assert (kernel[keep] != 0).mean() > 0.99  # trained weights are hardly ever exactly 0
 
     def test_the_summary_says_how_far_it_is_off(self, normalised_run: Result) -> None:
-        twin = json.loads((normalised_run.folder.results / SUMMARY).read_text())["keras"]
-        assert twin["model"] == MODEL
-        assert 0 <= twin["difference"] <= 1e-5
-        assert MODEL in (twin_line(normalised_run) or "")
+        export = json.loads((normalised_run.folder.results / SUMMARY).read_text())["keras"]
+        assert export["model"] == MODEL
+        assert 0 <= export["difference"] <= 1e-5
+        assert MODEL in (keras_line(normalised_run) or "")
 
-    def test_a_network_without_twin_says_why_and_leaves_no_old_file(
+    def test_a_network_without_export_says_why_and_leaves_no_old_file(
         self, normalised_run: Result, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         results = normalised_run.folder.results
         kept = {name: (results / name).read_bytes() for name in (MODEL, MASKS)}
-        monkeypatch.setattr("tombola.studies.lottery.twin.write_keras", _refusing)
-        twin = write_twin(normalised_run, None)
-        assert twin["model"] is None
-        assert twin["reason"] == "no twin of this one"
+        monkeypatch.setattr("tombola.studies.lottery.keras_ticket.write_keras", _refusing)
+        export = write_keras_ticket(normalised_run, None)
+        assert export["model"] is None
+        assert export["reason"] == "no export of this one"
         assert not any((results / name).exists() for name in kept)
         for name, content in kept.items():
             (results / name).write_bytes(content)
 
-    def test_a_finished_run_gets_its_twin_once_the_extra_is_there(
+    def test_a_finished_run_gets_its_export_once_the_extra_is_there(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         config = validate(SMALL_STUDY | {"replicates": 1}, LotteryConfig, "test")
         with monkeypatch.context() as without:
             without.setitem(sys.modules, "keras", None)
             first = run_study(config, tmp_path)
-        assert "pip install 'tombola[keras]'" in (twin_line(first) or "")
+        assert "pip install 'tombola[keras]'" in (keras_line(first) or "")
         assert not (first.folder.results / MODEL).exists()
         rows = first.folder.rows.read_bytes()
         again = run_study(config, tmp_path)
         assert (again.folder.results / MODEL).exists()
-        assert "Keras twin: " in (twin_line(again) or "")
+        assert "Keras export: " in (keras_line(again) or "")
         assert again.folder.rows.read_bytes() == rows
         run_study(config, tmp_path, results=tmp_path / "copy")
         assert (tmp_path / "copy" / MODEL).exists()
 
 
 def _refusing(*_: Any) -> float:
-    raise ModelError("no twin of this one")
+    raise ModelError("no export of this one")
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def keras_layers(keras: Any, name: str, module: nn.Module) -> list[Layer]:
     if make is None:
         kinds = ", ".join(kind.__name__ for kind in _MAKERS)
         raise ModelError(
-            f"layer {name} is a {type(module).__name__}, which has no Keras twin here; these have: {kinds}"
+            f"layer {name} is a {type(module).__name__}, which cannot be exported to Keras; these can: {kinds}"
         )
     return make(keras, name, module)
 
@@ -118,7 +118,7 @@ _MAKERS: dict[type[nn.Module], Callable[[Any, str, Any], list[Layer]]] = {
 
 def _refuse(name: str, odd: bool, reason: str) -> None:
     if odd:
-        raise ModelError(f"layer {name} {reason}, which has no Keras twin here")
+        raise ModelError(f"layer {name} {reason}, and cannot be exported to Keras")
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -20,9 +20,9 @@ from tombola.pruning import Masks
 from tombola.runs.folder import RunFolder
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.questions import Lottery
+from tombola.studies.lottery.keras_ticket import behind
 from tombola.studies.lottery.networks import replicate_seed, stored_data, trained_network
 from tombola.studies.lottery.result import Result, trained_weights
-from tombola.studies.lottery.twin import behind
 from tombola.training.base import FrozenBase
 from tombola.training.frozen import base_of, load_recorded
 

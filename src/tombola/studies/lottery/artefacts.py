@@ -16,12 +16,12 @@ from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
 from tombola.runs.results import Artefacts, read_summary
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery.charts import COST_CAPTION, accuracy_chart, cost_chart, modes_chart
+from tombola.studies.lottery.keras_ticket import MASKS, MODEL, extra_is_missing, write_keras_ticket
 from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_mode
 from tombola.studies.lottery.networks import layer_sizes, model_spec, restored_ticket
 from tombola.studies.lottery.report import accuracy_caption, speed_body, summary_markdown
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.tables import results_table, round_speeds
-from tombola.studies.lottery.twin import MASKS, MODEL, extra_is_missing, write_twin
 
 SUMMARY, MODES = "sparsity_vs_accuracy.json", "modes.png"
 NAMES = (
@@ -41,7 +41,7 @@ NAMES = (
 """Every file of `results/`; the first is written last and names the run that all belong to."""
 
 OPTIONAL_NAMES = (MODES, MODEL, MASKS)
-"""The picture of several modes of rewinding; the Keras twin, where there is one (the summary says why not)."""
+"""The picture of several modes of rewinding; the Keras export, where there is one (the summary says why not)."""
 
 ARTEFACTS = Artefacts(SUMMARY, NAMES, OPTIONAL_NAMES)
 
@@ -49,7 +49,7 @@ ARTEFACTS = Artefacts(SUMMARY, NAMES, OPTIONAL_NAMES)
 def write_results(result: Result, data_dir: Path | None = None) -> None:
     """Writes `results/`. The ticket is replicate 0's, at the verdict's density when it won, else at the target.
 
-    `data_dir` is where the pictures lie that the base of a head's Keras twin is built for.
+    `data_dir` is where the pictures lie that the base of a head's Keras export is built for.
     """
     results = result.folder.results
     make_folder(results)
@@ -67,7 +67,7 @@ def write_results(result: Result, data_dir: Path | None = None) -> None:
     write_text(results / "table.csv", table.to_csv())
     write_text(results / "table.tex", table.to_latex())
     _write_ticket(result)
-    twin = write_twin(result, data_dir)
+    export = write_keras_ticket(result, data_dir)
     others = _never_pruned(result)
     write_json(
         results / SUMMARY,
@@ -76,7 +76,7 @@ def write_results(result: Result, data_dir: Path | None = None) -> None:
             "replicates": result.verdict.replicates,
             "units": {"accuracy": "percent", "intervals": "95 %, Student t"},
             "verdict": asdict(result.verdict),
-            "keras": twin,
+            "keras": export,
             "verdicts": {mode: asdict(verdict) for mode, verdict in result.verdicts.items()},
             "densities": [_density_entry(result, summary, others) for summary in result.summaries],
         },
@@ -115,25 +115,27 @@ def _never_pruned(result: Result) -> int:
     return sum(parameter.numel() for parameter in model.parameters()) - sum(layer_sizes(model).values())
 
 
-def twin_is_wanted(result: Result) -> bool:
-    """Whether finished results lack a Keras twin that can be written now: the extra has come since."""
-    return bool(_twin_entry(result).get("extra_missing")) and not extra_is_missing()
+def keras_export_is_due(result: Result) -> bool:
+    """Whether finished results lack a Keras export that can be written now: the extra has come since."""
+    return bool(_keras_entry(result).get("extra_missing")) and not extra_is_missing()
 
 
-def twin_line(result: Result) -> str | None:
-    """What became of the Keras twin; None for results of a version that knew of none."""
-    twin = _twin_entry(result)
-    if not twin:
+def keras_line(result: Result) -> str | None:
+    """What became of the Keras export; None for results of a version that knew of none."""
+    export = _keras_entry(result)
+    if not export:
         return None
-    if twin["model"] is None:
-        return f"No Keras twin: {twin['reason']}."
-    return f"Keras twin: {result.folder.results / twin['model']}, whose outputs differ by {twin['difference']:.1e}."
+    if export["model"] is None:
+        return f"No Keras export: {export['reason']}."
+    return (
+        f"Keras export: {result.folder.results / export['model']}, whose outputs differ by {export['difference']:.1e}."
+    )
 
 
-def _twin_entry(result: Result) -> dict[str, Any]:
+def _keras_entry(result: Result) -> dict[str, Any]:
     """What the summary says of it; empty where there is no summary (yet)."""
-    twin = read_summary(result.folder.results, SUMMARY).get("keras")
-    return twin if isinstance(twin, dict) else {}
+    export = read_summary(result.folder.results, SUMMARY).get("keras")
+    return export if isinstance(export, dict) else {}
 
 
 def _write_sparsity_vs_time(results: Path, name: str, summaries: Sequence[Summary], rows: Sequence[Row]) -> None:

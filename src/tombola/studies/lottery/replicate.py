@@ -208,9 +208,9 @@ class _Replicate:
         if not all(
             file.exists() for file in self.files.training(unit.mode, unit.round.index, unit.branch, self.config)
         ):
-            twin = self.trained.get(self._identity(unit, start))
-            if twin is not None:
-                self._take_over(unit, twin, folder)
+            same = self.trained.get(self._identity(unit, start))
+            if same is not None:
+                self._take_over(unit, same, folder)
             else:
                 self._train_anew(unit, start, folder, checkpoint)
         self.trained.setdefault(self._identity(unit, start), path)
@@ -224,14 +224,14 @@ class _Replicate:
         parts = [content_sha256(start.state), content_sha256(start.masks.to_tensors()), start.recipe.model_dump_json()]
         return "|".join([*parts, str(start.first), str(unit.round.index)])
 
-    def _take_over(self, unit: Unit, twin: Path, folder: Path) -> None:
+    def _take_over(self, unit: Unit, same: Path, folder: Path) -> None:
         """The rows and weights of a unit that another mode trained; nothing is trained for it again."""
-        rows = read_unit(twin, REPEAT)
+        rows = read_unit(same, REPEAT)
         spared = {"iterations_trained": 0, "seconds": 0.0}
         rows = [row | unit.key | (spared if row["kind"] == "training" else {}) for row in rows]
         for name in (TRAINED, STATISTICS, FOUND):
-            if unit.branch == "ticket" and (twin.parent / name).exists():
-                write_bytes(folder / name, read_bytes(twin.parent / name, SIZE_LIMIT))
+            if unit.branch == "ticket" and (same.parent / name).exists():
+                write_bytes(folder / name, read_bytes(same.parent / name, SIZE_LIMIT))
         write_sealed(folder / f"{unit.branch}.json", {"rows": rows})
 
     def _train_anew(self, unit: Unit, start: Start, folder: Path, checkpoint: Path) -> None:

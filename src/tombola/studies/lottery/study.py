@@ -15,7 +15,7 @@ from tombola.runs.folder import PROCESSOR, RunFolder, begin_or_continue, run_fol
 from tombola.runs.inventory import is_whole, seal, unseal
 from tombola.runs.results import copy_results, finished_replicates, refuse_foreign
 from tombola.runs.rows import Row, RowTable, read_unit
-from tombola.studies.lottery.artefacts import ARTEFACTS, SUMMARY, twin_is_wanted, write_results
+from tombola.studies.lottery.artefacts import ARTEFACTS, SUMMARY, keras_export_is_due, write_results
 from tombola.studies.lottery.columns import SCHEMA
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls import controls
@@ -83,8 +83,8 @@ def run_study(
     if results is not None:
         refuse_foreign(results, folder.root.name, ARTEFACTS)
     finished = _read_finished(folder, config)
-    if finished is not None and twin_is_wanted(finished):
-        _add_twin(finished, data_dir)
+    if finished is not None and keras_export_is_due(finished):
+        _add_keras_export(finished, data_dir)
     if finished is None:
         picky = any(controls.get(name).check for name in config.controls)
         if config.training.engine == "sparse" or picky:  # what no data change is refused before they are read
@@ -193,15 +193,15 @@ def _read_finished(folder: RunFolder, config: LotteryConfig) -> Result | None:
     return make_result(folder, config, opened.data, rows, asked)
 
 
-def _add_twin(finished: Result, data_dir: Path | None) -> None:
-    """Writes the results of a finished run again, now with a Keras twin; a disk that is read-only has none."""
+def _add_keras_export(finished: Result, data_dir: Path | None) -> None:
+    """Writes the results of a finished run again, now with a Keras export; a disk that is read-only has none."""
     try:
         with writing(finished.folder):
             unseal(finished.folder)
             write_results(finished, data_dir)
             seal(finished.folder)
     except StorageError as error:
-        warnings.warn(f"the Keras twin was not written: {error}", stacklevel=2)
+        warnings.warn(f"the Keras export was not written: {error}", stacklevel=2)
 
 
 def is_made_from_rows(name: str) -> bool:

@@ -18,7 +18,7 @@ from tombola.reports.terminal import LINE_SECONDS, drawn, progress_bars
 from tombola.runs.inventory import findings, refuse
 from tombola.runs.rows import Row
 from tombola.studies.lottery import replicate
-from tombola.studies.lottery.artefacts import twin_line
+from tombola.studies.lottery.artefacts import keras_line
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.forecast import Forecast, estimate_line, lines
 from tombola.studies.lottery.metrics import rows_of_mode, summaries_of_mode
@@ -211,6 +211,6 @@ def show_result(console: Console, result: Result) -> None:
     for mode, verdict in result.verdicts.items():
         said = f"{mode}: {verdict.sentence}" if len(result.verdicts) > 1 else verdict.sentence
         console.print(f"\n[bold]{escape(said)}[/bold]", highlight=False, soft_wrap=True)
-    for note in (twin_line(result), f"Report: {result.folder.report}"):
+    for note in (keras_line(result), f"Report: {result.folder.report}"):
         if note is not None:
             console.print(note, highlight=False, soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""A network's Keras twin: the file computes what the network does, or it is not written."""
+"""A network's Keras export: the file computes what the network does, or it is not written."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from torch import nn
 
 from keras_networks import keras
 from tombola.errors import ModelError, StorageError
-from tombola.models import ModelSpec, build, keras_twin
+from tombola.models import ModelSpec, build, keras_export
+from tombola.models.keras_export import keras_masks, write_keras
 from tombola.models.keras_layouts import to_keras
 from tombola.models.keras_models import read_keras
-from tombola.models.keras_twin import keras_masks, write_keras
 from tombola.models.spec import Normalisation
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks, prune
@@ -65,10 +65,10 @@ def predictions(path: Path, inputs: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("architecture", WIDTHS)
-def test_a_network_its_twin_and_the_network_read_back(architecture: str, tmp_path: Path) -> None:
+def test_a_network_its_export_and_the_network_read_back(architecture: str, tmp_path: Path) -> None:
     spec = spec_of(architecture, normalisation=NORMALISATION)
     model = trained(spec)
-    path = tmp_path / "twin.keras"
+    path = tmp_path / "export.keras"
     error = write_keras(path, model, spec.input_shape, spec.normalisation)
     assert 0 < error < 1e-5
     pixels = torch.rand(3, *PICTURES, generator=torch.Generator().manual_seed(5))
@@ -94,8 +94,8 @@ def test_features_of_a_base(tmp_path: Path) -> None:
 def test_layers_keep_their_names_and_come_before_the_probabilities(tmp_path: Path) -> None:
     model = trained(spec_of("lenet5", dropout=0.5))
     write_keras(tmp_path / "lenet.keras", model, PICTURES, Normalisation())
-    twin = keras.saving.load_model(tmp_path / "lenet.keras", compile=False)
-    assert [layer.name for layer in twin.layers] == ["input", *dict(model.named_children()), "probabilities"]
+    export = keras.saving.load_model(tmp_path / "lenet.keras", compile=False)
+    assert [layer.name for layer in export.layers] == ["input", *dict(model.named_children()), "probabilities"]
 
 
 class Odd(nn.Conv2d):
@@ -122,7 +122,7 @@ def test_convolutions_of_somebodys_own(convolution: nn.Conv2d, tmp_path: Path) -
 
 
 REFUSED = {
-    "another layer": (nn.GELU(), "layer odd is a GELU, which has no Keras twin here; these have: Conv2d"),
+    "another layer": (nn.GELU(), "layer odd is a GELU, which cannot be exported to Keras; these can: Conv2d"),
     "a subclass": (Odd(1, 1, 3), "layer odd is a Odd"),
     "a block": (nn.Sequential(nn.ReLU()), "layer odd is a Sequential"),
     "reflection": (nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), "layer odd pads with reflect"),
@@ -135,7 +135,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_has_no_twin_is_named(case: str, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_named(case: str, tmp_path: Path) -> None:
     module, said = REFUSED[case]
     model = nn.Sequential(OrderedDict(odd=module, flatten=nn.Flatten(), output=nn.LazyLinear(2)))
     with pytest.raises(ModelError, match=said):
@@ -145,9 +145,9 @@ def test_what_has_no_twin_is_named(case: str, tmp_path: Path) -> None:
 
 def test_a_network_that_is_no_chain(tmp_path: Path) -> None:
     spec = spec_of("resnet20", (1, 8, 8), widths=(4, 4, 4))
-    with pytest.raises(ModelError, match="no Keras twin"):
+    with pytest.raises(ModelError, match="cannot be exported to Keras"):
         write_keras(tmp_path / "x.keras", build(spec), (1, 8, 8), Normalisation())
-    with pytest.raises(ModelError, match="a Linear has no Keras twin here: only networks whose layers follow"):
+    with pytest.raises(ModelError, match="a Linear cannot be exported to Keras: only networks whose layers follow"):
         write_keras(tmp_path / "x.keras", nn.Linear(3, 2), (3,), Normalisation())
 
 
@@ -158,9 +158,9 @@ def test_other_names(name: str, tmp_path: Path) -> None:
 
 
 class TestGate:
-    def test_a_twin_that_differs_is_not_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_export_that_differs_is_not_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Leaving out the permutation after a flattened picture is the mistake that exporters make."""
-        monkeypatch.setattr(keras_twin, "flattened_channels", lambda model, shape: dict.fromkeys(WEIGHTED, 1))
+        monkeypatch.setattr(keras_export, "flattened_channels", lambda model, shape: dict.fromkeys(WEIGHTED, 1))
         with pytest.raises(ModelError, match=r"not written, its logits differ .* by [\d.]+e-0[1-3] of the largest and"):
             write_keras(tmp_path / "x.keras", trained(spec_of("lenet5")), PICTURES, Normalisation())
         assert not list(tmp_path.iterdir())
@@ -184,9 +184,9 @@ class TestGate:
             model.output.weight.fill_(1000 / 64)
             model.output.bias.zero_()
             largest = float(model(torch.full((1, 64), 0.5)).max())
-        real = keras_twin.variables
+        real = keras_export.variables
         monkeypatch.setattr(
-            keras_twin,
+            keras_export,
             "variables",
             lambda module, channels: [real(module, channels)[0], torch.tensor([0.0, 2e-6 * largest])],
         )
@@ -201,22 +201,22 @@ class TestGate:
     def test_a_network_that_is_dead_on_noise_is_seen_on_examples(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Its unit wakes above a mean of 0.9, which noise never has; a twin with another kernel passes unseen."""
+        """Its unit wakes above a mean of 0.9, which noise never has; an export with another kernel passes unseen."""
         model = nn.Sequential(OrderedDict(fc1=nn.Linear(64, 2), relu=nn.ReLU(), output=nn.Linear(2, 2)))
         with torch.no_grad():
             model.fc1.weight.fill_(1.0)
             model.fc1.bias.fill_(-0.9 * 64)
-        real = keras_twin.variables
+        real = keras_export.variables
 
         def wrong(module: nn.Module, channels: int | None) -> list[torch.Tensor]:
             values = real(module, channels)
             return [values[0] * 1.01, values[1]] if module is model.output else values
 
-        monkeypatch.setattr(keras_twin, "variables", wrong)
+        monkeypatch.setattr(keras_export, "variables", wrong)
         assert write_keras(tmp_path / "noise.keras", model, (64,), Normalisation()) < 1e-5
         with pytest.raises(ModelError, match="not written"):
             write_keras(tmp_path / "x.keras", model, (64,), Normalisation(), examples=torch.ones(3, 64))
-        monkeypatch.setattr(keras_twin, "variables", real)
+        monkeypatch.setattr(keras_export, "variables", real)
         assert write_keras(tmp_path / "x.keras", model, (64,), Normalisation(), examples=torch.ones(3, 64)) < 1e-5
 
     @pytest.mark.parametrize("part", ["noise", "examples"])
@@ -240,7 +240,7 @@ class TestGate:
             write_keras(tmp_path / "x.keras", model, PICTURES, Normalisation(), examples=torch.zeros(shape))
 
     def test_inputs_that_do_not_fit_are_one_line(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelError, match=r"x\.keras: keras 3\.\S+ on \w+ cannot make this twin: ") as caught:
+        with pytest.raises(ModelError, match=r"x\.keras: keras 3\.\S+ on \w+ cannot write this network: ") as caught:
             write_keras(tmp_path / "x.keras", trained(spec_of("lenet5")), (1, 28, 28), Normalisation())
         assert "\n" not in str(caught.value)
         assert not list(tmp_path.iterdir())
@@ -289,11 +289,11 @@ class TestMasks:
         masks.apply_(model)
         assert all(int((p != 0).sum()) == masks[n].kept for n, p in masks.parameters_of(model).items())
         write_keras(tmp_path / "x.keras", model, PICTURES, Normalisation())
-        twin = keras.saving.load_model(tmp_path / "x.keras", compile=False)
+        export = keras.saving.load_model(tmp_path / "x.keras", compile=False)
         laid_out = keras_masks(model, PICTURES, masks)
         assert len(laid_out) == len(masks)
         for name, keep in laid_out.items():
-            kernel = np.array(twin.get_layer(name.removesuffix("/kernel")).kernel.numpy())
+            kernel = np.array(export.get_layer(name.removesuffix("/kernel")).kernel.numpy())
             assert keep.dtype == np.bool_
             assert np.array_equal(keep, kernel != 0), name
 

@@ -1,4 +1,4 @@
-"""A network's twin in Keras: a `.keras` file that is accepted only when it computes what the network does.
+"""A network as a Keras model: a `.keras` file that is accepted only when it computes what the network does.
 
 Needs the extra `keras`. Keras is an exporter here and nothing else: what reads its files (`keras_models`) does without.
 """
@@ -40,17 +40,17 @@ def write_keras(
     normalisation: Normalisation,
     examples: Tensor | None = None,
 ) -> float:
-    """Writes the Keras twin of `model` to `path`, a `.keras` file, and gives its largest difference from torch.
+    """Writes the Keras export of `model` to `path`, a `.keras` file, and gives its largest difference from torch.
 
-    `input_shape` is (channels, height, width), or (features,). The twin takes inputs in [0, 1] as Keras lays them
+    `input_shape` is (channels, height, width), or (features,). The export takes inputs in [0, 1] as Keras lays them
     out, (n, height, width, channels) or (n, features): its first layer normalises them. Its last, `probabilities`, is a
     softmax over the logits of the layer before. Layers have the names they have in `model`.
 
     The file is read back by Keras and compared with `model` in evaluation mode on 16 random examples and on `examples`
     (n, *input_shape), in [0, 1]: a network may be dead on noise and not on pictures. Logits may differ by 1e-5 of the
     largest where that is above 1, probabilities by 1e-5. ModelError with both numbers, and no file, where one differs
-    by more: so does a right twin of logits near 100 that are nearly equal, which float32 cannot hold to 1e-5.
-    ModelError, too, where a layer has no twin, and where the extra is missing. `model` stays as it is.
+    by more: so does a right export of logits near 100 that are nearly equal, which float32 cannot hold to 1e-5.
+    ModelError, too, where a layer cannot be exported, and where the extra is missing. `model` stays as it is.
 
     The same model gives the same weights, but not the same bytes: Keras writes the date and addresses of objects.
     """
@@ -58,8 +58,8 @@ def write_keras(
         raise ModelError(f"{path}: Keras reads models by the name's end; call it {path.stem}.keras")
     if type(model) is not nn.Sequential or not len(model):
         raise ModelError(
-            f"a {type(model).__name__} has no Keras twin here: only networks whose layers follow one another do, as in "
-            "an nn.Sequential"
+            f"a {type(model).__name__} cannot be exported to Keras: only networks whose layers follow one another "
+            "can, as in an nn.Sequential"
         )
     keras = _keras()
     if examples is not None and tuple(examples.shape[1:]) != tuple(input_shape):
@@ -67,14 +67,15 @@ def write_keras(
     state = random.getstate()  # Keras draws seeds from it
     try:
         with torch.random.fork_rng(devices=[]), keras.device("cpu"):
-            twin = _twin(keras, model, input_shape, normalisation)
+            export = _keras_model(keras, model, input_shape, normalisation)
             wanted = _outputs(model, _inputs(input_shape, examples), normalisation)
-            return _write_if_equal(keras, path, twin, wanted)
+            return _write_if_equal(keras, path, export, wanted)
     except TombolaError:
         raise
     except Exception as error:  # Keras and its backends: any kind, of many lines
         raise ModelError(
-            f"{path}: keras {keras.__version__} on {keras.backend.backend()} cannot make this twin: {one_line(error)}"
+            f"{path}: keras {keras.__version__} on {keras.backend.backend()} cannot write this network: "
+            f"{one_line(error)}"
         ) from None
     finally:
         random.setstate(state)
@@ -83,7 +84,7 @@ def write_keras(
 def keras_masks(
     model: nn.Sequential, input_shape: Sequence[int], masks: Mapping[str, Mask]
 ) -> dict[str, NDArray[np.bool_]]:
-    """`masks` as the twin of `model` has its kernels, by names such as `conv_1/kernel`; True = keep. Without Keras."""
+    """`masks` as the export of `model` has its kernels, by names such as `conv_1/kernel`; True = keep."""
     channels = flattened_channels(model, input_shape)
     layers = {name.removesuffix(".weight"): mask.keep for name, mask in masks.items()}
     return {
@@ -106,7 +107,7 @@ def _keras() -> Any:
     return keras
 
 
-def _twin(keras: Any, model: nn.Sequential, input_shape: Sequence[int], normalisation: Normalisation) -> Any:
+def _keras_model(keras: Any, model: nn.Sequential, input_shape: Sequence[int], normalisation: Normalisation) -> Any:
     inputs = keras.Input(_channels_last(input_shape), name=INPUT)
     outputs = inputs
     if normalisation != Normalisation():
@@ -118,20 +119,20 @@ def _twin(keras: Any, model: nn.Sequential, input_shape: Sequence[int], normalis
         for layer in keras_layers(keras, name, module):
             outputs = layer(outputs)
             carriers[name] = layer
-    twin = keras.Model(inputs, keras.layers.Softmax(name=PROBABILITIES)(outputs))
+    export = keras.Model(inputs, keras.layers.Softmax(name=PROBABILITIES)(outputs))
     channels = flattened_channels(model, input_shape)
     for name, module in model.named_children():
         values = variables(module, channels.get(name))
         carriers[name].set_weights([value.detach().cpu().numpy() for value in values])
-    return twin
+    return export
 
 
-def _write_if_equal(keras: Any, path: Path, twin: Any, wanted: Outputs) -> float:
+def _write_if_equal(keras: Any, path: Path, export: Any, wanted: Outputs) -> float:
     folder = path.with_name(f".{path.stem}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
         with storage_errors("write", path):
             folder.mkdir(parents=True, exist_ok=True)
-            twin.save(folder / path.name)
+            export.save(folder / path.name)
         again = keras.saving.load_model(folder / path.name, compile=False, safe_mode=True)
         logits, probabilities = _differences(keras, again, wanted)
         if not (logits <= TOLERANCE and probabilities <= TOLERANCE):  # NaN, too
@@ -163,10 +164,10 @@ def _outputs(model: nn.Sequential, inputs: Sequence[Tensor], normalisation: Norm
     return outputs
 
 
-def _differences(keras: Any, twin: Any, wanted: Outputs) -> tuple[float, float]:
+def _differences(keras: Any, export: Any, wanted: Outputs) -> tuple[float, float]:
     """The largest of logits, as a share of the largest logit of the same set, and the largest of probabilities."""
-    last = twin.get_layer(PROBABILITIES)
-    both = keras.Model(twin.input, [last.input, last.output])
+    last = export.get_layer(PROBABILITIES)
+    both = keras.Model(export.input, [last.input, last.output])
     found = []
     for pixels, logits in wanted:
         with torch.no_grad():

@@ -1,7 +1,7 @@
 """`winning_ticket_model.keras`: the trained ticket as a Keras model, and its masks as Keras lays kernels out.
 
-What is pruned and trained stays torch's; the file is for those who deploy with Keras. A head's twin has its base in
-front of it. Where there can be no twin, the summary of the results says why.
+What is pruned and trained stays torch's; the file is for those who deploy with Keras. A head's export has its base in
+front of it. Where there can be none, the summary of the results says why.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 
 from tombola.data import load_raw
 from tombola.errors import ModelError, TombolaError
-from tombola.models.keras_twin import keras_masks, write_keras
+from tombola.models.keras_export import keras_masks, write_keras
 from tombola.models.spec import Normalisation
 from tombola.pruning import Masks
 from tombola.runs.atomic import write_bytes
@@ -41,11 +41,11 @@ class Whole:
     masks: Masks
 
 
-def write_twin(result: Result, data_dir: Path | None) -> dict[str, Any]:
+def write_keras_ticket(result: Result, data_dir: Path | None) -> dict[str, Any]:
     """Writes both files of the run's ticket, replicate 0's at the end of its training; gives what the summary says.
 
     Compared are outputs of noise and of real examples. `difference` is the largest to torch's, as `write_keras` has it;
-    None with a `reason` where there is no twin, and then no file of an earlier ticket is left.
+    None with a `reason` where there is no export, and then no file of an earlier ticket is left.
     """
     results = result.folder.results
     for name in (MODEL, MASKS):
@@ -71,7 +71,7 @@ def _whole(result: Result, data_dir: Path | None) -> Whole:
     recorded = trained_weights(result).get((0, result.ticket_round))
     network, spec, masks = trained_network(result.folder, result.config.rewinds[0], 0, result.ticket_round, recorded)
     if not isinstance(network, nn.Sequential):
-        raise ModelError(f"a {spec.architecture} is no chain of layers and has no Keras twin")
+        raise ModelError(f"a {spec.architecture} is no chain of layers and cannot be exported to Keras")
     base = base_of(result.config.data, data_dir)
     if base is None:
         return Whole(network, spec.input_shape, spec.normalisation, masks)
