@@ -20,7 +20,7 @@ from tombola.studies.lottery import replicate
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.study import run_study
 from tombola.training import Recipe, fit
-from tombola.training.fit import Evaluation
+from tombola.training.trained import Evaluation
 
 DROPPING = [name for name in architectures if architectures.get(name).drops_out]
 

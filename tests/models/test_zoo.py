@@ -19,7 +19,8 @@ from tombola.models.tensors import content_sha256
 from tombola.pruning import Mask, Masks, prunable_parameters, prune
 from tombola.runs.configs import load_config, validate
 from tombola.training import Recipe, fit
-from tombola.training.fit import Evaluation, Training
+from tombola.training.fit import Training
+from tombola.training.trained import Evaluation
 
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
 SMALL = (1, 32, 32)

@@ -13,10 +13,10 @@ from tombola.pruning import Mask, Masks
 from tombola.training import Recipe
 from tombola.training.classification import Classification, as_task
 from tombola.training.engine import Engine, make_engine
-from tombola.training.fit import Evaluation
 from tombola.training.sparse.chain import read_chain
 from tombola.training.sparse.engine import SparseEngine
 from tombola.training.task import Task
+from tombola.training.trained import Evaluation
 
 OPTIMIZER_RECIPES = [
     {"optimizer": "sgd", "learning_rate": 0.1},

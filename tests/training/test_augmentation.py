@@ -18,7 +18,7 @@ from tombola.pruning import prune
 from tombola.runs.configs import validate
 from tombola.training import Recipe, fit
 from tombola.training.batches import Batches
-from tombola.training.fit import Evaluation
+from tombola.training.trained import Evaluation
 
 
 def _generator(seed: int = 0) -> torch.Generator:

@@ -31,7 +31,7 @@ from tombola.training import engine as engines
 from tombola.training import fit
 from tombola.training.batches import Batches
 from tombola.training.evolution import Gradual
-from tombola.training.fit import Evaluation, Training
+from tombola.training.fit import Training
 from tombola.training.gradients import linear_chain
 from tombola.training.metrics import evaluate
 from tombola.training.optimizers import OPTIMIZERS
@@ -39,6 +39,7 @@ from tombola.training.sparse.crossover import CROSSOVER
 from tombola.training.sparse.engine import SparseEngine
 from tombola.training.sparse.kept import KeptParameters
 from tombola.training.sparse.updates import make_update
+from tombola.training.trained import Evaluation
 
 
 @pytest.fixture(scope="module")

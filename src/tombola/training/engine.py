@@ -39,6 +39,10 @@ class Engine(Protocol):
     identity: str
     """Trainings whose engines have another one are not continued by this."""
 
+    @property
+    def vector(self) -> Tensor:
+        """All that learns, as one vector, which steps change in place."""
+
     def gradients(self, iteration: int) -> None:
         """Computes the gradients of an iteration's batch."""
 
@@ -75,6 +79,10 @@ class DenseEngine:
         self.held = Held(self.flat, masks)
         self._gradients = gradients_of(model, self.flat, task, source)
         self.optimizer = OPTIMIZERS[recipe.optimizer](self.flat.values, self.flat.gradients, recipe)
+
+    @property
+    def vector(self) -> Tensor:
+        return self.flat.values
 
     def gradients(self, iteration: int) -> None:
         self._gradients(iteration)

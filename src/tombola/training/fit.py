@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,56 +21,13 @@ from tombola.runs import stopping
 from tombola.runs.seeds import derive_seed
 from tombola.training.checkpoint import load_checkpoint, save_checkpoint
 from tombola.training.classification import as_task
+from tombola.training.ema import Average, decay_of
 from tombola.training.engine import DenseEngine, check_trainable, make_engine
 from tombola.training.evolution import Evolution, Moment, Plan
 from tombola.training.looking import only_looking, tensors_of
 from tombola.training.recipe import Recipe
 from tombola.training.task import Task
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A look at the validation set after `iteration` iterations; `values` are further measures of the task by name."""
-
-    iteration: int
-    loss: float
-    values: Mapping[str, float]
-
-    @property
-    def accuracy(self) -> float:
-        """The fraction of right answers, of tasks that have some."""
-        return self.values["accuracy"]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training leaves beside the model itself.
-
-    `early_stop` is the evaluation of minimum validation loss (the first, if several), the early-stop
-    iteration of Frankle & Carbin 2019; `early_stop_state` is the model's state there. `masks` are those in force
-    at the end; `engine` is how the steps were computed, `dense` or `sparse`. Where masks evolve, an early stop is
-    looked for among the evaluations after their last change only: before it the network is denser than asked for,
-    or has another topology. So `masks` are those of `early_stop_state`, too. `iteration` is the one reached,
-    `trained` how many were run (fewer, when training began at a later step).
-    """
-
-    evaluations: list[Evaluation]
-    early_stop: Evaluation
-    early_stop_state: dict[str, Tensor]
-    masks: Masks
-    iteration: int
-    trained: int
-    seconds: float
-    engine: str
-
-
-OnEvaluation = Callable[[Evaluation, int], None]
-"""Called after each evaluation with it and the total number of iterations.
-
-The model has the weights that were evaluated, whatever the engine. Who is called may run the model, in any mode, and
-use chance; to change its weights is an error (`looking`). An error raised here ends the training; a checkpoint is
-written after the call, so that a continued training calls again rather than not at all.
-"""
+from tombola.training.trained import Averaged, Evaluation, OnEvaluation, Trained
 
 
 def fit(
@@ -128,12 +85,21 @@ def fit(
                     saved = time.perf_counter()
     finally:  # who catches what was raised finds the weights that were reached, too
         run.engine.write_back()
+    averaged = run.averaged()
     if recipe.patience is not None:
         model.load_state_dict(run.best_state)
     seconds = run.seconds + time.perf_counter() - began
     trained = run.iteration - first
     return Trained(
-        run.evaluations, run.best, run.best_state, run.masks, run.iteration, trained, seconds, run.engine.name
+        run.evaluations,
+        run.best,
+        run.best_state,
+        run.masks,
+        run.iteration,
+        trained,
+        seconds,
+        run.engine.name,
+        averaged,
     )
 
 
@@ -151,6 +117,7 @@ class Training:
     seconds: float = 0.0
     evaluations: list[Evaluation] = field(default_factory=list)
     best_state: dict[str, Tensor] = field(default_factory=dict)
+    best_averaged_state: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_trainable(self.model)
@@ -169,6 +136,10 @@ class Training:
         self.settled = max(self.updates, default=-1) + 1
         evolving = self.evolution is not None
         self.engine = make_engine(self.model, self.task, self.batches, self.recipe, self.masks, evolving=evolving)
+        self.average = None
+        if self.recipe.ema is not None:
+            decay = decay_of(self.recipe.ema, self.total - self.first)
+            self.average = Average(self.model, self.engine, decay)
         self.fingerprint = hashlib.sha256(f"{start} {self.engine.identity}".encode()).hexdigest()
 
     @property
@@ -179,6 +150,12 @@ class Training:
     @property
     def best(self) -> Evaluation:
         return min(self.candidates, key=lambda evaluation: evaluation.loss)
+
+    @property
+    def best_averaged(self) -> Evaluation:
+        """Of the evaluations of averaged weights that may be their early stop."""
+        found = [evaluation.averaged for evaluation in self.candidates if evaluation.averaged is not None]
+        return min(found, key=lambda evaluation: evaluation.loss)
 
     @property
     def out_of_patience(self) -> bool:
@@ -195,6 +172,8 @@ class Training:
             self._step()
         else:
             self._evolve(amount)
+        if self.average is not None:
+            self.average.update()
         self.iteration += 1
 
     def capture(self, wanted: Mapping[int, Path]) -> None:
@@ -223,6 +202,8 @@ class Training:
         self.masks = masks
         masks.apply_(self.model)
         self.engine.held.replace(masks, self.engine.state.values())
+        if self.average is not None and self.engine.held.multiplier is not None:
+            self.average.hold(self.engine.held.multiplier)
 
     def _moment(self) -> Moment:
         loss = self.task.criterion_loss
@@ -239,14 +220,36 @@ class Training:
         From here on, and until the next step, the model has the weights that are evaluated.
         """
         self.engine.write_back()
+        evaluation = self._evaluated("the validation loss")
+        if self.average is not None:
+            with self.average.in_place():
+                averaged = self._evaluated("the validation loss of the averaged weights")
+                evaluation = replace(evaluation, averaged=averaged)
+                self.evaluations.append(evaluation)
+                if self.iteration >= self.settled and self.best_averaged is averaged:
+                    self.best_averaged_state = self._state()
+        else:
+            self.evaluations.append(evaluation)
+        if self.iteration >= self.settled and self.best is evaluation:
+            self.best_state = self._state()
+        return evaluation
+
+    def _evaluated(self, what: str) -> Evaluation:
         scores = self.engine.evaluate("validation")
         if not math.isfinite(scores.loss):
-            raise self._diverged(f"the validation loss is {scores.loss}")
-        evaluation = Evaluation(self.iteration, scores.loss, scores.values)
-        self.evaluations.append(evaluation)
-        if self.iteration >= self.settled and self.best is evaluation:
-            self.best_state = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
-        return evaluation
+            raise self._diverged(f"{what} is {scores.loss}")
+        return Evaluation(self.iteration, scores.loss, scores.values)
+
+    def _state(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+
+    def averaged(self) -> Averaged | None:
+        """What averaging left so far; to ask for after an evaluation."""
+        if self.average is None:
+            return None
+        with self.average.in_place():
+            state = self._state() if self.recipe.patience is None else self.best_averaged_state
+        return Averaged(state, self.best_averaged, self.best_averaged_state)
 
     def _diverged(self, symptom: str) -> TrainingError:
         return TrainingError(
@@ -266,6 +269,10 @@ class Training:
             tensors |= {f"masks.{name}": mask.keep for name, mask in self.masks.items()}
         evaluations = [asdict(evaluation) for evaluation in self.evaluations]
         facts = {"iteration": self.iteration, "seconds": seconds, "evaluations": evaluations}
+        if self.average is not None:
+            tensors |= {f"ema.{name}": tensor for name, tensor in self.average.state.items()}
+            tensors |= {f"best_ema.{name}": tensor for name, tensor in self.best_averaged_state.items()}
+            facts["ema_updates"] = self.average.updates
         save_checkpoint(path, self.fingerprint, tensors, facts)
 
     def load(self, path: Path) -> None:
@@ -274,13 +281,16 @@ class Training:
             return
         tensors, facts = found
         self.iteration, self.seconds = facts["iteration"], facts["seconds"]
-        self.evaluations = [Evaluation(**evaluation) for evaluation in facts["evaluations"]]
+        self.evaluations = [Evaluation.from_facts(evaluation) for evaluation in facts["evaluations"]]
         if self.evolution is not None:  # before the rest, because it resets values and optimizer state
             found_masks = _part(tensors, "masks.")
             self._replace_masks(Masks.from_tensors({name: found_masks[name] for name in self.masks}))
         self._take(_part(tensors, "model."))
         self.best_state = _part(tensors, "best.")
         self.engine.load_state(_part(tensors, "optimizer."))
+        if self.average is not None:
+            self.average.load_state(_part(tensors, "ema."), facts["ema_updates"])
+            self.best_averaged_state = _part(tensors, "best_ema.")
         torch.set_rng_state(tensors["rng"])
 
     @torch.no_grad()

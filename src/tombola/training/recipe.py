@@ -30,6 +30,9 @@ class Recipe(Config):
     engine: Literal["auto", "dense", "sparse"] = Field(
         "auto", description="how steps are computed: sparse kernels where they are faster, never, or always"
     )
+    ema: float | None = Field(
+        None, gt=0, le=1, description="average the weights exponentially over about this fraction of the training"
+    )
     augmentation: tuple[Augmentation, ...] = Field((), description="flip (left to right), crop (shift by up to 4)")
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from tombola.pruning import Masks, nearly_empty
 from tombola.pruning.prunable import weight_layouts
 from tombola.reports.intervals import CONFIDENCE, Bounds, Estimate, estimate
 from tombola.runs.rows import Row
+from tombola.studies.base.averaging import averaged_columns, averaged_look
 from tombola.studies.lottery.controls import HOST, controls
 from tombola.studies.lottery.plan import Round
 from tombola.studies.lottery.rewind import Rewind
@@ -68,7 +69,8 @@ def training_rows(
     Accuracies and F1 are shares, losses mean cross-entropy in nats, FLOPs those of one example's forward pass.
     `*_majority_accuracy` is that of always answering the most frequent class, `train_frequency_loss` the loss of
     answering class frequencies; `test_correct` has which test examples were answered correctly. `model` holds the final
-    weights; it is measured there and at its early-stop iteration, and the test set is used for nothing else.
+    weights; it is measured there and at its early-stop iteration, and the test set is used for nothing else but
+    `averaged_*`, which is the average at the end, where weights are averaged.
     `early_bird` is the iteration at which the next mask had settled, or None.
     """
     final = {part: evaluate(model, getattr(data, part)) for part in ("train", "validation")}
@@ -79,6 +81,7 @@ def training_rows(
     model.load_state_dict(trained.early_stop_state)
     at_early_stop = evaluate(model, data.test)
     model.load_state_dict(weights)
+    averaged = {} if trained.averaged is None else averaged_columns(model, trained.averaged.state, data)
     training: Row = {
         "kind": "training",
         **unit.key,
@@ -98,6 +101,7 @@ def training_rows(
         "early_stop_validation_loss": trained.early_stop.loss,
         "early_stop_validation_accuracy": trained.early_stop.accuracy,
         "early_stop_test_accuracy": at_early_stop.accuracy,
+        **averaged,
         "early_bird_iteration": early_bird,
         "flops_dense": flops.dense,
         "flops_effective": flops.effective,
@@ -113,6 +117,7 @@ def training_rows(
         details += _connection_rows(unit, masks, data) + _histogram_rows(unit, start, weights, masks)
     evaluations = [
         {"kind": "evaluation", **unit.key, "iteration": look.iteration, "loss": look.loss, "accuracy": look.accuracy}
+        | averaged_look(look)
         for look in trained.evaluations
     ]
     return [training, *details, *evaluations]

@@ -24,6 +24,7 @@ from tombola.runs.executors import Emit
 from tombola.runs.rows import read_unit
 from tombola.runs.sealed import write_sealed
 from tombola.runs.seeds import derive_seed
+from tombola.studies.base.averaging import AVERAGED
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls import HOST, Situation, controls
 from tombola.studies.lottery.early_bird import FOUND, EarlyBird, candidates, settled
@@ -44,9 +45,9 @@ from tombola.studies.lottery.stored import (
 )
 from tombola.training import fit
 from tombola.training.batches import iterations_per_epoch
-from tombola.training.fit import Evaluation
 from tombola.training.statistics import reestimate_statistics
 from tombola.training.threads import one_thread
+from tombola.training.trained import Evaluation
 
 STATISTICS_EXAMPLES = 2_000
 """Training examples over which batch-norm statistics are estimated again after rewinding."""
@@ -229,7 +230,7 @@ class _Replicate:
         rows = read_unit(same, REPEAT)
         spared = {"iterations_trained": 0, "seconds": 0.0}
         rows = [row | unit.key | (spared if row["kind"] == "training" else {}) for row in rows]
-        for name in (TRAINED, STATISTICS, FOUND):
+        for name in (TRAINED, AVERAGED, STATISTICS, FOUND):
             if unit.branch == "ticket" and (same.parent / name).exists():
                 write_bytes(folder / name, read_bytes(same.parent / name, SIZE_LIMIT))
         write_sealed(folder / f"{unit.branch}.json", {"rows": rows})
@@ -274,6 +275,8 @@ class _Replicate:
         kept = self.files.trained(unit.mode, unit.round.index, unit.branch)
         if kept is not None:
             save_tensors(kept, self.model.state_dict())
+        if trained.averaged is not None and unit.branch in ("dense", "ticket"):
+            save_tensors(folder / AVERAGED, trained.averaged.state)
         write_sealed(folder / f"{unit.branch}.json", {"rows": rows})  # last: it says that the unit is finished
 
     def _reestimate_statistics(self, unit: Unit, folder: Path) -> None:

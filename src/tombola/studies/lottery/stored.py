@@ -11,6 +11,7 @@ from torch import Tensor
 from tombola.errors import StorageError
 from tombola.models.tensors import load_tensors_like
 from tombola.pruning import Masks
+from tombola.studies.base.averaging import AVERAGED
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls import HOST, Host
 from tombola.studies.lottery.rewind import Rewind
@@ -66,6 +67,8 @@ class ReplicateFiles:
             files.append(self.host_initial)
         if branch in config.dense_branches:
             files += [self.state_at(mode.step, branch) for mode in config.rewinds if mode.kind == "step"]
+        if config.training.ema is not None and branch in ("dense", "ticket"):
+            files.append(folder / AVERAGED)
         return files
 
     def are_whole(self, config: LotteryConfig, rounds: int) -> bool:

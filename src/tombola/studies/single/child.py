@@ -31,8 +31,8 @@ from tombola.studies.single.metrics import units_removed
 from tombola.training import Recipe, Step, Trained, fit
 from tombola.training.batches import draw_batches, iterations_per_epoch
 from tombola.training.evolution import Gradual
-from tombola.training.fit import OnEvaluation
 from tombola.training.frozen import OnFeatures
+from tombola.training.trained import OnEvaluation
 
 FEATURES = "features of the frozen base"
 

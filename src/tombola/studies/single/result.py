@@ -18,10 +18,11 @@ from tombola.runs.configs import Config
 from tombola.runs.folder import RunFolder, writing
 from tombola.runs.inventory import Findings, findings, is_finished, refuse, seal, unseal, warn
 from tombola.runs.rows import Row, rows_of
+from tombola.studies.base.averaging import averaged_look
 from tombola.studies.single.columns import SCHEMA
 from tombola.studies.single.metrics import broken
 from tombola.studies.single.report import child_page
-from tombola.training.fit import Trained
+from tombola.training.trained import Trained
 
 METRICS = "metrics.json"
 UNIT = ("kind",)
@@ -121,6 +122,7 @@ def evaluation_rows(trainings: Sequence[Trained]) -> list[Row]:
             "iteration": look.iteration,
             "validation_loss": look.loss,
             "validation_accuracy": look.accuracy,
+            **averaged_look(look, "averaged_validation_"),
         }
         for number, trained in enumerate(trainings, start=1)
         for look in trained.evaluations

@@ -7,6 +7,7 @@ from typing import Any
 
 from tombola.compression.measured import DENSE, SPARSE
 from tombola.reports.tables import Table
+from tombola.runs.columns import fraction
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.single.metrics import CHECKS
 from tombola.studies.speed import Speed, microseconds, remarks, speeds_of, times
@@ -49,6 +50,8 @@ def stages_table(stages: Sequence[Row], latencies: Sequence[Row] = ()) -> Table:
     lines = [*LINES]
     if all("test_majority_accuracy" in stage for stage in stages):  # older runs did not measure it
         lines.insert(1, ("most frequent class alone", lambda row: f"{row['test_majority_accuracy']:.2%}"))
+    if all(fraction(stage.get("averaged_test_accuracy")) for stage in stages):
+        lines.insert(1, ("test accuracy, averaged weights", lambda row: f"{row['averaged_test_accuracy']:.2%}"))
     structure = stages[0].get("structure", "weight")
     if structure != "weight":
         lines.insert(-6, (f"units kept ({structure})", lambda row: f"{row['units_kept']:,} of {row['units']:,}"))

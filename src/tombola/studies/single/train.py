@@ -10,6 +10,7 @@ from torch import nn
 from tombola.data import DataSet, split_record
 from tombola.data.dataset import recorded
 from tombola.models import ModelSpec, build
+from tombola.models.tensors import save_tensors
 from tombola.pruning import Masks
 from tombola.pruning.observe import output_weights
 from tombola.pruning.structures import Neuron, make_structure
@@ -17,6 +18,7 @@ from tombola.pruning.units import count_units, share_of_all
 from tombola.runs.atomic import remove
 from tombola.runs.folder import PROCESSOR, RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.seeds import derive_seed
+from tombola.studies.base.averaging import AVERAGED, averaged_columns
 from tombola.studies.single.child import OnProgress, preparing, reporting
 from tombola.studies.single.config import TrainConfig
 from tombola.studies.single.metrics import layer_rows, stage_row, units_removed
@@ -82,7 +84,12 @@ def _train(folder: RunFolder, config: TrainConfig, data_dir: Path | None, on_pro
     masks = trained.masks
     structure = "weight" if config.evolution is None else getattr(config.evolution, "structure", "weight")
     layers = layer_rows("trained", model, masks, structure)
-    rows = [stage_row("trained", model, masks, data), *layers, *evaluation_rows([trained])]
+    averaged = trained.averaged
+    stage = stage_row("trained", model, masks, data)
+    if averaged is not None:
+        stage |= averaged_columns(model, averaged.early_stop_state, data)
+        save_tensors(folder.root / AVERAGED, averaged.early_stop_state)
+    rows = [stage, *layers, *evaluation_rows([trained])]
     history = {
         "run": folder.root.name,
         "data": split_record(config.data, config.seed, data.checksum),

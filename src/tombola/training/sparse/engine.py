@@ -74,6 +74,10 @@ class SparseEngine:
         self._steps = {batches.size: self._step(batches.size)}
         self._evaluations = {EVALUATED: self._evaluation(EVALUATED)}
 
+    @property
+    def vector(self) -> Tensor:
+        return self.kept.values
+
     def gradients(self, iteration: int) -> None:
         count, inputs, positions, targets = self.batches.located(iteration)
         if count not in self._steps:
