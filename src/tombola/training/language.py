@@ -1,0 +1,149 @@
+"""Language modelling: the next token at every position of a sequence, by mean cross-entropy in nats.
+
+What a tokenizer does is no part of this: sequences come as numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tombola.data.augment import Augmentation
+from tombola.errors import DataError, TrainingError
+from tombola.models.tensors import content_sha256
+from tombola.pruning.modes import evaluation_mode
+from tombola.pruning.outputs import main_output
+from tombola.training.batches import draw_order, iterations_per_epoch
+from tombola.training.metrics import said_in_one_line
+from tombola.training.task import PARTS, Measure, Part, Scored, Task, without_augmentation
+
+CHUNK = 16_384
+"""Tokens per forward pass of an evaluation."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Sequences of token ids (n, length + 1), int64: a network reads the first `length` of each, and the last `length`
+    are what it is to say next."""
+
+    ids: Tensor
+
+    def __post_init__(self) -> None:
+        if self.ids.dtype != torch.int64 or self.ids.dim() != 2 or len(self.ids) < 1 or self.ids.shape[1] < 2:
+            shown = f"{tuple(self.ids.shape)} of {self.ids.dtype}"
+            raise DataError(f"token ids are int64 (sequences, length + 1), at least 2 of a sequence, not {shown}")
+        if int(self.ids.min()) < 0:
+            raise DataError(f"token ids begin at 0, and there is one of {int(self.ids.min())}")
+
+    @classmethod
+    def of_text(cls, stream: Tensor, length: int) -> Tokens:
+        """One long text (n,) cut into sequences that follow one another; what is left at the end is dropped.
+
+        A sequence begins with the last token of the one before, so that every token but the first is said once.
+        """
+        count = (len(stream) - 1) // length
+        if count < 1:
+            raise DataError(
+                f"a text of {len(stream)} tokens is too short for one sequence of {length} and the next token"
+            )
+        return cls(stream[: count * length + 1].unfold(0, length + 1, length).clone())
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class LanguageModelling(Task):
+    """Next tokens of sequences.
+
+    A model takes ids (n, length) and answers with logits (n, length, vocabulary), or with an object that has them as
+    `logits`; a loss of its own is not used, because models do not agree on what they leave out.
+    """
+
+    name = "language modelling"
+    compares = Measure("nats", higher_is_better=False, unit="nats a token")
+
+    def __init__(self, train: Tokens, validation: Tokens, test: Tokens) -> None:
+        self.parts: dict[Part, Tokens] = {"train": train, "validation": validation, "test": test}
+        self.criterion_loss = next_token_loss
+        self.vocabulary = 1 + max(int(tokens.ids.max()) for tokens in self.parts.values())
+
+    @cached_property
+    def checksum(self) -> str:
+        return content_sha256({part: self.parts[part].ids for part in PARTS})
+
+    def identity(self) -> tuple[str, ...]:
+        return (content_sha256({part: self.parts[part].ids for part in PARTS[:2]}),)
+
+    def count(self, part: Part) -> int:
+        return len(self.parts[part])
+
+    def batches(self, size: int, seed: int, augmentation: Sequence[Augmentation] = ()) -> Sequences:
+        without_augmentation(self, augmentation)
+        return Sequences(self.parts["train"].ids, size, seed)
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        return next_token_loss(logits_of_tokens(model, batch[:, :-1], self.vocabulary), batch[:, 1:])
+
+    def scores(self, model: nn.Module, part: Part) -> Scored:
+        """`nats` and `accuracy` are means over tokens; `each` is the mean nats of a sequence."""
+        nats, right = [], 0
+        with evaluation_mode(model), torch.no_grad():
+            for ids in self._chunks(part):
+                logits, targets = logits_of_tokens(model, ids[:, :-1], self.vocabulary), ids[:, 1:]
+                every = functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+                nats.append(every.view_as(targets).double().mean(1))
+                right += int((logits.argmax(2) == targets).sum())
+        each = torch.cat(nats)
+        loss, count = float(each.mean()), self.count(part)
+        tokens = count * (self.parts[part].ids.shape[1] - 1)
+        return Scored(loss, {"nats": loss, "accuracy": right / tokens}, count, each)
+
+    def scoring(self, size: int, count: int, seed: int) -> list[tuple[Any, Any]]:
+        drawn = [self.batches(size, seed).at(number) for number in range(count)]
+        return [(ids[:, :-1].clone(), ids[:, 1:].clone()) for ids in drawn]
+
+    def inputs(self, count: int, size: int) -> list[Any]:
+        ids = self.parts["train"].ids[:count, :-1]
+        return list(ids.tensor_split(max(1, len(ids) // size)))
+
+    def _chunks(self, part: Part) -> Iterator[Tensor]:
+        ids = self.parts[part].ids
+        yield from ids.split(max(1, CHUNK // ids.shape[1]))
+
+
+class Sequences:
+    """Training batches: ids (n, length + 1) of sequences, every epoch in another order."""
+
+    def __init__(self, ids: Tensor, size: int, seed: int) -> None:
+        self.ids, self.seed = ids, seed
+        self.size = min(size, len(ids))
+        self.per_epoch = iterations_per_epoch(len(ids), self.size)
+
+    def at(self, iteration: int) -> Tensor:
+        return self.ids[draw_order(len(self.ids), self.size, self.seed, iteration)]
+
+
+def next_token_loss(output: Any, targets: Tensor) -> Tensor:
+    """The mean cross-entropy of what a model gives and the tokens (n, length) that come next, in nats."""
+    return functional.cross_entropy(main_output(output).flatten(0, 1).float(), targets.flatten())
+
+
+def logits_of_tokens(model: nn.Module, ids: Tensor, vocabulary: int) -> Tensor:
+    """The logits (n, length, at least `vocabulary`) of somebody's model; TrainingError in one line for others."""
+    with said_in_one_line(f"the model fails on {len(ids)} sequences of {ids.shape[1]} tokens"):
+        logits = main_output(model(ids))
+    if not isinstance(logits, Tensor) or logits.dim() != 3 or logits.shape[:2] != ids.shape:
+        shown = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise TrainingError(
+            f"the model gives {shown} for {len(ids)} sequences of {ids.shape[1]} tokens, not logits "
+            "(sequences, length, vocabulary)"
+        )
+    if logits.shape[2] < vocabulary:
+        raise TrainingError(f"the model knows {logits.shape[2]} tokens, and the sequences have {vocabulary}")
+    return logits
