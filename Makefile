@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Small networks are slower on two threads than on one; replicates run as processes instead.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test fuzz results-digits results-mnist results-lottery results-criteria results-speed results-hybrid benchmark benchmark-prune guide-pictures clean
+.PHONY: help demo test fuzz results-digits results-mnist results-lottery results-criteria results-speed results-hybrid benchmark benchmark-prune guide-figures clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -31,7 +31,7 @@ test: $(VENV)/.stamp-test  ## install, then lint, type-check, check the import l
 fuzz: $(VENV)/.stamp-test  ## damage files of every kind 100,000 times and read them (about 20 minutes)
 	$(PY) tests/reliability/fuzz_readers.py 100000
 
-results-digits: $(VENV)/.stamp-core  ## rerun the demo's study into docs/results/lottery-digits.md and the README's picture
+results-digits: $(VENV)/.stamp-core  ## rerun the demo's study into docs/results/lottery-digits.md and the README's figure
 	mkdir -p docs/results docs/images
 	$(TOMBOLA) imp configs/imp_digits.yaml --results runs/results-digits
 	cp runs/results-digits/summary.md docs/results/lottery-digits.md
@@ -86,7 +86,7 @@ benchmark: $(VENV)/.stamp-core  ## the training step against a plain loop and th
 	mkdir -p docs/results docs/images
 	$(PY) benchmarks/training_step.py | tee docs/results/training-step.md
 
-guide-pictures: $(VENV)/.stamp-core  ## draw docs/images/structure-*.png and the guide's other pictures
+guide-figures: $(VENV)/.stamp-core  ## draw docs/images/structure-*.png and the guide's other figures
 	$(PY) docs/guide/draw_structures.py docs/images
 
 clean:  ## remove the virtual environment and caches; run folders stay

@@ -1,4 +1,4 @@
-"""Writes docs/results/criteria.md and its pictures from finished comparisons.
+"""Writes docs/results/criteria.md and its figures from finished comparisons.
 
     python benchmarks/criteria_results.py RUN [RUN ...] --images docs/images > docs/results/criteria.md
 
@@ -21,7 +21,7 @@ from tombola.studies.single.runs import open_single
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("runs", type=Path, nargs="+", help="run folders of `tombola compare`")
-    arguments.add_argument("--images", type=Path, required=True, help="folder for the pictures")
+    arguments.add_argument("--images", type=Path, required=True, help="folder for the figures")
     options = arguments.parse_args()
     print("# Which criterion loses least? Evidence\n")
     print("Made by `make results-criteria`; each part ends with its machine, versions, data and config.\n")

@@ -16,7 +16,7 @@ from tombola.models import ModelSpec, read_spec
 from tombola.runs.atomic import read_json
 from tombola.studies.single.result import METRICS
 
-PICTURES = {"exits.png": "accuracy at every exit", "gate.png": "accuracy against mean cost of a gated early exit"}
+FIGURES = {"exits.png": "accuracy at every exit", "gate.png": "accuracy against mean cost of a gated early exit"}
 
 
 def base_sentence(folder: Path) -> str:
@@ -34,14 +34,14 @@ def base_sentence(folder: Path) -> str:
 
 
 def study_part(results: Path, images: Path) -> str:
-    """A study's summary one level down, its pictures copied into `images`."""
+    """A study's summary one level down, its figures copied into `images`."""
     lines = (results / "summary.md").read_text().splitlines()
     name = lines[0].removeprefix("# ").partition(":")[0]
     lines = [f"#{line}" if line.startswith("#") else line for line in lines]
-    for picture, caption in PICTURES.items():
-        if (results / picture).exists():
-            target = f"hybrid-{name}-{picture}"
-            shutil.copyfile(results / picture, images / target)
+    for figure, caption in FIGURES.items():
+        if (results / figure).exists():
+            target = f"hybrid-{name}-{figure}"
+            shutil.copyfile(results / figure, images / target)
             lines.append(f"\n![{name}: {caption}](../images/{target})")
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Frozen bases and pictures for them, small enough that all of them pass in a moment."""
+"""Frozen bases and images for them, small enough that all of them pass in a moment."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def write_digits(path: Path, count: int = 120, test: int = 30, channels: int = 1
     return path
 
 
-def data_config(pictures: Path, base: dict[str, Any] | None = None, **changes: Any) -> DataConfig:
-    """`pictures` at 32×32 pixels, behind a random base unless another one is given."""
-    content = {"name": "npz", "folder": str(pictures), "size": 32, "validation": 20}
+def data_config(images: Path, base: dict[str, Any] | None = None, **changes: Any) -> DataConfig:
+    """`images` at 32×32 pixels, behind a random base unless another one is given."""
+    content = {"name": "npz", "folder": str(images), "size": 32, "validation": 20}
     return validate(content | {"base": {"widths": WIDTHS} if base is None else base} | changes, DataConfig, "data")
 
 

@@ -21,7 +21,7 @@ VGG = {"vgg11": "11222", "vgg13": "22222", "vgg16": "22333", "vgg19": "22444"}
 
 
 def small(architecture: str, **fields: Any) -> nn.Sequential:
-    """A network that has seen a few pictures, so that its norms do something."""
+    """A network that has seen a few images, so that its norms do something."""
     spec = ModelSpec(
         architecture=architecture, input_shape=SHAPE, classes=10, seed=3, widths=WIDTHS[architecture], **fields
     )

@@ -270,7 +270,7 @@ def test_the_hybrid_page_says_what_the_base_is_and_shifts_headings(tmp_path: Pat
     save_model(base, spec, build(spec), history={"data": {"config": {"name": "leaves"}}})
     (base / "metrics.json").write_text(json.dumps({"stages": [{"test_accuracy": 0.625}]}))
     (results / "summary.md").write_text("# leaves: what was found\n\n## Exits\n")
-    (results / "exits.png").write_bytes(b"a picture")
+    (results / "exits.png").write_bytes(b"a figure")
     program = Path(speed_report.__file__).with_name("hybrid_results.py")
     command = [sys.executable, str(program), str(base), str(results), "--images", str(images)]
     page = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
@@ -278,7 +278,7 @@ def test_the_hybrid_page_says_what_the_base_is_and_shifts_headings(tmp_path: Pat
     assert "CIFAR" not in page
     assert "62.5% test accuracy" in page
     assert page.count("\n## leaves: what was found\n") == page.count("\n### Exits\n") == 1
-    assert (images / "hybrid-leaves-exits.png").read_bytes() == b"a picture"
+    assert (images / "hybrid-leaves-exits.png").read_bytes() == b"a figure"
     assert "gate.png" not in page
 
 

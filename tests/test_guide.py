@@ -105,10 +105,10 @@ def test_the_index_names_every_page() -> None:
     missing = [p.name for p in PAGES if p.name != "README.md" and f"]({p.name})" not in index]
     assert not missing
     assert "](docs/guide/README.md)" in (ROOT / "README.md").read_text()
-    assert re.search(r"^guide-pictures:", (ROOT / "Makefile").read_text(), flags=re.M)
+    assert re.search(r"^guide-figures:", (ROOT / "Makefile").read_text(), flags=re.M)
 
 
-def test_pictures_are_drawn(tmp_path: Path) -> None:
+def test_figures_are_drawn(tmp_path: Path) -> None:
     runpy.run_path(str(GUIDE / "draw_structures.py"))["main"](tmp_path)
     drawn = {path.name for path in tmp_path.glob("*.png")}
     shown = {Path(name).name for p in PAGES for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", p.read_text())}

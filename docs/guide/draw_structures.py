@@ -1,9 +1,9 @@
-"""Draws the guide's pictures: what each structure removes, where distributions put a target, how schedules lead to it.
+"""Draws the guide's figures: what each structure removes, where distributions put a target, how schedules lead to it.
 
     python docs/guide/draw_structures.py [FOLDER]
 
 Everything drawn was computed by `prune`, with the registered structures, distributions and schedules; the same seeds
-give the same files. `make guide-pictures` writes docs/images.
+give the same files. `make guide-figures` writes docs/images.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DPI = 120
 
 @dataclass(frozen=True)
 class Drawing:
-    """What one picture shows: a layer, a structure, and the boxes that the layer's matrix falls into.
+    """What one figure shows: a layer, a structure, and the boxes that the layer's matrix falls into.
 
     `box` is the size, in cells, of what a thick line goes round. `kernel` cells of a convolution are drawn as a
     square of its own. `scored` says where a unit's mean score is written: at its row, its column, its box or nowhere.
@@ -70,7 +70,7 @@ DRAWINGS = (
 
 
 def main(folder: Path) -> None:
-    """Writes every picture into `folder`."""
+    """Writes every figure into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for drawing in DRAWINGS:
         _save(_structure(drawing), folder / f"structure-{drawing.file}.png")

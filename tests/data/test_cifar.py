@@ -40,7 +40,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CIFAR-10 of 10 + 2 pictures per class."""
+    """A CIFAR-10 of 10 + 2 images per class."""
     monkeypatch.setattr(module, "PER_CLASS", {"train": 10, "test": 2})
 
 
@@ -71,7 +71,7 @@ def _jpeg(colour: tuple[int, int, int] = (0, 0, 0), size: tuple[int, int] = (32,
 
 
 def _small_members() -> dict[str, bytes]:
-    """Pictures whose red says the class, green the number and blue the part."""
+    """Images whose red says the class, green the number and blue the part."""
     counts = {"train": 10, "test": 2}
     return {
         f"{part}/{name}/{number:04d}.jpg": _jpeg((20 * label, 20 * number, 200 if part == "test" else 20))
@@ -165,7 +165,7 @@ def test_an_empty_home_says_which_files_to_put_where(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small")
 class TestJpeg:
-    def test_pictures_come_in_the_order_of_the_labels(self, tmp_path: Path) -> None:
+    def test_images_come_in_the_order_of_the_labels(self, tmp_path: Path) -> None:
         members = list(_small_members().items())
         _write_archive(tmp_path, [members[place] for place in GENERATOR.permutation(len(members))])
         labels = _write_labels(tmp_path)
@@ -190,8 +190,8 @@ class TestJpeg:
             (lambda m: [("../../etc/passwd", b"x"), *m], "../../etc/passwd does not belong"),
             (lambda m: [("train/cow/0000.jpg", m[0][1]), *m], "train/cow/0000.jpg does not belong"),
             (lambda m: [(m[0][0], m[0][1] * 200), *m[1:]], "train/airplane/0000.jpg does not belong"),
-            (lambda m: [(m[0][0], m[0][1][:-200]), *m[1:]], "train/airplane/0000.jpg: cannot be read as a picture"),
-            (lambda m: [(m[0][0], b""), *m[1:]], "train/airplane/0000.jpg: cannot be read as a picture"),
+            (lambda m: [(m[0][0], m[0][1][:-200]), *m[1:]], "train/airplane/0000.jpg: cannot be read as an image"),
+            (lambda m: [(m[0][0], b""), *m[1:]], "train/airplane/0000.jpg: cannot be read as an image"),
             (lambda m: [(m[0][0], _jpeg(size=(32, 31))), *m[1:]], "train/airplane/0000.jpg is (31, 32, 3)"),
             (lambda m: [(m[0][0], _jpeg(mode="L")), *m[1:]], "train/airplane/0000.jpg is (32, 32)"),
         ],
@@ -263,10 +263,10 @@ class TestJpeg:
         assert cifar10(tmp_path).checksum == checksum
 
 
-def test_real_pictures_lie_at_the_places_of_the_exact_ones(
+def test_real_images_lie_at_the_places_of_the_exact_ones(
     real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """60 pictures a class of the real test set, against the original pixels of those among the first 761."""
+    """60 images a class of the real test set, against the original pixels of those among the first 761."""
     monkeypatch.setattr(module, "PER_CLASS", {"train": 60, "test": 60})
     wanted = {f"test/{name}/{number:04d}.jpg" for name in CLASSES for number in range(60)}
     members = []
@@ -290,7 +290,7 @@ def test_real_pictures_lie_at_the_places_of_the_exact_ones(
     assert shared.sum() > 500
     found = read.images[shared].transpose(0, 2, 3, 1).astype(float)
     ratios = 10 * np.log10(255**2 / ((found - exact[places[shared]]) ** 2).mean((1, 2, 3)))
-    assert 30 < np.median(ratios) < 31  # dB; another picture in its place has about 10
+    assert 30 < np.median(ratios) < 31  # dB; another image in its place has about 10
     assert ratios.min() > 23
 
 
@@ -307,4 +307,4 @@ def test_the_exact_part_has_the_published_pixels(real: Path) -> None:
 def test_another_set_is_not_the_exact_part(tmp_path: Path) -> None:
     images, labels = np.zeros((20, 28, 28), np.uint8), np.arange(20) % 10
     np.savez(tmp_path / EXACT, train_images=images, train_labels=labels, test_images=images, test_labels=labels)
-    _refused(lambda: cifar10_exact(tmp_path), tmp_path / EXACT, "not pictures of 3×32×32")
+    _refused(lambda: cifar10_exact(tmp_path), tmp_path / EXACT, "not images of 3×32×32")

@@ -1,4 +1,4 @@
-"""Pictures in class folders: read in a stable order, and no picture is lost without a word."""
+"""Images in class folders: read in a stable order, and no image is lost without a word."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from PIL import Image
 
 from tombola.data import DataConfig, load_data
 from tombola.data import folders as module
+from tombola.data.decoding import decode
 from tombola.data.folders import class_folders
-from tombola.data.pictures import decode
 from tombola.errors import DataError
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def _picture(path: Path, colour: int | tuple[int, ...] = 100, size: tuple[int, int] = (6, 5), mode: str = "") -> Path:
+def _image(path: Path, colour: int | tuple[int, ...] = 100, size: tuple[int, int] = (6, 5), mode: str = "") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode or ("L" if isinstance(colour, int) else "RGB"), size, colour).save(path)
     return path
@@ -32,7 +32,7 @@ def _picture(path: Path, colour: int | tuple[int, ...] = 100, size: tuple[int, i
 def _set(folder: Path, classes: tuple[str, ...] = ("cat", "dog"), count: int = 10, **options: object) -> Path:
     for label, name in enumerate(classes):
         for number in range(count):
-            _picture(folder / name / f"{number:02d}.png", 100 * label + number, **options)
+            _image(folder / name / f"{number:02d}.png", 100 * label + number, **options)
     return folder
 
 
@@ -48,7 +48,7 @@ def _values(inputs: torch.Tensor) -> list[int]:
     return inputs[:, 0, 0, 0].mul(255).round().int().tolist()
 
 
-def test_classes_and_pictures_come_by_name(tmp_path: Path) -> None:
+def test_classes_and_images_come_by_name(tmp_path: Path) -> None:
     raw = class_folders(_set(tmp_path, ("dog", "cat", "Ant")))
     assert raw.training.inputs.shape == (30, 1, 5, 6)
     assert raw.training.targets.tolist() == [0] * 10 + [1] * 10 + [2] * 10
@@ -66,7 +66,7 @@ def test_train_and_test_stay_apart(tmp_path: Path) -> None:
     assert raw.test is not None
     assert (len(raw.training), _values(raw.test.inputs), raw.test.targets.tolist()) == (20, [0, 1, 2], [1, 1, 1])
     _set(tmp_path / "test", ("cow",), count=1)
-    _refused(lambda: class_folders(tmp_path), tmp_path / "test" / "cow", "without training pictures")
+    _refused(lambda: class_folders(tmp_path), tmp_path / "test" / "cow", "without training images")
     (tmp_path / "val").mkdir()
     _refused(lambda: class_folders(tmp_path), "holds val/ beside train/ and test/")
 
@@ -75,17 +75,17 @@ def test_train_and_test_stay_apart(tmp_path: Path) -> None:
 def test_formats(tmp_path: Path, suffix: str) -> None:
     for label, name in enumerate(("a", "b")):
         for number in range(2):
-            _picture(tmp_path / name / f"{number}.{suffix}", (50 * label, 20 * number, 200))
+            _image(tmp_path / name / f"{number}.{suffix}", (50 * label, 20 * number, 200))
     raw = class_folders(tmp_path)
     assert raw.training.inputs.shape == (4, 3, 5, 6)
     means = raw.training.inputs.mean((2, 3)).mul(255)
     torch.testing.assert_close(means[3], torch.tensor([50.0, 20.0, 200.0]), atol=2, rtol=0)
 
 
-def test_one_picture_in_colour_makes_all_of_them_rgb(tmp_path: Path) -> None:
+def test_one_image_in_colour_makes_all_of_them_rgb(tmp_path: Path) -> None:
     _set(tmp_path)
     grey = class_folders(tmp_path)
-    _picture(tmp_path / "dog" / "99.png", (1, 2, 3))
+    _image(tmp_path / "dog" / "99.png", (1, 2, 3))
     colour = class_folders(tmp_path)
     assert (grey.training.inputs.shape[1], colour.training.inputs.shape[1]) == (1, 3)
     assert torch.equal(colour.training.inputs[:20], grey.training.inputs.expand(-1, 3, -1, -1))
@@ -102,13 +102,13 @@ def test_one_picture_in_colour_makes_all_of_them_rgb(tmp_path: Path) -> None:
 )
 def test_other_kinds_of_pixels(tmp_path: Path, mode: str, colour: object, expected: list[int]) -> None:
     for name in ("a", "b"):
-        _picture(tmp_path / name / "0.png", colour, mode=mode)  # type: ignore[arg-type]
+        _image(tmp_path / name / "0.png", colour, mode=mode)  # type: ignore[arg-type]
     assert class_folders(tmp_path).training.inputs[0, :, 0, 0].mul(255).round().tolist() == expected
 
 
 def test_a_palette_is_looked_up(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        path = _picture(tmp_path / name / "0.png", (10, 20, 30))
+        path = _image(tmp_path / name / "0.png", (10, 20, 30))
         Image.open(path).convert("P", palette=Image.Palette.ADAPTIVE).save(path)
         assert Image.open(path).mode == "P"
     assert class_folders(tmp_path).training.inputs[0, :, 0, 0].mul(255).round().tolist() == [10, 20, 30]
@@ -123,16 +123,16 @@ def test_deep_pixels_are_refused_and_not_clipped(tmp_path: Path) -> None:
 
 def test_sizes_must_agree_or_be_given(tmp_path: Path) -> None:
     _set(tmp_path)
-    odd = _picture(tmp_path / "cat" / "03.png", 3, size=(8, 4))
-    _picture(tmp_path / "dog" / "03.png", 3, size=(9, 9))
+    odd = _image(tmp_path / "cat" / "03.png", 3, size=(8, 4))
+    _image(tmp_path / "dog" / "03.png", 3, size=(9, 9))
     _refused(lambda: class_folders(tmp_path), odd, "8×4", "00.png has 6×5", "data.size")
     data = load_data(DataConfig(name="folder", folder=tmp_path, size=12), seed=0)
     assert data.input_shape == (1, 12, 12)
-    assert sorted(_values(data.train.inputs))[0] < 10  # plain pictures stay plain
+    assert sorted(_values(data.train.inputs))[0] < 10  # plain images stay plain
     assert data.checksum != load_data(DataConfig(name="folder", folder=tmp_path, size=13), seed=0).checksum
 
 
-def test_what_is_no_picture_is_left_aside(tmp_path: Path) -> None:
+def test_what_is_no_image_is_left_aside(tmp_path: Path) -> None:
     checksum = class_folders(_set(tmp_path)).checksum
     for name in (".DS_Store", "cat/.hidden.png", "cat/Thumbs.db", "notes.txt", "dog/list.csv"):
         (tmp_path / name).write_bytes(b"x")
@@ -151,16 +151,16 @@ def _make(entry: str) -> Callable[[Path], object]:
 
 
 MISLAID: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
-    "a class of other files": (_make("emu/list.csv"), ("emu: no picture", "(1 other files left aside)")),
-    "an empty class": (lambda folder: (folder / "emu").mkdir(), ("emu: no picture",)),
-    "pictures without a class": (_make("stray.png"), ("stray.png", "outside of the class folders")),
+    "a class of other files": (_make("emu/list.csv"), ("emu: no image", "(1 other files left aside)")),
+    "an empty class": (lambda folder: (folder / "emu").mkdir(), ("emu: no image",)),
+    "images without a class": (_make("stray.png"), ("stray.png", "outside of the class folders")),
     "folders within a class": (_make("cat/more/0.png"), ("more: a folder within a class folder", "the layout is")),
-    "a picture that is a folder": (lambda folder: (folder / "cat" / "x.png").mkdir(), ("x.png",)),
+    "an image that is a folder": (lambda folder: (folder / "cat" / "x.png").mkdir(), ("x.png",)),
     "a pipe": (lambda folder: os.mkfifo(folder / "cat" / "x.png"), ("x.png: not a file",)),
     "a link to nothing": (lambda folder: (folder / "cat" / "x.png").symlink_to("none.png"), ("x.png: not a file",)),
     "a loop of links": (lambda folder: (folder / "cat" / "x.png").symlink_to("x.png"), ("x.png",)),
     "a file linked from outside": (
-        lambda folder: (folder / "cat" / "x.png").symlink_to(_picture(folder.parent / "far.png")),
+        lambda folder: (folder / "cat" / "x.png").symlink_to(_image(folder.parent / "far.png")),
         ("x.png: a link out of",),
     ),
     "a class linked from outside": (
@@ -187,7 +187,7 @@ def test_links_within_the_folder_are_followed(tmp_path: Path) -> None:
 def test_no_folder_and_no_classes(tmp_path: Path) -> None:
     _refused(lambda: class_folders(tmp_path / "none"), "none: no such folder")
     _refused(lambda: class_folders(tmp_path), "no class folders")
-    _picture(tmp_path / "cat" / "0.png")
+    _image(tmp_path / "cat" / "0.png")
     _refused(lambda: class_folders(tmp_path), tmp_path, "the same class")
     _set(tmp_path / "train")
     _refused(lambda: class_folders(tmp_path), "the layout is")
@@ -204,16 +204,16 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 @pytest.mark.parametrize("case", DAMAGE)
-def test_a_damaged_picture_is_named(tmp_path: Path, case: str, suffix: str) -> None:
+def test_a_damaged_image_is_named(tmp_path: Path, case: str, suffix: str) -> None:
     _set(tmp_path, size=(40, 40))
     path = tmp_path / "dog" / f"20.{suffix}"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)).save(path)
     class_folders(tmp_path)
     path.write_bytes(DAMAGE[case](path.read_bytes()))
-    _refused(lambda: class_folders(tmp_path), path, "cannot be read as a picture")
+    _refused(lambda: class_folders(tmp_path), path, "cannot be read as an image")
 
 
-def test_bad_pictures_are_counted_and_left_out_only_when_asked(tmp_path: Path) -> None:
+def test_bad_images_are_counted_and_left_out_only_when_asked(tmp_path: Path) -> None:
     good = class_folders(_set(tmp_path))
     assert good.skipped == ()
     (tmp_path / "cat" / "x.png").write_bytes(b"x")
@@ -232,7 +232,7 @@ def test_bad_pictures_are_counted_and_left_out_only_when_asked(tmp_path: Path) -
         assert len(load_data(config.model_copy(update={"skip_bad": True}), seed=0).train) == 14
 
 
-def test_groups_are_those_of_the_pictures_that_are_left(tmp_path: Path) -> None:
+def test_groups_are_those_of_the_images_that_are_left(tmp_path: Path) -> None:
     (_set(tmp_path) / "cat" / "03.png").write_bytes(b"x")
     groups = class_folders(tmp_path, skip_bad=True, group_by=r"\d+").groups
     assert groups is not None
@@ -245,10 +245,10 @@ def test_a_class_is_never_left_out(tmp_path: Path, part: str) -> None:
         _set(tmp_path / name, ("cat", "dog", "emu"), count=2)
     for path in (tmp_path / part / "emu").iterdir():
         path.write_bytes(b"x")
-    _refused(lambda: class_folders(tmp_path, skip_bad=True), tmp_path / part / "emu" / "00.png", "no picture of its")
+    _refused(lambda: class_folders(tmp_path, skip_bad=True), tmp_path / part / "emu" / "00.png", "no image of its")
 
 
-@pytest.mark.parametrize("case", ["pictures without a class", "folders within a class", "a file linked from outside"])
+@pytest.mark.parametrize("case", ["images without a class", "folders within a class", "a file linked from outside"])
 def test_a_wrong_layout_is_never_left_out(tmp_path: Path, case: str) -> None:
     make, says = MISLAID[case]
     make(_set(tmp_path / "set"))
@@ -259,8 +259,8 @@ def test_channels_can_be_asked_for(tmp_path: Path) -> None:
     _set(tmp_path)
     grey, three = class_folders(tmp_path), class_folders(tmp_path, channels=3)
     assert torch.equal(three.training.inputs, grey.training.inputs.expand(-1, 3, -1, -1))
-    _picture(tmp_path / "dog" / "99.png", (200, 100, 50))
-    _picture(tmp_path / "dog" / "99a.png", (200, 100, 50, 7), mode="RGBA")
+    _image(tmp_path / "dog" / "99.png", (200, 100, 50))
+    _image(tmp_path / "dog" / "99a.png", (200, 100, 50, 7), mode="RGBA")
     one = class_folders(tmp_path, channels=1)
     assert one.training.inputs.shape == (22, 1, 5, 6)
     assert torch.equal(one.training.inputs[:20], grey.training.inputs)
@@ -279,12 +279,12 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, side: int) -> None:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
     path = tmp_path / "dog" / "20.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""))
-    _refused(lambda: class_folders(tmp_path, size=8), path, "too large a picture")
+    _refused(lambda: class_folders(tmp_path, size=8), path, "too large an image")
 
 
 def test_more_than_fits_in_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SIZE_LIMIT", 500)
-    _refused(lambda: class_folders(_set(tmp_path)), "20 pictures like this are more than 500 bytes", "data.size")
+    _refused(lambda: class_folders(_set(tmp_path)), "20 images like this are more than 500 bytes", "data.size")
     assert class_folders(tmp_path, size=4).training.inputs.shape == (20, 1, 4, 4)
 
 
@@ -310,13 +310,13 @@ def test_real_leaves(tmp_path: Path) -> None:
 
 
 def _photograph(path: Path, *others: tuple[int, int]) -> Path:
-    """An MPO of one picture of 20 x 10 pixels and others of these sizes."""
+    """An MPO of one image of 20 x 10 pixels and others of these sizes."""
     first, *more = (Image.new("RGB", size, (9, 9, 9)) for size in ((20, 10), *others))
     first.save(path, "MPO", save_all=True, append_images=more)
     return path
 
 
-class TestPhotographsWithMorePictures:
+class TestPhotographsWithMoreImages:
     @pytest.mark.parametrize("others", [((10, 5),), ((19, 10), (4, 4), (10, 5))])
     def test_smaller_ones_are_previews(self, others: tuple[tuple[int, int], ...], tmp_path: Path) -> None:
         path = _photograph(tmp_path / "a.jpg", *others)
@@ -327,7 +327,7 @@ class TestPhotographsWithMorePictures:
         path = _photograph(tmp_path / "a.jpg", *others)
         _refused(lambda: decode(path.read_bytes(), "a.jpg", 20, 3), "a.jpg: holds several images")
 
-    def test_a_table_of_pictures_that_were_cut_off_does_no_harm(self, tmp_path: Path) -> None:
+    def test_a_table_of_images_that_were_cut_off_does_no_harm(self, tmp_path: Path) -> None:
         content = _photograph(tmp_path / "a.jpg", (20, 10)).read_bytes()
         first = content[: content.rindex(b"\xff\xd8")]
         assert decode(first, "a.jpg", 20, 3).shape == (20, 20, 3)

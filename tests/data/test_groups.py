@@ -1,4 +1,4 @@
-"""Groups: pictures of one leaf or patient are on one side of the split, whatever the seed."""
+"""Groups: images of one leaf or patient are on one side of the split, whatever the seed."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_photographs_of_a_leaf_stay_together(leaves: Path) -> None:
     assert sum(len(part) for part in leaf) == len(set.union(*leaf)) == 20
 
 
-def test_a_picture_without_a_group_is_named(leaves: Path) -> None:
+def test_a_image_without_a_group_is_named(leaves: Path) -> None:
     for number in range(2):
         Image.new("L", (4, 4)).save(leaves / "well" / f"other-{number}.png")
     with pytest.raises(DataError) as caught:
@@ -224,6 +224,6 @@ def test_raw_data_that_was_changed_is_split_as_before() -> None:
 def test_a_pattern_that_takes_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patient, "SECONDS", 0.2)
     with pytest.raises(DataError, match="takes too long to find; write it without nested repetitions"):
-        patient.search_all("((.+)+)+Z", ["class/a picture of some forty letters.png"], "pictures")
+        patient.search_all("((.+)+)+Z", ["class/an image of some forty letters.png"], "images")
     assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL  # as it was before
-    assert patient.search_all("a", ["a", "b"], "pictures")[1] is None
+    assert patient.search_all("a", ["a", "b"], "images")[1] is None

@@ -1,4 +1,4 @@
-"""Picture sets in .npz files: every array is believed only when it is what it must be."""
+"""Image sets in .npz files: every array is believed only when it is what it must be."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tombola.data import DataConfig, load_data, pictures
+from tombola.data import DataConfig, decoding, load_data
 from tombola.data import npz as package
 from tombola.data.folders import class_folders
 from tombola.data.npz import npz, read_arrays
@@ -86,7 +86,7 @@ def test_the_names_of_keras(tmp_path: Path) -> None:
     assert npz(path).checksum == npz(_save(tmp_path, arrays, "other.npz")).checksum
 
 
-def test_validation_pictures_join_the_training_ones(tmp_path: Path) -> None:
+def test_validation_images_join_the_training_ones(tmp_path: Path) -> None:
     arrays = _arrays()
     more = {"val_images": arrays["test_images"][:4], "val_labels": arrays["test_labels"][:4]}
     raw = npz(_save(tmp_path, arrays | more))
@@ -101,21 +101,21 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a missing array": ({"test_labels": None}, ("no array test_labels",)),
     "floats": ({"train_images": np.full((20, 5, 4), np.nan)}, ("train_images", "float64", "uint8")),
     "deep integers": ({"test_images": np.ones((6, 5, 4), np.int32)}, ("test_images", "int32")),
-    "flat pictures": ({"train_images": np.ones((20, 20), np.uint8)}, ("train_images", "(20, 20)")),
+    "flat images": ({"train_images": np.ones((20, 20), np.uint8)}, ("train_images", "(20, 20)")),
     "five dimensions": ({"train_images": np.ones((20, 1, 5, 4, 3), np.uint8)}, ("train_images", "5, 4, 3)")),
     "two channels": ({"train_images": np.ones((20, 5, 4, 2), np.uint8)}, ("train_images", "1 or 3 channels")),
     "either layout": ({"train_images": np.ones((20, 3, 4, 3), np.uint8)}, ("train_images", "told apart")),
-    "no pictures": ({"test_images": np.ones((0, 5, 4), np.uint8)}, ("test_images", "no data")),
+    "no images": ({"test_images": np.ones((0, 5, 4), np.uint8)}, ("test_images", "no data")),
     "a scalar": ({"train_images": np.uint8(3)}, ("train_images", "shape ()")),
-    "too few labels": ({"train_labels": np.arange(19) % 3}, ("20 pictures", "19 labels", "train_labels")),
-    "no labels": ({"train_labels": np.arange(0)}, ("20 pictures", "0 labels")),
+    "too few labels": ({"train_labels": np.arange(19) % 3}, ("20 images", "19 labels", "train_labels")),
+    "no labels": ({"train_labels": np.arange(0)}, ("20 images", "0 labels")),
     "several labels each": ({"train_labels": np.ones((20, 14), np.uint8)}, ("train_labels", "(20, 14)")),
     "labels that are no numbers": ({"train_labels": np.full(20, np.nan)}, ("train_labels", "float64")),
     "words": ({"train_labels": np.array(["cat", "dog"] * 10)}, ("train_labels", "integers")),
     "a negative label": ({"train_labels": np.arange(20) - 1}, ("train_labels", "label -1")),
     "a huge label": ({"test_labels": np.full(6, 2**64 - 1, np.uint64)}, ("test_labels", "18446744073709551615")),
     "one class": ({"train_labels": np.zeros(20, int)}, ("the same class",)),
-    "test pictures of another size": ({"test_images": np.ones((6, 4, 4), np.uint8)}, ("(1, 5, 4)", "(1, 4, 4)")),
+    "test images of another size": ({"test_images": np.ones((6, 4, 4), np.uint8)}, ("(1, 5, 4)", "(1, 4, 4)")),
     "Python objects": ({"train_labels": np.array([{}] * 20)}, ("train_labels", "never unpickled")),
     "records": ({"train_labels": np.zeros(20, [("a", "i4")])}, ("train_labels", "integers")),
 }
@@ -220,7 +220,7 @@ def test_only_data_sets_of_ones_own_take_a_folder() -> None:
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("channels", [None, 1, 3])
 @pytest.mark.parametrize("size", [None, 4, 9])
-def test_pictures_are_fitted_exactly_as_those_of_files(
+def test_images_are_fitted_exactly_as_those_of_files(
     tmp_path: Path, depth: int, channels: int | None, size: int | None
 ) -> None:
     arrays = _arrays(shape=(6, 5) if depth == 1 else (6, 5, 3))
@@ -245,10 +245,10 @@ def test_parts_of_different_size_can_be_fitted(tmp_path: Path) -> None:
     assert raw.test.inputs.mul(255).round().unique().tolist() == [7]
 
 
-def test_pictures_too_large_to_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_too_large_to_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _save(tmp_path, _arrays())
-    monkeypatch.setattr(pictures, "SIZE_LIMIT", 10_000)
-    _refused(lambda: npz(path, size=64), path, "20 pictures of (1, 64, 64) are more than 10,000 bytes", "data.size")
+    monkeypatch.setattr(decoding, "SIZE_LIMIT", 10_000)
+    _refused(lambda: npz(path, size=64), path, "20 images of (1, 64, 64) are more than 10,000 bytes", "data.size")
     npz(path, size=16)
 
 

@@ -1,4 +1,4 @@
-"""Pictures in a tar: the same data as in a folder, and nothing of a hostile archive is believed."""
+"""Images in a tar: the same data as in a folder, and nothing of a hostile archive is believed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _png(colour: int | tuple[int, ...], size: tuple[int, int] = (6, 5)) -> bytes
 
 
 def _members(*parts: str, count: int = 4) -> Members:
-    """Pictures that all differ, in no order."""
+    """Images that all differ, in no order."""
     found = [
         (f"{part}{name}/{number:02d}.png", _png(100 * label + 10 * place + number))
         for place, part in enumerate(parts or ("",))
@@ -76,8 +76,8 @@ def test_a_tar_is_the_same_data_as_a_folder(
     tmp_path: Path, parts: tuple[str, ...], mode: str, suffix: str, around: str
 ) -> None:
     members = [*_members(*parts), (f"{parts[0] if parts else ''}cat/notes.txt", b"x"), (".hidden/.x.png", b"x")]
-    folder = _folder(tmp_path / "pictures", members)
-    path = _tar(tmp_path / f"pictures.{suffix}", [(around + name, content) for name, content in members], mode)
+    folder = _folder(tmp_path / "images", members)
+    path = _tar(tmp_path / f"images.{suffix}", [(around + name, content) for name, content in members], mode)
     options = {"size": 4, "channels": 3, "group_by": r"/0([01])?"}
     one, other = class_folders(folder, **options), class_folders(path, **options)
     assert one.checksum == other.checksum
@@ -92,9 +92,9 @@ def test_a_tar_is_the_same_data_as_a_folder(
 
 
 def test_folders_that_are_members_themselves(tmp_path: Path) -> None:
-    folder = _folder(tmp_path / "pictures", _members())
+    folder = _folder(tmp_path / "images", _members())
     with tarfile.open(tmp_path / "set.tar", "w") as archive:
-        archive.add(folder, "pictures")
+        archive.add(folder, "images")
     assert class_folders(tmp_path / "set.tar").checksum == class_folders(folder).checksum
 
 
@@ -103,18 +103,18 @@ WRONG: dict[str, tuple[Callable[[Members], Members], tuple[str, ...]]] = {
     "an absolute name": (lambda m: [*m, ("/etc/0.png", b"x")], ("/etc/0.png", "leads out")),
     "a way up": (lambda m: [*m, ("cat/../../0.png", b"x")], ("cat/../../0.png", "leads out")),
     "a hidden way up": (lambda m: [*m, (".x/../../0.png", b"x")], (".x/../../0.png", "leads out")),
-    "a picture twice": (lambda m: [*m, m[3]], ("there twice",)),
-    "a picture twice by another name": (lambda m: [*m, (f"./{m[3][0]}", m[3][1])], ("there twice",)),
+    "an image twice": (lambda m: [*m, m[3]], ("there twice",)),
+    "an image twice by another name": (lambda m: [*m, (f"./{m[3][0]}", m[3][1])], ("there twice",)),
     "a file that is a folder": (lambda m: [*m, (f"{m[0][0]}/0.png", b"x")], ("is a file, too",)),
     "a folder that is a file": (lambda m: [*m, ("cat", b"x")], ("cat: there twice",)),
-    "a stray picture": (lambda m: [*m, ("0.png", b"x")], ("set.tar: 0.png", "outside of the class folders")),
+    "a stray image": (lambda m: [*m, ("0.png", b"x")], ("set.tar: 0.png", "outside of the class folders")),
     "a folder within a class": (lambda m: [*m, ("cat/more/0.png", b"x")], ("set.tar: cat/more", "within a class")),
     "folders without end": (lambda m: [*m, ("a/" * 2000 + "0.png", b"x")], ("in more than 8 folders",)),
-    "no pictures": (lambda m: [("README", b"x")], ("no class folders", "the layout is")),
-    "a class of notes": (lambda m: [*m, ("emu/list.csv", b"x")], ("set.tar: emu: no picture", "(1 other files")),
-    "a name of two lines": (lambda m: [*m, ("emu/a\nb.png", b"x")], (r"emu/a\nb.png", "cannot be read as a picture")),
+    "no images": (lambda m: [("README", b"x")], ("no class folders", "the layout is")),
+    "a class of notes": (lambda m: [*m, ("emu/list.csv", b"x")], ("set.tar: emu: no image", "(1 other files")),
+    "a name of two lines": (lambda m: [*m, ("emu/a\nb.png", b"x")], (r"emu/a\nb.png", "cannot be read as an image")),
     "a name of no text": (lambda m: [*m, ("emu/\udcff.png", b"x")], (r"emu/\udcff.png", "cannot be read")),
-    "a damaged picture": (lambda m: [*m[:-1], (m[-1][0], m[-1][1][:40])], ("cannot be read as a picture",)),
+    "a damaged image": (lambda m: [*m[:-1], (m[-1][0], m[-1][1][:40])], ("cannot be read as an image",)),
 }
 
 
@@ -141,7 +141,7 @@ def test_a_tar_cut_anywhere_is_refused(tmp_path: Path, mode: str, keep: float) -
     _refused(lambda: class_folders(path), path, "damaged or cut short", "get the archive again")
 
 
-def test_no_picture_is_lost_where_a_member_ends_or_a_header_is_damaged(tmp_path: Path) -> None:
+def test_no_image_is_lost_where_a_member_ends_or_a_header_is_damaged(tmp_path: Path) -> None:
     """tarfile alone would read a shorter archive and say nothing."""
     path = _tar(tmp_path / "set.tar", _members())
     with tarfile.open(path) as archive:

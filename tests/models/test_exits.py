@@ -30,7 +30,7 @@ ENDS = {
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Tensor:
+def images() -> Tensor:
     return torch.rand(11, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 
@@ -82,7 +82,7 @@ def test_an_exit_is_the_activation_behind_its_layer(architecture: str, name: str
 
 
 @pytest.mark.parametrize("architecture", WIDTHS)
-def test_up_to_an_exit_it_is_the_network(architecture: str, pictures: Tensor) -> None:
+def test_up_to_an_exit_it_is_the_network(architecture: str, images: Tensor) -> None:
     model = small(architecture)
     names = dict(model.named_parameters())
     masks = Masks.full(model)
@@ -90,7 +90,7 @@ def test_up_to_an_exit_it_is_the_network(architecture: str, pictures: Tensor) ->
         for name in exit_names(model):
             exit = find_exit(model, name)
             before = prefix(model, exit)
-            assert torch.equal(model[exit.length :](before(pictures)), model(pictures))
+            assert torch.equal(model[exit.length :](before(images)), model(images))
             own = dict(before.named_parameters())
             assert own
             assert all(names[key] is parameter for key, parameter in own.items())
@@ -184,7 +184,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("name", ["flatten", "fc1", "fc1_relu", "output"])
     def test_dense_layers_are_none(self, name: str) -> None:
-        self.says(small("vgg16-keras"), name, [f"no exit at {name!r}, whose output is no picture", "block5_pool"])
+        self.says(small("vgg16-keras"), name, [f"no exit at {name!r}, whose output is no image", "block5_pool"])
 
     def test_networks_without_convolutions_have_none(self) -> None:
         dense = build(ModelSpec(architecture="lenet-300-100", input_shape=SHAPE, classes=10, seed=0))

@@ -24,7 +24,7 @@ from tombola.models.spec import Normalisation
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks, prune
 
-PICTURES = (3, 37, 33)
+IMAGES = (3, 37, 33)
 """Sides that no pool halves evenly, and that cannot be mistaken for one another."""
 NORMALISATION = Normalisation(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 1 / 255))
 WIDTHS = {
@@ -39,7 +39,7 @@ WIDTHS = {
 }
 
 
-def spec_of(architecture: str, shape: tuple[int, ...] = PICTURES, **fields: Any) -> ModelSpec:
+def spec_of(architecture: str, shape: tuple[int, ...] = IMAGES, **fields: Any) -> ModelSpec:
     content = {"widths": WIDTHS.get(architecture), "classes": 5, "seed": 3, **fields}
     return ModelSpec(architecture=architecture, input_shape=shape, **content)
 
@@ -71,14 +71,14 @@ def test_a_network_its_export_and_the_network_read_back(architecture: str, tmp_p
     path = tmp_path / "export.keras"
     error = write_keras(path, model, spec.input_shape, spec.normalisation)
     assert 0 < error < 1e-5
-    pixels = torch.rand(3, *PICTURES, generator=torch.Generator().manual_seed(5))
+    pixels = torch.rand(3, *IMAGES, generator=torch.Generator().manual_seed(5))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (NORMALISATION.mean, NORMALISATION.std))
     with torch.no_grad():
         wanted = model.eval()((pixels - mean) / std).softmax(1)
     torch.testing.assert_close(predictions(path, pixels), wanted, atol=1e-5, rtol=0)
     again = read_keras(path)
     assert (again.architecture, again.widths) == (spec.architecture, spec.widths)
-    assert (again.input_shape, again.classes, again.normalisation) == (PICTURES, 5, NORMALISATION)
+    assert (again.input_shape, again.classes, again.normalisation) == (IMAGES, 5, NORMALISATION)
     assert content_sha256(again.weights) == content_sha256(model.state_dict())
 
 
@@ -93,7 +93,7 @@ def test_features_of_a_base(tmp_path: Path) -> None:
 
 def test_layers_keep_their_names_and_come_before_the_probabilities(tmp_path: Path) -> None:
     model = trained(spec_of("lenet5", dropout=0.5))
-    write_keras(tmp_path / "lenet.keras", model, PICTURES, Normalisation())
+    write_keras(tmp_path / "lenet.keras", model, IMAGES, Normalisation())
     export = keras.saving.load_model(tmp_path / "lenet.keras", compile=False)
     assert [layer.name for layer in export.layers] == ["input", *dict(model.named_children()), "probabilities"]
 
@@ -128,7 +128,7 @@ REFUSED = {
     "reflection": (nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), "layer odd pads with reflect"),
     "a padded pool": (nn.MaxPool2d(2, padding=1), "layer odd pads, dilates"),
     "a pool that rounds up": (nn.MaxPool2d(2, ceil_mode=True), "layer odd pads, dilates, rounds up"),
-    "a larger mean": (nn.AdaptiveAvgPool2d(2), "layer odd makes pictures of 2 pixels"),
+    "a larger mean": (nn.AdaptiveAvgPool2d(2), "layer odd makes images of 2 pixels"),
     "norm of the batch": (nn.BatchNorm2d(1, track_running_stats=False), "layer odd has no weights, no running"),
     "part of it flat": (nn.Flatten(2), "layer odd flattens a part only"),
 }
@@ -159,10 +159,10 @@ def test_other_names(name: str, tmp_path: Path) -> None:
 
 class TestGate:
     def test_an_export_that_differs_is_not_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Leaving out the permutation after a flattened picture is the mistake that exporters make."""
+        """Leaving out the permutation after a flattened image is the mistake that exporters make."""
         monkeypatch.setattr(keras_export, "flattened_channels", lambda model, shape: dict.fromkeys(WEIGHTED, 1))
         with pytest.raises(ModelError, match=r"not written, its logits differ .* by [\d.]+e-0[1-3] of the largest and"):
-            write_keras(tmp_path / "x.keras", trained(spec_of("lenet5")), PICTURES, Normalisation())
+            write_keras(tmp_path / "x.keras", trained(spec_of("lenet5")), IMAGES, Normalisation())
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -173,7 +173,7 @@ class TestGate:
         path = tmp_path / "x.keras"
         path.write_bytes(b"what was there")
         with pytest.raises(ModelError, match="not written"):
-            write_keras(path, model, PICTURES, Normalisation())
+            write_keras(path, model, IMAGES, Normalisation())
         assert path.read_bytes() == b"what was there"
         assert list(tmp_path.iterdir()) == [path]
 
@@ -221,7 +221,7 @@ class TestGate:
 
     @pytest.mark.parametrize("part", ["noise", "examples"])
     def test_what_is_infinite_in_either_set(self, part: str, tmp_path: Path) -> None:
-        """A hidden unit that is far beyond float32 for bright pictures only, or for dark ones."""
+        """A hidden unit that is far beyond float32 for bright images only, or for dark ones."""
         model = nn.Sequential(OrderedDict(fc1=nn.Linear(64, 3), relu=nn.ReLU(), output=nn.Linear(3, 2)))
         with torch.no_grad():
             model.fc1.weight.fill_(1e37 if part == "noise" else -1e37)
@@ -237,7 +237,7 @@ class TestGate:
     def test_examples_of_another_shape(self, shape: tuple[int, ...], tmp_path: Path) -> None:
         model = trained(spec_of("lenet5"))
         with pytest.raises(ModelError, match=r"x\.keras: examples of .* for a network of \(3, 37, 33\)"):
-            write_keras(tmp_path / "x.keras", model, PICTURES, Normalisation(), examples=torch.zeros(shape))
+            write_keras(tmp_path / "x.keras", model, IMAGES, Normalisation(), examples=torch.zeros(shape))
 
     def test_inputs_that_do_not_fit_are_one_line(self, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"x\.keras: keras 3\.\S+ on \w+ cannot write this network: ") as caught:
@@ -259,7 +259,7 @@ def test_the_network_and_the_random_streams_stay_as_they_are(tmp_path: Path) -> 
     model.get_submodule("conv_1").eval()
     before = content_sha256(model.state_dict()), [module.training for module in model.modules()]
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
-    write_keras(tmp_path / "x.keras", model, PICTURES, NORMALISATION)
+    write_keras(tmp_path / "x.keras", model, IMAGES, NORMALISATION)
     assert before == (content_sha256(model.state_dict()), [module.training for module in model.modules()])
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1] == random.getstate()
@@ -288,9 +288,9 @@ class TestMasks:
         masks = prune(model, 0.6)
         masks.apply_(model)
         assert all(int((p != 0).sum()) == masks[n].kept for n, p in masks.parameters_of(model).items())
-        write_keras(tmp_path / "x.keras", model, PICTURES, Normalisation())
+        write_keras(tmp_path / "x.keras", model, IMAGES, Normalisation())
         export = keras.saving.load_model(tmp_path / "x.keras", compile=False)
-        laid_out = keras_masks(model, PICTURES, masks)
+        laid_out = keras_masks(model, IMAGES, masks)
         assert len(laid_out) == len(masks)
         for name, keep in laid_out.items():
             kernel = np.array(export.get_layer(name.removesuffix("/kernel")).kernel.numpy())
@@ -301,19 +301,19 @@ class TestMasks:
         model = trained(spec_of("lenet5"))
         masks = prune(model, 0.6)
         wrong = masks["dense_1.weight"].keep.T.numpy()
-        right = keras_masks(model, PICTURES, masks)["dense_1/kernel"]
+        right = keras_masks(model, IMAGES, masks)["dense_1/kernel"]
         assert right.shape == wrong.shape
         assert right.sum() == wrong.sum()
         assert not np.array_equal(right, wrong)
 
     def test_full_masks_keep_everything(self) -> None:
         model = trained(spec_of("conv2"))
-        laid_out = keras_masks(model, PICTURES, Masks.full(model))
+        laid_out = keras_masks(model, IMAGES, Masks.full(model))
         assert all(keep.all() for keep in laid_out.values())
 
 
 def test_the_permutation_spelled_out() -> None:
-    """Entry (row, column, channel) of Keras's flattened picture is entry (channel, row, column) of torch's."""
+    """Entry (row, column, channel) of Keras's flattened image is entry (channel, row, column) of torch's."""
     outputs, channels, height, width = 2, 3, 4, 5
     weight = torch.arange(outputs * channels * height * width).view(outputs, -1)
     kernel = to_keras(weight, channels)

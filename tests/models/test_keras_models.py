@@ -48,7 +48,7 @@ def probabilities(read: KerasModel, pixels: np.ndarray) -> torch.Tensor:
 
 
 def assert_same(model: Any, read: KerasModel, factor: float = 1.0) -> None:
-    """Whether both say the same of the same pictures; the Keras model takes pixels times `factor`."""
+    """Whether both say the same of the same images; the Keras model takes pixels times `factor`."""
     shape = model.input_shape[1:]
     pixels = np.random.default_rng(1).random((5, *shape), dtype=np.float32)
     theirs = torch.from_numpy(np.array(model.predict(pixels * factor, verbose=0)))
@@ -135,7 +135,7 @@ def test_a_base_within_a_model(tmp_path: Path) -> None:
     assert_same(model, read, factor=255)
 
 
-def test_dense_layers_on_pictures_on_rows_and_on_features(tmp_path: Path) -> None:
+def test_dense_layers_on_images_on_rows_and_on_features(tmp_path: Path) -> None:
     for shape, ours in (((4, 5, 2), (2, 4, 5)), ((4, 5), (1, 4, 5)), ((7,), (7,))):
         flat = [L.Flatten()] if len(shape) > 1 else []
         model = sequential(shape, [*flat, L.Dense(6, "relu"), L.Dense(3, "softmax")])
@@ -243,7 +243,7 @@ ANOTHER: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: functional((28, 28, 1), [lenet()[0], L.MaxPooling2D(padding="same", name="up"), *lenet()[2:]]),
         "layer up is a MaxPooling2D whose padding is 'same'",
     ),
-    "dense on pictures": (
+    "dense on images": (
         lambda: sequential((4, 4, 2), [L.Dense(3, "relu"), L.Flatten(), L.Dense(2, "softmax")]),
         "another architecture: dense 3, ReLU, flatten, dense 2",
     ),

@@ -125,8 +125,8 @@ class TestTorchvision:
             read_base(wrong, preprocessing="none")
 
     @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-    def test_its_names_alone_say_nothing_of_pictures(self, suffix: str, tmp_path: Path) -> None:
-        """Networks trained on pictures in [0, 1] have them as well, also in a file whose name has a right checksum."""
+    def test_its_names_alone_say_nothing_of_images(self, suffix: str, tmp_path: Path) -> None:
+        """Networks trained on images in [0, 1] have them as well, also in a file whose name has a right checksum."""
         path = tmp_path / f"vgg16{suffix}"
         (safetensors.torch.save_file if suffix == ".safetensors" else torch.save)(as_torchvision(), path)
         must_be_given(path)
@@ -157,7 +157,7 @@ class TestTorchvision:
         with pytest.raises(ModelError, match="holds 16 convolutions, VGG16 has 13"):
             read_base(tmp_path / "vgg19.pth", preprocessing="torchvision")
 
-    def test_fewer_and_of_grey_pictures_are_for_the_caller_to_judge(self, tmp_path: Path) -> None:
+    def test_fewer_and_of_grey_images_are_for_the_caller_to_judge(self, tmp_path: Path) -> None:
         torch.save(as_torchvision(count=5), tmp_path / "few.pth")
         assert len(read_base(tmp_path / "few.pth", preprocessing="torchvision").weights) == 10
         torch.save(as_torchvision(channels=1), tmp_path / "grey.pth")
@@ -249,7 +249,7 @@ class TestKeras:
         assert read_base(path, preprocessing="keras").normalisation == BYTE_MEANS
         path = saved(functional((32, 32, 3), [L.Permute((2, 1, 3), name="turn"), *vgg_base(WIDTHS), *top]), tmp_path)
         with pytest.raises(
-            ModelError, match=r"layer turn, a Permute, prepares the pictures; give preprocessing .*blue first"
+            ModelError, match=r"layer turn, a Permute, prepares the images; give preprocessing .*blue first"
         ):
             read_base(path)
         assert read_base(path, preprocessing="none").normalisation == Normalisation()
@@ -356,7 +356,7 @@ class TestOurs:
 
 def must_be_given(path: Path) -> None:
     """Each choice, with what it means."""
-    with pytest.raises(ModelError, match="does not say how pictures were prepared") as caught:
+    with pytest.raises(ModelError, match="does not say how images were prepared") as caught:
         read_base(path)
     said = str(caught.value)
     assert said.startswith(f"{path}: ")

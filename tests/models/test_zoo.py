@@ -216,7 +216,7 @@ class TestWidths:
 
 
 def test_a_vgg_is_the_papers_table() -> None:
-    """Configuration D of table 1, the mean over the picture, and nothing with a bias but norms and output."""
+    """Configuration D of table 1, the mean over the image, and nothing with a bias but norms and output."""
     model = build(spec_of("vgg16"))
     names = []
     for number in range(1, 14):

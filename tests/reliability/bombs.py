@@ -267,10 +267,10 @@ def bombs() -> dict[str, tuple[str, Make, Callable[[Path], Any]]]:
     """By name: the file's name, what it holds or what writes it, and its reader."""
     from tombola.compression.sparse_files import load_sparse
     from tombola.compression.ticket import read_mask
+    from tombola.data.decoding import decode
     from tombola.data.folders import class_folders
     from tombola.data.idx import read_idx
     from tombola.data.npz import npz
-    from tombola.data.pictures import decode
     from tombola.models.folder import load_model
     from tombola.models.keras_models import read_keras
     from tombola.models.pretrained import read_base

@@ -28,10 +28,10 @@ from tombola import prune
 from tombola.compression.sparse_files import load_sparse, save_sparse
 from tombola.compression.ticket import read_mask, write_mask
 from tombola.data import cifar
+from tombola.data.decoding import decode
 from tombola.data.folders import class_folders
 from tombola.data.idx import read_idx
 from tombola.data.npz import npz
-from tombola.data.pictures import decode
 from tombola.errors import StorageError
 from tombola.models import ModelSpec, build
 from tombola.models.folder import load_model, save_model

@@ -171,9 +171,9 @@ def test_a_run_is_not_continued_with_other_instructions(finished: Runs, monkeypa
 
 
 def write_digits(path: Path, shift: int) -> None:
-    pictures, labels = load_digits(return_X_y=True)
-    pictures = np.roll((pictures[:200] * 15).astype(np.uint8).reshape(-1, 8, 8), shift, 2)
-    np.savez(path, x_train=pictures[:150], y_train=labels[:150], x_test=pictures[150:], y_test=labels[150:200])
+    images, labels = load_digits(return_X_y=True)
+    images = np.roll((images[:200] * 15).astype(np.uint8).reshape(-1, 8, 8), shift, 2)
+    np.savez(path, x_train=images[:150], y_train=labels[:150], x_test=images[150:], y_test=labels[150:200])
     sources._read.cache_clear()  # a worker is a process of its own and has nothing in memory
 
 

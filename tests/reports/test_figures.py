@@ -49,7 +49,7 @@ class TestPlotly:
         assert (baseline.name, baseline.line.dash, baseline.line.color) == ("dense", "dot", nature.BASELINE)
 
 
-def test_png_is_a_picture() -> None:
+def test_png_is_a_image() -> None:
     content = curves.png(chart())
     assert content.startswith(b"\x89PNG")
     assert len(content) > 10_000

@@ -381,7 +381,7 @@ class TestWhatIsRefused:
             ({"exits": ["block9_conv1"]}, "cnn: exits: no exit 'block9_conv1' in this network"),
             ({"gate_exit": "block3_conv3"}, "cnn: gate_exit: no exit 'block3_conv3' in this network (did you mean"),
             ({"gate_exit": "block3_conv3"}, "known: block1_conv1, block1_pool"),
-            ({"exits": ["output"]}, "cnn: exits: no exit at 'output', whose output is no picture"),
+            ({"exits": ["output"]}, "cnn: exits: no exit at 'output', whose output is no image"),
             ({"exits": ["block1_conv1", "block1_conv1"]}, "name each exit once"),
             ({"features": ["median"]}, "unknown kind of features 'median'"),
             ({"cnn": lottery("dense", {"architecture": "lenet-300-100"})}, "no convolution before its dense layers"),

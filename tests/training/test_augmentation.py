@@ -92,7 +92,7 @@ def test_it_is_a_function_of_inputs_and_generator(
 def test_what_cannot_be_augmented() -> None:
     with pytest.raises(DataError, match="unknown augmentation 'turn'; known: flip, crop"):
         augment(_images(), ("turn",), _generator())  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="augmentation is for pictures"):
+    with pytest.raises(DataError, match="augmentation is for images"):
         augment(torch.zeros(3, 5), ("flip",), _generator())
     for wrong in (["turn"], ["flip", "flip"]):
         with pytest.raises(ConfigError, match="augmentation"):

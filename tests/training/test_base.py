@@ -252,7 +252,7 @@ class TestRefusals:
     def test_a_layer_that_is_no_exit(self) -> None:
         names = exit_names(vgg()[1])
         refused(lambda: opened(widths=WIDTHS, layer="block9"), ConfigError, "data.base.layer: no exit 'block9'", *names)
-        refused(lambda: opened(widths=WIDTHS, layer="fc1"), ConfigError, "data.base.layer", "no picture", *names)
+        refused(lambda: opened(widths=WIDTHS, layer="fc1"), ConfigError, "data.base.layer", "no image", *names)
 
     @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 31, 200)])
     def test_images_that_are_too_small(self, shape: tuple[int, ...], tmp_path: Path) -> None:

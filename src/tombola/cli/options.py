@@ -18,7 +18,7 @@ SkipBad = Annotated[
     bool,
     typer.Option(
         "--skip-bad",
-        help="Leave out pictures that cannot be read, and say which; otherwise they are an error.",
+        help="Leave out images that cannot be read, and say which; otherwise they are an error.",
     ),
 ]
 SetOption = Annotated[

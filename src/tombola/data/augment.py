@@ -1,4 +1,4 @@
-"""Random changes of a batch that keep its labels true. On tensors, all pictures of a batch at once."""
+"""Random changes of a batch that keep its labels true. On tensors, all images of a batch at once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MARGIN = 4
 
 
 def augment(inputs: Tensor, kinds: Sequence[Augmentation], generator: torch.Generator) -> Tensor:
-    """`inputs` (n, channels, height, width), each picture changed by chance; `inputs` itself stays as it is.
+    """`inputs` (n, channels, height, width), each image changed by chance; `inputs` itself stays as it is.
 
-    `flip` mirrors a picture left to right with probability 1/2. `crop` puts 4 zeros on every side and takes a
+    `flip` mirrors an image left to right with probability 1/2. `crop` puts 4 zeros on every side and takes a
     window of the old size anywhere in it, each of the 9 × 9 places being as likely (He et al. 2016, arXiv
     1512.03385, section 4.2). The zeros are black in [0, 1] and the mean where inputs are normalised. Their order in
     `kinds` does not matter. All chance comes from `generator`.
@@ -28,7 +28,7 @@ def augment(inputs: Tensor, kinds: Sequence[Augmentation], generator: torch.Gene
     if not kinds:
         return inputs
     if inputs.dim() != 4:
-        raise DataError(f"augmentation is for pictures; these inputs have shape {tuple(inputs.shape[1:])}")
+        raise DataError(f"augmentation is for images; these inputs have shape {tuple(inputs.shape[1:])}")
     count, channels, height, width = inputs.shape
     rows = torch.arange(height).expand(count, height)
     columns = torch.arange(width).expand(count, width)

@@ -23,7 +23,7 @@ class Base(Config):
     layer: str = Field("block5_pool", description="its last layer that is used")
     preprocessing: Literal["keras", "torchvision", "none"] | None = Field(
         None,
-        description="how pictures were prepared for the weights, where their file does not say: `keras` bytes, blue "
+        description="how images were prepared for the weights, where their file does not say: `keras` bytes, blue "
         "first, less ImageNet's mean; `torchvision` by ImageNet's mean and deviation; `none` in [0, 1] and no more",
     )
     sha256: str | None = Field(None, description="the checksum that the file of weights must have")

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tombola.data.dataset import RawData
-from tombola.data.npz import read_arrays, read_picture_set
-from tombola.data.pictures import Pixels, decode, raw_data
+from tombola.data.decoding import Pixels, decode, raw_data
+from tombola.data.npz import read_arrays, read_image_set
 from tombola.data.tars import unpacked
 from tombola.errors import DataError, StorageError, one_line
 from tombola.runs import limits
@@ -35,7 +35,7 @@ ARCHIVE_LIMIT, UNPACKED_LIMIT, MEMBER_LIMIT = limits.DOWNLOAD, 2 * limits.DOWNLO
 
 
 def cifar10(folder: Path) -> RawData:
-    """CIFAR-10: 50,000 + 10,000 colour pictures of 32×32 pixels in 10 classes (Krizhevsky 2009).
+    """CIFAR-10: 50,000 + 10,000 colour images of 32×32 pixels in 10 classes (Krizhevsky 2009).
 
     Read from the official binary files (data_batch_1.bin to 5, test_batch.bin, also in cifar-10-batches-bin/),
     else from cifar10-jpeg.tar.xz and cifar10-canonical-labels.npz. The JPEG set is lossy: its pixels are near
@@ -61,26 +61,26 @@ def cifar10(folder: Path) -> RawData:
     for part, pixels in parts.items():
         counts = np.bincount(pixels.labels, minlength=len(CLASSES))
         if len(counts) != len(CLASSES) or (counts != PER_CLASS[part]).any():
-            raise DataError(f"{where}: not CIFAR-10: its {part} set has {counts[:12].tolist()} pictures per class")
+            raise DataError(f"{where}: not CIFAR-10: its {part} set has {counts[:12].tolist()} images per class")
     return raw_data("cifar10", where, parts["train"], parts["test"])
 
 
 def cifar10_exact(folder: Path) -> RawData:
-    """A part of CIFAR-10 with the original pixels: 3,805 + 761 pictures, the start of each official file."""
+    """A part of CIFAR-10 with the original pixels: 3,805 + 761 images, the start of each official file."""
     path = folder / EXACT
     if not path.exists():
         raise DataError(f"cifar10-exact is not in {folder}; put {EXACT} there, or point --data-dir at its data home")
-    raw = read_picture_set(path, "cifar10-exact")
+    raw = read_image_set(path, "cifar10-exact")
     if raw.training.inputs.shape[1:] != (3, SIDE, SIDE) or raw.classes != len(CLASSES):
-        raise DataError(f"{path}: not pictures of 3×{SIDE}×{SIDE} in {len(CLASSES)} classes; get the file again")
+        raise DataError(f"{path}: not images of 3×{SIDE}×{SIDE} in {len(CLASSES)} classes; get the file again")
     return raw
 
 
 def read_jpeg_set(folder: Path) -> dict[str, Pixels]:
-    """The pictures of the JPEG archive in CIFAR-10's own order, which the file of labels gives.
+    """The images of the JPEG archive in CIFAR-10's own order, which the file of labels gives.
 
-    The archive holds the k-th picture of a class as `<train|test>/<class>/<k>.jpg`, k in four digits from 0.
-    Decoded pictures are kept in the user's cache, under the checksum of the archive.
+    The archive holds the k-th image of a class as `<train|test>/<class>/<k>.jpg`, k in four digits from 0.
+    Decoded images are kept in the user's cache, under the checksum of the archive.
     """
     content = read_bytes(folder / ARCHIVE, ARCHIVE_LIMIT)
     names = [f"{part}_labels" for part in PER_CLASS]
@@ -92,8 +92,8 @@ def read_jpeg_set(folder: Path) -> dict[str, Pixels]:
         if targets.shape != (sum(counts),) or set(counts) != {PER_CLASS[part]}:
             raise DataError(f"{folder / LABELS}: array {part}_labels is not that of CIFAR-10; get the file again")
         images = np.empty((len(targets), 3, SIDE, SIDE), dtype=np.uint8)
-        for number, pictures in enumerate(decoded[part]):
-            images[targets == number] = pictures.transpose(0, 3, 1, 2)
+        for number, of_class in enumerate(decoded[part]):
+            images[targets == number] = of_class.transpose(0, 3, 1, 2)
         parts[part] = Pixels(images, targets.astype(np.int64))
     return parts
 
@@ -131,7 +131,7 @@ def _read_binary(folder: Path, part: str) -> Pixels:
 
 
 def _decoded(content: bytes, path: Path) -> dict[str, NDArray[np.uint8]]:
-    """Per part (class, picture, height, width, channel): from the cache if it is there and whole."""
+    """Per part (class, image, height, width, channel): from the cache if it is there and whole."""
     try:
         cached = cache_home() / "decoded" / f"cifar10-{hashlib.sha256(content).hexdigest()}.npz"
         return _read_cache(cached)
@@ -167,7 +167,7 @@ def _digest(decoded: dict[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def _decode_archive(content: bytes, path: Path) -> dict[str, NDArray[np.uint8]]:
-    """Decodes every picture of the archive; DataError names the first that is damaged, odd, missing or twice."""
+    """Decodes every image of the archive; DataError names the first that is damaged, odd, missing or twice."""
     decoded, seen = {}, {}
     for part, count in PER_CLASS.items():
         decoded[part] = np.empty((len(CLASSES), count, SIDE, SIDE, 3), dtype=np.uint8)
@@ -178,7 +178,7 @@ def _decode_archive(content: bytes, path: Path) -> dict[str, NDArray[np.uint8]]:
             for count, member in enumerate(archive, start=1):
                 archive.members.clear()  # of which it would keep all
                 if count > 2 * sum(PER_CLASS.values()) * len(CLASSES):
-                    raise DataError(f"{path}: more members than CIFAR-10 has pictures; get the archive again")
+                    raise DataError(f"{path}: more members than CIFAR-10 has images; get the archive again")
                 if member.isdir():
                     continue
                 found = pattern.fullmatch(member.name)
@@ -188,10 +188,10 @@ def _decode_archive(content: bytes, path: Path) -> dict[str, NDArray[np.uint8]]:
                 part, label, number = found[1], CLASSES.index(found[2]), int(found[3])
                 if number >= PER_CLASS[part] or seen[part][label, number]:
                     raise DataError(f"{path}: {member.name} is one too many; get the archive again")
-                picture = decode(file.read(), f"{path}: {member.name}")
-                if picture.shape != (SIDE, SIDE, 3):
-                    raise DataError(f"{path}: {member.name} is {picture.shape}, not {SIDE}×{SIDE} in colour")
-                decoded[part][label, number] = picture
+                image = decode(file.read(), f"{path}: {member.name}")
+                if image.shape != (SIDE, SIDE, 3):
+                    raise DataError(f"{path}: {member.name} is {image.shape}, not {SIDE}×{SIDE} in colour")
+                decoded[part][label, number] = image
                 seen[part][label, number] = True
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise DataError(f"{path}: damaged or cut short ({one_line(error)}); get the archive again") from None

@@ -1,6 +1,6 @@
-"""Pictures of one's own: a folder or a tar file with one sub-folder per class.
+"""Images of one's own: a folder or a tar file with one sub-folder per class.
 
-How they must lie is checked in `layout`, how an archive is read in `tars`; decoding is in `pictures`.
+How they must lie is checked in `layout`, how an archive is read in `tars`; bytes become pixels in `decoding`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tombola.data.dataset import RawData
+from tombola.data.decoding import SIZE_LIMIT, Pixels, decode, raw_data
 from tombola.data.images import DecodingLimit
 from tombola.data.layout import LAYOUT, Entry, Labelled, labelled_parts, shown, some
 from tombola.data.patient import search_all
-from tombola.data.pictures import SIZE_LIMIT, Pixels, decode, raw_data
 from tombola.data.tars import tar_tree
 from tombola.errors import DataError
 from tombola.runs import limits
 from tombola.runs.atomic import opened, read_bytes, storage_errors
 from tombola.runs.kinds import LONGEST
 
-PICTURE_LIMIT = limits.IMAGE_FILE
+IMAGE_LIMIT = limits.IMAGE_FILE
 
 
 def class_folders(
@@ -37,13 +37,13 @@ def class_folders(
     group_by: str | None = None,
     name: str = "folder",
 ) -> RawData:
-    """Any folder or tar of pictures (`images.FORMATS`), one sub-folder per class, perhaps within train/ and test/.
+    """Any folder or tar of images (`images.FORMATS`), one sub-folder per class, perhaps within train/ and test/.
 
-    Classes are numbered by name, pictures ordered by name. All are resized to `size` × `size` pixels; without `size`
+    Classes are numbered by name, images ordered by name. All are resized to `size` × `size` pixels; without `size`
     they must be of one size already. They are read as RGB if any of them has colours, else as grey, or with the
-    `channels` asked for. A picture is known by its suffix or its content. What is left out is named in the result:
-    files that are no pictures, hidden ones, and with `skip_bad` pictures that cannot be decoded. `group_by` is a
-    regular expression: training pictures in whose path below `folder` it finds the same, or the same in its groups,
+    `channels` asked for. An image is known by its suffix or its content. What is left out is named in the result:
+    files that are no images, hidden ones, and with `skip_bad` images that cannot be decoded. `group_by` is a
+    regular expression: training images in whose path below `folder` it finds the same, or the same in its groups,
     belong to one group. Raises DataError that names what cannot be used.
     """
     if not folder.is_dir() and not folder.is_file():
@@ -51,13 +51,13 @@ def class_folders(
     root = _disk_entry(folder, "", folder) if folder.is_dir() else tar_tree(folder)
     parts, aside = labelled_parts(root)
     limit = DecodingLimit(None if folder.is_dir() else folder.stat().st_size)
-    images = _decoded([picture.entry for part in parts for picture in part], size, channels, skip_bad, limit)
-    kept = [[picture for picture in part if picture.entry.path in images] for part in parts]
+    images = _decoded([one.entry for part in parts for one in part], size, channels, skip_bad, limit)
+    kept = [[one for one in part if one.entry.path in images] for part in parts]
     for part, left in zip(parts, kept, strict=True):
         _refuse_lost_class(part, left)
     depth = channels or max(1 if image.ndim == 2 else 3 for image in images.values())
     training, *test = (_stacked(part, images, depth) for part in kept)
-    paths = [picture.entry.path for part in parts for picture in part]
+    paths = [one.entry.path for part in parts for one in part]
     skipped = tuple(path for path in paths if path not in images)
     groups = None if group_by is None else _groups(kept[0], group_by, root.where)
     notes = (*_left_aside(aside), *_of_names(list(images)), *limit.notes(len(images)))
@@ -95,7 +95,7 @@ def _disk_entry(path: Path, relative: str, root: Path) -> Entry:
         return Entry(relative, where, lambda: [_disk_entry(p, below + p.name, root) for p in path.iterdir()])
     if not path.is_file():
         return Entry(relative, where)
-    return Entry(relative, where, read=partial(read_bytes, path, PICTURE_LIMIT), head=partial(_head, path))
+    return Entry(relative, where, read=partial(read_bytes, path, IMAGE_LIMIT), head=partial(_head, path))
 
 
 def _head(path: Path) -> bytes:
@@ -113,7 +113,7 @@ def _within(link: Path, root: Path) -> bool:
 def _decoded(
     entries: Sequence[Entry], size: int | None, channels: int | None, skip_bad: bool, limit: DecodingLimit
 ) -> dict[str, NDArray[np.uint8]]:
-    """The pictures by their paths: all of them, or with `skip_bad` those that can be decoded."""
+    """The images by their paths: all of them, or with `skip_bad` those that can be decoded."""
     images: dict[str, NDArray[np.uint8]] = {}
     bad: list[str] = []
     for entry in entries:
@@ -150,46 +150,44 @@ def _refuse_misfit(entry: Entry, image: NDArray[np.uint8], images: dict[str, NDA
             "have all resized"
         )
     if image.size * count > SIZE_LIMIT:
-        raise DataError(
-            f"{entry.where}: {count:,} pictures like this are more than {SIZE_LIMIT:,} bytes; set data.size"
-        )
+        raise DataError(f"{entry.where}: {count:,} images like this are more than {SIZE_LIMIT:,} bytes; set data.size")
 
 
-def _refuse_lost_class(pictures: Sequence[Labelled], left: Sequence[Labelled]) -> None:
-    there = {picture.label for picture in left}
-    if lost := [picture for picture in pictures if picture.label not in there]:
+def _refuse_lost_class(labelled: Sequence[Labelled], left: Sequence[Labelled]) -> None:
+    there = {one.label for one in left}
+    if lost := [one for one in labelled if one.label not in there]:
         raise DataError(
-            f"{lost[0].entry.where}: no picture of its class can be read, and a class without pictures cannot be "
+            f"{lost[0].entry.where}: no image of its class can be read, and a class without images cannot be "
             "left out; mend them or remove the class"
         )
 
 
-def _stacked(pictures: Sequence[Labelled], images: dict[str, NDArray[np.uint8]], channels: int) -> Pixels:
-    """Pictures as one array; a grey one fills all channels."""
-    height, width = images[pictures[0].entry.path].shape[:2]
-    stacked = np.empty((len(pictures), channels, height, width), dtype=np.uint8)
-    for place, picture in zip(stacked, pictures, strict=True):
-        image = images[picture.entry.path]
+def _stacked(labelled: Sequence[Labelled], images: dict[str, NDArray[np.uint8]], channels: int) -> Pixels:
+    """Images as one array; a grey one fills all channels."""
+    height, width = images[labelled[0].entry.path].shape[:2]
+    stacked = np.empty((len(labelled), channels, height, width), dtype=np.uint8)
+    for place, one in zip(stacked, labelled, strict=True):
+        image = images[one.entry.path]
         place[:] = image if image.ndim == 2 else image.transpose(2, 0, 1)
-    return Pixels(stacked, np.array([picture.label for picture in pictures], dtype=np.int64))
+    return Pixels(stacked, np.array([one.label for one in labelled], dtype=np.int64))
 
 
-def _groups(pictures: Sequence[Labelled], pattern: str, where: str) -> Tensor:
-    """Pictures (n,) numbered so that those in whose paths `pattern` finds the same have the same number.
+def _groups(labelled: Sequence[Labelled], pattern: str, where: str) -> Tensor:
+    """Images (n,) numbered so that those in whose paths `pattern` finds the same have the same number.
 
     A pattern that finds nothing in a path, or something else in every path, is a mistake that would go unnoticed.
     """
-    found = search_all(pattern, [picture.entry.path for picture in pictures], where)
-    if lost := [picture.entry.path for picture, match in zip(pictures, found, strict=True) if match is None]:
+    found = search_all(pattern, [one.entry.path for one in labelled], where)
+    if lost := [one.entry.path for one, match in zip(labelled, found, strict=True) if match is None]:
         raise DataError(
-            f"{where}: data.group_by {pattern!r} finds nothing in {len(lost)} of {len(pictures)} paths, the first is "
-            f"{shown(lost[0])}; every training picture needs its group"
+            f"{where}: data.group_by {pattern!r} finds nothing in {len(lost)} of {len(labelled)} paths, the first is "
+            f"{shown(lost[0])}; every training image needs its group"
         )
     names = [match.groups(default="") or (match[0],) for match in found if match]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    if len(numbers) == len(pictures):
+    if len(numbers) == len(labelled):
         raise DataError(
-            f"{where}: data.group_by {pattern!r} groups nothing: what it finds is different in each of {len(pictures)} "
+            f"{where}: data.group_by {pattern!r} groups nothing: what it finds is different in each of {len(labelled)} "
             f"paths, in the first it is {' '.join(names[0])!r}"
         )
     return torch.tensor([numbers[name] for name in names])

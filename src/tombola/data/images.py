@@ -44,7 +44,7 @@ _BITS_PER_SAMPLE, _SAMPLES, _SAMPLE_FORMAT = 258, 277, 339
 """Tags of TIFF: bits of each number, numbers of each pixel, and whether these are unsigned (1)."""
 START_OF_SCAN = b"\xff\xda"
 PREVIEWS = 8
-"""Of how many smaller pictures beside a photograph in its file the sizes are looked at; cameras store up to three."""
+"""Of how many smaller images beside a photograph in its file the sizes are looked at; cameras store up to three."""
 
 
 @dataclass
@@ -114,7 +114,7 @@ def refuse_loss(image: Image.Image, content: bytes, where: str) -> None:
 
 
 def _others_are_previews(image: Image.Image, content: bytes) -> bool:
-    """Whether an MPO is a photograph and smaller pictures of it; those that are not in the file do not count."""
+    """Whether an MPO is a photograph and smaller images of it; those that are not in the file do not count."""
     count: int = getattr(image, "n_frames", 1)
     if count > 1 + PREVIEWS:
         return False
@@ -122,7 +122,7 @@ def _others_are_previews(image: Image.Image, content: bytes) -> bool:
 
 
 def _pixels(content: bytes, number: int) -> float:
-    """How many pixels the picture of that number has in an MPO; 0 where it is cut off."""
+    """How many pixels the image of that number has in an MPO; 0 where it is cut off."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -133,7 +133,7 @@ def _pixels(content: bytes, number: int) -> float:
                 return frame.width * frame.height
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return math.inf
-    except Exception:  # cut off by a program that edited the photograph and kept its table of pictures
+    except Exception:  # cut off by a program that edited the photograph and kept its table of images
         return 0
 
 

@@ -1,4 +1,4 @@
-"""How pictures of one's own must lie: the classes, in training and test pictures, of a tree of names.
+"""How images of one's own must lie: the classes, in training and test images, of a tree of names.
 
 A tree is the same on disk (`folders`) and in an archive (`tars`); what is wrong with its layout is said here alone.
 """
@@ -34,7 +34,7 @@ class Entry:
         return self.path.rpartition("/")[2]
 
     @property
-    def is_picture(self) -> bool:
+    def is_image(self) -> bool:
         """By its name, or else by its first bytes: what has an odd name or none is not left out."""
         if self.children:
             return False
@@ -55,14 +55,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A picture and the number of its class. Whether it can be decoded nobody knows yet."""
+    """An image and the number of its class. Whether it can be decoded nobody knows yet."""
 
     entry: Entry
     label: int
 
 
 def labelled_parts(root: Entry) -> tuple[list[list[Labelled]], list[Entry]]:
-    """The training pictures below `root`, and its test pictures if it has them: by class, then by name.
+    """The training images below `root`, and its test images if it has them: by class, then by name.
 
     Classes are numbered by name. Also the files that are left aside: what is no image, and hidden images. Other hidden
     files, which systems and tools leave everywhere, are none of the data. Raises DataError that names what does not
@@ -72,13 +72,13 @@ def labelled_parts(root: Entry) -> tuple[list[list[Labelled]], list[Entry]]:
     holding = {entry.path: entry for part in parts for entry in (root, part, *_sub_folders(part))}
     aside = [entry for folder in holding.values() for entry in _aside(folder)]
     classes = [entry.name for entry in _sub_folders(parts[0])]
-    return [_pictures(part, classes) for part in parts], aside
+    return [_images(part, classes) for part in parts], aside
 
 
 def _aside(folder: Entry) -> list[Entry]:
     """The files in `folder` itself that are not used."""
     files = [entry for entry in folder.all_inside() if not entry.children]
-    return [entry for entry in files if entry.is_picture == entry.is_hidden]
+    return [entry for entry in files if entry.is_image == entry.is_hidden]
 
 
 def some(names: Sequence[str]) -> str:
@@ -108,24 +108,24 @@ def _sub_folders(folder: Entry) -> list[Entry]:
     found = [entry for entry in entries if entry.children]
     if not found:
         raise DataError(f"{folder.where}: holds no class folders; {LAYOUT}")
-    if stray := [entry for entry in entries if entry.is_picture]:
-        raise DataError(f"{stray[0].where}: a picture outside of the class folders; {LAYOUT}")
+    if stray := [entry for entry in entries if entry.is_image]:
+        raise DataError(f"{stray[0].where}: an image outside of the class folders; {LAYOUT}")
     return found
 
 
-def _pictures(part: Entry, classes: Sequence[str]) -> list[Labelled]:
-    """The pictures of every class folder in `part`, each with its label."""
+def _images(part: Entry, classes: Sequence[str]) -> list[Labelled]:
+    """The images of every class folder in `part`, each with its label."""
     found: list[Labelled] = []
     for folder in _sub_folders(part):
         if folder.name not in classes:
             known = ", ".join(shown(name) for name in classes[:20])
-            raise DataError(f"{folder.where}: a class without training pictures; the classes are {known}")
+            raise DataError(f"{folder.where}: a class without training images; the classes are {known}")
         entries = folder.inside()
         if nested := [entry for entry in entries if entry.children]:
             raise DataError(f"{nested[0].where}: a folder within a class folder; {LAYOUT}")
-        pictures = [entry for entry in entries if entry.is_picture]
-        if not pictures:
+        images = [entry for entry in entries if entry.is_image]
+        if not images:
             aside = f" ({count} other files left aside)" if (count := len(entries)) else ""
-            raise DataError(f"{folder.where}: no picture ({KINDS}) of this class{aside}")
-        found += [Labelled(entry, classes.index(folder.name)) for entry in pictures]
+            raise DataError(f"{folder.where}: no image ({KINDS}) of this class{aside}")
+        found += [Labelled(entry, classes.index(folder.name)) for entry in images]
     return found

@@ -1,4 +1,4 @@
-"""NumPy's .npz files: a zip of arrays, read without ever unpickling, and picture sets stored in them.
+"""NumPy's .npz files: a zip of arrays, read without ever unpickling, and image sets stored in them.
 
 Every array's header is checked against the bytes that are there before memory is taken for it.
 """
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tombola.data.dataset import RawData
+from tombola.data.decoding import Pixels, fitted, raw_data
 from tombola.data.layout import some
 from tombola.data.npy import parse_npy
-from tombola.data.pictures import Pixels, fitted, raw_data
 from tombola.errors import DataError, one_line
 from tombola.runs import limits
 from tombola.runs.atomic import opened, storage_errors
@@ -31,12 +31,12 @@ KERAS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def npz(folder: Path, size: int | None = None, channels: int | None = None) -> RawData:
-    """Any .npz file of pictures: MedMNIST's array names, or x_train, y_train, x_test and y_test.
+    """Any .npz file of images: MedMNIST's array names, or x_train, y_train, x_test and y_test.
 
-    `folder` is the file, or a folder that holds exactly one. Pictures are uint8, (n, height, width), (n, height,
+    `folder` is the file, or a folder that holds exactly one. Images are uint8, (n, height, width), (n, height,
     width, channels) or (n, channels, height, width) with 1 or 3 channels; labels are integers, (n,) or (n, 1).
     Arrays for validation (val_images, val_labels) are added to the training examples: what is held out for
-    validation is drawn by each replicate's seed, as for every other data set. With `size` and `channels`, pictures
+    validation is drawn by each replicate's seed, as for every other data set. With `size` and `channels`, images
     are resized to size × size pixels, and made grey (1) or RGB (3).
     """
     if folder.is_dir():
@@ -44,10 +44,10 @@ def npz(folder: Path, size: int | None = None, channels: int | None = None) -> R
         if len(found) != 1:
             raise DataError(f"{folder}: holds {len(found)} .npz files; let data.folder name the one to read")
         folder = found[0]
-    return read_picture_set(folder, "npz", size, channels)
+    return read_image_set(folder, "npz", size, channels)
 
 
-def read_picture_set(path: Path, name: str, size: int | None = None, channels: int | None = None) -> RawData:
+def read_image_set(path: Path, name: str, size: int | None = None, channels: int | None = None) -> RawData:
     """The data set called `name` in an .npz file; DataError names the file and the array."""
     there = array_names(path)
     wanted = KERAS if set(KERAS) <= set(there) else MEDMNIST
@@ -68,7 +68,7 @@ def read_picture_set(path: Path, name: str, size: int | None = None, channels: i
     for part in validation:
         if part.images.shape[1:] != training.images.shape[1:]:
             raise DataError(
-                f"{path}: array {MEDMNIST_VALIDATION[0]} has pictures of {part.images.shape[1:]}, {names[0]} of "
+                f"{path}: array {MEDMNIST_VALIDATION[0]} has images of {part.images.shape[1:]}, {names[0]} of "
                 f"{training.images.shape[1:]} (channels, height, width)"
             )
         images = np.concatenate([training.images, part.images])
@@ -131,37 +131,37 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> NDAr
 
 
 def _pixels(path: Path, arrays: dict[str, NDArray[Any]], images: str, labels: str) -> Pixels:
-    pictures, targets = arrays[images], arrays[labels]
-    if pictures.dtype != np.uint8:
-        raise DataError(f"{path}: array {images} holds {pictures.dtype}, pictures are wanted as uint8 (0 to 255)")
+    pixels, targets = arrays[images], arrays[labels]
+    if pixels.dtype != np.uint8:
+        raise DataError(f"{path}: array {images} holds {pixels.dtype}, images are wanted as uint8 (0 to 255)")
     if not np.issubdtype(targets.dtype, np.integer):
         raise DataError(f"{path}: array {labels} holds {targets.dtype}, labels are wanted as integers")
     if targets.ndim == 2 and targets.shape[1] == 1:
         targets = targets[:, 0]
     if targets.ndim != 1:
-        raise DataError(f"{path}: array {labels} has shape {targets.shape}, wanted is one label a picture")
-    pictures = _channels_first(path, images, pictures)
-    if len(pictures) != len(targets):
-        raise DataError(f"{path}: {len(pictures)} pictures in {images} but {len(targets)} labels in {labels}")
+        raise DataError(f"{path}: array {labels} has shape {targets.shape}, wanted is one label an image")
+    pixels = _channels_first(path, images, pixels)
+    if len(pixels) != len(targets):
+        raise DataError(f"{path}: {len(pixels)} images in {images} but {len(targets)} labels in {labels}")
     smallest, largest = int(targets.min()), int(targets.max())
     if smallest < 0 or largest >= LABEL_LIMIT:
         wrong = smallest if smallest < 0 else largest
         raise DataError(f"{path}: array {labels} holds the label {wrong}; labels are 0, 1, ... below {LABEL_LIMIT:,}")
-    return Pixels(pictures, targets.astype(np.int64))
+    return Pixels(pixels, targets.astype(np.int64))
 
 
-def _channels_first(path: Path, name: str, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(n, channels, height, width), channels being the one axis of 1 or 3 beside the pictures' sides."""
-    shape = pictures.shape
-    if not pictures.size:
+def _channels_first(path: Path, name: str, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(n, channels, height, width), channels being the one axis of 1 or 3 beside the images' sides."""
+    shape = images.shape
+    if not images.size:
         raise DataError(f"{path}: array {name} holds no data (shape {shape})")
-    if pictures.ndim == 3:
-        return pictures[:, None]
-    first, last = (pictures.ndim == 4 and shape[axis] in (1, 3) for axis in (1, -1))
+    if images.ndim == 3:
+        return images[:, None]
+    first, last = (images.ndim == 4 and shape[axis] in (1, 3) for axis in (1, -1))
     if first == last:
         raise DataError(
             f"{path}: array {name} has shape {shape}, wanted is (n, height, width), or with 1 or 3 channels (n, "
             "height, width, channels) or (n, channels, height, width)"
             + (", not to be told apart here" if first else "")
         )
-    return pictures if first else pictures.transpose(0, 3, 1, 2)
+    return images if first else images.transpose(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Published picture sets of one file each, known by its checksum."""
+"""Published image sets of one file each, known by its checksum."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from tombola.data.dataset import RawData
 from tombola.data.folders import class_folders
 from tombola.data.home import known_file
-from tombola.data.npz import read_picture_set
+from tombola.data.npz import read_image_set
 
 LEAVES = "plantvillage-apple-segmented.tar"
 LEAVES_CHECKSUM = "sha256:d01e58d8d6a13ba9eabc915014156e190303b5fff1d19ce627203f3ce61e8a13"
@@ -15,7 +15,7 @@ PNEUMONIA = "pneumoniamnist.npz"
 PNEUMONIA_SOURCE = "https://zenodo.org/records/10519652/files/pneumoniamnist.npz"
 PNEUMONIA_CHECKSUMS = (
     "md5:28209eda62fecd6e6a2d98b1501bb15f",  # MedMNIST's own
-    "sha256:ce8250bf5debc3c389b89affcc1d9feac579b26e875a848301e9f937bb0c2eee",  # the same pictures in another order
+    "sha256:ce8250bf5debc3c389b89affcc1d9feac579b26e875a848301e9f937bb0c2eee",  # the same images in another order
 )
 
 
@@ -39,7 +39,7 @@ def plantvillage_apple(
 def pneumoniamnist(folder: Path, size: int | None = None, channels: int | None = None) -> RawData:
     """PneumoniaMNIST of MedMNIST v2: 5,232 + 624 grey chest X-rays of 28×28 pixels, normal or pneumonia.
 
-    Yang et al. 2023, arXiv 2110.14795. Its validation pictures join the training ones, as for the data set `npz`.
+    Yang et al. 2023, arXiv 2110.14795. Its validation images join the training ones, as for the data set `npz`.
     """
     path = known_file(folder / PNEUMONIA, "pneumoniamnist", PNEUMONIA_CHECKSUMS, PNEUMONIA_SOURCE, "npz")
-    return read_picture_set(path, "pneumoniamnist", size, channels)
+    return read_image_set(path, "pneumoniamnist", size, channels)

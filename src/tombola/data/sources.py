@@ -55,17 +55,17 @@ class DataConfig(Config):
     validation: int | None = Field(None, ge=1, description="validation examples; default a tenth, MNIST's 5,000")
     test: int | None = Field(None, ge=1, description="test examples, where the data come without a test set")
     training: int | None = Field(None, ge=2, description="use only so many training examples; default all")
-    size: int | None = Field(None, ge=2, le=1024, description="resize pictures to size × size pixels")
-    channels: Literal[1, 3] | None = Field(None, description="grey pictures (1) or RGB (3); default as they are")
-    skip_bad: bool = Field(False, description="leave out pictures that cannot be read")
+    size: int | None = Field(None, ge=2, le=1024, description="resize images to size × size pixels")
+    channels: Literal[1, 3] | None = Field(None, description="grey images (1) or RGB (3); default as they are")
+    skip_bad: bool = Field(False, description="leave out images that cannot be read")
     group_by: str | None = Field(
         None,
         min_length=1,
         max_length=200,
-        description="regular expression: pictures in whose paths it finds the same stay in one part of the split",
+        description="regular expression: images in whose paths it finds the same stay in one part of the split",
     )
     normalise: bool = Field(False, description="subtract each channel's training mean, divide by its deviation")
-    base: Base | None = Field(None, description="a frozen network that pictures pass first: its features are learned")
+    base: Base | None = Field(None, description="a frozen network that images pass first: its features are learned")
 
     @field_validator("name")
     @classmethod
@@ -177,7 +177,7 @@ def mnist(folder: Path) -> RawData:
 
 @data_sets.register("fashion-mnist")
 def fashion_mnist(folder: Path) -> RawData:
-    """Fashion-MNIST: 60,000 + 10,000 pictures of clothes, 28×28 (Xiao et al. 2017, arXiv 1708.07747)."""
+    """Fashion-MNIST: 60,000 + 10,000 images of clothes, 28×28 (Xiao et al. 2017, arXiv 1708.07747)."""
     checksums = {
         "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
         "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",

@@ -1,4 +1,4 @@
-"""Archives of pictures, read in memory: nothing of a tar file is ever unpacked to disk.
+"""Archives of images, read in memory: nothing of a tar file is ever unpacked to disk.
 
 What a compressed file may grow to is capped, and every member is looked at before it is believed.
 """
@@ -90,9 +90,9 @@ def _tree(content: bytes, path: Path, most: int) -> dict[str, Node]:
 def _add(tree: dict[str, Node], member: tarfile.TarInfo, where: str) -> None:
     parts = [part for part in member.name.split("/") if part not in ("", ".")]
     if member.name.startswith("/") or ".." in parts:
-        raise DataError(f"{where}: a name that leads out of the archive; pack the pictures anew")
+        raise DataError(f"{where}: a name that leads out of the archive; pack the images anew")
     if not (member.isdir() or member.isreg()) or member.issparse():
-        raise DataError(f"{where}: a link, a device or no plain file; pack the pictures themselves")
+        raise DataError(f"{where}: a link, a device or no plain file; pack the images themselves")
     if any(part.startswith(".") for part in parts):
         return  # hidden, and left aside in folders, too
     if len(parts) > DEPTH_LIMIT:
@@ -101,11 +101,11 @@ def _add(tree: dict[str, Node], member: tarfile.TarInfo, where: str) -> None:
     for name in parts if member.isdir() else parts[:-1]:
         inner = node.setdefault(name, {})
         if not isinstance(inner, dict):
-            raise DataError(f"{where}: {shown(name)} is a file, too; pack the pictures anew")
+            raise DataError(f"{where}: {shown(name)} is a file, too; pack the images anew")
         node = inner
     if member.isreg():
         if not parts or parts[-1] in node:
-            raise DataError(f"{where}: there twice, or without a name; pack the pictures anew")
+            raise DataError(f"{where}: there twice, or without a name; pack the images anew")
         node[parts[-1]] = (member.offset_data, member.offset_data + member.size)
 
 

@@ -32,7 +32,7 @@ def find_exit(model: nn.Module, name: str) -> Exit:
     """The exit at layer `name`: a part of the network, or `blockI_convJ` and `blockI_pool` of a VGG.
 
     Norms and activations directly behind the layer belong to it. Raises ConfigError, which lists the exits, for a
-    layer that is not there or gives no pictures, and for a network that is no plain `nn.Sequential`.
+    layer that is not there or gives no images, and for a network that is no plain `nn.Sequential`.
     """
     layers = layers_of(model)
     known = exit_names(model)
@@ -42,8 +42,8 @@ def find_exit(model: nn.Module, name: str) -> Exit:
     names = list(layers)
     if layer not in names:
         raise ConfigError(f"no exit {name!r} in this network{suggest(name, known)}")
-    if layer not in _pictures(layers):
-        raise ConfigError(f"no exit at {name!r}, whose output is no picture{suggest(name, known)}")
+    if layer not in _images(layers):
+        raise ConfigError(f"no exit at {name!r}, whose output is no image{suggest(name, known)}")
     length = names.index(layer) + 1
     while length < len(names) and isinstance(layers[names[length]], FOLLOWERS):
         length += 1
@@ -52,17 +52,17 @@ def find_exit(model: nn.Module, name: str) -> Exit:
 
 def exit_names(model: nn.Module) -> list[str]:
     """The convolutions (or parts that hold some) and pools before the dense layers; by Keras's names for a VGG."""
-    pictures = _pictures(layers_of(model))
-    found = [name for name, part in pictures.items() if isinstance(part, POOLS) or _holds_convolution(part)]
+    images = _images(layers_of(model))
+    found = [name for name, part in images.items() if isinstance(part, POOLS) or _holds_convolution(part)]
     keras = {layer: name for name, layer in _keras_names(model).items()}
-    return [keras.get(name, name) for name in found] if any(map(_holds_convolution, pictures.values())) else []
+    return [keras.get(name, name) for name in found] if any(map(_holds_convolution, images.values())) else []
 
 
 def default_exits(model: nn.Module) -> list[str]:
     """The last convolution of each block; a block ends with a pool, or is a part of several layers itself."""
     found, last = [], None
     keras = {layer: name for name, layer in _keras_names(model).items()}
-    for name, part in _pictures(layers_of(model)).items():
+    for name, part in _images(layers_of(model)).items():
         if isinstance(part, POOLS) or (_holds_convolution(part) and not isinstance(part, nn.Conv2d)):
             found += [last] if last else []
             last = None
@@ -83,7 +83,7 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
     return {name: part for name, part in model._modules.items() if part is not None}
 
 
-def _pictures(layers: dict[str, nn.Module]) -> dict[str, nn.Module]:
+def _images(layers: dict[str, nn.Module]) -> dict[str, nn.Module]:
     """The parts before the first that flattens or is dense."""
     found = {}
     for name, part in layers.items():
@@ -95,9 +95,9 @@ def _pictures(layers: dict[str, nn.Module]) -> dict[str, nn.Module]:
 
 def _keras_names(model: nn.Module) -> dict[str, str]:
     """Keras's name -> the layer's own, where the network has a VGG's blocks, or is one that was cut; else nothing."""
-    pictures = _pictures(layers_of(model))
-    blocks, behind = _blocks(pictures)
-    if not _is_vgg(pictures, blocks, behind):
+    images = _images(layers_of(model))
+    blocks, behind = _blocks(images)
+    if not _is_vgg(images, blocks, behind):
         return {}
     names = {}
     for block, (convolutions, pool) in enumerate([*blocks, (behind, "")], start=1):
@@ -108,7 +108,7 @@ def _keras_names(model: nn.Module) -> dict[str, str]:
     return names
 
 
-def _is_vgg(pictures: dict[str, nn.Module], blocks: list[tuple[list[str], str]], behind: list[str]) -> bool:
+def _is_vgg(images: dict[str, nn.Module], blocks: list[tuple[list[str], str]], behind: list[str]) -> bool:
     """Whether a VGG begins with these blocks and then has the convolutions `behind`.
 
     Conv-4 and others begin as a VGG does: without all five blocks, every convolution must have batch norm as ours do.
@@ -117,7 +117,7 @@ def _is_vgg(pictures: dict[str, nn.Module], blocks: list[tuple[list[str], str]],
     begins = any(
         counts == depth[: len(counts)] and len(behind) <= (*depth, 0)[len(counts)] for depth in CONVOLUTIONS.values()
     )
-    parts = list(pictures.values())
+    parts = list(images.values())
     places = [place for place, part in enumerate(parts) if _holds_convolution(part)]
     if not blocks or not begins or not all(_is_of_vgg(parts[place]) for place in places):
         return False
@@ -129,10 +129,10 @@ def _is_of_vgg(part: nn.Module) -> bool:
     return isinstance(part, nn.Conv2d) and part.kernel_size == (3, 3) and part.padding in ((1, 1), "same")
 
 
-def _blocks(pictures: dict[str, nn.Module]) -> tuple[list[tuple[list[str], str]], list[str]]:
+def _blocks(images: dict[str, nn.Module]) -> tuple[list[tuple[list[str], str]], list[str]]:
     """(convolutions, the pool behind them) of every block, and the convolutions behind the last pool."""
     blocks, convolutions = [], []
-    for name, part in pictures.items():
+    for name, part in images.items():
         if isinstance(part, nn.Conv2d):
             convolutions.append(name)
         elif isinstance(part, nn.MaxPool2d):

@@ -47,7 +47,7 @@ def write_keras(
     softmax over the logits of the layer before. Layers have the names they have in `model`.
 
     The file is read back by Keras and compared with `model` in evaluation mode on 16 random examples and on `examples`
-    (n, *input_shape), in [0, 1]: a network may be dead on noise and not on pictures. Logits may differ by 1e-5 of the
+    (n, *input_shape), in [0, 1]: a network may be dead on noise and not on images. Logits may differ by 1e-5 of the
     largest where that is above 1, probabilities by 1e-5. ModelError with both numbers, and no file, where one differs
     by more: so does a right export of logits near 100 that are nearly equal, which float32 cannot hold to 1e-5.
     ModelError, too, where a layer cannot be exported, and where the extra is missing. `model` stays as it is.

@@ -20,7 +20,7 @@ LEAST_SCALE = 0.9
 """Inputs in [0, 1] are scaled by this or more, bytes by this over 255 or more; anything else is of other inputs."""
 LARGEST_OF_BYTES = 255
 LARGEST_OF_SCALED = 1
-"""Pictures in [0, 1] have no mean or deviation above this; a Normalization that has one was adapted to bytes."""
+"""Images in [0, 1] have no mean or deviation above this; a Normalization that has one was adapted to bytes."""
 SMALLEST_DEVIATION = 1e-7
 """Keras's, below which it does not divide."""
 
@@ -43,7 +43,7 @@ def input_shape_of(layer: KerasLayer) -> tuple[int, ...]:
 
 
 def channels_of(layer: KerasLayer) -> int:
-    """The channels of pictures whose sides may be left open."""
+    """The channels of images whose sides may be left open."""
     shape = layer.config.get("batch_shape")
     channels = shape[-1] if isinstance(shape, list) and len(shape) == 4 else None
     if not isinstance(channels, int) or not 0 < channels < 1 << 31:
@@ -58,7 +58,7 @@ def normalisation_of(layers: Sequence[KerasLayer], shape: Sequence[int]) -> Norm
     """What Rescaling and Normalization layers do to inputs in [0, 1], as (input - mean) / std.
 
     A first Rescaling by as little as 1/255 says that the file's inputs go from 0 to 255; so does a first Normalization
-    of pictures with a mean or deviation above 1. Features may have any. Raises ModelError for one number per something
+    of images with a mean or deviation above 1. Features may have any. Raises ModelError for one number per something
     that is no channel.
     """
     mean, std, in_bytes = np.zeros(1), np.ones(1), False

@@ -91,7 +91,7 @@ def _pool(keras: Any, name: str, module: nn.MaxPool2d) -> list[Layer]:
 
 
 def _mean(keras: Any, name: str, module: nn.AdaptiveAvgPool2d) -> list[Layer]:
-    _refuse(name, module.output_size not in (1, (1, 1)), f"makes pictures of {module.output_size} pixels, not of one")
+    _refuse(name, module.output_size not in (1, (1, 1)), f"makes images of {module.output_size} pixels, not of one")
     return [keras.layers.GlobalAveragePooling2D(data_format=LAST, name=name)]
 
 

@@ -1,7 +1,7 @@
-"""How Keras lays out what torch lays out otherwise: kernels, and pictures that are flattened. Both ways.
+"""How Keras lays out what torch lays out otherwise: kernels, and images that are flattened. Both ways.
 
-Torch keeps pictures as (channels, height, width), Keras as (height, width, channels). A dense layer on a flattened
-picture therefore meets its inputs in another order: its columns are permuted with them.
+Torch keeps images as (channels, height, width), Keras as (height, width, channels). A dense layer on a flattened
+image therefore meets its inputs in another order: its columns are permuted with them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 def flattened_channels(model: nn.Sequential, input_shape: Sequence[int]) -> dict[str, int]:
     """How many channels the inputs of each Linear layer of `model` had before they were flattened, by layer name.
 
-    `input_shape` is without the batch: (channels, height, width), or (features,). Inputs that never were a picture
+    `input_shape` is without the batch: (channels, height, width), or (features,). Inputs that never were an image
     have as many channels as features.
     """
     channels, found = input_shape[0], {}

@@ -18,7 +18,7 @@ from tombola.models.keras_archive import KerasLayer
 Step = tuple[Any, ...]
 
 RELU, SOFTMAX, SIGMOID = ("ReLU",), ("softmax",), ("sigmoid",)
-BATCH_NORM, MEAN, FLATTEN = ("batch norm",), ("mean over the picture",), ("flatten",)
+BATCH_NORM, MEAN, FLATTEN = ("batch norm",), ("mean over the image",), ("flatten",)
 _ACTIVATIONS: dict[str, list[Step]] = {"linear": [], "relu": [RELU], "softmax": [SOFTMAX], "sigmoid": [SIGMOID]}
 
 Size = Annotated[int, Field(ge=1, lt=1 << 31)]
@@ -31,11 +31,11 @@ class LayerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, strict=False)
 
 
-class _OnPictures(LayerConfig):
+class _OnImages(LayerConfig):
     data_format: Literal["channels_last"] = "channels_last"
 
 
-class _Conv2D(_OnPictures):
+class _Conv2D(_OnImages):
     filters: Size
     kernel_size: tuple[Size, Size]
     strides: tuple[Size, Size]
@@ -59,21 +59,21 @@ class _BatchNormalization(LayerConfig):
     scale: Literal[True]
 
 
-class _MaxPooling2D(_OnPictures):
+class _MaxPooling2D(_OnImages):
     pool_size: tuple[Size, Size]
     strides: tuple[Size, Size]
     padding: Literal["valid"]
 
 
-class _ZeroPadding2D(_OnPictures):
+class _ZeroPadding2D(_OnImages):
     padding: tuple[tuple[int, int], tuple[int, int]]
 
 
-class _GlobalAveragePooling2D(_OnPictures):
+class _GlobalAveragePooling2D(_OnImages):
     keepdims: Literal[False]
 
 
-class _Flatten(_OnPictures):
+class _Flatten(_OnImages):
     pass
 
 

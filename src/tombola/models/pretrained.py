@@ -35,7 +35,7 @@ PREPROCESSINGS = {
     "torchvision": "red first, in [0, 1], by ImageNet's mean and deviation",
     "none": "red first, in [0, 1] and no more",
 }
-"""How pictures were prepared for the network whose weights a file holds, in words."""
+"""How images were prepared for the network whose weights a file holds, in words."""
 _CHOICES = ", ".join(f"{name} ({words})" for name, words in PREPROCESSINGS.items())
 
 IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -97,7 +97,7 @@ def read_base(path: Path, sha256: str | None = None, preprocessing: str | None =
         return _bound(path, weights, preprocessing)
     if own is None:
         raise ModelError(
-            f"{path}: does not say how pictures were prepared for these weights; give preprocessing, one of " + _CHOICES
+            f"{path}: does not say how images were prepared for these weights; give preprocessing, one of " + _CHOICES
         )
     said = "the normalisation of its first layers" if own != Normalisation() else "inputs in [0, 1]"
     return BaseWeights(weights, own, f"{path.name}, {said}")
@@ -205,7 +205,7 @@ def _of_other_names(path: Path) -> dict[str, Tensor]:
 def _normalisation_in_front(layers: Sequence[KerasLayer]) -> Normalisation | None:
     if odd := next((layer for layer in layers if layer.kind not in IN_FRONT), None):
         raise ModelError(
-            f"layer {odd.name}, a {odd.kind:.60}, prepares the pictures; give preprocessing yourself, one of {_CHOICES}"
+            f"layer {odd.name}, a {odd.kind:.60}, prepares the images; give preprocessing yourself, one of {_CHOICES}"
         )
     normalising = [layer for layer in layers if layer.kind != "InputLayer"]
     if not normalising:

@@ -1,6 +1,6 @@
 """ResNet-20 for CIFAR: He et al. 2016 (arXiv 1512.03385), section 4.2, with option-A shortcuts.
 
-A shortcut has no weights: where a block halves the picture it takes every second pixel and fills the new
+A shortcut has no weights: where a block halves the image it takes every second pixel and fills the new
 channels with 0.
 """
 
@@ -18,7 +18,7 @@ BLOCKS = 3
 
 
 def resnet20(input_shape: Sequence[int], classes: int, widths: Sequence[int]) -> nn.Sequential:
-    """conv_1, stages of three blocks, the mean over the picture, output; `widths` are the stages' channels.
+    """conv_1, stages of three blocks, the mean over the image, output; `widths` are the stages' channels.
 
     Takes inputs (n, channels, height, width), gives logits (n, classes). Raises ValueError for falling widths.
     """

@@ -1,7 +1,7 @@
 """VGG-11, 13, 16 and 19 for small images: Simonyan & Zisserman 2015 (arXiv 1409.1556), configurations A, B, D and E.
 
 As pruning papers use them on CIFAR (Liu et al. 2017, arXiv 1708.06519; Frankle & Carbin 2019): batch norm after every
-convolution, and the mean over the picture with one Linear layer in place of the three dense layers for ImageNet.
+convolution, and the mean over the image with one Linear layer in place of the three dense layers for ImageNet.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 1
 
 
 def vgg(input_shape: Sequence[int], classes: int, widths: Sequence[int], depth: int) -> nn.Sequential:
-    """Five stages of 3×3 convolutions, each ended by a 2×2 max pool, the mean over the picture, output.
+    """Five stages of 3×3 convolutions, each ended by a 2×2 max pool, the mean over the image, output.
 
     `widths` are the stages' channels, `depth` is 11, 13, 16 or 19; `conv_i`, `norm_i` and `relu_i` count through all
     stages. Takes inputs (n, channels, height, width) of 32×32 or more, gives logits (n, classes).

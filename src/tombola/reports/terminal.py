@@ -38,11 +38,11 @@ def progress_bars(console: Console) -> Progress:
 
 def drawn(table: Table, left: int = 2, bold: tuple[str, ...] = ()) -> RichTable:
     """A table for the terminal; the first `left` columns hold words. Rows whose second begins with `bold` are bold."""
-    picture = RichTable(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, collapse_padding=True)
+    lines = RichTable(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, collapse_padding=True)
     for number, column in enumerate(table.columns):
-        picture.add_column(column, justify="left" if number < left and (number or left != 2) else "right")
+        lines.add_column(column, justify="left" if number < left and (number or left != 2) else "right")
     for row in table.rows:
-        picture.add_row(
+        lines.add_row(
             *(escape(harmless(cell)) for cell in row), style="bold" if bold and row[1].startswith(bold) else None
         )
-    return picture
+    return lines

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from tombola.reports import curves
 from tombola.reports.curves import Chart
+from tombola.reports.maps import histograms, pixel_maps
 from tombola.reports.page import Section, copyable, figure_html, page
-from tombola.reports.pictures import histograms, pixel_maps
 from tombola.runs.configs import dump_config
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery import charts

@@ -1,4 +1,4 @@
-"""Published picture sets of one file: accepted by checksum alone, and what they hold."""
+"""Published image sets of one file: accepted by checksum alone, and what they hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures as arrays of bytes, and arrays of bytes as a data set. Pillow is used here and nowhere else.
+"""Images as arrays of bytes, and arrays of bytes as a data set. Pillow is used here and nowhere else.
 
 Which files to read, and in which order, is decided by the module of each format.
 """
@@ -35,7 +35,7 @@ _CHANNELS = {"1": "L", "L": "L", "LA": "L"} | dict.fromkeys(("P", "PA", "RGB", "
 
 @dataclass(frozen=True)
 class Pixels:
-    """Pictures (n, channels, height, width) uint8 and labels (n,) int64."""
+    """Images (n, channels, height, width) uint8 and labels (n,) int64."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -44,13 +44,13 @@ class Pixels:
 def decode(
     source: bytes, where: str, size: int | None = None, channels: int | None = None, limit: DecodingLimit | None = None
 ) -> NDArray[np.uint8]:
-    """The picture in the bytes of a file: (height, width) if it is grey, (height, width, 3) if it has colours.
+    """The image in the bytes of a file: (height, width) if it is grey, (height, width, 3) if it has colours.
 
     With `size` it is resized to size × size pixels, bilinear over all pixels, whatever its proportions were. It is
     turned as its EXIF data say. Opacity is dropped, CMYK becomes RGB without a colour profile; `limit` notes both.
-    With one of `channels` colours become their luminance; a grey picture is always one channel, whose repetition is
-    left to who puts pictures together. Raises DataError that begins with `where` for what is damaged, cut short, of
-    another format, of more than 8 bits or one picture, and where decoding would take more than `limit` has.
+    With one of `channels` colours become their luminance; a grey image is always one channel, whose repetition is
+    left to who puts images together. Raises DataError that begins with `where` for what is damaged, cut short, of
+    another format, of more than 8 bits or one image, and where decoding would take more than `limit` has.
     """
     limit = limit or DecodingLimit()
     try:
@@ -64,19 +64,17 @@ def decode(
                 limit.spend(image, source, where)
                 ImageOps.exif_transpose(image, in_place=True)
                 limit.note(remark(mode, image), where)
-            picture = _fitted(
-                image if mode == _CHANNELS.get(mode) else image.convert(_CHANNELS.get(mode)), size, channels
-            )
-            pixels = np.array(picture)
+            converted = image if mode == _CHANNELS.get(mode) else image.convert(_CHANNELS.get(mode))
+            pixels = np.array(_fitted(converted, size, channels))
     except DataError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: too large a picture ({one_line(error)}); make it smaller") from None
+        raise DataError(f"{where}: too large an image ({one_line(error)}); make it smaller") from None
     except Exception as error:  # Pillow meets damaged files with many kinds of error, and any of them is the file's
         reason = one_line(error)
         if isinstance(error, UnidentifiedImageError):
             reason = other_kind(source[:LONGEST], "image") or f"no {KINDS}"
-        raise DataError(f"{where}: cannot be read as a picture ({reason}); mend or remove it") from None
+        raise DataError(f"{where}: cannot be read as an image ({reason}); mend or remove it") from None
     if mode not in _CHANNELS:
         raise DataError(f"{where}: pixels of kind {mode} are not supported; convert it to 8 bits a channel")
     return pixels
@@ -92,13 +90,11 @@ def fitted(pixels: Pixels, where: Path, size: int | None, channels: int | None) 
     if shape == pixels.images.shape:
         return pixels
     if math.prod(shape) > SIZE_LIMIT:
-        raise DataError(
-            f"{where}: {count:,} pictures of {shape[1:]} are more than {SIZE_LIMIT:,} bytes; lower data.size"
-        )
+        raise DataError(f"{where}: {count:,} images of {shape[1:]} are more than {SIZE_LIMIT:,} bytes; lower data.size")
     images = np.empty(shape, dtype=np.uint8)
     for place, image in zip(images, pixels.images, strict=True):
-        picture = Image.fromarray(image[0] if depth == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
-        array = np.asarray(_fitted(picture, size, channels))
+        whole = Image.fromarray(image[0] if depth == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+        array = np.asarray(_fitted(whole, size, channels))
         place[:] = array if array.ndim == 2 else array.transpose(2, 0, 1)  # grey fills all channels
     return Pixels(images, pixels.labels)
 
@@ -112,7 +108,7 @@ def raw_data(
     skipped: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> RawData:
-    """The data set of these pictures, scaled to [0, 1]; `where` begins the message of every DataError."""
+    """The data set of these images, scaled to [0, 1]; `where` begins the message of every DataError."""
     digest = hashlib.md5(usedforsecurity=False)
     for part in (training, test) if test else (training,):
         for array in (part.images, part.labels):
@@ -120,7 +116,7 @@ def raw_data(
             digest.update(np.ascontiguousarray(array))
     if test and training.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
-            f"{where}: training pictures are {training.images.shape[1:]} and test pictures {test.images.shape[1:]} "
+            f"{where}: training images are {training.images.shape[1:]} and test images {test.images.shape[1:]} "
             "(channels, height, width)"
         )
     try:
@@ -130,13 +126,13 @@ def raw_data(
         raise DataError(f"{where}: {error}") from None
 
 
-def _fitted(picture: Image.Image, size: int | None, channels: int | None) -> Image.Image:
-    """A grey or RGB picture in size × size pixels, bilinear, and grey if one of `channels` is wanted."""
+def _fitted(image: Image.Image, size: int | None, channels: int | None) -> Image.Image:
+    """A grey or RGB image in size × size pixels, bilinear, and grey if one of `channels` is wanted."""
     if channels == 1:
-        picture = picture.convert("L")
-    if size is not None and picture.size != (size, size):
-        picture = picture.resize((size, size), Image.Resampling.BILINEAR)
-    return picture
+        image = image.convert("L")
+    if size is not None and image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return image
 
 
 def _examples(pixels: Pixels) -> Examples:

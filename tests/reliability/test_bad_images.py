@@ -1,4 +1,4 @@
-"""A picture that cannot be read is an error that names it; with `--skip-bad` it is left out, and named all the same."""
+"""An image that cannot be read is an error that names it; with `--skip-bad` it is left out, and named all the same."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from small_study import SMALL_STUDY
 from tombola.runs.configs import load_config
 from tombola.studies.single.config import TrainConfig
 
-CLASSES, PICTURES = 3, 40
+CLASSES, IMAGES = 3, 40
 GRID = {"criteria": ["magnitude"], "sparsities": [0.5], "replicates": 1}
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Class folders of pictures, one of which is cut off in the middle."""
+def images(tmp_path: Path) -> Path:
+    """Class folders of images, one of which is cut off in the middle."""
     random = np.random.default_rng(0)
     for label in range(CLASSES):
-        folder = tmp_path / "pictures" / f"class-{label}"
+        folder = tmp_path / "images" / f"class-{label}"
         folder.mkdir(parents=True)
-        for number in range(PICTURES):
+        for number in range(IMAGES):
             pixels = random.integers(0, 256, (8, 8), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / f"{number:02d}.png")
-    bad = tmp_path / "pictures" / "class-1" / "07.png"
+    bad = tmp_path / "images" / "class-1" / "07.png"
     bad.write_bytes(bad.read_bytes()[:60])
-    return tmp_path / "pictures"
+    return tmp_path / "images"
 
 
 def _written(path: Path, content: dict[str, Any], data: Path, **changes: Any) -> Path:
@@ -42,23 +42,23 @@ def _written(path: Path, content: dict[str, Any], data: Path, **changes: Any) ->
 
 
 @pytest.mark.parametrize("command", ["train", "compare", "imp"])
-def test_only_with_the_option(command: str, pictures: Path, tmp_path: Path) -> None:
+def test_only_with_the_option(command: str, images: Path, tmp_path: Path) -> None:
     content = {"train": SMALL_PARENT, "compare": SMALL_PARENT | GRID, "imp": SMALL_STUDY}[command]
-    config = _written(tmp_path / "config.yaml", content, pictures, **({"replicates": 1} if command == "imp" else {}))
+    config = _written(tmp_path / "config.yaml", content, images, **({"replicates": 1} if command == "imp" else {}))
     workers = () if command == "train" else ("--workers", 1)
-    before = contents(pictures)
+    before = contents(images)
     one_line(invoke(command, config, "--out", tmp_path / "refused", *workers), "07.png")
     done = invoke(command, config, "--out", tmp_path / "out", "--skip-bad", *workers)
     assert done.exit_code == 0, done.output
     assert "07.png" in done.output
     (run,) = (tmp_path / "out").iterdir()
     assert yaml.safe_load((run / "config.yaml").read_text())["data"]["skip_bad"] is True
-    assert contents(pictures) == before
+    assert contents(images) == before
 
 
-def test_the_option_is_the_key(pictures: Path, tmp_path: Path) -> None:
+def test_the_option_is_the_key(images: Path, tmp_path: Path) -> None:
     """`--skip-bad` and `--set data.skip_bad=true` name the same run; and one after the other shows it."""
-    config = _written(tmp_path / "train.yaml", SMALL_PARENT, pictures)
+    config = _written(tmp_path / "train.yaml", SMALL_PARENT, images)
     for option in (("--skip-bad",), ("--set", "data.skip_bad=true")):
         assert invoke("train", config, "--out", tmp_path / "out", *option).exit_code == 0
     assert len(list((tmp_path / "out").iterdir())) == 1
@@ -66,9 +66,9 @@ def test_the_option_is_the_key(pictures: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["keys", "name"])
-def test_pruning(form: str, pictures: Path, tmp_path: Path) -> None:
-    """Of keys the option becomes one more; a data set that has no pictures to skip refuses it."""
-    keys = f"{{name: folder, folder: '{pictures}'}}"
+def test_pruning(form: str, images: Path, tmp_path: Path) -> None:
+    """Of keys the option becomes one more; a data set that has no images to skip refuses it."""
+    keys = f"{{name: folder, folder: '{images}'}}"
     data = keys if form == "keys" else "digits"
     shown = (
         "prune",
@@ -92,25 +92,25 @@ def test_pruning(form: str, pictures: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [(), ("--data", "")])
-def test_pruning_data_that_are_not_named(data: tuple[str, ...], pictures: Path, tmp_path: Path) -> None:
-    shutil.rmtree(pictures)
+def test_pruning_data_that_are_not_named(data: tuple[str, ...], images: Path, tmp_path: Path) -> None:
+    shutil.rmtree(images)
     before = contents(tmp_path)
     child = ("prune", "lenet-300-100", "--sparsity", 0.5, "--out", tmp_path / "child")
     one_line(invoke(*child, "--skip-bad", *data), "--skip-bad", "--data")
     assert contents(tmp_path) == before
 
 
-def test_what_is_left_out_or_decided_is_said_and_recorded(pictures: Path, tmp_path: Path) -> None:
+def test_what_is_left_out_or_decided_is_said_and_recorded(images: Path, tmp_path: Path) -> None:
     """Images of other suffixes or none are read; what is no image is named, on stderr and in the manifest."""
-    (pictures / "class-1" / "07.png").unlink()
-    for path in sorted((pictures / "class-2").iterdir())[:8]:
+    (images / "class-1" / "07.png").unlink()
+    for path in sorted((images / "class-2").iterdir())[:8]:
         kind = {"00": "webp", "01": "tif", "02": "jfif", "03": "gif", "04": "JPE", "05": ""}.get(path.stem, "bmp")
         with Image.open(path) as image:
             shown = {"tif": "TIFF", "jfif": "JPEG", "JPE": "JPEG", "": "PNG"}.get(kind, kind.upper())
             image.save(path.with_suffix(f".{kind}" if kind else ""), format=shown)
         path.unlink()
-    (pictures / "class-0" / "list.csv").write_text("a,b")
-    config = _written(tmp_path / "config.yaml", SMALL_PARENT, pictures)
+    (images / "class-0" / "list.csv").write_text("a,b")
+    config = _written(tmp_path / "config.yaml", SMALL_PARENT, images)
     done = invoke("train", config, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     said = "left aside, as they are no images (1): class-0/list.csv"

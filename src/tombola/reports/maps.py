@@ -1,4 +1,4 @@
-"""Pictures of networks: maps of what survives, and histograms of weights."""
+"""Figures of networks: maps of what survives, and histograms of weights."""
 
 from __future__ import annotations
 
