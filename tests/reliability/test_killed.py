@@ -13,16 +13,14 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from forked import Forked
 from tombola.models.tensors import content_sha256, load_tensors
 from tombola.runs.atomic import TEMPORARY_SUFFIX
 from tombola.runs.rows import read_rows
@@ -44,24 +42,22 @@ PATIENCE = 120.0
 """Seconds after which a process is taken to hang; no test needs them unless it fails."""
 
 
-@dataclass
 class Command:
-    """A `tombola imp` in a process group of its own, started by `start`."""
+    """A `tombola imp` in a process group of its own."""
 
-    process: subprocess.Popen[str]
-    folder: Path
+    def __init__(self, config: Path, folder: Path, workers: int, errors: Path) -> None:
+        self.folder = folder
+        self.forked = Forked(["imp", config, "--out", folder, "--workers", workers], errors)
 
     def alive(self) -> bool:
-        return self.process.poll() is None
+        return self.forked.alive()
 
     def signal_group(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
+        self.forked.signal_group(number)
 
     def end(self) -> tuple[int, str]:
         """Waits for the end; exit code and stderr."""
-        _, errors = self.process.communicate(timeout=PATIENCE)
-        return self.process.returncode, errors
+        return self.forked.end(PATIENCE)
 
     def when(self, condition: Callable[[], bool], pause: float = 0.01) -> bool:
         """Waits until `condition` holds; False when the command ended before."""
@@ -74,28 +70,22 @@ class Command:
         return False
 
 
+Start = Callable[..., Command]
+
+
 @pytest.fixture
-def start() -> Iterator[Callable[[Path, Path], Command]]:
-    """`start(config, out)`: the command with two workers; what is left of it is killed after the test."""
+def start(tmp_path: Path) -> Iterator[Start]:
+    """`start(config, out, workers=1)`: the command; what is left of it is killed after the test."""
     started: list[Command] = []
 
-    def begin(config: Path, out: Path) -> Command:
-        call = "import sys; sys.modules['keras'] = None; from tombola.cli import main; sys.exit(main())"
-        arguments = ["imp", str(config), "--out", str(out), "--workers", "2"]
-        process = subprocess.Popen(
-            [sys.executable, "-c", call, *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(Command(process, out))
+    def begin(config: Path, out: Path, workers: int = 1) -> Command:
+        started.append(Command(config, out, workers, tmp_path / f"{len(started)}.stderr"))
         return started[-1]
 
     yield begin
     for command in started:
         command.signal_group(signal.SIGKILL)
-        command.process.communicate()
+        command.end()
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +157,7 @@ def children(parent: int) -> list[int]:
 
 def workers_of(command: Command) -> list[int]:
     found = []
-    for child in children(command.process.pid):
+    for child in children(command.forked.pid):
         with contextlib.suppress(OSError):
             if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
                 found.append(child)
@@ -210,14 +200,14 @@ def kill_as_rows_grow(command: Command, chance: random.Random) -> bool:
 
 
 def test_a_run_killed_many_times_ends_as_if_never_killed(
-    tmp_path: Path, config: Path, uninterrupted: Path, start: Callable[[Path, Path], Command]
+    tmp_path: Path, config: Path, uninterrupted: Path, start: Start
 ) -> None:
     chance = random.Random(20190301)
     ways = [kill_during_a_write, kill_as_rows_grow, kill_between_saves]
     plan = [kill_at_a_random_time] * 4 + list(itertools.islice(itertools.cycle(ways), 6))
     left_in_the_middle = 0
-    for way in plan:
-        command = start(config, tmp_path / "out")
+    for number, way in enumerate(plan):
+        command = start(config, tmp_path / "out", 1 + number % 2)
         in_progress = way(command, chance)
         command.signal_group(signal.SIGKILL)
         code, _ = command.end()
@@ -233,26 +223,24 @@ def test_a_run_killed_many_times_ends_as_if_never_killed(
     assert_same_end(run_in(tmp_path / "out"), uninterrupted)
 
 
-def test_ctrl_c_and_a_killed_parent(
-    tmp_path: Path, config: Path, uninterrupted: Path, start: Callable[[Path, Path], Command]
-) -> None:
+def test_ctrl_c_and_a_killed_parent(tmp_path: Path, config: Path, uninterrupted: Path, start: Start) -> None:
     out = tmp_path / "out"
-    starting = start(config, out)
+    starting = start(config, out, 2)
     assert starting.when(lambda: len(workers_of(starting)) == 2)
     time.sleep(0.05)  # they are still loading torch
     starting.signal_group(signal.SIGINT)
     assert_stopped(starting)
 
-    working = start(config, out)
+    working = start(config, out, 2)
     assert at_work(working)
     working.signal_group(signal.SIGINT)
     assert_stopped(working)
 
-    orphaned = start(config, out)
+    orphaned = start(config, out, 2)
     assert at_work(orphaned)
-    workers = children(orphaned.process.pid)
+    workers = children(orphaned.forked.pid)
     assert len(workers_of(orphaned)) == 2
-    orphaned.process.kill()
+    orphaned.forked.kill()
     deadline = time.monotonic() + 10  # about 0.1 s on an idle machine
     while any(is_alive(worker) for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -270,10 +258,10 @@ def assert_stopped(command: Command) -> None:
 
 
 def test_a_killed_worker_is_one_line_and_the_run_continues(
-    tmp_path: Path, write_config: Any, start: Callable[[Path, Path], Command], invoke: Any
+    tmp_path: Path, write_config: Any, start: Start, invoke: Any
 ) -> None:
     config = write_config(tmp_path, **STUDY | {"controls": [], "pruning": {"target_density": 0.6}})
-    command = start(config, tmp_path / "out")
+    command = start(config, tmp_path / "out", 2)
     assert at_work(command)
     os.kill(workers_of(command)[0], signal.SIGKILL)
     code, errors = command.end()

@@ -5,13 +5,10 @@ Two runs are the same when their rows agree to the bit, the clock's columns left
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from forked import Forked
 from small_hybrid import draw_pictures, hybrid_study
 from tombola.runs.atomic import TEMPORARY_SUFFIX
 from tombola.runs.rows import read_rows
@@ -33,10 +31,7 @@ STOPPED = (
 )
 PATIENCE = 120.0
 """Seconds after which a process is taken to hang; no test needs them unless it fails."""
-CALL = "import sys; sys.modules['keras'] = None; from tombola.cli import main; sys.exit(main())"
-
-Command = subprocess.Popen[str]
-Start = Callable[[Path, int], Command]
+Start = Callable[[Path, int], Forked]
 
 
 @pytest.fixture(scope="module")
@@ -68,24 +63,19 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, config: Path, cache:
 
 
 @pytest.fixture
-def start(config: Path, cache: str) -> Iterator[Start]:
+def start(config: Path, cache: str, tmp_path: Path) -> Iterator[Start]:
     """`start(out, workers)`: the command in a process group of its own; what is left of it is killed after the test."""
-    started: list[Command] = []
+    started: list[Forked] = []
 
-    def begin(out: Path, workers: int) -> Command:
-        arguments = [sys.executable, "-c", CALL, "hybrid", str(config), "--out", str(out), "--workers", str(workers)]
-        started.append(
-            subprocess.Popen(
-                arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-            )
-        )
+    def begin(out: Path, workers: int) -> Forked:
+        arguments = ["hybrid", config, "--out", out, "--workers", workers]
+        started.append(Forked(arguments, tmp_path / f"{len(started)}.stderr"))
         return started[-1]
 
     yield begin
     for command in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(command.pid, signal.SIGKILL)
-        command.communicate()
+        command.signal_group(signal.SIGKILL)
+        command.end(PATIENCE)
 
 
 @pytest.fixture
@@ -101,10 +91,10 @@ def hybrid_in(out: Path) -> Path:
     return root
 
 
-def when(command: Command, condition: Callable[[], bool]) -> bool:
+def when(command: Forked, condition: Callable[[], bool]) -> bool:
     """Waits until `condition` holds; False when the command ended before."""
     deadline = time.monotonic() + PATIENCE
-    while command.poll() is None:
+    while command.alive():
         if condition():
             return True
         assert time.monotonic() < deadline, "the command makes no progress"
@@ -112,12 +102,10 @@ def when(command: Command, condition: Callable[[], bool]) -> bool:
     return False
 
 
-def end(command: Command) -> tuple[int, str]:
+def end(command: Forked) -> tuple[int, str]:
     """Waits for the end; exit code and stderr without what is warned of."""
-    _, errors = command.communicate(timeout=PATIENCE)
-    return command.returncode, "".join(
-        line for line in errors.splitlines(keepends=True) if not line.startswith("warning: ")
-    )
+    code, errors = command.end(PATIENCE)
+    return code, "".join(line for line in errors.splitlines(keepends=True) if not line.startswith("warning: "))
 
 
 def rows_without_clock(run: Path) -> list[str]:
@@ -164,7 +152,7 @@ def test_killed_and_stopped_it_ends_as_if_neither(
     def interrupt(workers: int, condition: Callable[[], bool], number: int) -> tuple[int, str]:
         command = start(lotteries, workers)
         assert when(command, condition), "the study ended before: make it longer"
-        os.killpg(command.pid, number)
+        command.signal_group(number)
         ended = end(command)
         assert not list(lotteries.glob("hybrid-*/results/hybrid.json"))
         return ended
