@@ -38,6 +38,8 @@ from tombola.models.tensors import content_sha256, load_tensors
 
 CLOCK = re.compile(r"seconds|created|speed_up|quartiles|latency|measured|faster|machine|share_of_dense_iteration")
 """Keys of what a clock or a machine gave."""
+OF_SPEED = "at batch"
+"""What every sentence has that says how fast something is."""
 BYTES = (".npy", ".onnx", ".pgm")
 LONGEST = 5.0
 """Seconds within which a stopped command must have ended, its workers included."""
@@ -77,6 +79,8 @@ def timeless(value: Any) -> Any:
         if value.get("kind") == "latency":
             return {key: value[key] for key in value if key in ("kind", "replicate", "round", "stage", "batch", "unit")}
         return {key: timeless(part) for key, part in value.items() if not CLOCK.search(key)}
+    if isinstance(value, str) and OF_SPEED in value:
+        return OF_SPEED
     return [timeless(part) for part in value] if isinstance(value, list) else value
 
 
