@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -66,9 +66,9 @@ class Task(ABC):
     Everything is a pure function of the arguments: batches of the seed and the iteration, scores of the weights.
     """
 
-    name: ClassVar[str]
+    name: str
     """As messages say it: "classification"."""
-    compares: ClassVar[Measure]
+    compares: Measure
     """What networks are compared by. An early stop is selected by the loss, the lower the better."""
     criterion_loss: Loss
     """The loss of what a model gives, for `prune(loss=)`."""

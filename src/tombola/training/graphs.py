@@ -1,0 +1,171 @@
+"""Graphs: one number or one class for every graph. Graphs are PyTorch Geometric's (the extra `graphs`).
+
+What is said of single nodes or edges is no part of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tombola.data.augment import Augmentation
+from tombola.errors import DataError, TrainingError
+from tombola.models.tensors import content_sha256
+from tombola.pruning.modes import evaluation_mode
+from tombola.pruning.outputs import main_output
+from tombola.training.batches import draw_order, iterations_per_epoch
+from tombola.training.metrics import said_in_one_line
+from tombola.training.task import PARTS, Measure, Part, Scored, Task, without_augmentation
+
+CHUNK = 256
+"""Graphs per forward pass of an evaluation."""
+Graphs = Sequence[Any]
+"""`torch_geometric.data.Data`, each with a target `y` of one row."""
+
+
+class GraphTask(Task):
+    """Targets of whole graphs. A model takes a batch of graphs as PyTorch Geometric has it (`data.Batch`).
+
+    `regression`: `y` holds numbers, the loss is the mean squared error, and the model answers with as many for every
+    graph. `classification`: `y` is a class (int64), the loss is the cross-entropy of logits (graphs, classes).
+    """
+
+    def __init__(
+        self, train: Graphs, validation: Graphs, test: Graphs, kind: Literal["regression", "classification"]
+    ) -> None:
+        self.parts: dict[Part, Graphs] = {"train": train, "validation": validation, "test": test}
+        self.kind = kind
+        self.name = f"graph {kind}"
+        if kind == "regression":
+            self.compares = Measure("mae", higher_is_better=False)
+            self.criterion_loss = squared_error
+        else:
+            self.compares = Measure("accuracy", higher_is_better=True, scale=100, unit="points")
+            self.criterion_loss = functional.cross_entropy
+        for part in PARTS:
+            self._check(part)
+        classes = [int(graph.y) for part in PARTS for graph in self.parts[part]] if kind == "classification" else []
+        self.classes = 1 + max(classes, default=0)
+
+    def _check(self, part: Part) -> None:
+        """Raises DataError, with the number of the graph, for targets that are none of this kind."""
+        dtype = torch.float32 if self.kind == "regression" else torch.int64
+        if not len(self.parts[part]):
+            raise DataError(f"the {part} part has no graph")
+        for number, graph in enumerate(self.parts[part]):
+            y = getattr(graph, "y", None)
+            if not isinstance(y, Tensor) or y.dim() < 1 or len(y) != 1 or y.dtype != dtype:
+                shown = f"{tuple(y.shape)} of {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
+                raise DataError(f"{part} graph {number}: y is one row of {dtype} for {self.kind}, not {shown}")
+            if self.kind == "classification" and (y.dim() > 1 or int(y) < 0):
+                raise DataError(f"{part} graph {number}: y is one class, counted from 0, not {y.tolist()}")
+
+    @cached_property
+    def checksum(self) -> str:
+        return _content([self.parts[part] for part in PARTS])
+
+    def identity(self) -> tuple[str, ...]:
+        return (_content([self.parts[part] for part in PARTS[:2]]),)
+
+    def count(self, part: Part) -> int:
+        return len(self.parts[part])
+
+    def batches(self, size: int, seed: int, augmentation: Sequence[Augmentation] = ()) -> GraphBatches:
+        without_augmentation(self, augmentation)
+        return GraphBatches(self.parts["train"], size, seed)
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        return self.criterion_loss(self._answers(model, batch), batch.y)
+
+    def scores(self, model: nn.Module, part: Part) -> Scored:
+        """Regression: `mae` and `rmse`, `each` the absolute error of a graph (the mean of its numbers).
+
+        Classification: `accuracy`, `each` 1 for a right answer and 0 for a wrong one.
+        """
+        answers, targets = [], []
+        with evaluation_mode(model), torch.no_grad():
+            for batch in _chunks(self.parts[part], CHUNK):
+                answers.append(self._answers(model, batch))
+                targets.append(batch.y)
+        given, wanted = torch.cat(answers), torch.cat(targets)
+        loss = float(self.criterion_loss(given, wanted))
+        if self.kind == "regression":
+            each = (given - wanted).abs().flatten(1).mean(1) if given.dim() > 1 else (given - wanted).abs()
+            return Scored(loss, {"mae": float(each.mean()), "rmse": loss**0.5}, len(wanted), each)
+        right = (given.argmax(1) == wanted).to(torch.float32)
+        return Scored(loss, {"accuracy": float(right.mean())}, len(wanted), right)
+
+    def scoring(self, size: int, count: int, seed: int) -> list[tuple[Any, Any]]:
+        drawn = [self.batches(size, seed).at(number) for number in range(count)]
+        return [((batch,), batch.y) for batch in drawn]
+
+    def inputs(self, count: int, size: int) -> list[Any]:
+        first = [self.parts["train"][number] for number in range(min(count, self.count("train")))]
+        return list(_chunks(first, size))
+
+    def _answers(self, model: nn.Module, batch: Any) -> Tensor:
+        """What somebody's model says of a batch, as the loss wants it; TrainingError in one line for anything else."""
+        with said_in_one_line(f"the model fails on {len(batch.y)} graphs"):
+            given = main_output(model(batch))
+        if isinstance(given, Tensor):
+            if self.kind == "classification":
+                if given.dim() == 2 and len(given) == len(batch.y) and given.shape[1] >= self.classes:
+                    return given.float()
+            elif given.numel() == batch.y.numel() and len(given) == len(batch.y):
+                return given.float().view_as(batch.y)
+        shown = f"a tensor of shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+        wanted = (
+            f"logits of {self.classes} classes or more"
+            if self.kind == "classification"
+            else f"{batch.y[0].numel()} number(s) each"
+        )
+        raise TrainingError(f"the model gives {shown} for {len(batch.y)} graphs, not {wanted}")
+
+
+class GraphBatches:
+    """Training batches of graphs, every epoch in another order; each is made anew: a model may write into it."""
+
+    def __init__(self, graphs: Graphs, size: int, seed: int) -> None:
+        self.graphs, self.seed = graphs, seed
+        self.size = min(size, len(graphs))
+        self.per_epoch = iterations_per_epoch(len(graphs), self.size)
+
+    def at(self, iteration: int) -> Any:
+        positions = draw_order(len(self.graphs), self.size, self.seed, iteration)
+        return together([self.graphs[number] for number in positions.tolist()])
+
+
+def squared_error(output: Any, targets: Tensor) -> Tensor:
+    """The mean squared error of what a model gives, which may have an axis of one number more than the targets."""
+    return functional.mse_loss(main_output(output).float().view_as(targets), targets)
+
+
+def together(graphs: Graphs) -> Any:
+    """Graphs as one `Batch`; TrainingError where PyTorch Geometric is not installed."""
+    try:
+        from torch_geometric.data import Batch
+    except ImportError:
+        raise TrainingError(
+            "graphs need PyTorch Geometric, which is not installed: pip install 'tombola[graphs]'"
+        ) from None
+    return Batch.from_data_list(list(graphs))
+
+
+def _chunks(graphs: Graphs, size: int) -> Iterator[Any]:
+    for first in range(0, len(graphs), size):
+        yield together([graphs[number] for number in range(first, min(first + size, len(graphs)))])
+
+
+def _content(parts: Sequence[Graphs]) -> str:
+    """A checksum of all tensors of all graphs, by the names that they have there."""
+    tensors: dict[str, Tensor] = {}
+    for number, graphs in enumerate(parts):
+        batch = together([graphs[index] for index in range(len(graphs))])
+        found = {name: value for name, value in batch.to_dict().items() if isinstance(value, Tensor)}
+        tensors |= {f"{number}.{name}": value for name, value in found.items()}
+    return content_sha256(tensors)
