@@ -11,7 +11,6 @@ from tombola.data import DataConfig
 from tombola.errors import ConfigError
 from tombola.models import ModelConfig
 from tombola.pruning import criteria, distributions, schedules, structures
-from tombola.pruning.criteria import Needs
 from tombola.registry import Registry, suggest
 from tombola.runs import limits
 from tombola.runs.configs import Config, Name
@@ -44,6 +43,9 @@ class PruningConfig(Config):
     schedule: str | None = None
     rounds: int | None = Field(None, ge=1, le=1000)
     min_keep: int = Field(1, ge=1)
+    score_batches: int = Field(
+        16, ge=1, le=10_000, description="training batches that a criterion sees, if it sees any; drawn anew each round"
+    )
 
     @field_validator("criterion", "structure", "distribution", "schedule")
     @classmethod
@@ -63,15 +65,14 @@ class PruningConfig(Config):
 
     @model_validator(mode="after")
     def _of_single_weights(self) -> PruningConfig:
-        """The plan of a study counts weights, and its criteria see no data."""
+        """The plan of a study counts weights."""
         if self.structure != "weight":
             raise ValueError(
                 f"a lottery study prunes single weights; for {self.structure} use tombola prune or compare"
             )
-        criterion = criteria.get(self.criterion)
-        if criterion.needs is not Needs.WEIGHTS or criterion.outputs_only:
+        if criteria.get(self.criterion).outputs_only:
             raise ValueError(
-                f"the criterion {self.criterion} needs more than single weights, which a lottery study has not; use "
+                f"the criterion {self.criterion} scores whole outputs, and a lottery study prunes single weights; use "
                 "tombola prune or compare"
             )
         return self

@@ -17,7 +17,8 @@ from tombola.errors import TrainingError
 from tombola.models import build
 from tombola.models.spec import Normalisation
 from tombola.models.tensors import SIZE_LIMIT, content_sha256, save_tensors
-from tombola.pruning import Masks, prune
+from tombola.pruning import Masks, criteria, prune
+from tombola.pruning.criteria import Needs
 from tombola.pruning.emptied import not_warning
 from tombola.runs.atomic import make_folder, read_bytes, remove, write_bytes
 from tombola.runs.executors import Emit
@@ -44,7 +45,7 @@ from tombola.studies.lottery.stored import (
     stored_start,
 )
 from tombola.training import fit
-from tombola.training.batches import iterations_per_epoch
+from tombola.training.batches import draw_batches, iterations_per_epoch
 from tombola.training.statistics import reestimate_statistics
 from tombola.training.threads import one_thread
 from tombola.training.trained import Evaluation
@@ -188,6 +189,8 @@ class _Replicate:
 
     def _prune(self, planned: Round, earlier: Masks) -> Masks:
         pruning = self.config.pruning
+        seed = derive_seed(self.seed, "criterion", planned.index)
+        count = 1 if criteria.get(pruning.criterion).needs is Needs.EXAMPLE else pruning.score_batches
         with not_warning():  # rows and report say it, once
             return prune(
                 self.model,
@@ -196,8 +199,9 @@ class _Replicate:
                 structure=pruning.structure,
                 distribution=rates_of(pruning) if pruning.distribution == "rates" else pruning.distribution,
                 masks=earlier,
+                batches=draw_batches(self.data.train, self.config.training.batch_size, count, seed),
                 min_keep=pruning.min_keep,
-                seed=derive_seed(self.seed, "criterion", planned.index),
+                seed=seed,
             )
 
     def _train(self, unit: Unit, start: Start) -> None:
