@@ -1,4 +1,4 @@
-"""The commands that `kill_runs.py` kills: small ones on the digits and on drawn pictures, and what they begin with."""
+"""The commands that `kill_runs.py` kills: small ones on the digits and on drawn images, and what they begin with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kill_lives import Command, run_whole
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from small_hybrid import draw_pictures, hybrid_study
+from small_hybrid import draw_images, hybrid_study
 from small_models import FINE_TUNING, SMALL_PARENT
 from small_study import SMALL_STUDY
 
@@ -70,7 +70,7 @@ def prepared_commands(place: Path, wanted: Sequence[str]) -> list[Command]:
         Command("list", ("runs", "--out", "OUT"), finished),
     ]
     if not wanted or "hybrid" in wanted:
-        study = hybrid_study(draw_pictures(place / "pictures"), lenet=None, trees=60)
+        study = hybrid_study(draw_images(place / "images"), lenet=None, trees=60)
         for role in ("cnn", "head"):
             study[role] |= {"pruning": {"densities": [0.4]}, "controls": []}
         commands.append(Command("hybrid", (config("hybrid", study), "--out", "OUT")))

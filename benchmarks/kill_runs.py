@@ -36,7 +36,7 @@ from typing import Any
 from kill_lives import Command, Life
 from tombola.models.tensors import content_sha256, load_tensors
 
-CLOCK = re.compile(r"seconds|created|speed_up|quartiles|latency|measured|faster|machine|share_of_dense_iteration")
+CLOCK = re.compile(r"seconds|created|speed_up|quartiles|latency|measured|faster|machine|fraction_of_dense_iteration")
 """Keys of what a clock or a machine gave."""
 OF_SPEED = "at batch"
 """What every sentence has that says how fast something is."""

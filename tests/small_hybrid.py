@@ -1,4 +1,4 @@
-"""A hybrid study small enough to run in seconds, on pictures that are drawn for it."""
+"""A hybrid study small enough to run in seconds, on images that are drawn for it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def lottery(name: str, model: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {**content, "controls": ["random"], **changes}
 
 
-def hybrid_study(pictures: Path, **changes: Any) -> dict[str, Any]:
-    """The config of a study of two replicates, on the pictures of a folder; `None` leaves a key out."""
+def hybrid_study(images: Path, **changes: Any) -> dict[str, Any]:
+    """The config of a study of two replicates, on the images of a folder; `None` leaves a key out."""
     base = {"widths": [2, 2, 3, 3, 3]}
     vgg = {"architecture": "vgg11", "widths": [3, 4, 4, 4, 4], "initialisation": "kaiming-normal"}
     content = {
         "study": "hybrid",
         "name": "small",
-        "data": {"name": "folder", "folder": str(pictures), "validation": 20, "test": 25},
+        "data": {"name": "folder", "folder": str(images), "validation": 20, "test": 25},
         "replicates": 2,
         "cnn": lottery("small-cnn", vgg),
         "head": lottery("small-head", {"architecture": "head", "widths": [6, 4]}, data={**ELSEWHERE, "base": base}),
@@ -46,15 +46,15 @@ def hybrid_study(pictures: Path, **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in {**content, **changes}.items() if value is not None}
 
 
-def draw_pictures(folder: Path) -> Path:
-    """Two classes of grey noise, one of them with a bright square somewhere; no two pictures are the same."""
+def draw_images(folder: Path) -> Path:
+    """Two classes of grey noise, one of them with a bright square somewhere; no two images are the same."""
     rng = np.random.default_rng(0)
     for label in ("plain", "square"):
         (folder / label).mkdir(parents=True)
         for number in range(PER_CLASS):
-            picture = rng.integers(0, 150, (SIZE, SIZE), dtype=np.uint8)
+            image = rng.integers(0, 150, (SIZE, SIZE), dtype=np.uint8)
             if label == "square":
                 top, left = rng.integers(0, SIZE - 12, 2)
-                picture[top : top + 12, left : left + 12] += 100
-            Image.fromarray(picture).save(folder / label / f"{number:03d}.png")
+                image[top : top + 12, left : left + 12] += 100
+            Image.fromarray(image).save(folder / label / f"{number:03d}.png")
     return folder

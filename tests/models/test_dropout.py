@@ -38,19 +38,19 @@ def parts(model: nn.Module) -> list[nn.Dropout]:
 @pytest.mark.parametrize("architecture", DROPPING)
 def test_it_follows_every_hidden_dense_layer(architecture: str) -> None:
     spec = {"architecture": architecture, "input_shape": (1, 32, 32), "classes": 10, "seed": 0}
-    plain, dropping = (build(validate(spec | {"dropout": share}, ModelSpec, "test")) for share in (0, 0.25))
+    plain, dropping = (build(validate(spec | {"dropout": fraction}, ModelSpec, "test")) for fraction in (0, 0.25))
     dense = sum(isinstance(module, nn.Linear) for module in dropping.modules())
     assert [part.p for part in parts(dropping)] == [0.25] * (dense - 1)
     assert not parts(plain)
     assert content_sha256(plain.state_dict()) == content_sha256(dropping.state_dict())  # the same first weights
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
-def test_it_silences_its_share_of_units_in_training(share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.2, 0.5, 0.8])
+def test_it_silences_its_fraction_of_units_in_training(fraction: float) -> None:
     torch.manual_seed(0)
-    after = parts(network(share).train())[0](torch.ones(1, 4000))
-    assert float((after == 0).float().mean()) == pytest.approx(share, abs=0.04)
-    assert after[after != 0].unique().item() == pytest.approx(1 / (1 - share))  # so that the mean stays
+    after = parts(network(fraction).train())[0](torch.ones(1, 4000))
+    assert float((after == 0).float().mean()) == pytest.approx(fraction, abs=0.04)
+    assert after[after != 0].unique().item() == pytest.approx(1 / (1 - fraction))  # so that the mean stays
 
 
 def test_it_changes_training_and_not_evaluation() -> None:
@@ -87,10 +87,10 @@ def test_sparse_kernels_that_do_not_know_it_are_refused_by_name() -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0, "half", True])
-def test_shares_that_are_none(share: object) -> None:
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, "half", True])
+def test_fractions_that_are_none(fraction: object) -> None:
     with pytest.raises(ConfigError, match="dropout"):
-        validate({"architecture": "head", "dropout": share}, ModelConfig, "model")
+        validate({"architecture": "head", "dropout": fraction}, ModelConfig, "model")
 
 
 def test_networks_without_hidden_dense_layers_refuse_it() -> None:

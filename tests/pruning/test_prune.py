@@ -148,7 +148,7 @@ class TestPerLayerRates:
 class TestRefusals:
     @pytest.mark.parametrize("sparsity", [-0.1, 1, 1.1, float("nan"), float("inf"), True, "0.5", [0.5]])
     def test_sparsity_outside_0_1(self, sparsity: object) -> None:
-        with pytest.raises(PruningError, match="sparsity is the share"):
+        with pytest.raises(PruningError, match="sparsity is the fraction"):
             prune(net(4, 4), sparsity)  # type: ignore[arg-type]
 
     def test_no_sparsity(self) -> None:

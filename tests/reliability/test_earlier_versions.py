@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from sealing import as_of_earlier_version
-from small_hybrid import draw_pictures, hybrid_study
+from small_hybrid import draw_images, hybrid_study
 from small_models import SMALL_PARENT, invoke, make_parent, one_line
 from tombola.runs.configs import load_config
 from tombola.runs.folder import RunFolder, run_folder
@@ -54,7 +54,7 @@ def config(study: str, tmp_path: Path, write_config: Any) -> Path:
         "hybrid": {},
     }[study]
     path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(content or hybrid_study(draw_pictures(tmp_path / "pictures"))))
+    path.write_text(yaml.safe_dump(content or hybrid_study(draw_images(tmp_path / "images"))))
     return path
 
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from forked import Forked
-from small_hybrid import draw_pictures, hybrid_study
+from small_hybrid import draw_images, hybrid_study
 from tombola.runs.atomic import TEMPORARY_SUFFIX
 from tombola.runs.rows import read_rows
 
@@ -38,7 +38,7 @@ Start = Callable[[Path, int], Forked]
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two lotteries of one round, and forests that take longer than they do in the other tests."""
     folder = tmp_path_factory.mktemp("killed")
-    content = hybrid_study(draw_pictures(folder / "pictures"), lenet=None, trees=60)
+    content = hybrid_study(draw_images(folder / "images"), lenet=None, trees=60)
     for role in ("cnn", "head"):
         content[role] |= {"pruning": {"densities": [0.4]}, "controls": []}
     path = folder / "hybrid.yaml"

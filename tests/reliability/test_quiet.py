@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from small_hybrid import draw_pictures, hybrid_study
+from small_hybrid import draw_images, hybrid_study
 from watched import noted, watched_environment
 
 ROOT = Path(__file__).parents[2]
@@ -70,9 +70,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = {"architecture": "lenet-300-100", "widths": [6, 4]}
     pruning = {"densities": [0.5]}
     search = {"name": "imp", "replicates": 1, "data": {"name": "digits"}, "model": model, "training": training}
-    draw_pictures(work / "pictures")
+    draw_images(work / "images")
     alone = {"replicates": 1, "head": None, "lenet": None, "exits": ["block3_conv2"], "features": ["gap"], "trees": 2}
-    study = hybrid_study(work / "pictures", **alone)
+    study = hybrid_study(work / "images", **alone)
     study["cnn"] |= {"training": training | {"batch_size": 16}, "pruning": pruning}
     configs = {"imp": search | {"pruning": pruning}, "hybrid": study}
     configs["train"] = {k: v for k, v in search.items() if k != "replicates"} | {"study": "train", "name": "parent"}

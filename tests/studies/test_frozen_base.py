@@ -40,7 +40,7 @@ MESSAGE = "Frozen base: model folder parent, up to block5_pool; it stays as it i
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Pictures, a parent that serves as the base, and a cache of features, which the tests of this module share."""
+    """Images, a parent that serves as the base, and a cache of features, which the tests of this module share."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("home")
     write_digits(folder / "digits.npz")
@@ -309,7 +309,7 @@ class TestRefusals:
         one_line(invoke("train", written(home, "refused"), "--out", "refused-runs"), "'plenty'", "GiB")
 
 
-def test_a_base_that_has_seen_the_pictures_is_said_to_have(home: Path) -> None:
+def test_a_base_that_has_seen_the_images_is_said_to_have(home: Path) -> None:
     plain = {"name": "npz", "folder": "digits.npz", **SPLIT}
     small = {"architecture": "vgg16-keras", "widths": [4, 4, 4, 4, 4, 6, 5]}
     succeeded("train", written(home, "seen", data=plain, model=small, training=RECIPE | {"length": "2it"}))

@@ -346,7 +346,7 @@ class TestHead:
         assert said[0].startswith("Here the head does move FLOPs: the head is 50.0% of the 30.0 MFLOPs")
 
     def test_no_base_or_no_head(self) -> None:
-        assert "its share is not known" in head_sentences(lottery("head"), None)[0]
+        assert "its fraction is not known" in head_sentences(lottery("head"), None)[0]
         assert head_sentences(None, self.BASE) == [
             "The lottery of the head was not run: what its ticket saves is not known."
         ]

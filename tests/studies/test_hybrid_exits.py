@@ -14,7 +14,7 @@ from tombola.studies.hybrid.exits import features_at, poolings
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Tensor:
+def images() -> Tensor:
     return torch.rand(11, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 
@@ -31,7 +31,7 @@ class TestFeatures:
 
     @pytest.mark.parametrize("architecture", ["vgg16", "vgg16-keras", "conv4", "resnet20"])
     @pytest.mark.parametrize("batch_size", [1, 4, 64])
-    def test_they_are_the_activations_pooled(self, architecture: str, batch_size: int, pictures: Tensor) -> None:
+    def test_they_are_the_activations_pooled(self, architecture: str, batch_size: int, images: Tensor) -> None:
         """What hooks see in a pass through the whole network, at exits in any order."""
         model = small(architecture)
         exits = [find_exit(model, name) for name in reversed(default_exits(model))]
@@ -41,72 +41,72 @@ class TestFeatures:
             module.register_forward_hook(lambda own, _, output: seen.update({ends[own]: output})) for module in ends
         ]
         with torch.no_grad():
-            model(pictures)
+            model(images)
         for hook in hooks:
             hook.remove()
-        found = features_at(model, exits, list(poolings), pictures, batch_size)
+        found = features_at(model, exits, list(poolings), images, batch_size)
         assert set(found) == {(exit.name, kind) for exit in exits for kind in poolings}
         for (name, kind), features in found.items():
             assert features.dtype == np.float32
             if seen[name].shape[2] % 2 == 0:  # else the quarters of a grid overlap
                 np.testing.assert_allclose(features, self.by_hand(seen[name], kind), rtol=1e-5, atol=1e-6)
-            assert np.ptp(features, axis=0).any()  # pictures reach it
+            assert np.ptp(features, axis=0).any()  # images reach it
 
-    def test_a_layer_that_runs_twice_runs_twice(self, pictures: Tensor) -> None:
+    def test_a_layer_that_runs_twice_runs_twice(self, images: Tensor) -> None:
         relu = nn.ReLU()
         model = nn.Sequential(nn.Conv2d(1, 3, 3), relu, nn.Conv2d(3, 3, 3), relu, nn.Flatten())
         exit = find_exit(model, "2")
         with torch.no_grad():
-            by_hand = model[:4](pictures).mean((2, 3))
+            by_hand = model[:4](images).mean((2, 3))
             assert (by_hand > 0).any()
-            np.testing.assert_allclose(prefix(model, exit)(pictures).mean((2, 3)), by_hand, atol=1e-6)
-        np.testing.assert_allclose(features_at(model, [exit], ["gap"], pictures)["2", "gap"], by_hand, atol=1e-6)
+            np.testing.assert_allclose(prefix(model, exit)(images).mean((2, 3)), by_hand, atol=1e-6)
+        np.testing.assert_allclose(features_at(model, [exit], ["gap"], images)["2", "gap"], by_hand, atol=1e-6)
 
-    def test_a_kind_has_so_many_features_a_channel(self, pictures: Tensor) -> None:
+    def test_a_kind_has_so_many_features_a_channel(self, images: Tensor) -> None:
         model = small("vgg11")
-        exit = find_exit(model, "block5_conv2")  # pictures of 2×2
-        found = features_at(model, [exit], list(poolings), pictures)
+        exit = find_exit(model, "block5_conv2")  # images of 2×2
+        found = features_at(model, [exit], list(poolings), images)
         assert {kind: features.shape for (_, kind), features in found.items()} == {
             "gap": (11, 8),
             "gap+max": (11, 16),
             "grid": (11, 32),
         }
 
-    def test_the_network_and_chance_stay_as_they_are(self, pictures: Tensor) -> None:
+    def test_the_network_and_chance_stay_as_they_are(self, images: Tensor) -> None:
         model = small("conv4", dropout=0.5).train()
         model.conv_1.eval()
         modes = [module.training for module in model.modules()]
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         random = torch.get_rng_state()
-        given = pictures.clone()
+        given = images.clone()
         exits = [find_exit(model, name) for name in exit_names(model)]
-        first = features_at(model, exits, ["gap"], pictures)
+        first = features_at(model, exits, ["gap"], images)
         assert [module.training for module in model.modules()] == modes
         assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
         assert torch.equal(torch.get_rng_state(), random)
-        assert torch.equal(pictures, given)
-        again = features_at(model.eval(), exits, ["gap"], pictures)
+        assert torch.equal(images, given)
+        again = features_at(model.eval(), exits, ["gap"], images)
         assert all(np.array_equal(first[key], again[key]) for key in first)
 
-    def test_one_pass_serves_all_and_ends_behind_the_last_exit(self, pictures: Tensor) -> None:
+    def test_one_pass_serves_all_and_ends_behind_the_last_exit(self, images: Tensor) -> None:
         model = small("vgg16-keras")
         calls: list[str] = []
         for name, module in model.named_children():
             module.register_forward_hook(lambda *_, name=name: calls.append(name))
         exits = [find_exit(model, name) for name in ("block3_conv1", "block1_conv2", "block1_pool")]
-        features_at(model, exits, list(poolings), pictures, batch_size=64)
+        features_at(model, exits, list(poolings), images, batch_size=64)
         assert calls == [name for name, _ in prefix(model, exits[0]).named_children()]
         assert calls[-1] == "block3_conv1_relu"
-        assert features_at(model, [], list(poolings), pictures) == {}
+        assert features_at(model, [], list(poolings), images) == {}
 
-    def test_activations_in_place_do_no_harm(self, pictures: Tensor) -> None:
+    def test_activations_in_place_do_no_harm(self, images: Tensor) -> None:
         """The activation behind a pool changes what the exit before it gave."""
         model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Identity(), nn.ReLU(inplace=True), nn.Flatten())
         exit = find_exit(model, "0")
         assert exit.length == 1
-        found = features_at(model, [exit], ["gap"], pictures)["0", "gap"]
+        found = features_at(model, [exit], ["gap"], images)["0", "gap"]
         with torch.no_grad():
-            np.testing.assert_allclose(found, model[0](pictures).mean((2, 3)), atol=1e-6)
+            np.testing.assert_allclose(found, model[0](images).mean((2, 3)), atol=1e-6)
 
 
 class Reshaping(nn.Module):
@@ -115,12 +115,12 @@ class Reshaping(nn.Module):
 
 
 class TestErrors:
-    def test_a_layer_that_reshapes_is_found_when_it_runs(self, pictures: Tensor) -> None:
+    def test_a_layer_that_reshapes_is_found_when_it_runs(self, images: Tensor) -> None:
         model = nn.Sequential(nn.Conv2d(1, 3, 3), Reshaping(), nn.ReLU())
         with pytest.raises(ModelError, match=r"no exit at '1': it gives a tensor of shape \(11, 3\)"):
-            features_at(model, [find_exit(model, "1")], ["gap"], pictures)
+            features_at(model, [find_exit(model, "1")], ["gap"], images)
 
-    def test_unknown_features_are_refused(self, pictures: Tensor) -> None:
+    def test_unknown_features_are_refused(self, images: Tensor) -> None:
         model = small("lenet5")
         with pytest.raises(ConfigError, match=r"unknown kind of features 'max'.*known: gap, gap\+max, grid"):
-            features_at(model, [find_exit(model, "conv_1")], ["max"], pictures)
+            features_at(model, [find_exit(model, "conv_1")], ["max"], images)

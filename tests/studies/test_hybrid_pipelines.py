@@ -32,7 +32,7 @@ TORCH, SPARSE, ONNX = "torch eager", "sparse kernels", "onnxruntime"
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Tensor:
+def images() -> Tensor:
     return torch.rand(64, 1, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -51,8 +51,8 @@ def exit(ticket: tuple[nn.Module, Masks]) -> Exit:
 
 
 @pytest.fixture(scope="module")
-def forest(ticket: tuple[nn.Module, Masks], exit: Exit, pictures: Tensor) -> Forest:
-    features = features_at(ticket[0], [exit], ["gap"], pictures)[exit.name, "gap"]
+def forest(ticket: tuple[nn.Module, Masks], exit: Exit, images: Tensor) -> Forest:
+    features = features_at(ticket[0], [exit], ["gap"], images)[exit.name, "gap"]
     return fit_forest(features, np.arange(64) % 10, 10, trees=5)
 
 
@@ -65,16 +65,16 @@ def key(row: Row) -> tuple[Any, ...]:
 
 
 def test_a_row_for_every_part_and_batch_size(
-    ticket: tuple[nn.Module, Masks], exit: Exit, forest: Forest, pictures: Tensor
+    ticket: tuple[nn.Module, Masks], exit: Exit, forest: Forest, images: Tensor
 ) -> None:
     model, masks = ticket
-    pixels = pictures.flatten(1).numpy()
+    pixels = images.flatten(1).numpy()
     pca = fit_forest(pixels, np.arange(64) % 10, 10, 5, projection=fit_pca(pixels, 4))
     asked = [
-        Pipeline("dense", pictures, model, Masks.full(model), exit, "gap", forest),
-        Pipeline("ticket", pictures, model, masks, exit, "gap", forest, in_parts=True),
-        Pipeline("ticket", pictures, model, masks),
-        Pipeline("pca", pictures, forest=pca),
+        Pipeline("dense", images, model, Masks.full(model), exit, "gap", forest),
+        Pipeline("ticket", images, model, masks, exit, "gap", forest, in_parts=True),
+        Pipeline("ticket", images, model, masks),
+        Pipeline("pca", images, forest=pca),
     ]
     prepared: list[tuple[int, int]] = []
     rows = measure_pipelines(asked, on_prepared=lambda *numbers: prepared.append(numbers))
@@ -107,7 +107,7 @@ def test_a_row_for_every_part_and_batch_size(
 
 
 def test_calls_do_what_they_are_called(
-    ticket: tuple[nn.Module, Masks], exit: Exit, forest: Forest, pictures: Tensor, monkeypatch: pytest.MonkeyPatch
+    ticket: tuple[nn.Module, Masks], exit: Exit, forest: Forest, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is timed gives features and labels of real batches of the size, under one thread and no gradients."""
     model, masks = ticket
@@ -121,18 +121,18 @@ def test_calls_do_what_they_are_called(
         return {way: Blocks([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) for way in ways}
 
     monkeypatch.setattr(module, "interleaved", watch)
-    pixels = fit_forest(pictures.flatten(1).numpy(), np.arange(64) % 10, 10, 5)
+    pixels = fit_forest(images.flatten(1).numpy(), np.arange(64) % 10, 10, 5)
     asked = [
-        Pipeline("ticket", pictures, model, masks, exit, "gap", forest, in_parts=True),
-        Pipeline("ticket", 2 * pictures, model, masks),
-        Pipeline("pixels", pictures, forest=pixels),
+        Pipeline("ticket", images, model, masks, exit, "gap", forest, in_parts=True),
+        Pipeline("ticket", 2 * images, model, masks),
+        Pipeline("pixels", images, forest=pixels),
     ]
     model.train()
     rows = measure_pipelines(asked, batch_sizes=(64,))
     assert model.training
     model.eval()
     assert [row["seconds"] for row in rows] == [[1.5, 2.0, 2.5]] * 8
-    features = features_at(model, [exit], ["gap"], pictures)[exit.name, "gap"]
+    features = features_at(model, [exit], ["gap"], images)[exit.name, "gap"]
     ((count, (cnn, whole, sparse_cnn, sparse_whole, labels, logits, sparse_logits, by_pixels)),) = given
     assert count == 8
     np.testing.assert_array_equal(labels, forest.predict(features))
@@ -140,13 +140,13 @@ def test_calls_do_what_they_are_called(
         np.testing.assert_allclose(found, features, atol=1e-6)
         np.testing.assert_array_equal(classes, labels)
     with torch.no_grad():
-        torch.testing.assert_close(logits, model(2 * pictures))
+        torch.testing.assert_close(logits, model(2 * images))
         torch.testing.assert_close(sparse_logits, logits, rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(by_pixels, pixels.predict(pictures.flatten(1).numpy()))
+    np.testing.assert_array_equal(by_pixels, pixels.predict(images.flatten(1).numpy()))
 
 
 def test_kernels_are_chosen_once_for_all_that_cuts_a_network_at_an_exit(
-    ticket: tuple[nn.Module, Masks], exit: Exit, pictures: Tensor, monkeypatch: pytest.MonkeyPatch
+    ticket: tuple[nn.Module, Masks], exit: Exit, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the masks of what is before the exit; torch pools behind it, and nothing else is left to torch."""
     model, masks = ticket
@@ -157,11 +157,11 @@ def test_kernels_are_chosen_once_for_all_that_cuts_a_network_at_an_exit(
         return sparsify(part, within, *rest)
 
     monkeypatch.setattr(measured, "sparsify", watch)
-    asked = [Pipeline("ticket", pictures, model, masks)]
+    asked = [Pipeline("ticket", images, model, masks)]
     for kind in poolings:
-        features = features_at(model, [exit], [kind], pictures)[exit.name, kind]
+        features = features_at(model, [exit], [kind], images)[exit.name, kind]
         forest = fit_forest(features, np.arange(64) % 10, 10, 5)
-        asked.append(Pipeline("ticket", pictures, model, masks, exit, kind, forest))
+        asked.append(Pipeline("ticket", images, model, masks, exit, kind, forest))
     rows = measure_pipelines(asked, (8,))
     assert asked_for == [list(masks), ["conv_1.weight", "conv_2.weight"]]
     assert [(row["features"], row["engine"].split(" + ")[0]) for row in rows] == [
@@ -176,7 +176,7 @@ class TestReasons:
         ticket: tuple[nn.Module, Masks],
         exit: Exit,
         forest: Forest,
-        pictures: Tensor,
+        images: Tensor,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """The rest is measured all the same."""
@@ -186,8 +186,8 @@ class TestReasons:
 
         monkeypatch.setattr(measured, "sparsify", without)
         model, masks = ticket
-        cut = Pipeline("ticket", pictures, model, masks, exit, "gap", forest, in_parts=True)
-        rows = measure_pipelines([cut, Pipeline("ticket", pictures, model, masks)], (1,))
+        cut = Pipeline("ticket", images, model, masks, exit, "gap", forest, in_parts=True)
+        rows = measure_pipelines([cut, Pipeline("ticket", images, model, masks)], (1,))
         assert [(row["part"], row["reason"], row["seconds"] is None) for row in rows] == [
             ("cnn", None, False),
             ("whole", None, False),
@@ -199,14 +199,14 @@ class TestReasons:
         ]
 
     def test_a_call_that_fails_takes_no_other_with_it(
-        self, ticket: tuple[nn.Module, Masks], exit: Exit, forest: Forest, pictures: Tensor
+        self, ticket: tuple[nn.Module, Masks], exit: Exit, forest: Forest, images: Tensor
     ) -> None:
         """A forest of other features, and one of other pixels."""
         model, masks = ticket
         asked = [
-            Pipeline("dense", pictures, model, masks, exit, "grid", forest, in_parts=True),
-            Pipeline("pixels", pictures, forest=forest),
-            Pipeline("dense", pictures, model, masks),
+            Pipeline("dense", images, model, masks, exit, "grid", forest, in_parts=True),
+            Pipeline("pixels", images, forest=forest),
+            Pipeline("dense", images, model, masks),
         ]
         rows = measure_pipelines(asked, (1, 3))
         assert [row["batch"] for row in rows] == [1] * 8 + [3] * 8
@@ -223,7 +223,7 @@ class TestReasons:
         assert measure_pipelines([]) == []
 
     def test_half_a_pipeline_is_refused(
-        self, ticket: tuple[nn.Module, Masks], exit: Exit, forest: Forest, pictures: Tensor
+        self, ticket: tuple[nn.Module, Masks], exit: Exit, forest: Forest, images: Tensor
     ) -> None:
         model, masks = ticket
         network = {"model": model, "masks": masks}
@@ -241,4 +241,4 @@ class TestReasons:
         ]
         for half in halves:
             with pytest.raises(ConfigError, match="a pipeline is a model with its masks, a forest, or both"):
-                Pipeline("half", pictures, **half)
+                Pipeline("half", images, **half)

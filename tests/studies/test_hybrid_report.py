@@ -122,7 +122,7 @@ class TestCharts:
         assert [series.x for series in chart.series] == [sorted(series.x) for series in chart.series]
         assert chart.series[1].x[0] < chart.series[0].x[0]  # the ticket's FLOPs are fewer
 
-    def test_gates_are_pooled_at_equal_shares_of_early_leavers(self) -> None:
+    def test_gates_are_pooled_at_equal_fractions_of_early_leavers(self) -> None:
         """Accuracy is a line in the share that leaves, so between thresholds it is known: 0.9 - 0.1 left."""
         (dense, _) = gates_of(hybrid_rows(replicates=3))
         curve = dense.curve()
@@ -182,7 +182,7 @@ class TestFiles:
         assert [set(entry) for entry in read] == [{"question", "answer", "numbers"}] * 4
         assert (result.folder.results / "exits.png").read_bytes().startswith(b"\x89PNG")
 
-    def test_a_picture_of_what_is_gone_goes_too(self, tmp_path: Path) -> None:
+    def test_a_image_of_what_is_gone_goes_too(self, tmp_path: Path) -> None:
         result = hybrid_result(tmp_path, networks=("base",))
         result.folder.results.mkdir()
         (result.folder.results / "gate.png").write_bytes(b"old")

@@ -17,7 +17,7 @@ from click.testing import Result as Invoked
 from threadpoolctl import threadpool_info
 from typer.testing import CliRunner
 
-from small_hybrid import EXITS, FEATURES, TRAINING, draw_pictures, hybrid_study, lottery
+from small_hybrid import EXITS, FEATURES, TRAINING, draw_images, hybrid_study, lottery
 from tombola.cli import app
 from tombola.data import load_data, normalised
 from tombola.errors import RunFolderError
@@ -26,7 +26,7 @@ from tombola.runs.rows import Row, read_rows, rows_of
 from tombola.studies.hybrid import forests, pooled, replicate
 from tombola.studies.hybrid.artefacts import NAMES, OPTIONAL_NAMES
 from tombola.studies.hybrid.config import HybridConfig
-from tombola.studies.hybrid.cuts import frozen_base, normalisation_of, pictures_of, sources_of
+from tombola.studies.hybrid.cuts import frozen_base, images_of, normalisation_of, sources_of
 from tombola.studies.hybrid.exits import features_at
 from tombola.studies.hybrid.outlook import check_lotteries, exits_of
 from tombola.studies.hybrid.pooled import base_features
@@ -73,13 +73,13 @@ def _a_cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_pictures(tmp_path_factory.mktemp("data") / "pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_images(tmp_path_factory.mktemp("data") / "images")
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
-    return write(tmp_path_factory.mktemp("config") / "hybrid.yaml", hybrid_study(pictures))
+def study(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Path:
+    return write(tmp_path_factory.mktemp("config") / "hybrid.yaml", hybrid_study(images))
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ class TestARun:
     def test_the_base_runs_once_and_gives_what_it_gives_on_a_replicates_split(
         self, result: HybridResult, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """To the bit, as without the cache; nothing runs again but one picture, which says how many features."""
+        """To the bit, as without the cache; nothing runs again but one image, which says how many features."""
         sources = sources_of(result.config, result.lotteries, None)
         base = frozen_base(result.config, None)
         exits = exits_of(result.config, base.network)
@@ -198,15 +198,15 @@ class TestARun:
 
         monkeypatch.setattr(pooled, "features_at", watch)
         for number in range(2):
-            pictures = normalised(pictures_of(sources, number), normalisation_of(base.normalisation))
+            images = normalised(images_of(sources, number), normalisation_of(base.normalisation))
             found = base_features(result.config, number, None)
             for part, features in found.items():
-                expected = features_at(base.network, exits, FEATURES, getattr(pictures, part).inputs)
+                expected = features_at(base.network, exits, FEATURES, getattr(images, part).inputs)
                 assert features.keys() == expected.keys()
                 assert all(np.array_equal(features[key], expected[key]) for key in expected)
         assert passed == [1, 1]
 
-    def test_all_lotteries_are_of_the_studys_pictures_and_replicates(self, result: HybridResult) -> None:
+    def test_all_lotteries_are_of_the_studys_images_and_replicates(self, result: HybridResult) -> None:
         shapes = {role: lottery.data["input_shape"] for role, lottery in result.lotteries.items()}
         assert shapes == {"cnn": [1, 32, 32], "head": [3, 1, 1], "lenet": [1, 32, 32]}
         assert {lottery.config.replicates for lottery in result.lotteries.values()} == {2}
@@ -235,7 +235,7 @@ class TestARun:
         assert first.endswith(f"; then {2 * 14} forests")
 
 
-class TestAForestLearnsFromTrainingPicturesAlone:
+class TestAForestLearnsFromTrainingImagesAlone:
     def test_to_the_example(self, result: HybridResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[tuple[np.ndarray, np.ndarray]] = []
         threads: list[int] = []
@@ -404,8 +404,8 @@ class TestWhatIsRefused:
             ({"data.size": 8, "head": None}, "cnn: vgg11 cannot take inputs of shape (1, 8, 8)"),
         ],
     )
-    def test_by_name(self, changes: dict[str, Any], said: str, pictures: Path, tmp_path: Path) -> None:
-        content = hybrid_study(pictures)
+    def test_by_name(self, changes: dict[str, Any], said: str, images: Path, tmp_path: Path) -> None:
+        content = hybrid_study(images)
         for key, value in copy.deepcopy(changes).items():
             outer, _, inner = key.partition(".")
             content[outer] = {**content[outer], inner: value} if inner else value
@@ -420,21 +420,21 @@ class TestWhatIsRefused:
         assert said in lines[0]
         assert not out.exists()
 
-    def test_a_cnn_behind_a_base(self, pictures: Path, tmp_path: Path) -> None:
-        content = hybrid_study(pictures)
+    def test_a_cnn_behind_a_base(self, images: Path, tmp_path: Path) -> None:
+        content = hybrid_study(images)
         content["cnn"] = {**content["cnn"], "data": content["head"]["data"]}
-        said = "`cnn` learns from pictures: its config must not have data.base"
+        said = "`cnn` learns from images: its config must not have data.base"
         self.refused(write(tmp_path / "hybrid.yaml", content), tmp_path / "runs", said)
 
-    def test_a_base_for_other_channels(self, pictures: Path, tmp_path: Path) -> None:
+    def test_a_base_for_other_channels(self, images: Path, tmp_path: Path) -> None:
         parent = tmp_path / "base"
         vgg = {"architecture": "vgg11", "widths": [2, 2, 2, 2, 2]}
         training = {**TRAINING, "length": "2it", "evaluate_every": "2it"}
-        coloured = {"name": "folder", "folder": str(pictures), "channels": 3}
+        coloured = {"name": "folder", "folder": str(images), "channels": 3}
         train = write(tmp_path / "train.yaml", {"name": "base", "data": coloured, "model": vgg, "training": training})
         trained = call("train", train, "--out", parent)
         assert trained.exit_code == 0, trained.output
-        content = hybrid_study(pictures)
+        content = hybrid_study(images)
         (folder,) = parent.iterdir()
         content["head"]["data"] = {"name": "digits", "base": {"weights": str(folder), "layer": "pool_5"}}
         said = "takes images of 3 channel(s), these have 1; set data.channels to 3"
@@ -445,9 +445,9 @@ class TestWhatIsRefused:
         monkeypatch.setitem(sys.modules, name, None)
         self.refused(study, tmp_path / "runs", f"{name} is not installed: pip install 'tombola[onnx]'")
 
-    def test_a_picture_that_cannot_be_read_unless_it_may_be_skipped(self, pictures: Path, tmp_path: Path) -> None:
-        folder = Path(shutil.copytree(pictures, tmp_path / "pictures"))
-        (folder / "plain" / "bad.png").write_bytes(b"no picture")
+    def test_a_image_that_cannot_be_read_unless_it_may_be_skipped(self, images: Path, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(images, tmp_path / "images"))
+        (folder / "plain" / "bad.png").write_bytes(b"no image")
         alone = hybrid_study(folder, head=None, lenet=None, replicates=1, exits=["block3_conv2"], features=["gap"])
         study = write(tmp_path / "hybrid.yaml", alone)
         self.refused(study, tmp_path / "runs", "bad.png")
@@ -482,9 +482,9 @@ def test_a_dry_run_shows_all_lotteries_and_runs_nothing(
 
 class TestConfigs:
     def test_lotteries_by_path_here_or_beside_the_config(
-        self, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        content = hybrid_study(pictures)
+        content = hybrid_study(images)
         here, beside = tmp_path / "here", tmp_path / "configs"
         write(beside / "lotteries" / "cnn.yaml", content["cnn"])
         write(beside / "lenet.yaml", content["lenet"])
@@ -496,8 +496,8 @@ class TestConfigs:
         assert config.lenet is not None
         assert config.lenet.name == "of-this-folder"
 
-    def test_overrides_reach_lotteries_by_path(self, pictures: Path, tmp_path: Path) -> None:
-        content = hybrid_study(pictures)
+    def test_overrides_reach_lotteries_by_path(self, images: Path, tmp_path: Path) -> None:
+        content = hybrid_study(images)
         write(tmp_path / "cnn.yaml", content["cnn"])
         study = write(tmp_path / "hybrid.yaml", content | {"cnn": "cnn.yaml"})
         config = load_config(study, HybridConfig, ["cnn.training.length=1ep", "head.model.widths=[5,3]"])
@@ -507,8 +507,8 @@ class TestConfigs:
         config = load_config(study, HybridConfig, [f"cnn={other}", "cnn.name=chosen"])
         assert (config.cnn.name, config.cnn.model.architecture) == ("chosen", "lenet5")
 
-    def test_a_run_is_named_by_what_changes_its_results(self, pictures: Path) -> None:
-        content = hybrid_study(pictures)
+    def test_a_run_is_named_by_what_changes_its_results(self, images: Path) -> None:
+        content = hybrid_study(images)
 
         def named(**changes: Any) -> str:
             return identity_hash("hybrid", validate({**content, **changes}, HybridConfig, "test"))

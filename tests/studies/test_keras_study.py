@@ -45,9 +45,9 @@ def _exports() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes that brightness tells apart, 60 colour pictures of 18 × 20 pixels each."""
-    root = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes that brightness tells apart, 60 colour images of 18 × 20 pixels each."""
+    root = tmp_path_factory.mktemp("images")
     chance = np.random.default_rng(0)
     for label, level in (("dark", 60), ("light", 150)):
         (root / label).mkdir()
@@ -57,11 +57,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def config_of(pictures: Path, **keys: Any) -> LotteryConfig:
+def config_of(images: Path, **keys: Any) -> LotteryConfig:
     content = {
         "name": "keras",
         "replicates": 1,
-        "data": {"name": "folder", "folder": str(pictures)},
+        "data": {"name": "folder", "folder": str(images)},
         "training": {"length": "10it", "evaluate_every": "5it", "learning_rate": "1e-2"},
         "pruning": {"densities": [0.5]},
         "controls": ["reinit"],
@@ -71,16 +71,16 @@ def config_of(pictures: Path, **keys: Any) -> LotteryConfig:
 
 
 @pytest.fixture(scope="module")
-def normalised_run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
-    """A LeNet on normalised pictures whose sides differ, so that a permutation forgotten would be seen."""
+def normalised_run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A LeNet on normalised images whose sides differ, so that a permutation forgotten would be seen."""
     torch.set_num_threads(1)
-    data = {"name": "folder", "folder": str(pictures), "normalise": True}
+    data = {"name": "folder", "folder": str(images), "normalise": True}
     model = {"architecture": "lenet5", "widths": LENET}
-    return run_study(config_of(pictures, data=data, model=model), tmp_path_factory.mktemp("runs"))
+    return run_study(config_of(images, data=data, model=model), tmp_path_factory.mktemp("runs"))
 
 
 class TestExport:
-    def test_it_gives_the_tickets_probabilities(self, normalised_run: Result, pictures: Path) -> None:
+    def test_it_gives_the_tickets_probabilities(self, normalised_run: Result, images: Path) -> None:
         network, spec, _ = trained_network(normalised_run.folder, normalised_run.config.rewinds[0], 0, 1)
         pixels = torch.rand(5, 3, 18, 20)
         mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (spec.normalisation.mean, spec.normalisation.std))
@@ -144,7 +144,7 @@ def _refusing(*_: Any) -> float:
 
 @pytest.fixture(scope="module")
 def lenet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LeNet of two classes for pictures of 18 × 20, with a normalisation of its own."""
+    """A LeNet of two classes for images of 18 × 20, with a normalisation of its own."""
     spec = ModelSpec(architecture="lenet5", widths=LENET, input_shape=(3, 18, 20), classes=2, seed=7)
     path = tmp_path_factory.mktemp("keras") / "lenet.keras"
     normalisation = Normalisation(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
@@ -154,9 +154,9 @@ def lenet_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestStart:
     def test_every_replicate_begins_with_the_files_weights(
-        self, pictures: Path, lenet_file: Path, tmp_path: Path
+        self, images: Path, lenet_file: Path, tmp_path: Path
     ) -> None:
-        result = run_study(config_of(pictures, start=str(lenet_file), replicates=2), tmp_path)
+        result = run_study(config_of(images, start=str(lenet_file), replicates=2), tmp_path)
         held = read_keras(lenet_file)
         assert (result.config.model.architecture, result.config.model.widths) == ("lenet5", LENET)
         for index in range(2):
@@ -166,25 +166,25 @@ class TestStart:
             spec = json.loads((root / "spec.json").read_text())
             assert spec["normalisation"] == held.normalisation.model_dump(mode="json")
 
-    def test_reinit_is_a_fresh_network(self, pictures: Path, lenet_file: Path, tmp_path: Path) -> None:
-        result = run_study(config_of(pictures, start=str(lenet_file)), tmp_path)
+    def test_reinit_is_a_fresh_network(self, images: Path, lenet_file: Path, tmp_path: Path) -> None:
+        result = run_study(config_of(images, start=str(lenet_file)), tmp_path)
         trainings = {row["branch"]: row for row in result.rows if row["kind"] == "training"}
         assert trainings["reinit"]["test_loss"] != trainings["ticket"]["test_loss"]
         assert all(row["check_rewound"] for row in trainings.values())
 
-    def test_changed_weights_do_not_continue_a_run(self, pictures: Path, lenet_file: Path, tmp_path: Path) -> None:
+    def test_changed_weights_do_not_continue_a_run(self, images: Path, lenet_file: Path, tmp_path: Path) -> None:
         moving = tmp_path / "moving.keras"
         moving.write_bytes(lenet_file.read_bytes())
-        config = config_of(pictures, start=str(moving))
+        config = config_of(images, start=str(moving))
         result = run_study(config, tmp_path)
         other = build(ModelSpec(architecture="lenet5", widths=LENET, input_shape=(3, 18, 20), classes=2, seed=8))
         write_keras(moving, other, (3, 18, 20), Normalisation())
         with pytest.raises(Exception, match="begun with start"):
             run_study(config.model_copy(update={"replicates": 2}), result.folder.root.parent)
 
-    def test_its_config_starts_it_again(self, pictures: Path, lenet_file: Path, tmp_path: Path) -> None:
-        result = run_study(config_of(pictures, start=str(lenet_file)), tmp_path)
-        assert "has seen these pictures" in "".join(origin_lines(result))
+    def test_its_config_starts_it_again(self, images: Path, lenet_file: Path, tmp_path: Path) -> None:
+        result = run_study(config_of(images, start=str(lenet_file)), tmp_path)
+        assert "has seen these images" in "".join(origin_lines(result))
         again = run_study(load_config(result.folder.config, LotteryConfig), tmp_path)
         assert again.folder.root == result.folder.root
         assert len(list(tmp_path.glob("lottery-*"))) == 1
@@ -200,19 +200,19 @@ class TestStart:
         ],
     )
     def test_what_does_not_fit_is_refused_before_a_folder_is_made(
-        self, pictures: Path, lenet_file: Path, tmp_path: Path, keys: dict[str, Any], said: str
+        self, images: Path, lenet_file: Path, tmp_path: Path, keys: dict[str, Any], said: str
     ) -> None:
-        data = {"name": "folder", "folder": str(pictures), **keys.pop("data", {})}
+        data = {"name": "folder", "folder": str(images), **keys.pop("data", {})}
         with pytest.raises((ConfigError, ModelError), match=said):
-            run_study(config_of(pictures, start=str(lenet_file), data=data, **keys), tmp_path / "runs")
+            run_study(config_of(images, start=str(lenet_file), data=data, **keys), tmp_path / "runs")
         assert not list((tmp_path / "runs").glob("*/manifest.json"))
 
-    def test_a_file_of_another_architecture_is_named(self, pictures: Path, tmp_path: Path) -> None:
+    def test_a_file_of_another_architecture_is_named(self, images: Path, tmp_path: Path) -> None:
         inputs = keras.Input((18, 20, 3))
         other = keras.layers.Conv2DTranspose(4, 3, name="up")(inputs)
         keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(other))).save(tmp_path / "other.keras")
         with pytest.raises(ModelError, match=r"up is a Conv2DTranspose"):
-            run_study(config_of(pictures, start=str(tmp_path / "other.keras")), tmp_path / "runs")
+            run_study(config_of(images, start=str(tmp_path / "other.keras")), tmp_path / "runs")
         assert not (tmp_path / "runs").exists()
 
 

@@ -273,7 +273,7 @@ class TestLotteryResults:
                 assert entry["dense"]["seconds"] == rows["torch eager"]["seconds"][1]
                 assert entry["ticket"]["seconds"] == rows["sparse kernels"]["seconds"][1]
                 assert entry["speed_up"] == pytest.approx(entry["dense"]["seconds"] / entry["ticket"]["seconds"])
-        assert points[0]["share_of_dense_iteration"] == 1
+        assert points[0]["fraction_of_dense_iteration"] == 1
 
     @pytest.mark.parametrize("name", ["report.html", "results/sparsity_vs_time.html"])
     def test_pages_have_the_figure_and_the_table(self, name: str, result: Result) -> None:

@@ -80,7 +80,7 @@ class TestEarlyBird:
         torch.manual_seed(0)
         return prune(torch.nn.Linear(10, 10), share)
 
-    def test_distance_is_the_share_of_weights_whose_masks_differ(self) -> None:
+    def test_distance_is_the_fraction_of_weights_whose_masks_differ(self) -> None:
         full = self.masks(0.0)
         assert mask_distance(self.masks(0.5), self.masks(0.5), full) == 0
         assert mask_distance(self.masks(0.5), self.masks(0.7), full) == pytest.approx(0.2)

@@ -91,7 +91,7 @@ def imp(
 
 def extract(
     run: RunArgument,
-    density: Annotated[float, typer.Option(help="Share of weights kept, e.g. 0.21: the round nearest to it.")],
+    density: Annotated[float, typer.Option(help="Fraction of weights kept, e.g. 0.21: the round nearest to it.")],
     out: Annotated[Path, typer.Option(help="The model folder to write; it must not hold a model yet.")],
     reinit: Annotated[
         int | None, typer.Option(min=0, metavar="SEED", help="Fresh weights from this seed instead of W_0.")

@@ -45,7 +45,7 @@ def train(
 
 def prune(
     model: Annotated[str, typer.Argument(help="A zoo name, a model folder, or package.module:function.")],
-    sparsity: Annotated[float | None, typer.Option(help="Share of units to remove, e.g. 0.9.")] = None,
+    sparsity: Annotated[float | None, typer.Option(help="Fraction of units to remove, e.g. 0.9.")] = None,
     data: Annotated[
         str | None,
         typer.Option(help="Data set, or its keys as YAML: '{name: npz, folder: x}'. Default: the folder's own."),

@@ -13,7 +13,7 @@ def dense_layers(
 ) -> OrderedDict[str, nn.Module]:
     """A Linear layer `<prefix>1`, `<prefix>2`, ... of so many `units` each with its `_relu`, then the Linear `output`.
 
-    With `dropout`, the share of units that a training step silences, a `_dropout` follows each ReLU.
+    With `dropout`, the fraction of units that a training step silences, a `_dropout` follows each ReLU.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, width in enumerate(units, start=1):

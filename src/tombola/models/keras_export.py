@@ -165,7 +165,7 @@ def _outputs(model: nn.Sequential, inputs: Sequence[Tensor], normalisation: Norm
 
 
 def _differences(keras: Any, export: Any, wanted: Outputs) -> tuple[float, float]:
-    """The largest of logits, as a share of the largest logit of the same set, and the largest of probabilities."""
+    """The largest of logits, as a fraction of the largest logit of the same set, and the largest of probabilities."""
     last = export.get_layer(PROBABILITIES)
     both = keras.Model(export.input, [last.input, last.output])
     found = []

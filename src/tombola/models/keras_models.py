@@ -30,8 +30,9 @@ SHOWN_STEPS = 12
 class KerasModel:
     """What a `.keras` file holds, in the words of a `ModelSpec`, and its weights by the names of our state dict.
 
-    `input_shape` is (channels, height, width) or (features,). `dropout` is the share after every hidden dense layer,
-    0 where the file has other shares or places: they change how one trains, never what the model computes. It is said.
+    `input_shape` is (channels, height, width) or (features,). `dropout` is the fraction after every hidden dense layer,
+    0 where the file has other fractions or places: they change how one trains, never what the model computes, and it is
+    said.
     """
 
     architecture: str
@@ -179,12 +180,12 @@ _KEYS = {
 
 
 def _dropout(steps: Sequence[Step]) -> float:
-    """The share that a dropout after each hidden dense layer has, 0 where they are not of one share."""
+    """The fraction that a dropout after each hidden dense layer has, 0 where it is not the same in all."""
     hidden = [place for place, step in enumerate(steps) if step[0] == "dense"][:-1]
     # A ReLU lies between a dense layer and its dropout.
     after: list[Any] = [steps[place + 2] if place + 2 < len(steps) else () for place in hidden]
-    shares = {step[1] if step[:1] == ("dropout",) else 0.0 for step in after}
-    return float(shares.pop()) if len(shares) == 1 else 0.0
+    fractions = {step[1] if step[:1] == ("dropout",) else 0.0 for step in after}
+    return float(fractions.pop()) if len(fractions) == 1 else 0.0
 
 
 def _shown(steps: Sequence[Step]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from tombola.models.keras_archive import KerasLayer
 
 MOMENTUM = 0.9
-"""Of our batch norm's statistics, as Keras counts it: torch's 0.1 is the share of the new."""
+"""Of our batch norm's statistics, as Keras counts it: torch's 0.1 is the fraction of the new."""
 SHOWN = 5
 _RESTRAINTS = ("regularizer", "constraint")
 

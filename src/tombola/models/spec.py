@@ -36,7 +36,7 @@ class ModelConfig(Config):
         description="filters and units of the hidden layers; nothing for the architecture's own",
     )
     initialisation: str = "glorot-normal"
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of hidden dense units that a training step silences")
+    dropout: float = Field(0.0, ge=0, lt=1, description="fraction of hidden dense units that a training step silences")
 
     @field_validator("architecture")
     @classmethod

@@ -22,7 +22,7 @@ from tombola.registry import Registry
 class Architecture:
     """A network up to input shape, classes and widths.
 
-    `build` is (input_shape, classes, widths) -> module with uninitialised weights, and takes a share of `dropout`
+    `build` is (input_shape, classes, widths) -> module with uninitialised weights, and takes a fraction of `dropout`
     after its dense layers, too, where it `drops_out`. `widths` are its own; their number is free where `variable`.
     `smallest` is the least height and width of the images it takes, None for a network that flattens inputs of any
     shape.

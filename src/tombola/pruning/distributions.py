@@ -146,7 +146,7 @@ class PerOutput:
 
 @distributions.register("rates")
 class PerLayerRates:
-    """Each layer loses a fixed share of its *surviving* units, as in Frankle & Carbin 2019 (20 %, output 10 %).
+    """Each layer loses a fixed fraction of its *surviving* units, as in Frankle & Carbin 2019 (20 %, output 10 %).
 
     `rate` holds for every layer, `layers` overrides it by layer name ("output", or "output.weight"). Takes
     no global sparsity: the rates are the target.

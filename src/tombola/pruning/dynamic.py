@@ -33,14 +33,14 @@ def regrow(masks: Masks, drop: Mapping[str, Tensor], grow: Mapping[str, Tensor],
     fraction = plain(fraction)
     number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
     if not number or not 0 <= fraction <= 1:
-        raise PruningError(f"fraction is the share of kept weights to drop, in [0, 1], not {fraction!r}")
+        raise PruningError(f"fraction says how many of the kept weights to drop, in [0, 1], not {fraction!r}")
     _check_scores(masks, drop, "drop")
     _check_scores(masks, grow, "grow")
     return Masks({name: _regrow_layer(mask, drop[name], grow[name], fraction) for name, mask in masks.items()})
 
 
 def cosine_fraction(fraction: float, iteration: int, end: int) -> float:
-    """The share of weights to update at `iteration`: fraction/2 · (1 + cos(π t / end)), 0 from `end` on.
+    """The fraction of weights to update at `iteration`: fraction/2 · (1 + cos(π t / end)), 0 from `end` on.
 
     f_decay of Evci et al. 2020 (arXiv 1911.11134, section 3).
     """

@@ -38,7 +38,7 @@ from tombola.pruning.schedules import geometric
 from tombola.pruning.selection import lowest
 from tombola.pruning.structures import Neuron, Structure, Weight, make_structure
 from tombola.pruning.surroundings import surroundings_kept
-from tombola.pruning.units import count_units, share_removed
+from tombola.pruning.units import count_units, fraction_removed
 from tombola.pruning.wrapped import unwrapped
 
 
@@ -169,7 +169,7 @@ class _Pruning:
             return [None]
         if sparsity is None or self.criterion.rounds == 1:
             return [sparsity]
-        start = share_removed(count_units(self.model, masks, self.structure))
+        start = fraction_removed(count_units(self.model, masks, self.structure))
         return [sparsity] if sparsity <= start else list(geometric(sparsity, self.criterion.rounds, start))
 
     def once(self, sparsity: float | None, masks: Masks) -> Masks:
@@ -270,7 +270,7 @@ def _check_arguments(model: Any, sparsity: Any, min_keep: Any, masks: Any, loss:
     if sparsity is not None:
         number = isinstance(sparsity, int | float) and not isinstance(sparsity, bool)
         if not number or not 0 <= sparsity < 1:
-            raise PruningError(f"sparsity is the share of weights to remove, in [0, 1), not {sparsity!r}")
+            raise PruningError(f"sparsity is the fraction of weights to remove, in [0, 1), not {sparsity!r}")
     if isinstance(min_keep, bool) or not isinstance(min_keep, int) or min_keep < 0:
         raise PruningError(f"min_keep is a number of units per layer, not {min_keep!r}")
 

@@ -25,7 +25,7 @@ def one_shot(target: float, rounds: int = 1, start: float = 0.0) -> list[float]:
 
 @schedules.register("geometric")
 def geometric(target: float, rounds: int, start: float = 0.0) -> list[float]:
-    """The same share of the survivors every round: density after round i is (1-start)·r^i."""
+    """The same fraction of the survivors every round: density after round i is (1-start)·r^i."""
     target, rounds, start = _checked(target, rounds, start)
     ratio = ((1 - target) / (1 - start)) ** (1 / rounds)
     return [1 - (1 - start) * ratio**i for i in range(1, rounds)] + [target]

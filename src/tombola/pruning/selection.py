@@ -124,12 +124,12 @@ def _flip_negative(bits: Tensor) -> Tensor:
 def apportion(total: int, weights: Sequence[float | Fraction], lower: Sequence[int], upper: Sequence[int]) -> list[int]:
     """Whole numbers that add up to `total`, in proportion to `weights`, each within its bounds.
 
-    Largest remainder (Hamilton's method); ties by position. Where a share falls outside its bounds it is
+    Largest remainder (Hamilton's method); ties by position. Where a part falls outside its bounds it is
     fixed at the bound and the rest is shared again. Raises ValueError when the bounds cannot hold `total`.
     """
     if not sum(lower) <= total <= sum(upper):
         raise ValueError(f"{total} does not fit between {sum(lower)} and {sum(upper)}")
-    # Fractions keep the shares exact: with floats a rounding error could push a share past its bound.
+    # Fractions keep the parts exact: with floats a rounding error could push a part past its bound.
     exact = [Fraction(weight) for weight in weights]
     fixed: dict[int, int] = {}
     while True:
@@ -144,8 +144,8 @@ def apportion(total: int, weights: Sequence[float | Fraction], lower: Sequence[i
         # Fixing the side with the larger overshoot first keeps the other side feasible.
         overshoot = sum(lower[i] - quotas[i] for i in below) - sum(quotas[i] - upper[i] for i in above)
         fixed |= below if overshoot >= 0 else above
-    shares = fixed | {i: int(quotas[i]) for i in free}
+    parts = fixed | {i: int(quotas[i]) for i in free}
     by_remainder = sorted(free, key=lambda i: (int(quotas[i]) - quotas[i], i))
-    for i in by_remainder[: total - sum(shares.values())]:
-        shares[i] += 1
-    return [shares[i] for i in range(len(weights))]
+    for i in by_remainder[: total - sum(parts.values())]:
+        parts[i] += 1
+    return [parts[i] for i in range(len(weights))]

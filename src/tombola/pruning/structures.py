@@ -27,7 +27,7 @@ class Structure(ABC):
 
     name: str
     sparsity: float | None = None
-    """The share of a layer's weights that the structure itself removes; None where distributions decide."""
+    """The fraction of a layer's weights that the structure itself removes; None where distributions decide."""
 
     def fits(self, layout: Layout) -> bool:
         """Whether layers of this kind have such units; layers that have none are left as they are."""

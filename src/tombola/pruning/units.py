@@ -39,16 +39,16 @@ def count_units(model: nn.Module, masks: Masks, structure: Structure) -> dict[st
     return counts
 
 
-def share_removed(counts: Mapping[str, UnitCount]) -> float:
-    """The share of all units that is gone; 0 where there are none."""
+def fraction_removed(counts: Mapping[str, UnitCount]) -> float:
+    """The fraction of all units that is gone; 0 where there are none."""
     total = sum(count.total for count in counts.values())
     return sum(count.removed for count in counts.values()) / total if total else 0.0
 
 
-def share_of_all(sparsity: float, counts: Mapping[str, UnitCount], spared: Collection[str]) -> float:
-    """`sparsity` of the units outside the `spared` layers, as a share of all units, which is what `prune` goes by.
+def fraction_of_all(sparsity: float, counts: Mapping[str, UnitCount], spared: Collection[str]) -> float:
+    """`sparsity` of the units outside the `spared` layers, as a fraction of all units, which is what `prune` goes by.
 
-    The share is of whole units, so that rounding it again gives the same number.
+    It is one of whole units, so that rounding it again gives the same number.
     """
     total = sum(count.total for count in counts.values())
     counted = sum(count.total for name, count in counts.items() if name not in spared)

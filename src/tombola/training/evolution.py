@@ -19,7 +19,7 @@ from tombola.pruning import Masks, criteria, distributions, prunable_parameters,
 from tombola.pruning.dynamic import cosine_fraction, regrow
 from tombola.pruning.emptied import not_warning
 from tombola.pruning.structures import NofM, make_structure
-from tombola.pruning.units import count_units, share_removed
+from tombola.pruning.units import count_units, fraction_removed
 from tombola.runs.configs import Config
 from tombola.runs.seeds import derive_seed
 from tombola.training.step import Step
@@ -113,7 +113,7 @@ class Gradual(_Evolution):
                 f"evolution: the last update is due after iteration {last}, but the training goes from "
                 f"{moment.iteration} to {total}; change begin, end or every"
             )
-        start = share_removed(count_units(moment.model, moment.masks, make_structure(self.structure)))
+        start = fraction_removed(count_units(moment.model, moment.masks, make_structure(self.structure)))
         if start > self.sparsity:
             raise ConfigError(
                 f"evolution: sparsity {self.sparsity:g} is below the {start:g} of the masks that training begins with"

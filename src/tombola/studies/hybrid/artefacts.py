@@ -18,7 +18,7 @@ NAMES = (SUMMARY, "answers.json", "exits.csv", "gates.csv", "summary.md")
 """Every file of `results/`; the first is written last and names the run that all belong to."""
 
 OPTIONAL_NAMES = ("exits.png", "gate.png")
-"""Pictures, of what was measured."""
+"""Figures, of what was measured."""
 
 ARTEFACTS = Artefacts(SUMMARY, NAMES, OPTIONAL_NAMES)
 

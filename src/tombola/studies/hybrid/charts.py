@@ -23,8 +23,8 @@ EXITS_CAPTION = (
 )
 GATE_CAPTION = (
     "Test accuracy of confidence-gated early exits against effective MFLOPs of a mean example, pooled at equal "
-    "shares of early leavers; forests' comparisons are not in the MFLOPs. Bands are 95 % confidence intervals of the "
-    "mean (Student t); the dotted line is the dense network without a gate."
+    "fractions of early leavers; forests' comparisons are not in the MFLOPs. Bands are 95 % confidence intervals of "
+    "the mean (Student t); the dotted line is the dense network without a gate."
 )
 
 

@@ -29,14 +29,14 @@ class HybridConfig(Config):
 
     study: Literal["hybrid"] = "hybrid"
     name: Name
-    data: DataConfig | None = Field(None, description="pictures for all; default the cnn's. The head keeps its base")
+    data: DataConfig | None = Field(None, description="images for all; default the cnn's. The head keeps its base")
     seed: int | None = Field(None, ge=0, description="for all; default the cnn's")
     replicates: int | None = Field(None, ge=1, le=limits.REPLICATES, description="for all; default the cnn's")
     cnn: LotteryConfig = Field(description="of a convolutional network, whole: its dense network and ticket are cut")
     head: LotteryConfig | None = Field(None, description="of a dense head behind a frozen base, which is cut, too")
     lenet: LotteryConfig | None = Field(None, description="of a LeNet, to compare")
     exits: tuple[str, ...] = Field((), description="layers to leave at; default the last convolution of each block")
-    features: tuple[str, ...] = Field(("gap", "gap+max", "grid"), min_length=1, description="how pictures are pooled")
+    features: tuple[str, ...] = Field(("gap", "gap+max", "grid"), min_length=1, description="how images are pooled")
     trees: int = Field(300, ge=1, le=10_000)
     components: PositiveInt = Field(50, description="of the baseline PCA + forest")
     gate_exit: str = Field("block3_conv3", description="the early exit that is gated, timed and compared")
@@ -67,14 +67,14 @@ class HybridConfig(Config):
             raise ValueError("`head` is a lottery on the features of a frozen base: its config needs data.base")
         for role in ("cnn", "lenet"):
             if (lottery := getattr(self, role)) is not None and lottery.data.base is not None:
-                raise ValueError(f"`{role}` learns from pictures: its config must not have data.base")
+                raise ValueError(f"`{role}` learns from images: its config must not have data.base")
         if self.data is not None and self.data.base is not None:
-            raise ValueError("`data` are the pictures for all lotteries; the base belongs to the head's own data")
+            raise ValueError("`data` are the images for all lotteries; the base belongs to the head's own data")
         self.lotteries()  # what does not go together is an error now
         return self
 
     def lotteries(self) -> dict[str, LotteryConfig]:
-        """The lotteries by role, all on the same pictures, splits and seeds."""
+        """The lotteries by role, all on the same images, splits and seeds."""
         data = self.data or self.cnn.data
         shared = {
             "seed": self.cnn.seed if self.seed is None else self.seed,
@@ -90,7 +90,7 @@ class HybridConfig(Config):
         return lotteries
 
     def skipping_bad(self) -> HybridConfig:
-        """The same study without the pictures that cannot be read."""
+        """The same study without the images that cannot be read."""
         data = (self.data or self.cnn.data).model_copy(update={"skip_bad": True})
         return self.model_copy(update={"data": data})
 

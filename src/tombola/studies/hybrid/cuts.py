@@ -47,7 +47,7 @@ class Sources:
     head_round: int | None
     data_dir: Path | None
     checksum: str | None = None
-    """Of the pictures that the run has recorded."""
+    """Of the images that the run has recorded."""
     base: str | None = None
     """The checksum of the frozen base that the run has recorded."""
     trained: Mapping[tuple[str, int, int], str] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Sources:
 
 @dataclass(frozen=True)
 class Head:
-    """A trained head by itself, its masks, and the base's cached features of the replicate's pictures."""
+    """A trained head by itself, its masks, and the base's cached features of the replicate's images."""
 
     network: nn.Module
     masks: Masks
@@ -65,7 +65,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Cut:
-    """A network from pixels on, the masks it holds, and the replicate's pictures as it wants them."""
+    """A network from pixels on, the masks it holds, and the replicate's images as it wants them."""
 
     name: str
     network: nn.Sequential
@@ -106,23 +106,23 @@ def sources_of(
     )
 
 
-def pictures_config(config: HybridConfig) -> DataConfig:
-    """The study's pictures in [0, 1]."""
+def images_config(config: HybridConfig) -> DataConfig:
+    """The study's images in [0, 1]."""
     return config.lotteries()["cnn"].data.model_copy(update={"normalise": False})
 
 
-def pictures_of(sources: Sources, replicate: int) -> DataSet:
-    """A replicate's pictures, split as its lotteries split them, in [0, 1]."""
+def images_of(sources: Sources, replicate: int) -> DataSet:
+    """A replicate's images, split as its lotteries split them, in [0, 1]."""
     seed = replicate_seed(sources.config.lotteries()["cnn"], replicate)
-    return load_recorded(pictures_config(sources.config), seed, sources.data_dir, sources.checksum)
+    return load_recorded(images_config(sources.config), seed, sources.data_dir, sources.checksum)
 
 
-def cuts_of(sources: Sources, replicate: int, pictures: DataSet) -> Iterator[Cut]:
+def cuts_of(sources: Sources, replicate: int, images: DataSet) -> Iterator[Cut]:
     """The base and its heads, if there is one, then the dense CNN, then its ticket, each when it is asked for."""
     if (base := frozen_base(sources.config, sources.data_dir)) is not None:
         if sources.base is not None and base.sha256 != sources.base:
             raise ModelError(f"the base ({base.source}) was replaced while the run was at work; put it back")
-        data = normalised(pictures, normalisation_of(base.normalisation))
+        data = normalised(images, normalisation_of(base.normalisation))
         yield Cut(BASE, base.network, Masks.full(base.network), data, whole=False)
         yield from _headed(sources, replicate, base, data)
     folder = RunFolder(sources.cnn)
@@ -132,10 +132,10 @@ def cuts_of(sources: Sources, replicate: int, pictures: DataSet) -> Iterator[Cut
         network, spec, masks = trained_network(folder, mode, replicate, index, recorded)
         if not isinstance(network, nn.Sequential):
             raise ConfigError(f"cnn: a {spec.architecture} is no chain of layers and has no exits")
-        yield Cut(name, network, masks, normalised(pictures, normalisation_of(spec.normalisation)), whole=True)
+        yield Cut(name, network, masks, normalised(images, normalisation_of(spec.normalisation)), whole=True)
 
 
-def _headed(sources: Sources, replicate: int, base: FrozenBase, pictures: DataSet) -> Iterator[Cut]:
+def _headed(sources: Sources, replicate: int, base: FrozenBase, images: DataSet) -> Iterator[Cut]:
     """The base with its head, dense, then as its ticket."""
     assert sources.head is not None  # a base is that of a head
     assert sources.head_round is not None
@@ -147,7 +147,7 @@ def _headed(sources: Sources, replicate: int, base: FrozenBase, pictures: DataSe
             raise ConfigError(f"head: a {spec.architecture} is no chain of layers, and none to stand behind a base")
         whole = behind(base.network, network)
         head = Head(network, masks, stored_data(config, replicate, spec, sources.data_dir))
-        yield Cut(name, whole, Masks({**Masks.full(whole), **masks}), pictures, True, head)
+        yield Cut(name, whole, Masks({**Masks.full(whole), **masks}), images, True, head)
 
 
 def target_round(role: str, lottery: Result) -> int:

@@ -1,4 +1,4 @@
-"""Features: what the pictures at an exit are pooled to.
+"""Features: what the images at an exit are pooled to.
 
 Where a network can be cut is `tombola.models.exits`; what is learnt from features is `forests`, who leaves `gates`.
 """
@@ -22,7 +22,7 @@ poolings: Registry[Callable[[], nn.Module]] = Registry("kind of features")
 
 @poolings.register("gap")
 def _mean() -> nn.Module:
-    """The mean of every channel over the picture: as many features as channels."""
+    """The mean of every channel over the image: as many features as channels."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
@@ -39,10 +39,10 @@ def _grid() -> nn.Module:
 
 
 class MeanAndMost(nn.Module):
-    """Pictures (n, channels, height, width) to (n, 2·channels): their means, then their largest values."""
+    """Images (n, channels, height, width) to (n, 2·channels): their means, then their largest values."""
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return torch.cat([pictures.mean((2, 3)), pictures.amax((2, 3))], 1)
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([images.mean((2, 3)), images.amax((2, 3))], 1)
 
 
 def features_at(
@@ -51,7 +51,7 @@ def features_at(
     """Features (n, f) of `inputs` (n, channels, height, width) for every name of an exit and kind of features.
 
     One pass through the network, in evaluation mode, serves all and ends behind the last exit. Raises ModelError
-    where an exit gives no pictures.
+    where an exit gives no images.
     """
     modules = list(layers_of(model).values())[: max((exit.length for exit in exits), default=0)]
     pools = {kind: poolings.get(kind)() for kind in kinds}
@@ -61,15 +61,15 @@ def features_at(
             for length, module in enumerate(modules, start=1):
                 hidden = module(hidden)
                 for exit in (exit for exit in exits if exit.length == length):
-                    _check_picture(exit, hidden)
+                    _check_image(exit, hidden)
                     for kind, pool in pools.items():
                         found[exit.name, kind].append(pool(hidden))
     return {key: torch.cat(parts).numpy().astype(np.float32, copy=False) for key, parts in found.items()}
 
 
-def _check_picture(exit: Exit, hidden: Tensor) -> None:
+def _check_image(exit: Exit, hidden: Tensor) -> None:
     if hidden.dim() != 4:
         raise ModelError(
-            f"no exit at {exit.name!r}: it gives a tensor of shape {tuple(hidden.shape)} and not pictures "
+            f"no exit at {exit.name!r}: it gives a tensor of shape {tuple(hidden.shape)} and not images "
             "(n, channels, height, width)"
         )

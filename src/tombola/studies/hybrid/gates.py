@@ -20,7 +20,7 @@ ALWAYS, NEVER = 0.0, 1.0
 POINTS = 21
 """Of a curve, at most; always and never are among them."""
 ROUNDING = 1e-9
-"""Of shares: 0.9 is no less than 0.91 - 0.01."""
+"""Of fractions: 0.9 is no less than 0.91 - 0.01."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Gated:
 
     @property
     def confidence(self) -> NDArray[np.floating]:
-        """How sure the forest is of each example (n,): the share of its most probable class."""
+        """How sure the forest is of each example (n,): the fraction of its most probable class."""
         return np.minimum(self.probabilities.max(1), NEVER)
 
 
 @dataclass(frozen=True)
 class GatePoint:
-    """What a threshold comes to: the share that `left` early, accuracy and macro-F1 of all, mean cost per example."""
+    """What a threshold comes to: the fraction that `left` early, accuracy and macro-F1 of all, mean cost of one."""
 
     threshold: float
     left: float

@@ -1,7 +1,7 @@
 """What gate rows come to: accuracy against mean cost over replicates, and the thresholds that they chose.
 
-Every replicate has its own thresholds, and perhaps its own features. Curves are pooled at equal shares of examples that
-leave early, between two thresholds in a straight line: a coin that picks one of the two would do as well.
+Every replicate has its own thresholds, and perhaps its own features. Curves are pooled at equal fractions of examples
+that leave early, between two thresholds in a straight line: a coin that picks one of the two would do as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tombola.runs.rows import Row, rows_of
 from tombola.studies.hybrid.wording import NETWORK, listed
 
 LEVELS = 21
-"""Shares of early leavers at which curves are pooled."""
+"""Fractions of early leavers at which curves are pooled."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Gate:
         return rows_of(self.rows, chosen=True)
 
     def curve(self) -> list[tuple[float, Estimate]]:
-        """Mean FLOPs of an example and accuracy in percent, by rising share of examples that leave early."""
+        """Mean FLOPs of an example and accuracy in percent, by rising fraction of examples that leave early."""
         replicates = [
             sorted(rows_of(self.rows, replicate=index), key=lambda row: row["left"])
             for index in sorted({row["replicate"] for row in self.rows})

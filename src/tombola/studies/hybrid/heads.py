@@ -39,7 +39,7 @@ class Head:
         return min(self.dense_bytes, math.ceil(self.total / 8) + FLOAT32 * self.kept)
 
     def of_whole(self, flops: float) -> float | None:
-        """A share of the FLOPs of base and dense head."""
+        """A fraction of the FLOPs of base and dense head."""
         return None if self.base_flops is None else flops / (self.base_flops + self.flops_dense)
 
 
@@ -59,8 +59,8 @@ def head_numbers(lottery: Lottery | None, base: Measured | None) -> dict[str, An
         "flops_dense": head.flops_dense,
         "flops_effective": head.flops_effective,
         "base_flops": head.base_flops,
-        "share_of_flops": head.of_whole(head.flops_dense),
-        "share_of_flops_saved": head.of_whole(head.flops_dense - head.flops_effective),
+        "fraction_of_flops": head.of_whole(head.flops_dense),
+        "fraction_of_flops_saved": head.of_whole(head.flops_dense - head.flops_effective),
         "weights": head.total,
         "weights_kept": head.kept,
         "bytes_dense": head.dense_bytes,
@@ -74,7 +74,7 @@ def _flops_sentence(head: Head) -> str:
     own = f"dense {mega(head.flops_dense)} MFLOPs; its ticket, {head.ticket}: {mega(head.flops_effective)}"
     whole, saved = head.of_whole(head.flops_dense), head.of_whole(head.flops_dense - head.flops_effective)
     if whole is None or saved is None or head.base_flops is None:
-        return f"The head costs {own}; its frozen base was not measured, so its share is not known."
+        return f"The head costs {own}; its frozen base was not measured, so its fraction is not known."
     total = mega(head.base_flops + head.flops_dense)
     said = f"the head is {share(whole)} of the {total} MFLOPs of base and head ({own})"
     if whole <= NO_MATTER:

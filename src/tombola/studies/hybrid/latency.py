@@ -1,6 +1,6 @@
 """How fast the ways to a class are: replicate 0's networks, exits and forests, measured once at the end of a study.
 
-By the parent process, alone, on test pictures, all ways taking turns. Every kind of features is measured at every exit:
+By the parent process, alone, on test images, all ways taking turns. Every kind of features is measured at every exit:
 which is best on validation may change when replicates are added, and no time must be missing then.
 """
 
@@ -13,7 +13,7 @@ from tombola.runs import limits
 from tombola.runs.atomic import read_bytes
 from tombola.runs.rows import Row
 from tombola.studies.hybrid.config import HybridConfig
-from tombola.studies.hybrid.cuts import Cut, Sources, cuts_of, pictures_of
+from tombola.studies.hybrid.cuts import Cut, Sources, cuts_of, images_of
 from tombola.studies.hybrid.forests import Forest
 from tombola.studies.hybrid.outlook import exits_of
 from tombola.studies.hybrid.pipelines import Pipeline, measure_pipelines
@@ -28,10 +28,10 @@ def latency_unit(sources: Sources, folder: Path, on_prepared: Callable[[int, int
 
     `on_prepared` is told how many ways are ready to be measured, and of how many.
     """
-    pictures = pictures_of(sources, MEASURED_REPLICATE)
-    pixels = pictures.test.inputs[:IMAGES].clone()
+    images = images_of(sources, MEASURED_REPLICATE)
+    pixels = images.test.inputs[:IMAGES].clone()
     pipelines = [Pipeline(name, pixels, forest=_forest(forest_path(folder, name))) for name in (PIXELS, PCA)]
-    for cut in cuts_of(sources, MEASURED_REPLICATE, pictures):
+    for cut in cuts_of(sources, MEASURED_REPLICATE, images):
         pipelines += _pipelines(sources.config, cut, folder)
     key = {"kind": "latency", "replicate": MEASURED_REPLICATE, "unit": LATENCY}
     return [key | row for row in measure_pipelines(pipelines, on_prepared=on_prepared)]
@@ -39,7 +39,7 @@ def latency_unit(sources: Sources, folder: Path, on_prepared: Callable[[int, int
 
 def _pipelines(config: HybridConfig, cut: Cut, folder: Path) -> list[Pipeline]:
     """The whole network, and every exit with the forest of every kind of features; the gated exit in its parts, too."""
-    inputs = cut.data.test.inputs[:IMAGES].clone()  # a slice would hold all pictures in memory
+    inputs = cut.data.test.inputs[:IMAGES].clone()  # a slice would hold all images in memory
     found = [Pipeline(cut.name, inputs, cut.network, cut.masks)]
     for exit in [] if cut.head is not None else exits_of(config, cut.network):
         for kind in config.features:

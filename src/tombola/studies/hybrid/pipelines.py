@@ -33,11 +33,11 @@ WAYS_IN_SECONDS = 2
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A way from pictures to classes, by the name of its `network` in the rows.
+    """A way from images to classes, by the name of its `network` in the rows.
 
     With `model`, `masks`, `exit`, `pooling` and `forest`: the network up to the exit, then the forest. With `model` and
-    `masks` alone: the whole network. With `forest` alone: it takes the pictures' pixels as they are. `inputs`
-    (n, c, h, w) are the pictures as the network wants them. `in_parts`: network and forest by themselves, too.
+    `masks` alone: the whole network. With `forest` alone: it takes the images' pixels as they are. `inputs`
+    (n, c, h, w) are the images as the network wants them. `in_parts`: network and forest by themselves, too.
     """
 
     network: str
@@ -105,7 +105,7 @@ def measure_pipelines(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     on_prepared: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Row]:
-    """Rows of kind `latency`, batch size by batch size, of all pipelines, each on its own pictures.
+    """Rows of kind `latency`, batch size by batch size, of all pipelines, each on its own images.
 
     Every network is run by torch and on sparse kernels. What cuts it at the same exit shares the kernels: they are
     chosen up to the exit, and torch pools behind them. All ways of a batch size take turns, for about half of
@@ -141,9 +141,9 @@ def _engines(pipeline: Pipeline, batch_sizes: Sequence[int]) -> list[_Engine]:
 
 
 def _calls(pipeline: Pipeline, engines: Sequence[_Engine]) -> list[_Call]:
-    pictures, forest = partial(measured.batches_of, pipeline.inputs), pipeline.forest
+    images, forest = partial(measured.batches_of, pipeline.inputs), pipeline.forest
     if forest is None:
-        return [_Call(pipeline, "whole", e.name, e.network, pictures, e.reason, e.on_torch) for e in engines]
+        return [_Call(pipeline, "whole", e.name, e.network, images, e.reason, e.on_torch) for e in engines]
     if pipeline.pooling is None:
         pixels = _arrays(lambda: pipeline.inputs.flatten(1))
         return [_Call(pipeline, "whole", FOREST_ENGINE, forest.predict, pixels)]
@@ -152,10 +152,10 @@ def _calls(pipeline: Pipeline, engines: Sequence[_Engine]) -> list[_Call]:
     for engine in engines:
         extract = None if engine.network is None else nn.Sequential(engine.network, pool)
         if pipeline.in_parts:
-            calls.append(_Call(pipeline, "cnn", engine.name, extract, pictures, engine.reason, engine.on_torch))
+            calls.append(_Call(pipeline, "cnn", engine.name, extract, images, engine.reason, engine.on_torch))
         name = f"{engine.name} + {FOREST_ENGINE}"
         whole = None if extract is None else partial(_classes, extract, forest)
-        calls.append(_Call(pipeline, "whole", name, whole, pictures, engine.reason, engine.on_torch))
+        calls.append(_Call(pipeline, "whole", name, whole, images, engine.reason, engine.on_torch))
     if pipeline.in_parts:
         by_torch = engines[0].network
         assert by_torch is not None

@@ -1,4 +1,4 @@
-"""Features of the frozen base, pooled at its exits: of all pictures once, because replicates differ in the split only.
+"""Features of the frozen base, pooled at its exits: of all images once, because replicates differ in the split only.
 
 They are kept on disk beside the features that heads learn from, and every replicate takes its own examples of them.
 """
@@ -19,7 +19,7 @@ from tombola.data import Examples, RawData, split_data
 from tombola.data.sources import load_raw
 from tombola.models.exits import Exit
 from tombola.studies.hybrid.config import HybridConfig
-from tombola.studies.hybrid.cuts import frozen_base, pictures_config
+from tombola.studies.hybrid.cuts import frozen_base, images_config
 from tombola.studies.hybrid.exits import features_at
 from tombola.studies.hybrid.outlook import exits_of
 from tombola.studies.lottery.networks import replicate_seed
@@ -40,8 +40,8 @@ def prepare_base(config: HybridConfig, data_dir: Path | None) -> None:
 
 
 def base_features(config: HybridConfig, replicate: int, data_dir: Path | None) -> dict[str, Features]:
-    """A replicate's features of the base for each part of its split, as `features_at` gives them for these pictures."""
-    plain = pictures_config(config)
+    """A replicate's features of the base for each part of its split, as `features_at` gives them for these images."""
+    plain = images_config(config)
     seed = replicate_seed(config.lotteries()["cnn"], replicate)
     split = split_data(_numbered(load_raw(plain, data_dir)), plain, seed)
     features = _of_all(config, data_dir)
@@ -51,17 +51,17 @@ def base_features(config: HybridConfig, replicate: int, data_dir: Path | None) -
 
 
 def _numbered(raw: RawData) -> RawData:
-    """The same data set with the examples' positions for pictures, the test set's behind the others."""
+    """The same data set with the examples' positions for images, the test set's behind the others."""
     count = len(raw.training)
     test = raw.test and Examples(torch.arange(count, count + len(raw.test)), raw.test.targets)
     return replace(raw, training=Examples(torch.arange(count), raw.training.targets), test=test)
 
 
 def _of_all(config: HybridConfig, data_dir: Path | None) -> Features:
-    """The features of all pictures, the test set's behind the others; what is not cached is computed."""
+    """The features of all images, the test set's behind the others; what is not cached is computed."""
     base = frozen_base(config, data_dir)
     assert base is not None  # asked for where there is one
-    raw = load_raw(pictures_config(config), data_dir)
+    raw = load_raw(images_config(config), data_dir)
     inputs, exits = Joined.of(raw), exits_of(config, base.network)
     caches = _caches(base, raw, exits, config.features)
     for cache in caches.values():
@@ -90,9 +90,9 @@ def _caches(
 
 
 def _computed(
-    base: FrozenBase, exits: Sequence[Exit], kinds: Sequence[str], pictures: Tensor
+    base: FrozenBase, exits: Sequence[Exit], kinds: Sequence[str], images: Tensor
 ) -> dict[tuple[str, str], Tensor]:
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (base.normalisation.mean, base.normalisation.std))
     with one_thread():
-        features = features_at(base.network, exits, kinds, pictures.sub(mean).div_(std))
+        features = features_at(base.network, exits, kinds, images.sub(mean).div_(std))
     return {key: torch.from_numpy(found) for key, found in features.items()}

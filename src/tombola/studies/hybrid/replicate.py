@@ -25,7 +25,7 @@ from tombola.runs.executors import Emit
 from tombola.runs.rows import Row, read_unit, rows_of
 from tombola.runs.sealed import write_sealed
 from tombola.runs.seeds import derive_seed
-from tombola.studies.hybrid.cuts import BASE, Cut, Sources, cuts_of, pictures_of
+from tombola.studies.hybrid.cuts import BASE, Cut, Sources, cuts_of, images_of
 from tombola.studies.hybrid.early_exits import gate_rows
 from tombola.studies.hybrid.exits import features_at
 from tombola.studies.hybrid.forests import Forest, comparisons, fit_forest, fit_pca
@@ -97,14 +97,14 @@ class _Replicate:
         self.spec = spec
         self.config = spec.sources.config
         self.emit = emit
-        self.pictures = pictures_of(spec.sources, spec.index)
+        self.images = images_of(spec.sources, spec.index)
         self.seed = replicate_seed(self.config.lotteries()["cnn"], spec.index)
         make_folder(spec.path)
 
     def run(self) -> None:
         self._unit(PIXELS, self._pixels)
         self._unit(PCA, self._pca)
-        for cut in cuts_of(self.spec.sources, self.spec.index, self.pictures):
+        for cut in cuts_of(self.spec.sources, self.spec.index, self.images):
             self._unit(cut.name, lambda cut=cut: self._network(cut))
 
     def _unit(self, name: str, rows: Callable[[], list[Row]]) -> None:
@@ -116,7 +116,7 @@ class _Replicate:
 
     def _pixels(self) -> list[Row]:
         """The first baseline: a forest on plain pixels."""
-        features = {part: _flat(getattr(self.pictures, part)) for part in PARTS}
+        features = {part: _flat(getattr(self.images, part)) for part in PARTS}
         return [self._baseline(features, PIXELS)]
 
     def _baseline(self, features: dict[str, Features], kind: str, projection: Projection | None = None) -> Row:
@@ -126,7 +126,7 @@ class _Replicate:
 
     def _pca(self) -> list[Row]:
         """The second: a forest on principal components of pixels, their projection being part of it."""
-        features = {part: _flat(getattr(self.pictures, part)) for part in PARTS}
+        features = {part: _flat(getattr(self.images, part)) for part in PARTS}
         components = min(self.config.components, *features["train"].shape)
         projection = fit_pca(features["train"], components, self._seed(PCA))
         return [self._baseline(features, PCA, projection)]
@@ -163,10 +163,10 @@ class _Replicate:
         self, features: dict[str, Features], exit: str | None, kind: str, projection: Projection | None = None
     ) -> tuple[Forest, Row]:
         """A forest on the training part's features and what it comes to on the others."""
-        targets = {part: getattr(self.pictures, part).targets for part in PARTS}
+        targets = {part: getattr(self.images, part).targets for part in PARTS}
         seed, began = self._seed("forest", exit or "", kind), time.perf_counter()
         forest = fit_forest(
-            features["train"], targets["train"].numpy(), self.pictures.classes, self.config.trees, seed, projection
+            features["train"], targets["train"].numpy(), self.images.classes, self.config.trees, seed, projection
         )
         seconds = time.perf_counter() - began
         scores = {part: _scores(forest.predict(features[part]), targets[part]) for part in PARTS[1:]}
@@ -176,7 +176,7 @@ class _Replicate:
             "features": kind,
             "inputs": features["train"].shape[1],
             **{f"{part}_{name}": value for part, found in scores.items() for name, value in found.items()},
-            **_chance(self.pictures),
+            **_chance(self.images),
             "trees": self.config.trees,
             "comparisons": comparisons(forest, features["test"]),
             "nodes": forest.nodes,

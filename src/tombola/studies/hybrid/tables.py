@@ -31,8 +31,8 @@ EXITS_NOTE = (
 )
 GATES_NOTE = (
     "An example leaves at the exit when the forest's largest probability is above the threshold, and goes on "
-    "through the network otherwise. Thresholds are chosen on validation, the rest is of the test set: the share that "
-    "leaves, accuracy in percent, ± half of the 95 % confidence interval, its difference in points to the network "
+    "through the network otherwise. Thresholds are chosen on validation, the rest is of the test set: the fraction "
+    "that leaves, accuracy in percent, ± half of the 95 % confidence interval, its difference in points to the network "
     "without a gate [95 % confidence interval], paired by replicate and uncorrected, effective MFLOPs and comparisons "
     "of a mean example."
 )

@@ -126,7 +126,7 @@ def to_onnx(classifier: Any, classes: int, projection: Projection | None = None)
 
 
 def _ensemble(onnx: Any, classifier: Any, classes: int) -> dict[str, Any]:
-    """The attributes of ONNX's TreeEnsembleClassifier. A leaf votes with its shares of the classes it has."""
+    """The attributes of ONNX's TreeEnsembleClassifier. A leaf votes with its fractions of the classes it has."""
     trees = trees_of(classifier)
     of_node, leaf = trees.of_node, trees.left == LEAF
     within = np.arange(len(leaf)) - trees.starts[of_node]

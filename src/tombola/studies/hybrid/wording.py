@@ -80,7 +80,7 @@ def kilo(size: float) -> str:
 
 
 def share(value: float) -> str:
-    """A share in percent, never rounded to none or to all: `12.3%`, `0.0043%`, `99.98%`."""
+    """A fraction in percent, never rounded to none or to all: `12.3%`, `0.0043%`, `99.98%`."""
     percent = 100 * value
     if percent and abs(percent) < 0.1:
         return f"{percent:.2g}%"

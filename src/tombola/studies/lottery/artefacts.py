@@ -41,7 +41,7 @@ NAMES = (
 """Every file of `results/`; the first is written last and names the run that all belong to."""
 
 OPTIONAL_NAMES = (MODES, MODEL, MASKS)
-"""The picture of several modes of rewinding; the Keras export, where there is one (the summary says why not)."""
+"""The figure of several modes of rewinding; the Keras export, where there is one (the summary says why not)."""
 
 ARTEFACTS = Artefacts(SUMMARY, NAMES, OPTIONAL_NAMES)
 
@@ -49,7 +49,7 @@ ARTEFACTS = Artefacts(SUMMARY, NAMES, OPTIONAL_NAMES)
 def write_results(result: Result, data_dir: Path | None = None) -> None:
     """Writes `results/`. The ticket is replicate 0's, at the verdict's density when it won, else at the target.
 
-    `data_dir` is where the pictures lie that the base of a head's Keras export is built for.
+    `data_dir` is where the images lie that the base of a head's Keras export is built for.
     """
     results = result.folder.results
     make_folder(results)
@@ -141,7 +141,7 @@ def _keras_entry(result: Result) -> dict[str, Any]:
 def _write_sparsity_vs_time(results: Path, name: str, summaries: Sequence[Summary], rows: Sequence[Row]) -> None:
     """Density against measured latency of the tickets, FLOPs, and measured time of their training."""
     figure = figure_html(curves.plotly_figure(cost_chart(summaries)), COST_CAPTION)
-    lead = "How fast a ticket is and what it costs, against the share of its weights that are kept."
+    lead = "How fast a ticket is and what it costs, against the fraction of its weights that is kept."
     sections = [Section("Speed", speed_body(summaries, rows)), Section("Cost", figure)]
     write_text(results / "sparsity_vs_time.html", page(f"{name}: sparsity against time", lead, sections))
     dense = summaries[0].seconds_per_iteration
@@ -151,7 +151,7 @@ def _write_sparsity_vs_time(results: Path, name: str, summaries: Sequence[Summar
             "flops_effective": s.flops_effective.mean,
             "flops_dense": s.flops_dense,
             "seconds_per_iteration": s.seconds_per_iteration and s.seconds_per_iteration.mean,
-            "share_of_dense_iteration": _share(s.seconds_per_iteration, dense),
+            "fraction_of_dense_iteration": _fraction(s.seconds_per_iteration, dense),
             "training_engine": s.engine,
             "latency": [speed.entry for speed in round_speeds(rows, s.round)],
         }
@@ -161,7 +161,7 @@ def _write_sparsity_vs_time(results: Path, name: str, summaries: Sequence[Summar
     write_json(results / "sparsity_vs_time.json", points)
 
 
-def _share(part: Estimate | None, whole: Estimate | None) -> float | None:
+def _fraction(part: Estimate | None, whole: Estimate | None) -> float | None:
     return part.mean / whole.mean if part and whole and whole.mean else None
 
 

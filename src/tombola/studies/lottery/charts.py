@@ -108,7 +108,7 @@ def cost_chart(summaries: Sequence[Summary]) -> Chart:
         # The filter above leaves no None to be replaced.
         title = "measured time of a training iteration"
         series.append(relative(title, lambda s: s.seconds_per_iteration or whole, whole.mean, 1))
-    return Chart(nature.DENSITY_AXIS, "Share of dense (%)", series, over_density=True)
+    return Chart(nature.DENSITY_AXIS, "Relative to dense (%)", series, over_density=True)
 
 
 def speed_chart(summaries: Sequence[Summary], rows: Sequence[Row]) -> Chart | None:

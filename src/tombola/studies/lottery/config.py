@@ -27,9 +27,9 @@ Rate = Annotated[float, Field(gt=0, lt=1)]
 class PruningConfig(Config):
     """What each round removes. Rounds come in one of three forms:
 
-    * `rate`: every round removes this share of the survivors, until `target_density` is reached. With the
+    * `rate`: every round removes this fraction of the survivors, until `target_density` is reached. With the
       distribution `rates` it holds per layer, and `layer_rates` overrides it by layer name.
-    * `densities`: the share of weights kept after each round.
+    * `densities`: the fraction of weights kept after each round.
     * `schedule` and `rounds`: a named schedule from the dense network to `target_density`.
     """
 

@@ -22,12 +22,12 @@ FOUND = "early-bird.safetensors"
 class EarlyBirdConfig(Config):
     """The mask has settled when it differs from each of the `window` before it by less than `distance`."""
 
-    distance: float = Field(0.1, gt=0, lt=1, description="share of the open weights whose masks differ")
+    distance: float = Field(0.1, gt=0, lt=1, description="fraction of the open weights whose masks differ")
     window: int = Field(4, ge=1, description="earlier evaluations that the newest mask is compared with")
 
 
 def mask_distance(a: Masks, b: Masks, within: Masks) -> float:
-    """Share of the weights kept by `within` whose masks differ: the normalised Hamming distance.
+    """Fraction of the weights kept by `within` whose masks differ: the normalised Hamming distance.
 
     Only these are open to pruning: over all weights, late rounds would be near to each other whatever they
     keep. In the first round, where the authors prune, the two are the same.

@@ -15,13 +15,13 @@ from tombola.studies.lottery.result import open_run
 from tombola.studies.lottery.rewind import Rewind, rewind
 
 NEAR = 0.05
-"""A wanted density is taken to mean the round whose density is within this share of it."""
+"""A wanted density is taken to mean the round whose density is within this fraction of it."""
 
 
 def extract(
     run: Path, density: float, out: Path, *, reinit: int | None = None, replicate: int = 0, mode: str | None = None
 ) -> Round:
-    """Writes the ticket of `replicate` at `density` (a share) to the model folder `out`; returns its round.
+    """Writes the ticket of `replicate` at `density` to the model folder `out`; returns its round.
 
     The weights are those it restarts from, W_0 under the mask unless the run rewinds elsewhere, or fresh ones
     from the seed `reinit`. `mode` chooses one of the run's modes of rewinding, by default the first. Raises
@@ -66,7 +66,7 @@ def mode_of(config: LotteryConfig, mode: str | None) -> Rewind:
 def round_at(rounds: list[Round], density: float) -> Round:
     """The round nearest to `density`; ConfigError when none is near."""
     if not 0 < density <= 1:
-        raise ConfigError(f"--density {density:g}: a density is the share of weights kept, above 0 and at most 1")
+        raise ConfigError(f"--density {density:g}: a density is the fraction of weights kept, above 0 and at most 1")
     nearest = min(rounds, key=lambda planned: abs(planned.density - density))
     if abs(nearest.density - density) > NEAR * density:
         known = ", ".join(f"{planned.density:.3g}" for planned in rounds)

@@ -66,7 +66,7 @@ def training_rows(
 ) -> list[Row]:
     """The rows of a finished training: one of kind `training`, some of its layers, one per evaluation.
 
-    Accuracies and F1 are shares, losses mean cross-entropy in nats, FLOPs those of one example's forward pass.
+    Accuracies and F1 are fractions, losses mean cross-entropy in nats, FLOPs those of one example's forward pass.
     `*_majority_accuracy` is that of always answering the most frequent class, `train_frequency_loss` the loss of
     answering class frequencies; `test_correct` has which test examples were answered correctly. `model` holds the final
     weights; it is measured there and at its early-stop iteration, and the test set is used for nothing else but

@@ -58,7 +58,7 @@ def report_page(result: Result, stabilities: Sequence[StabilityResult] = ()) -> 
         Section("Sparsity against time, and what the search cost", _cost_body(result, summaries, rows, n)),
         Section("Speed", speed_body(summaries, rows)),
         Section("Where the weights go", _layers_body(rows, n)),
-        *_picture_sections(rows, summaries),
+        *_map_sections(rows, summaries),
         *_overlap_sections(rows),
         Section(
             "Training curves of chosen rounds",
@@ -168,10 +168,10 @@ def speed_body(summaries: Sequence[Summary], rows: Sequence[Row]) -> str:
 
 
 def _layers_body(rows: Sequence[Row], n: str) -> str:
-    return _figure(charts.layer_chart(rows), f"Share of each layer's weights kept; {n}")
+    return _figure(charts.layer_chart(rows), f"Fraction of each layer's weights kept; {n}")
 
 
-def _picture_sections(rows: Sequence[Row], summaries: Sequence[Summary]) -> list[Section]:
+def _map_sections(rows: Sequence[Row], summaries: Sequence[Summary]) -> list[Section]:
     """Surviving connections per pixel (mean over replicates), and weight histograms of replicate 0."""
     chosen = charts.chosen_rounds(summaries)
     maps, titles = [], []
@@ -207,7 +207,7 @@ def _overlap_sections(rows: Sequence[Row]) -> list[Section]:
     if not rows_of(rows, kind="overlap"):
         return []
     caption = (
-        "Share of a ticket's weights that another replicate's ticket keeps too, mean over all pairs of replicates."
+        "Fraction of a ticket's weights that another replicate's ticket keeps too, mean over all pairs of replicates."
     )
     return [Section("Do replicates find the same ticket?", _figure(charts.overlap_chart(rows), caption))]
 

@@ -246,12 +246,13 @@ def _error(model: nn.Module, data: DataSet) -> float:
     return 100 * (1 - evaluate(model, data.test).accuracy)
 
 
-def interpolated(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """(1 - share)·a + share·b for floating tensors; the ends are `a` and `b` to the bit. Counters are `a`'s."""
-    if share in (0.0, 1.0):
-        return dict(b if share else a)
+def interpolated(a: Mapping[str, Tensor], b: Mapping[str, Tensor], fraction: float) -> dict[str, Tensor]:
+    """(1 - fraction)·a + fraction·b for floating tensors; the ends are `a` and `b` to the bit. Counters are `a`'s."""
+    if fraction in (0.0, 1.0):
+        return dict(b if fraction else a)
     return {
-        name: torch.lerp(tensor, b[name], share) if tensor.is_floating_point() else tensor for name, tensor in a.items()
+        name: torch.lerp(tensor, b[name], fraction) if tensor.is_floating_point() else tensor
+        for name, tensor in a.items()
     }
 
 

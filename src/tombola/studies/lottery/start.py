@@ -41,8 +41,8 @@ def start_facts(config: LotteryConfig, input_shape: tuple[int, ...], classes: in
     held = read_keras(config.start)
     if held.input_shape[0] != input_shape[0] and len(held.input_shape) == len(input_shape) == 3:
         raise ModelError(
-            f"{config.start}: takes pictures of {held.input_shape[0]} channel(s), these have {input_shape[0]}; set "
-            f"data.channels to {held.input_shape[0]}, or take other pictures"
+            f"{config.start}: takes images of {held.input_shape[0]} channel(s), these have {input_shape[0]}; set "
+            f"data.channels to {held.input_shape[0]}, or take other images"
         )
     if (held.input_shape, held.classes) != (input_shape, classes):
         raise ModelError(
@@ -65,7 +65,7 @@ def start_line(config: LotteryConfig) -> str | None:
     if config.start is None:
         return None
     return (
-        f"W_0 is the network of {config.start}, which was trained before. If it has seen these pictures, test "
+        f"W_0 is the network of {config.start}, which was trained before. If it has seen these images, test "
         "accuracies are flattered, those of dense and ticket alike, and reinit, which has not, is no fair control."
     )
 

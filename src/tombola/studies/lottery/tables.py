@@ -23,7 +23,7 @@ COST_NOTE = (
     "network; the engine that trained it."
 )
 NO_MATTER = 0.05
-"""A head whose FLOPs are at most this share of base and head cannot move them, however few weights it keeps."""
+"""A head whose FLOPs are at most this fraction of base and head cannot move them, however few weights it keeps."""
 
 
 def results_table(summaries: Sequence[Summary], costs: bool = True) -> Table:
@@ -62,12 +62,12 @@ COST_COLUMNS = ("ms/it", "Of dense", "Engine")
 
 
 def _cost_cells(summary: Summary, dense: Summary) -> tuple[str, str, str]:
-    """What an iteration of a training cost, and its share of the dense network's; dashes where nothing was trained."""
+    """What an iteration of a training cost, and relative to the dense network's; dashes where nothing was trained."""
     mine, whole = summary.seconds_per_iteration, dense.seconds_per_iteration
     if mine is None:
         return "–", "–", "–"
-    share = "–" if whole is None or not whole.mean else f"{mine.mean / whole.mean:.2f} ×"
-    return f"{1000 * mine.mean:.3g}", share, summary.engine
+    relative = "–" if whole is None or not whole.mean else f"{mine.mean / whole.mean:.2f} ×"
+    return f"{1000 * mine.mean:.3g}", relative, summary.engine
 
 
 def rounds_table(summaries: Sequence[Summary], rows: Sequence[Row]) -> Table:
@@ -216,7 +216,7 @@ def base_line(result: Result) -> str | None:
 
 
 def _head_line(result: Result, flops: int) -> str:
-    """The head's share of the FLOPs of base and head, dense and at the run's ticket."""
+    """The head's fraction of the FLOPs of base and head, dense and at the run's ticket."""
     summaries = summaries_of_mode(result.summaries, result.config.rewind[0])
     ticket = next(s for s in summaries if s.branch == "ticket" and s.round == result.ticket_round)
     dense = summaries[0].flops_dense

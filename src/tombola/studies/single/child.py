@@ -23,7 +23,7 @@ from tombola.pruning.emptied import not_warning
 from tombola.pruning.observe import output_weights
 from tombola.pruning.prunable import weight_layouts
 from tombola.pruning.structures import Neuron, make_structure
-from tombola.pruning.units import count_units, share_of_all
+from tombola.pruning.units import count_units, fraction_of_all
 from tombola.runs.atomic import make_folder
 from tombola.runs.seeds import derive_seed
 from tombola.studies.single.config import Pruning
@@ -78,10 +78,10 @@ class Making:
     def protected(self) -> tuple[str, ...]:
         return self.pruning.protect + self.spared
 
-    def share_of_all(self, sparsity: float) -> float:
+    def fraction_of_all(self, sparsity: float) -> float:
         """`sparsity` of the units that count, as the share of all units that `prune` goes by."""
         counts = count_units(self.parent, self.masks, make_structure(self.pruning.structure))
-        return share_of_all(sparsity, counts, self.spared)
+        return fraction_of_all(sparsity, counts, self.spared)
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _pruned(
     with not_warning():  # the table of layers says it, once
         return prune(
             model,
-            None if target is None else making.share_of_all(target),
+            None if target is None else making.fraction_of_all(target),
             criterion=pruning.criterion,
             structure=pruning.structure,
             distribution=pruning.distribution,
@@ -216,7 +216,7 @@ def _gradually(making: Making, on_progress: OnProgress) -> Child:
         raise PruningError(
             f"{rounds} steps do not fit into the first half of {length} iterations: fine-tune longer, or fewer steps"
         )
-    sparsity = making.share_of_all(pruning.sparsity)
+    sparsity = making.fraction_of_all(pruning.sparsity)
     if not sparsity:
         raise PruningError(f"sparsity {pruning.sparsity:g} rounds to none of the {pruning.structure}s: ask for more")
     model = copy_of(making.parent)

@@ -14,7 +14,7 @@ CALLED_ALSO = {"one-shot": "oneshot", "geometric": "iterative"}
 """The names of `tombola.pruning.schedules` that differ from those of a child's rounds."""
 KINDS = {
     "oneshot": "prune once, then fine-tune",
-    "iterative": "N rounds, each removes the same share of the survivors and fine-tunes whole (default 3)",
+    "iterative": "N rounds, each removes the same fraction of the survivors and fine-tunes whole (default 3)",
     "linear": "N rounds, each removes as many and fine-tunes whole (default 3)",
     "cubic": "N steps along a cubic curve during the first half of one fine-tuning (default 10)",
 }

@@ -14,7 +14,7 @@ from tombola.models.tensors import save_tensors
 from tombola.pruning import Masks
 from tombola.pruning.observe import output_weights
 from tombola.pruning.structures import Neuron, make_structure
-from tombola.pruning.units import count_units, share_of_all
+from tombola.pruning.units import count_units, fraction_of_all
 from tombola.runs.atomic import remove
 from tombola.runs.folder import PROCESSOR, RunFolder, begin_or_continue, run_folder, writing
 from tombola.runs.seeds import derive_seed
@@ -120,7 +120,7 @@ def _sparing(evolution: Evolution | None, model: nn.Module, spared: tuple[str, .
     if not isinstance(evolution, Gradual) or not spared:
         return evolution
     counts = count_units(model, Masks.full(model), make_structure(evolution.structure))
-    sparsity = share_of_all(evolution.sparsity, counts, spared)
+    sparsity = fraction_of_all(evolution.sparsity, counts, spared)
     return evolution.model_copy(update={"protect": (*evolution.protect, *spared), "sparsity": sparsity})
 
 
