@@ -21,7 +21,6 @@ from tombola.models import ModelSpec, build
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks, prune
 from tombola.reports.nature import factor_axis
-from tombola.runs import inventory
 from tombola.runs.configs import validate
 from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row, read_rows, rows_of
@@ -240,7 +239,7 @@ class TestARunWithoutLatency:
         folder = run_study(config(), tmp_path).folder
         lines = folder.rows.read_text().splitlines(keepends=True)
         retell(folder, [line for line in lines if json.loads(line)["kind"] != "latency"])
-        (folder.root / inventory.NAME).unlink()
+        folder.finished.unlink()
         return folder
 
     def test_it_opens_and_says_so(self, unmeasured: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
