@@ -203,7 +203,7 @@ def test_layers_that_a_copy_cannot_follow_are_refused() -> None:
         assert_same(before, everything_of(whole))
 
 
-def test_a_count_that_fails_says_why_in_one_line() -> None:
+def test_a_generator_of_the_models_own_goes_on_where_it_was() -> None:
     class OwnGenerator(Net):
         def __init__(self) -> None:
             super().__init__()
@@ -214,7 +214,16 @@ def test_a_count_that_fails_says_why_in_one_line() -> None:
 
     model = OwnGenerator()
     state = model.generator.get_state()
+    assert count_flops(model, (8,), Masks.full(model)) == count_flops(Net(), (8,), Masks.full(Net()))
+    assert torch.equal(model.generator.get_state(), state)
+
+
+def test_a_count_that_fails_says_why_in_one_line() -> None:
+    class AsksForANumber(Net):
+        def forward(self, x: Tensor) -> Any:
+            return super().forward(x * 2 if x.sum() > 0 else x)
+
+    model = AsksForANumber()
     with pytest.raises(ModelError, match=r"does not run there on an input of shape \(1, 8\)") as error:
         count_flops(model, (8,), Masks.full(model))
     assert "\n" not in str(error.value)
-    assert torch.equal(model.generator.get_state(), state)
