@@ -16,8 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from tombola.compression.fast_path import leave_fast_path
-from tombola.compression.trials import one_line
-from tombola.errors import ModelError
+from tombola.errors import ModelError, one_line_by_name
 from tombola.pruning.copies import copy_of
 from tombola.pruning.surroundings import surroundings_kept
 from tombola.pruning.untouched import left_alone
@@ -64,7 +63,7 @@ def counted(model: nn.Module, keeps: Mapping[str, Tensor], input_shape: Sequence
             return _counted(model, keeps, input_shape, torch.device("meta"))
         raise ModelError(
             f"FLOPs are counted on a copy of the model without numbers (on torch's meta device), and it does not run "
-            f"there on an input of shape {(1, *input_shape)}: {type(error).__name__}: {one_line(error)}"
+            f"there on an input of shape {(1, *input_shape)}: {one_line_by_name(error)}"
         ) from error
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tombola.compression.latency import BUSY, Blocks, interleaved
 from tombola.compression.runtime import sparsify
+from tombola.errors import one_line
 from tombola.pruning import Masks
 from tombola.pruning.modes import evaluation_mode
 from tombola.training.threads import one_thread
@@ -132,8 +133,3 @@ def quartiles_of(blocks: Sequence[float]) -> Quartiles:
 def listed(quartiles: Quartiles | None) -> list[float] | None:
     """As a row holds them."""
     return None if quartiles is None else list(quartiles)
-
-
-def one_line(error: Exception) -> str:
-    """What went wrong, as a reason in a row."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -24,9 +24,9 @@ from tombola.compression.graphs.tuning import tune_graph
 from tombola.compression.layers import Layer
 from tombola.compression.plans import Plan
 from tombola.compression.sparse_modules import SparseChain, SparseModel, weights_of
-from tombola.compression.trials import Check, exchanged_where_it_works, one_line, tensors_of, why_apart
+from tombola.compression.trials import Check, exchanged_where_it_works, tensors_of, why_apart
 from tombola.compression.tuning import tune
-from tombola.errors import ModelError, PruningError
+from tombola.errors import ModelError, PruningError, one_line
 from tombola.kernels.tensors import readable
 from tombola.pruning import Masks, prunable_parameters
 from tombola.pruning.copies import copy_of

@@ -33,7 +33,7 @@ from tombola.compression.stored_layers import (
     stored_plan,
     tensors_of,
 )
-from tombola.errors import ConfigError, ModelError, StorageError
+from tombola.errors import ConfigError, ModelError, StorageError, one_line
 from tombola.kernels.target import host
 from tombola.models.tensors import load_tensors, save_tensors
 from tombola.pruning.wrapped import unwrapped
@@ -165,7 +165,7 @@ def load_sparse(path: Path | str, model: nn.Module | None = None) -> SparseModel
     except ModelError as error:
         raise ModelError(f"{path}: not a sparse model that can be loaded: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, zlib.error) as error:
-        raise ModelError(f"{path}: not a sparse model that can be loaded: {' '.join(str(error).split())}") from None
+        raise ModelError(f"{path}: not a sparse model that can be loaded: {one_line(error)}") from None
     return SparseModel(network, stored.unsupported)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from tombola.data.npy import parse_npy
-from tombola.errors import DataError, ModelError, StorageError
+from tombola.errors import DataError, ModelError, StorageError, one_line
 from tombola.models import ModelSpec
 from tombola.models.states import plain_state
 from tombola.models.tensors import save_tensors
@@ -76,5 +76,5 @@ def read_mask(folder: Path) -> Masks:
         if end != len(flat):
             raise ValueError(f"its layers hold {end} of {len(flat)} weights")
     except _DAMAGE as error:
-        raise ModelError(f"{folder / MASK}: damaged, or not of this index: {' '.join(str(error).split())}") from None
+        raise ModelError(f"{folder / MASK}: damaged, or not of this index: {one_line(error)}") from None
     return Masks.from_tensors(tensors)

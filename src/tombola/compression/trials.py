@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tombola.compression.exchange import exchanged
 from tombola.compression.sparse_modules import SparseChain
-from tombola.errors import ModelError
+from tombola.errors import ModelError, one_line
 from tombola.pruning.surroundings import put_back
 
 TOLERANCE = 1e-5
@@ -91,8 +91,3 @@ def tensors_of(output: Any) -> Iterator[Tensor]:
             yield from tensors_of(part)
     elif dataclasses.is_dataclass(output) and not isinstance(output, type):
         yield from tensors_of(vars(output))
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, or its type where it says nothing."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

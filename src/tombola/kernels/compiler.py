@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from llvmlite import binding as llvm
 from llvmlite import ir
 
-from tombola.errors import KernelError
+from tombola.errors import KernelError, one_line
 from tombola.kernels.emit import FLOAT, INT64, POINTER, VOID, i64
 from tombola.kernels.room import with_room
 from tombola.kernels.target import Target, host
@@ -133,7 +133,7 @@ def _optimised(kernel: Kernel, module: ir.Module, machine: llvm.TargetMachine) -
         parsed = llvm.parse_assembly(str(module))
         parsed.verify()
     except RuntimeError as error:
-        raise KernelError(f"{kernel.name}: LLVM refuses the kernel: {' '.join(str(error).split())[:300]}") from None
+        raise KernelError(f"{kernel.name}: LLVM refuses the kernel: {one_line(error)}") from None
     # Kernels are unrolled as they are written: LLVM's unrolling on top was measured 1 to 4 % slower.
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_unrolling = False

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.data import Examples
-from tombola.errors import TombolaError, TrainingError
+from tombola.errors import TombolaError, TrainingError, one_line_by_name
 from tombola.pruning.outputs import main_output
 
 CHUNK = 1_000
@@ -79,8 +79,7 @@ def said_in_one_line(what: str) -> Iterator[None]:
     except (TombolaError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:300]
-        raise TrainingError(f"{what}: {type(error).__name__}{': ' if said else ''}{said}") from error
+        raise TrainingError(f"{what}: {one_line_by_name(error)}") from error
 
 
 def scores_of(loss: float, predicted: Tensor, targets: Tensor) -> Scores:

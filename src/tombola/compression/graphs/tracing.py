@@ -16,6 +16,7 @@ from tombola.compression.graphs.symbolic import (
     UnsupportedError,
     traced_steps,
 )
+from tombola.errors import one_line
 
 
 def trace(modules: Sequence[tuple[str, nn.Module]], keeps: Mapping[int, Tensor], shape: Sequence[int]) -> Graph:
@@ -31,6 +32,6 @@ def trace(modules: Sequence[tuple[str, nn.Module]], keeps: Mapping[int, Tensor],
     except UnsupportedError:
         raise
     except Exception as error:  # what tracing somebody's code may raise is anything
-        raise UnsupportedError(" ".join(str(error).split())[:200]) from None
+        raise UnsupportedError(one_line(error, 200)) from None
     types = tuple(type(module).__name__ for _, site in modules for module in site.modules())
     return Graph(tuple(name for name, _ in modules), types, tuple(shape[1:]), nodes)

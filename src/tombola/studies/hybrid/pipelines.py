@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tombola.compression import measured
 from tombola.compression.latency import interleaved
 from tombola.compression.measured import BATCH_SIZES, DENSE, LEAST_BLOCKS, SPARSE, Quartiles
-from tombola.errors import ConfigError
+from tombola.errors import ConfigError, one_line
 from tombola.models.exits import Exit, prefix
 from tombola.pruning import Masks
 from tombola.pruning.modes import evaluation_mode
@@ -192,7 +192,7 @@ def _rows(calls: Sequence[_Call], size: int) -> list[Row]:
             ways[position]()
         except Exception as error:
             ways.pop(position, None)
-            reasons[position] = measured.one_line(error)
+            reasons[position] = one_line(error)
     times = interleaved(ways, measured.SECONDS * len(ways) / WAYS_IN_SECONDS, LEAST_BLOCKS) if ways else {}
     clock = measured.why_untrusted(times.values())
     quartiles = {} if clock else {position: measured.quartiles_of(blocks.quiet) for position, blocks in times.items()}
