@@ -35,12 +35,29 @@ class Flops:
 def count_flops(model: nn.Module, input_shape: Sequence[int], masks: Masks) -> Flops:
     """Counts the products of a forward pass in evaluation, and which of them a weight that is removed saves.
 
-    `input_shape` is that of one example. Biases and activations are not counted, as in the literature. A layer that is
-    called twice costs twice, one that is not called nothing. The model is not run, only a copy without numbers; what
-    torch's counter of operations does not know costs nothing here.
+    Biases and activations are not counted, as in the literature. A layer that is called twice costs twice, one that is
+    not called nothing. The model is not run, only a copy without numbers; what torch's counter of operations does not
+    know costs nothing here.
 
-    Raises ModelError for masks of another model, models that cannot be copied, that do not take such an input, that
-    ask for the values of numbers, or that reach their layers past a copy (by a global, say).
+    Args:
+        model: Any module; it is not changed.
+        input_shape: The shape of one example.
+        masks: Which weights are kept; layers that they leave out keep all.
+
+    Returns:
+        Flops: `dense`, `effective` (without removed weights), and what they consist of.
+
+    Raises:
+        ModelError: for masks of another model, models that cannot be copied, that do not take such an input, that ask
+            for the values of numbers, or that reach their layers past a copy (by a global, say).
+
+    Examples:
+        >>> from torch import nn
+        >>> from tombola import prune
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 10))
+        >>> flops = count_flops(model, (1, 28, 28), prune(model, 0.9))
+        >>> flops.dense, flops.effective
+        (476400, 47640)
     """
     model = unwrapped(model)
     masks = masks.of(model)

@@ -41,13 +41,34 @@ def sparsify(
 ) -> SparseModel:
     """A copy of `model`, removed weights 0, whose convolutional networks and runs of Linear layers are sparse kernels.
 
-    It computes what `model` computes in evaluation mode under `masks`, to 1e-5, which is checked here. `masks` may
-    leave layers out: they keep all their weights. Kernels are chosen by measuring `example_input` (a batch, best of
-    real data: zeros among inputs cost nothing) in every batch size; others are served by the nearest one's choice.
-    What cannot be taken over is left to torch and named in `unsupported`.
+    It computes what `model` computes in evaluation mode under `masks`, to 1e-5, which is checked here. Kernels are
+    chosen by measuring `example_input` in every batch size; others are served by the nearest one's choice. What cannot
+    be taken over is left to torch and named in `unsupported`.
 
-    Raises PruningError for masks of another model, ModelError for models that cannot run on the CPU or whose
-    outputs would differ, KernelError where kernels do not run on this machine.
+    Args:
+        model: A model on the CPU; it is not changed.
+        masks: They may leave layers out: those keep all their weights.
+        example_input: A batch, best of real data: zeros among inputs cost nothing.
+        batch_sizes: What to choose kernels for.
+
+    Returns:
+        A module for evaluation on the CPU, float32.
+
+    Raises:
+        PruningError: for masks of another model.
+        ModelError: for models that cannot run on the CPU or whose outputs would differ.
+        KernelError: where kernels do not run on this machine.
+
+    Examples:
+        >>> import torch
+        >>> from tombola import prune
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+        >>> masks = prune(model, 0.9)
+        >>> inputs = torch.rand(1, 64)
+        >>> sparse = sparsify(model, masks, inputs, batch_sizes=(1,))
+        >>> masks.apply_(model)
+        >>> torch.allclose(sparse(inputs), model(inputs), atol=1e-5)
+        True
     """
     if not isinstance(masks, Masks):
         raise PruningError(f"masks are what prune returns, not a {type(masks).__name__}")

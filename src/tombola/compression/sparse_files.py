@@ -89,9 +89,27 @@ class StoredModel(Config):
 
 
 def save_sparse(path: Path | str, sparse: SparseModel) -> None:
-    """Writes a sparse model to the file `path`, all or nothing; a file that is there is replaced.
+    """Writes a sparse model to a file, all or nothing; a file that is there is replaced.
 
     Values are exact; which weights are kept takes a bit each, compressed by zlib.
+
+    Args:
+        path: The file.
+        sparse: What `sparsify` gave.
+
+    Raises:
+        StorageError: where it cannot be written.
+
+    Examples:
+        >>> import pathlib, tempfile, torch
+        >>> from tombola import prune, sparsify
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+        >>> inputs = torch.rand(1, 64)
+        >>> sparse = sparsify(model, prune(model, 0.9), inputs, batch_sizes=(1,))
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.sparse"
+        >>> save_sparse(path, sparse)
+        >>> torch.equal(load_sparse(path)(inputs), sparse(inputs))
+        True
     """
     if not isinstance(sparse, SparseModel):
         raise ModelError(f"save_sparse writes what sparsify made, not a {type(sparse).__name__}")
@@ -138,11 +156,22 @@ def _by_kind(sparse: SparseModel) -> tuple[list[tuple[SparseChain, Chain]], list
 
 
 def load_sparse(path: Path | str, model: nn.Module | None = None) -> SparseModel:
-    """The sparse model that `save_sparse` wrote. `model`: a model as the sparse one was made of, in any state, unless
-    that was nothing but a chain; it is not changed.
+    """The sparse model that `save_sparse` wrote. Kernels are made for this machine; which ones, was measured where the
+    file was written.
 
-    Kernels are made for this machine; which ones, was measured where the file was written.
-    Raises ModelError for a file that is damaged, of another format, or does not fit `model`.
+    Args:
+        path: The file.
+        model: A model as the sparse one was made of, in any state; it is not changed. Not needed where that was nothing
+            but a chain of layers.
+
+    Returns:
+        A module for evaluation on the CPU.
+
+    Raises:
+        ModelError: for a file that is damaged, of another format, or does not fit `model`.
+
+    Examples:
+        See `save_sparse`.
     """
     if not isinstance(path, str | Path) or not isinstance(model, nn.Module | None):
         raise ModelError(f"load_sparse takes a path and a model, not {type(path).__name__} and {type(model).__name__}")

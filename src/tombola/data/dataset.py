@@ -196,7 +196,21 @@ def _by_groups(
 
 
 def normalised(data: DataSet, normalisation: Normalisation) -> DataSet:
-    """`data`, whose inputs are in [0, 1], with its inputs as a model of this normalisation wants them."""
+    """Data, whose inputs are in [0, 1], with inputs as a model of this normalisation wants them.
+
+    Args:
+        data: Its inputs are not changed.
+        normalisation: (input - mean) / std, for a number a channel or one for all.
+
+    Returns:
+        DataSet: other inputs, the same targets and parts.
+
+    Examples:
+        >>> from tombola.data import DataConfig, load_data
+        >>> data = normalised(load_data(DataConfig(name="digits"), seed=0), Normalisation((0.5,), (0.5,)))
+        >>> float(data.train.inputs.min()), float(data.train.inputs.max())
+        (-1.0, 1.0)
+    """
     if normalisation == Normalisation():
         return data
     parts = [_normalised(part, normalisation) for part in (data.train, data.validation, data.test)]

@@ -106,19 +106,50 @@ class DataConfig(Config):
 
 
 def load_data(config: DataConfig, seed: int, data_dir: Path | None = None) -> DataSet:
-    """The data set of `config`, split by `seed`.
+    """The data set of a config, split by `seed`.
 
-    Raises DataError for missing, damaged or unfit data.
+    Args:
+        config: Which data, how many examples for validation and test, what is done to them.
+        seed: Makes the split.
+        data_dir: The data home; by default `$TOMBOLA_DATA`, or the user's cache.
+
+    Returns:
+        DataSet: `train`, `validation` and `test` as tensors, inputs float32 (n, channels, height, width) in [0, 1] or
+        normalised, targets int64 (n,).
+
+    Raises:
+        DataError: for missing, damaged or unfit data.
+
+    Examples:
+        >>> data = load_data(DataConfig(name="digits"), seed=0)
+        >>> data.input_shape, data.classes, len(data.train) + len(data.validation) + len(data.test)
+        ((1, 8, 8), 10, 1797)
     """
     return split_data(load_raw(config, data_dir), config, seed)
 
 
 def split_data(raw: RawData, config: DataConfig, seed: int) -> DataSet:
-    """`raw`, read by `load_raw` and perhaps given other inputs since, in the parts that `config` and `seed` give it.
+    """Data in the parts that `config` and `seed` give them.
 
     Which example goes where depends on their number, the groups and the seed, never on inputs or labels. Without
     numbers in `config`, a tenth is for validation (but for those in VALIDATION) and a fifth for test, unless there is a
     test set.
+
+    Args:
+        raw: Read by `load_raw`, and perhaps given other inputs since.
+        config: How many examples are for validation and test, and what keeps groups together.
+        seed: Makes the split.
+
+    Returns:
+        DataSet: the parts.
+
+    Raises:
+        DataError: where there are too few examples for them.
+
+    Examples:
+        >>> config = DataConfig(name="digits", validation=100, test=200)
+        >>> len(split_data(load_raw(config), config, seed=0).train)
+        1497
     """
     if config.test is not None and raw.test is not None:
         raise DataError(f"{config.name} comes with its own test set: leave `test` out of the config")
@@ -128,13 +159,41 @@ def split_data(raw: RawData, config: DataConfig, seed: int) -> DataSet:
 
 
 def split_record(config: DataConfig, seed: int, checksum: str) -> dict[str, object]:
-    """What a model's history says of its data: enough to know them again and to make the same split."""
+    """What a model's history says of its data: enough to know them again and to make the same split.
+
+    Args:
+        config: Which data.
+        seed: Of the split.
+        checksum: Of the data before they were split.
+
+    Returns:
+        JSON for a model's history.
+
+    Examples:
+        >>> split_record(DataConfig(name="digits"), 3, "ab12")["split_seed"]
+        3
+    """
     chosen = config.model_dump(mode="json", exclude_defaults=True)
     return {"config": chosen, "split_seed": seed, "checksum": checksum}
 
 
 def load_raw(config: DataConfig, data_dir: Path | None = None) -> RawData:
-    """The data set before it is split; kept in memory, because the replicates of a process share it."""
+    """A data set before it is split; kept in memory, because the replicates of a process share it.
+
+    Args:
+        config: Which data.
+        data_dir: As of `load_data`.
+
+    Returns:
+        RawData: the examples as they were read, and a test set of their own where they come with one.
+
+    Raises:
+        DataError: for missing, damaged or unfit data.
+
+    Examples:
+        >>> len(load_raw(DataConfig(name="digits")).training)
+        1797
+    """
     folder = config.folder or data_home(data_dir) / SHARED_FOLDERS.get(config.name, config.name)
     return _read(config.name, folder.resolve(), tuple(config.reading().items()))
 

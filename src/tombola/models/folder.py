@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tombola.errors import ModelError, PruningError, StorageError, one_line
+from tombola.models.config import Spec
 from tombola.models.factory import Factory, FactorySpec, make_with
 from tombola.models.saving import masks_of, state_of
 from tombola.models.spec import ModelSpec, build, refuse_larger
@@ -25,9 +26,6 @@ SPEC, WEIGHTS, MASKS = "spec.json", "weights.safetensors", "masks.safetensors"
 ALTERED = 'put it back from a copy, or, if you changed it yourself, take out its "format" and "sha256"'
 
 
-Spec = ModelSpec | FactorySpec
-
-
 def save_model(
     folder: Path | str,
     spec: Spec,
@@ -35,11 +33,31 @@ def save_model(
     masks: Masks | None = None,
     history: dict[str, Any] | None = None,
 ) -> None:
-    """Writes a model folder, all or nothing; `history` says where the model comes from and is kept in the spec.
+    """Writes a model folder, all or nothing: `spec.json`, `weights.safetensors`, and `masks.safetensors` with masks.
 
-    A model inside torch.compile or DataParallel is saved as the model inside, and so are its masks. Raises StorageError
-    when `folder` exists and is not empty: nothing is overwritten. Raises ModelError for what `load_model` would refuse:
-    a model or masks that are not those of the spec, and state that is no plain tensor of numbers.
+    A model inside torch.compile or DataParallel is saved as the model inside, and so are its masks.
+
+    Args:
+        folder: A folder that does not exist, or is empty: nothing is overwritten.
+        spec: What the model is rebuilt from.
+        model: Its weights and buffers are stored, wherever they are.
+        masks: Those of a ticket.
+        history: JSON that is kept in the spec: where the model comes from.
+
+    Raises:
+        StorageError: where `folder` exists and is not empty.
+        ModelError: for what `load_model` would refuse: a model or masks that are not those of the spec, state that is
+            no plain tensor of numbers, a history that JSON cannot hold.
+
+    Examples:
+        >>> import tempfile
+        >>> from tombola.models import ModelSpec, build
+        >>> spec = ModelSpec(input_shape=(1, 28, 28), classes=10, seed=0)
+        >>> folder = tempfile.mkdtemp()
+        >>> save_model(folder, spec, build(spec))
+        >>> model, found, masks = load_model(folder)
+        >>> found.architecture, masks is None
+        ('lenet-300-100', True)
     """
     folder = Path(folder).resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
@@ -93,11 +111,28 @@ def write_model_files(
 def load_model(
     folder: Path | str, factory: str | Factory | None = None
 ) -> tuple[nn.Module, ModelSpec | FactorySpec, Masks | None]:
-    """The model of a folder, rebuilt from its spec, with its masks if it is a ticket.
+    """The model of a folder, rebuilt from its spec and its weights.
 
-    A model that somebody's own code made is rebuilt by `factory`, a function or its `package.module:function`: a
-    file never decides which code runs. Raises ModelError when the spec is missing, needs a factory, or the
-    weights do not fit it.
+    A file never decides which code runs: a model that somebody's own code made needs that code to be named here.
+
+    Args:
+        folder: What `save_model`, `tombola train`, `prune` or `extract` wrote.
+        factory: A function without arguments that makes the model, or its `package.module:function`.
+
+    Returns:
+        The model on the CPU, in training mode; its spec; its masks, or None where it has none.
+
+    Raises:
+        ModelError: when the spec is missing or needs a factory, and when files are damaged or do not fit one another.
+
+    Examples:
+        >>> import tempfile
+        >>> from tombola.models import ModelSpec, build
+        >>> spec = ModelSpec(input_shape=(1, 28, 28), classes=10, seed=0)
+        >>> folder = tempfile.mkdtemp()
+        >>> save_model(folder, spec, build(spec))
+        >>> type(load_model(folder)[0]).__name__
+        'Sequential'
     """
     folder = Path(folder)
     opened = _open_spec(folder)
@@ -148,7 +183,27 @@ def _blank(folder: Path, spec: Spec, factory: str | Factory | None) -> nn.Module
 
 
 def read_spec(folder: Path | str) -> tuple[Spec, dict[str, Any]]:
-    """The spec in a model folder and the history beside it; ModelError when there is none that can be read."""
+    """What a model folder says of its model, without its weights.
+
+    Args:
+        folder: What `save_model` wrote.
+
+    Returns:
+        The spec, and the history beside it.
+
+    Raises:
+        ModelError: when there is none, or it is damaged.
+
+    Examples:
+        >>> import tempfile
+        >>> from tombola.models import ModelSpec, build
+        >>> folder = tempfile.mkdtemp()
+        >>> spec = ModelSpec(input_shape=(1, 28, 28), classes=10, seed=0)
+        >>> save_model(folder, spec, build(spec), history={"run": "mine"})
+        >>> found, history = read_spec(folder)
+        >>> found.classes, history
+        (10, {'run': 'mine'})
+    """
     opened = _open_spec(Path(folder))
     spec = _parse_spec(Path(folder), opened)
     _refuse_altered(opened)

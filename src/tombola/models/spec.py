@@ -26,8 +26,8 @@ UNBUILT = 1 << 24
 """Numbers of a model that is built before its weights are seen to fit: 64 MB."""
 
 
-class ModelConfig(Config):
-    """What a person chooses of a model; the data add input shape and classes."""
+class Network(Config):
+    """A network of the zoo, up to what the data bring: input shape and classes."""
 
     architecture: str = "lenet-300-100"
     widths: tuple[PositiveInt, ...] | None = Field(
@@ -86,7 +86,7 @@ class Normalisation(Config):
         return self
 
 
-class ModelSpec(ModelConfig):
+class ModelSpec(Network):
     """A model, whole: build it with `build`. Written as `spec.json` in a model folder. Its widths are never None."""
 
     input_shape: tuple[PositiveInt, ...] = Field(min_length=1, max_length=3)
@@ -119,8 +119,20 @@ class ModelSpec(ModelConfig):
 def build(spec: ModelSpec) -> nn.Module:
     """The model of `spec` with its initial weights: the same spec gives the same bits.
 
-    Raises ModelError where inputs are too small for the architecture, and where torch cannot: sizes beyond
-    memory, a seed of more than 64 bits.
+    Args:
+        spec: Architecture, widths, input shape, classes, initialisation and seed.
+
+    Returns:
+        The model on the CPU, in training mode, float32.
+
+    Raises:
+        ModelError: where inputs are too small for the architecture, and where torch cannot: sizes beyond memory, a seed
+            of more than 64 bits.
+
+    Examples:
+        >>> spec = ModelSpec(input_shape=(1, 28, 28), classes=10, seed=0)
+        >>> sum(parameter.numel() for parameter in build(spec).parameters())
+        266610
     """
     architecture = architectures.get(spec.architecture)
     architecture.check_input(spec.architecture, spec.input_shape)

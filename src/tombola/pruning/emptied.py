@@ -38,11 +38,31 @@ class NearlyEmpty:
 
 
 def nearly_empty(masks: Masks, layouts: Mapping[str, Layout], structure: Structure | None = None) -> list[NearlyEmpty]:
-    """The layers of `layouts` that are left with less than 1 % of their units (with one, if they had 20 or more), or
-    with fewer than one input for each output.
+    """The layers that are left with less than 1 % of their units (with one, if they had 20 or more), or with fewer than
+    one input for each output.
 
-    Units are those of `structure` where a layer has them, else weights. Where outputs have fewer than ten inputs by
-    design, as in depthwise convolutions, a tenth of the connections is enough. Rounding alone empties nothing.
+    Where outputs have fewer than ten inputs by design, as in depthwise convolutions, a tenth of the connections is
+    enough. Rounding alone empties nothing.
+
+    Args:
+        masks: Those of a model.
+        layouts: How the weights of its layers are read, by parameter name (`pruning.prunable.weight_layouts`).
+        structure: Units are those of a structure where a layer has them, else weights.
+
+    Returns:
+        One entry per such layer, with what is left of it.
+
+    Examples:
+        >>> from torch import nn
+        >>> from tombola.pruning import Mask, Masks
+        >>> from tombola.pruning.prunable import weight_layouts
+        >>> import torch
+        >>> model = nn.Sequential(nn.Linear(100, 50), nn.Linear(50, 10))
+        >>> keep = torch.zeros(50, 100, dtype=torch.bool)
+        >>> keep[0, 0] = True
+        >>> masks = Masks({"0.weight": Mask(keep), "1.weight": Mask(torch.ones(10, 50, dtype=torch.bool))})
+        >>> [layer.name for layer in nearly_empty(masks, weight_layouts(model))]
+        ['0.weight']
     """
     found = []
     for name, layout in layouts.items():

@@ -79,9 +79,20 @@ class Layout:
 
 
 def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Prunable parameters by name, in `named_parameters` order.
+    """The parameters that can be pruned, by name, in `named_parameters` order.
 
-    Raises PruningError when there is none, or when one of them has no values yet (a lazy or meta module).
+    Args:
+        model: Any module with values in its parameters.
+
+    Returns:
+        Weights of Linear, convolution, `Conv1D` and attention layers; a tied weight once, under its first name.
+
+    Raises:
+        PruningError: when there is none, or when one of them has no values yet (a lazy or meta module).
+
+    Examples:
+        >>> list(prunable_parameters(nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))))
+        ['0.weight']
     """
     found = _found(model)
     for name, parameter in found.items():

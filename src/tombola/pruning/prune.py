@@ -62,20 +62,45 @@ def prune(
 ) -> Masks:
     """Masks that remove exactly `round(sparsity * N)` of the model's N units. The model is not changed.
 
-    `sparsity` is the total target in [0, 1), earlier `masks` included; what they removed stays removed and is
-    never ranked again. Units are the structure's (weights, filters, ...) in all layers that have them; layers
-    that have none are left as they are. The distribution `PerLayerRates` takes no sparsity, and n:m fixes its own.
-    Units go in the order of a stable sort of their scores: ties by position. Every layer keeps at least
-    `min_keep` units, layers that match a name or pattern in `protect` keep all, and other
-    layers give up what these keep, so that the total stays exact.
+    Units go in the order of a stable sort of their scores: ties by position. Layers without units of the structure are
+    left as they are. Other layers give up what protected layers and `min_keep` keep, so that the total stays exact.
 
-    `batches` of (inputs, targets) are for criteria that need gradients or activations, and all are used; `loss`
-    takes what the model gives and the targets. `seed` feeds criteria that use chance.
+    Args:
+        model: Any module with Linear, convolution or attention weights, on the device and in the mode that it is in.
+        sparsity: The fraction of units to remove, in [0, 1], earlier `masks` included. None where the distribution or
+            the structure fixes it (`PerLayerRates`, n:m).
+        criterion: What a unit is worth: a name of `tombola.pruning.criteria`, a Criterion, or a function from the model
+            to scores by parameter name.
+        structure: What is removed whole: `weight`, `neuron`, `filter`, `channel`, `block:4x4`, `2:4`, ...
+        distribution: How the fraction spreads over layers: `global`, `uniform`, `erk`, `per-output`, ...
+        masks: Earlier masks: what they removed stays removed and is never ranked again.
+        batches: Pairs of (inputs, targets) for criteria that need gradients or activations; all of them are used.
+        loss: Takes what the model gives and the targets, gives one number.
+        protect: Names or patterns of layers that keep everything.
+        min_keep: Units that every layer keeps at least.
+        seed: Of criteria that use chance.
 
-    Raises PruningError for a target that cannot be met (naming the layer), for pieces that do not go together,
-    for NaN or infinite weights, NaN scores, a model without prunable weights and masks of another model. Warns
-    (UnsupportedParameterWarning) with the names of matrices that it cannot prune, unless they are protected, and
-    (NearlyEmptyLayerWarning) with the names of layers of which next to nothing is left.
+    Returns:
+        Masks: one boolean tensor per prunable parameter, True = keep.
+
+    Raises:
+        PruningError: for a target that cannot be met (it names the layer), pieces that do not go together, NaN or
+            infinite weights, NaN scores, a model without prunable weights, masks of another model.
+
+    Warns:
+        UnsupportedParameterWarning: names matrices that it cannot prune, unless they are protected.
+        NearlyEmptyLayerWarning: names layers of which next to nothing is left.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 10))
+        >>> masks = prune(model, 0.9)
+        >>> masks.total, masks.kept
+        (238200, 23820)
+        >>> masks.apply_(model)
+        >>> masks.removed_nonzeros(model)
+        0
     """
     sparsity, min_keep, seed = plain(sparsity), plain(min_keep), plain(seed)
     _check_arguments(model, sparsity, min_keep, masks, loss, seed)

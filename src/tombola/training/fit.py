@@ -44,20 +44,42 @@ def fit(
     on_evaluation: OnEvaluation | None = None,
     evolution: Evolution | None = None,
 ) -> Trained:
-    """Trains `model` in place on the training part of `data`; `seed` makes the order of the examples.
+    """Trains a model in place, its masks held after every step.
 
-    `data` is a task, or a data set whose classes are to be learned.
+    Args:
+        model: A float32 network.
+        data: A task, or a data set whose classes are to be learned.
+        recipe: Optimizer, learning rates, length, how often it is evaluated; with `recipe.patience` training ends after
+            so many evaluations without a lower validation loss, and the model is then that of its early stop.
+        masks: What is removed stays exactly 0. With an `evolution` they are the first ones (full ones, for a random
+            start of `set` and `rigl`), and `Trained.masks` are the last.
+        seed: Makes the order of the examples, and all other chance.
+        first: The iteration of the recipe to begin at, as a network rewound to that step does.
+        capture: Paths by iteration: the state reached after it is written there.
+        checkpoint: A file for the state in progress. A training that finds one continues from it to the same end, bit
+            for bit, on one thread of the same machine.
+        checkpoint_seconds: How often it is written, at an evaluation.
+        on_evaluation: Called after each evaluation with it and the number of iterations; it may look and change
+            nothing.
+        evolution: How masks change on the way; patience begins to count after the last change.
 
-    Begins at iteration `first` of the recipe, as a network rewound to that step does, and writes the state
-    reached after an iteration to the path that `capture` has for it. With `recipe.patience` it ends after so
-    many evaluations without a lower validation loss, and the model is then that of its early stop.
+    Returns:
+        Trained: the evaluations, the early stop and its weights, the masks, what it cost.
 
-    With an `evolution` the masks change on the way: `masks` are the first ones (full ones, for a random start of
-    `set` and `rigl`), `Trained.masks` the last, and patience begins to count after the last change.
+    Raises:
+        TrainingError: when the loss is no longer finite, and for models that cannot be trained so.
 
-    With a `checkpoint` path the state is written there about every `checkpoint_seconds` (at an evaluation),
-    and a training that finds one continues from it to the same end, bit for bit, on one thread of the same
-    machine. Raises TrainingError when the loss is no longer finite.
+    Examples:
+        >>> from tombola import prune
+        >>> from tombola.data import DataConfig, load_data
+        >>> from tombola.models import ModelSpec, build
+        >>> data = load_data(DataConfig(name="digits"), seed=0)
+        >>> model = build(ModelSpec(input_shape=data.input_shape, classes=data.classes, seed=0, widths=(20, 10)))
+        >>> masks = prune(model, 0.5)
+        >>> recipe = Recipe(length="100it", evaluate_every="50it", learning_rate="1e-2")
+        >>> trained = fit(model, data, recipe, masks, seed=0)
+        >>> [evaluation.iteration for evaluation in trained.evaluations], masks.removed_nonzeros(model)
+        ([50, 100], 0)
     """
     torch.manual_seed(seed)  # for models with layers that use chance
     run = Training(model, data, recipe, masks, seed, first, evolution)

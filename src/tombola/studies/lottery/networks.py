@@ -57,7 +57,7 @@ def stored_data(
 def model_spec(config: LotteryConfig, index: int, input_shape: Sequence[int], classes: int) -> ModelSpec:
     """The spec of a replicate's network, its seed included, but for the normalisation that its data bring."""
     return ModelSpec(
-        **config.model.model_dump(),
+        **config.model.model_dump(exclude={"factory"}),
         input_shape=tuple(input_shape),
         classes=classes,
         seed=derive_seed(replicate_seed(config, index), "init"),

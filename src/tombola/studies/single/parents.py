@@ -10,21 +10,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tombola.data import DataConfig, DataSet, normalised, split_record
-from tombola.errors import ConfigError, ModelError, one_line
-from tombola.models import FactorySpec, ModelConfig, ModelSpec, architectures, build, load_model, read_spec
-from tombola.models.factory import is_factory_name, make_with
+from tombola.errors import ConfigError, ModelError
+from tombola.models import FactorySpec, ModelConfig, ModelSpec, architectures, load_model, read_spec
+from tombola.models.factory import is_factory_name
+from tombola.models.own import check_fits, initial_network
 from tombola.models.spec import Normalisation
 from tombola.models.tensors import content_sha256
 from tombola.models.weights import load_weights
 from tombola.pruning import Masks
-from tombola.pruning.copies import copy_of
-from tombola.pruning.modes import evaluation_mode
-from tombola.pruning.outputs import main_output
-from tombola.pruning.surroundings import surroundings_kept
 from tombola.registry import suggest
 from tombola.runs.configs import validate
 from tombola.studies.single.config import PruneConfig
@@ -87,15 +83,9 @@ def open_parent(
     )
 
 
-def zoo_spec(model: ModelConfig, data: DataSet, seed: int) -> ModelSpec:
-    """A model of the zoo for these data, its initial weights from `seed`."""
-    return ModelSpec(
-        **model.model_dump(),
-        input_shape=data.input_shape,
-        classes=data.classes,
-        seed=seed,
-        normalisation=Normalisation(**asdict(data.normalisation)),
-    )
+def zoo_spec(model: ModelConfig, data: DataSet, seed: int) -> ModelSpec | FactorySpec:
+    """The specification of a config's network for these data, its initial weights from `seed`."""
+    return model.spec(data.input_shape, data.classes, seed, Normalisation(**asdict(data.normalisation)))
 
 
 def _from_zoo(config: PruneConfig, data_dir: Path | None, on_features: OnFeatures) -> Parent:
@@ -103,7 +93,7 @@ def _from_zoo(config: PruneConfig, data_dir: Path | None, on_features: OnFeature
     prepare_examples(chosen, data_dir, on_features)
     data = load_examples(chosen, config.seed, data_dir)
     spec = zoo_spec(ModelConfig(architecture=config.model), data, config.seed)
-    model = build(spec)
+    model = initial_network(spec, data.train.inputs)
     name = config.model
     if config.weights is None:
         name += " (untrained)"
@@ -117,20 +107,10 @@ def _from_factory(config: PruneConfig, data_dir: Path | None, on_features: OnFea
     chosen = _chosen_data(config)
     prepare_examples(chosen, data_dir, on_features)
     data = load_examples(chosen, config.seed, data_dir)
-    model = make_with(config.model, config.seed)
-    odd = next((p.dtype for p in model.parameters() if p.is_floating_point() and p.dtype != torch.float32), None)
-    if odd is not None:
-        raise ModelError(f"{config.model}() makes a model of {odd}, but training is in float32: return model.float()")
-    _check_fits(model, data, config.model)
+    spec = zoo_spec(ModelConfig(factory=config.model), data, config.seed)
+    model = initial_network(spec, data.train.inputs)
     if config.weights is not None:
         load_weights(model, config.weights)
-    spec = FactorySpec(
-        factory=config.model,
-        seed=config.seed,
-        input_shape=data.input_shape,
-        classes=data.classes,
-        normalisation=Normalisation(**asdict(data.normalisation)),
-    )
     record = split_record(chosen, config.seed, data.checksum)
     return Parent(config.model, model, spec, Masks.full(model), data, record)
 
@@ -155,7 +135,7 @@ def _from_folder(config: PruneConfig, data_dir: Path | None, on_features: OnFeat
             f"{raw.input_shape} and {raw.classes}"
         )
     data = normalised(raw, spec.normalisation)
-    _check_fits(model, data, config.model)
+    check_fits(model, data.train.inputs, data.classes, config.model)
     name = Path(config.model).resolve().name
     record = split_record(chosen, split_seed, data.checksum)
     return Parent(name, model, spec, Masks.full(model) if masks is None else masks, data, record)
@@ -206,19 +186,3 @@ def _chosen_data(config: PruneConfig) -> DataConfig:
     if config.data is None:
         raise ConfigError(f"{config.model} records no data: say which with --data, for example --data digits")
     return config.data
-
-
-def _check_fits(model: nn.Module, data: DataSet, name: str) -> None:
-    """Two examples go through, and a logit for every class comes out."""
-    try:
-        if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in model.parameters()):
-            with evaluation_mode(model), torch.no_grad():
-                model(data.train.inputs[:2].clone())  # gives lazy layers their shapes
-        tried = copy_of(model)
-        with surroundings_kept(), evaluation_mode(tried), torch.no_grad():
-            output = main_output(tried(data.train.inputs[:2].clone()))
-    except Exception as error:  # somebody's own forward pass may raise anything
-        raise ModelError(f"{name}: does not take inputs of shape {data.input_shape}: {one_line(error)}") from None
-    if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[1] < data.classes:
-        shown = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ModelError(f"{name}: gives {shown} for two examples, not logits of {data.classes} classes")

@@ -9,7 +9,7 @@ from torch import nn
 
 from tombola.data import DataSet, split_record
 from tombola.data.dataset import recorded
-from tombola.models import ModelSpec, build
+from tombola.models import build
 from tombola.models.tensors import save_tensors
 from tombola.pruning import Masks
 from tombola.pruning.observe import output_weights
@@ -44,8 +44,7 @@ def train(config: TrainConfig, out: Path, data_dir: Path | None, on_progress: On
             _checkpoint(folder).unlink()  # a kill at the very end leaves it
         return finished
     if config.training.engine == "sparse":  # what no data change is refused before they are read
-        spec = ModelSpec(**config.model.model_dump(), input_shape=ANY_IMAGE, classes=ANY_CLASSES, seed=0)
-        _check_engine(build(spec), config)
+        _check_engine(build(config.model.spec(ANY_IMAGE, ANY_CLASSES, 0)), config)
     with writing(folder), one_thread():
         return _train(folder, config, data_dir, on_progress)
 
