@@ -2,7 +2,7 @@
 
 The command line prints that line and exits with the error's `exit_code`: 2 when something outside has to change
 (input, options, a file, the disk, a learning rate that diverges; nothing was overwritten), 1 when the run itself
-failed (a broken promise, a lost worker).
+failed (a self-check, a lost worker).
 
 What else is shown of a user's names passes `harmless`: a folder's name may hold codes that a terminal obeys.
 """
@@ -69,7 +69,7 @@ class TrainingError(TombolaError):
 
 
 class RunFailure(TombolaError):  # noqa: N818 (a failed run is the field's word, not a bad argument)
-    """A run that broke one of its own promises, or lost a worker process."""
+    """A run whose self-check failed, or that lost a worker process."""
 
     exit_code = 1
 

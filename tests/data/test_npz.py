@@ -104,7 +104,10 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "flat images": ({"train_images": np.ones((20, 20), np.uint8)}, ("train_images", "(20, 20)")),
     "five dimensions": ({"train_images": np.ones((20, 1, 5, 4, 3), np.uint8)}, ("train_images", "5, 4, 3)")),
     "two channels": ({"train_images": np.ones((20, 5, 4, 2), np.uint8)}, ("train_images", "1 or 3 channels")),
-    "either layout": ({"train_images": np.ones((20, 3, 4, 3), np.uint8)}, ("train_images", "told apart")),
+    "either layout": (
+        {"train_images": np.ones((20, 3, 4, 3), np.uint8)},
+        ("train_images", "two axes"),
+    ),
     "no images": ({"test_images": np.ones((0, 5, 4), np.uint8)}, ("test_images", "no data")),
     "a scalar": ({"train_images": np.uint8(3)}, ("train_images", "shape ()")),
     "too few labels": ({"train_labels": np.arange(19) % 3}, ("20 images", "19 labels", "train_labels")),

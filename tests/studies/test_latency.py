@@ -291,13 +291,13 @@ class TestLotteryResults:
         assert r"1.00 $\times$" in (result.folder.results / "table.tex").read_text()
 
     def test_the_cost_is_the_mean_over_replicates_of_time_by_iterations(self) -> None:
-        def row(index: int, replicate: int, seconds: float, trained: int, engine: str | None) -> Row:
+        def row(index: int, replicate: int, seconds: float, trained: int, engine: str) -> Row:
             branch = "ticket" if index else "dense"
             key = {"replicate": replicate, "rewind": "init" if index else None, "round": index, "branch": branch}
             values: Row = dict.fromkeys(COLUMNS, 1) | {"seconds": seconds, "iterations_trained": trained}
-            return {"kind": "training", **key, **values} | ({} if engine is None else {"engine": engine})
+            return {"kind": "training", **key, **values, "engine": engine}
 
-        rows = [row(0, 0, 2.0, 1000, None), row(0, 1, 4.0, 1000, "dense")]
+        rows = [row(0, 0, 2.0, 1000, "dense"), row(0, 1, 4.0, 1000, "dense")]
         rows += [row(1, 0, 0.4, 1000, "sparse"), row(1, 1, 0.4, 500, "sparse"), row(2, 0, 0.0, 0, "sparse")]
         dense, ticket, shared = summarise(rows)
         assert (dense.engine, ticket.engine) == ("dense", "sparse")

@@ -162,6 +162,6 @@ def _channels_first(path: Path, name: str, images: NDArray[np.uint8]) -> NDArray
         raise DataError(
             f"{path}: array {name} has shape {shape}, wanted is (n, height, width), or with 1 or 3 channels (n, "
             "height, width, channels) or (n, channels, height, width)"
-            + (", not to be told apart here" if first else "")
+            + ("; here two axes could be the channels" if first else "")
         )
     return images if first else images.transpose(0, 3, 1, 2)

@@ -1,7 +1,4 @@
-"""What the rows of a lottery hold, by their kind: looked at when a table is read.
-
-Columns that rows of earlier versions lack, such as `engine`, are not asked for.
-"""
+"""What the rows of a lottery hold, by their kind: looked at when a table is read."""
 
 from __future__ import annotations
 
@@ -30,6 +27,7 @@ SCHEMA: Schema = {
         "early_bird_iteration": optional(count),
         "flops_dense": count,
         "flops_effective": count,
+        "engine": text,
         "check_sparsity": optional(truth),
         "check_held": optional(truth),
         "check_rewound": optional(truth),

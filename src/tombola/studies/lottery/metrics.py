@@ -242,7 +242,7 @@ def _summary(group: list[Row], mode: str | None, round_index: int, branch: str) 
         flops_effective=over("flops_effective"),
         seconds=over("seconds"),
         seconds_per_iteration=_per_iteration(group),
-        engine=" and ".join(sorted({row.get("engine", "dense") for row in group})),  # before engines all were dense
+        engine=" and ".join(sorted({row["engine"] for row in group})),
         fault=faults_of(group),
     )
 

@@ -188,7 +188,7 @@ def cost_line(rows: Sequence[Row]) -> str:
     trainings = rows_of(rows, kind="training")
     search = [row for row in trainings if row["branch"] in ("dense", "ticket")]
     spent, whole = (sum(row["seconds"] for row in part) for part in (search, trainings))
-    sparse = sum(row.get("engine", "dense") == "sparse" for row in trainings)
+    sparse = sum(row["engine"] == "sparse" for row in trainings)
     return (
         f"{len(trainings)} trainings ({sparse} on sparse kernels), {whole:,.0f} seconds of training on one thread "
         f"each; {spent:,.0f} of them for the search, the dense network and its tickets"
