@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tombola.reports.curves import png
 from tombola.runs.folder import RunFolder
-from tombola.studies.single.comparison import Comparison
+from tombola.studies.base.opened import open_study, read_result
+from tombola.studies.single.compare import Compare
 from tombola.studies.single.comparison_report import comparison_document, loss_chart, panels, picture_name
-from tombola.studies.single.runs import open_single
 
 
 def main() -> None:
@@ -26,9 +26,7 @@ def main() -> None:
     print("# Which criterion loses least? Evidence\n")
     print("Made by `make results-criteria`; each part ends with its machine, versions, data and config.\n")
     for run in options.runs:
-        comparison = open_single(run)
-        if not isinstance(comparison, Comparison):
-            arguments.error(f"{run} is no run of `tombola compare`")
+        comparison = read_result(open_study(Compare, run))
         prefix = f"criteria-{comparison.config.name}-"
         for structure, distribution in panels(comparison):
             chart = loss_chart(comparison, structure, distribution)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tombola.models import ModelSpec, read_spec
 from tombola.runs.atomic import read_json
-from tombola.studies.single.result import METRICS
+from tombola.studies.single.one_model import METRICS
 
 FIGURES = {"exits.png": "accuracy at every exit", "gate.png": "accuracy against mean cost of a gated early exit"}
 

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from tombola.compression import latency, measured
-from tombola.studies.lottery import artefacts, forecast
+from tombola.studies.base import timing
+from tombola.studies.lottery import artefacts
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,7 +41,7 @@ def _latency_in_no_time() -> Iterator[None]:
 def _cost_in_no_time() -> Iterator[None]:
     """A line that says what a new run will cost is timed over a few iterations."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forecast, "QUICK_SECONDS", 0.0)
+        patch.setattr(timing, "QUICK_SECONDS", 0.0)
         yield
 
 

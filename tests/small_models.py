@@ -17,10 +17,12 @@ from tombola.models.tensors import content_sha256, load_tensors
 from tombola.pruning import Masks
 from tombola.runs.configs import validate
 from tombola.runs.rows import read_rows
+from tombola.studies.base.life import run_study
+from tombola.studies.base.study import Call
 from tombola.studies.single.config import PruneConfig, TrainConfig
-from tombola.studies.single.prune import prune_parent
-from tombola.studies.single.result import Result
-from tombola.studies.single.train import train
+from tombola.studies.single.one_model import Result
+from tombola.studies.single.prune import Prune
+from tombola.studies.single.train import Train
 
 SMALL_PARENT: dict[str, Any] = {
     "name": "small",
@@ -36,18 +38,14 @@ CONVOLUTIONAL: dict[str, Any] = {
 FINE_TUNING: dict[str, Any] = {"length": "12it", "evaluate_every": "4it", "learning_rate": "1e-3"}
 
 
-def quiet(progress: object) -> None:
-    """A follower that says nothing."""
-
-
 def make_parent(out: Path, **changes: Any) -> Result:
     content = copy.deepcopy(SMALL_PARENT) | changes
-    return train(validate(content, TrainConfig, "parent"), out, None, quiet)
+    return run_study(Train, validate(content, TrainConfig, "parent"), Call(out))
 
 
 def make_child(model: Path | str, out: Path, pruning: dict[str, Any], **changes: Any) -> Result:
     content = {"model": str(model), "pruning": pruning, "fine_tuning": FINE_TUNING, **changes}
-    return prune_parent(validate(content, PruneConfig, "child"), out, None, quiet)
+    return run_study(Prune, validate(content, PruneConfig, "child"), Call(out))
 
 
 def masks_of(folder: Path, factory: Any = None) -> Masks:

@@ -16,8 +16,9 @@ from finished_runs import KINDS, Runs, files_of, invoke, numbers_of, one_line
 
 from tombola.errors import TombolaError
 from tombola.runs.inventory import findings, refuse
+from tombola.studies import registered
+from tombola.studies.base.opened import read_result, refuse_changes
 from tombola.studies.lottery.result import open_run
-from tombola.studies.single.runs import open_single
 
 DAMAGES = ("flip", "cut", "gone", "empty", "append", "another run's", "exchanged")
 MARKS = ("rows.jsonl", "spec.json", "manifest.json", "config.yaml")
@@ -107,7 +108,9 @@ def read(kind: str, folder: Path) -> object:
         opened = open_run(folder)
         refuse(opened.folder, findings(opened.folder))
         return opened.result()
-    return open_single(folder)
+    study = registered.open_run(folder)
+    refuse_changes(study)
+    return read_result(study)
 
 
 @pytest.mark.parametrize("kind", FLIPS)

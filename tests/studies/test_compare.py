@@ -20,9 +20,14 @@ from tombola.errors import RunFailure
 from tombola.models import load_model
 from tombola.runs.configs import validate
 from tombola.runs.rows import Row, rows_of
+from tombola.studies.base.life import run_study
+from tombola.studies.base.numbers import whole_percent
+from tombola.studies.base.study import Call
+from tombola.studies.base.watching import SILENT, Watcher
 from tombola.studies.single import compare as compare_module
-from tombola.studies.single.compare import Watcher, compare
-from tombola.studies.single.comparison import Comparison, Place, percent, summarise
+from tombola.studies.single import grid
+from tombola.studies.single.compare import Compare
+from tombola.studies.single.comparison import Comparison, Place, summarise
 from tombola.studies.single.comparison_report import comparison_page, comparison_table, lead, picture_name
 from tombola.studies.single.config import CompareConfig
 
@@ -43,15 +48,14 @@ def config(**changes: Any) -> CompareConfig:
     return validate({**GRID, **changes}, CompareConfig, "grid")
 
 
-def watcher(seen: list[Any] | None = None) -> Watcher:
-    seen = [] if seen is None else seen
-    return Watcher(lambda units, done: seen.append((units, done)), seen.append)
+def compare(asked: CompareConfig, out: Path, workers: int = 1, watcher: Watcher = SILENT) -> Comparison:
+    return run_study(Compare, asked, Call(out, workers, watcher=watcher))
 
 
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     torch.set_num_threads(1)
-    return compare(config(), tmp_path_factory.mktemp("runs"), 1, None, watcher())
+    return compare(config(), tmp_path_factory.mktemp("runs"))
 
 
 class TestARun:
@@ -122,9 +126,7 @@ class TestARun:
         before = contents(comparison.folder)
         for name in ("train_parent", "make_way"):
             monkeypatch.setattr(compare_module, name, lambda *_: pytest.fail("made again"))
-        begun: list[Any] = []
-        again = compare(config(), comparison.folder.parent, 1, None, watcher(begun))
-        assert begun == [(26, 26)]
+        again = compare(config(), comparison.folder.parent)
         assert again.rows == comparison.rows
         assert [place.sentence for place in again.places] == [place.sentence for place in comparison.places]
         after = contents(comparison.folder)
@@ -134,7 +136,7 @@ class TestARun:
 
     @pytest.mark.slow
     def test_two_workers_give_the_same_rows(self, comparison: Comparison, tmp_path: Path) -> None:
-        parallel = compare(config(), tmp_path, 2, None, watcher())
+        parallel = compare(config(), tmp_path, workers=2)
         assert parallel.folder.name == comparison.folder.name
         mine, theirs = (what_must_agree(run.folder) for run in (parallel, comparison))
         assert mine == theirs
@@ -150,17 +152,29 @@ class TestARun:
         assert "one replicate: nothing is known of chance" in result.stdout
         assert "Of 2 places in the grid, these lose least on validation: magnitude in 1." in result.stdout
 
-    def test_a_broken_promise_fails_the_run_and_stays_broken(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        real = compare_module.check_child
+    def test_a_dry_run_counts_and_leaves_nothing(self, tmp_path: Path) -> None:
+        path = tmp_path / "grid.yaml"
+        path.write_text(yaml.safe_dump(GRID))
+        result = invoke("compare", path, "--out", tmp_path / "runs", "--workers", 2, "--dry-run")
+        assert result.exit_code == 0, result.output
+        assert "2 parents and 24 children, 12 of each parent" in result.stdout
+        seconds = {
+            tuple(line.split()[:3]): line.split()[3] for line in result.stdout.splitlines() if len(line.split()) == 4
+        }
+        assert seconds.pop(("weight", "fpgm", "2")) == "refused"
+        assert len(seconds) == 5
+        assert all(float(value) > 0 for value in seconds.values())
+        assert not (tmp_path / "runs").exists()
+
+    def test_a_failed_check_fails_the_run_and_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = grid.check_child
         small = config(replicates=1, criteria=["magnitude"], structures=["weight"], fine_tuning=None)
         with monkeypatch.context() as patch:
-            patch.setattr(compare_module, "check_child", lambda *a: real(*a) | {"check_held": False})
-            with pytest.raises(RunFailure, match="removed weights are 0"):
-                compare(small, tmp_path, 1, None, watcher())
-        with pytest.raises(RunFailure, match="removed weights are 0"):
-            compare(small, tmp_path, 1, None, watcher())
+            patch.setattr(grid, "check_child", lambda *a: real(*a) | {"check_held": False})
+            with pytest.raises(RunFailure, match=r"self-check failed: .*magnitude: not so: removed weights are 0"):
+                compare(small, tmp_path)
+        with pytest.raises(RunFailure, match=r"self-check failed: .*magnitude: not so: removed weights are 0"):
+            compare(small, tmp_path)
 
 
 class TestKilled:
@@ -186,12 +200,21 @@ class TestKilled:
         assert what_must_agree(folder) == what_must_agree(comparison.folder)
 
 
+class _Reporting(Watcher):
+    """Writes how much was there when a life began."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def begin(self, things: str, total: int, done: int) -> None:
+        os.write(self.descriptor, f"{done}\n".encode())
+
+
 def _one_life(out: Path, report: int, at: int, before: bool) -> None:
     """Runs the comparison in this process, which kills itself at its `at`-th write; tells how much was there."""
     try:
         die_at_write(at, before)
-        watch = Watcher(lambda units, done: os.write(report, f"{done}\n".encode()) and None, lambda row: None)
-        compare(config(), out, 1, None, watch)
+        compare(config(), out, watcher=_Reporting(report))
     finally:
         os._exit(0)
 
@@ -383,7 +406,7 @@ class TestAPureFunctionOfTheRows:
     [(0.5, "50%"), (0.9, "90%"), (0.985, "98.5%"), (0.999, "99.9%"), (0.29, "29%"), (1 / 3, "33.3333%")],
 )
 def test_shares_are_not_rounded_to_something_else(share: float, said: str) -> None:
-    assert percent(share) == said
+    assert whole_percent(share) == said
 
 
 def test_pictures_of_different_panels_have_different_names() -> None:

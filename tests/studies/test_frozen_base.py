@@ -22,10 +22,10 @@ from tombola.models import load_model
 from tombola.models.folder import read_spec
 from tombola.runs.configs import validate
 from tombola.runs.rows import read_rows, rows_of
+from tombola.studies.base import watching
 from tombola.studies.lottery import terminal as lottery_terminal
 from tombola.studies.lottery.result import open_run
 from tombola.studies.lottery.tables import base_line
-from tombola.studies.single import terminal as single_terminal
 from tombola.studies.single.config import PruneConfig
 from tombola.studies.single.parents import open_parent
 from tombola.training import frozen
@@ -199,7 +199,8 @@ class TestOneParent:
         config = written(home, "held", data=data(weights="other"))
         succeeded("train", config, "--out", "runs")
         (folder,) = (home / "runs").glob("train-held-*")
-        (folder / "spec.json").unlink()  # as if it had been killed before its last write
+        for name in ("spec.json", "finished.json"):  # as if it had been killed before its last writes
+            (folder / name).unlink()
         shutil.rmtree(home / "other")
         write_folder(home / "other", seed=2)
         os.utime(home / "other" / "weights.safetensors", ns=(1, 1))
@@ -238,7 +239,7 @@ class TestWhatIsSaid:
         self, command: str, home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(lottery_terminal, "LINE_SECONDS", 0.0)
-        monkeypatch.setattr(single_terminal, "LINE_SECONDS", 0.0)
+        monkeypatch.setattr(watching, "LINE_SECONDS", 0.0)
         random = data(widths=list(WIDTHS))
         way = {"replicates": 1, "criteria": ["magnitude"], "sparsities": [0.5]}
         with own_cache(home / f"cache-{command}"):

@@ -467,7 +467,7 @@ class TestWhatIsRefused:
 def test_a_dry_run_shows_all_lotteries_and_runs_nothing(
     study: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tombola.studies.lottery.forecast._seconds", lambda *_: 60.0)
+    monkeypatch.setattr("tombola.studies.base.timing.training_seconds", lambda *_: 60.0)
     said = call("hybrid", study, "--out", tmp_path / "runs", "--workers", 1, "--dry-run")
     assert said.exit_code == 0, said.output
     assert [said.stdout.count(f"{role}: the lottery small-{role}") for role in ("cnn", "head", "lenet")] == [1, 1, 1]

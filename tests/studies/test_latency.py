@@ -32,7 +32,7 @@ from tombola.studies.lottery.metrics import summarise
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.study import Watcher, run_study
 from tombola.studies.lottery.tables import cost_line, results_table, rounds_table, speed_notes
-from tombola.studies.single.result import Result as Child
+from tombola.studies.single.one_model import Result as Child
 from tombola.studies.single.tables import stages_note, stages_table
 from tombola.studies.speed import microseconds, speeds_of, times
 

@@ -28,7 +28,7 @@ from tombola.studies.single import prune as prune_module
 from tombola.studies.single.child import Child
 from tombola.studies.single.child import make_child as really_make_child
 from tombola.studies.single.config import PruneConfig
-from tombola.studies.single.result import Result
+from tombola.studies.single.one_model import Result
 from tombola.studies.single.tables import LINES, stages_table
 from tombola.training.engine import DenseEngine
 from tombola.training.sparse.engine import SparseEngine

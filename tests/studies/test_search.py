@@ -175,7 +175,7 @@ def test_a_forecast_takes_each_rounds_own_engine(monkeypatch: pytest.MonkeyPatch
         probed.append((training.engine.name, training.masks.density))
         return 10.0 if training.engine.name == "dense" else 8 * training.masks.density
 
-    monkeypatch.setattr("tombola.studies.lottery.forecast._seconds", seconds)
+    monkeypatch.setattr("tombola.studies.base.timing.training_seconds", seconds)
     rounds = {"densities": [0.95, 0.9, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05], "distribution": "uniform"}
     plan = forecast(config(pruning=rounds, controls=[]), workers=1)
     assert plan.round_seconds == pytest.approx([10, 10, 10, 4, 3.2, 2.4, 1.6, 0.8, 0.4], rel=0.02)

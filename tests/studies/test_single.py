@@ -41,11 +41,13 @@ from tombola.models.tensors import content_sha256, save_tensors
 from tombola.pruning import Masks, prune, schedules
 from tombola.runs.configs import identity_hash, validate
 from tombola.runs.rows import read_rows, rows_of
+from tombola.studies.base.life import run_study
+from tombola.studies.base.study import Call
 from tombola.studies.single.config import CompareConfig, PruneConfig, Pruning, TrainConfig
-from tombola.studies.single.metrics import broken, check_child, units_removed
+from tombola.studies.single.metrics import check_child, failed, units_removed
 from tombola.studies.single.parents import Parent, open_parent
 from tombola.studies.single.schedule import PruneSchedule
-from tombola.studies.single.train import train
+from tombola.studies.single.train import Train
 
 RIGL = {"method": "rigl", "sparsity": 0.8, "every": "5it"}
 DIGITS = {"data": {"name": "digits"}}
@@ -598,7 +600,7 @@ class TestWhatAPruningPromises:
             masks.apply_(pruned)
             checks = check_child(pruned, masks, parent, pruning, (), True)
             assert checks == {"check_exact": True, "check_held": True, "check_nested": nested, "check_parent": True}
-            assert broken(checks) == ([] if nested else ["nothing that the parent lacked came back"])
+            assert failed(checks) == ([] if nested else ["nothing that the parent lacked came back"])
 
 
 class TestForPrograms:
@@ -736,5 +738,5 @@ def test_an_engine_that_cannot_train_the_network_leaves_no_folder(tmp_path: Path
         training={"length": "5it", "evaluate_every": "5it", "engine": "sparse"},
     )
     with pytest.raises(TrainingError, match="needs a ReLU right after conv_1, not BatchNorm2d"):
-        train(config, tmp_path, None, lambda *_: None)
+        run_study(Train, config, Call(tmp_path))
     assert not list(tmp_path.iterdir())

@@ -160,7 +160,7 @@ def report(
     with errors(debug):
         from tombola.studies.hybrid.runs import report_run as report_hybrid
         from tombola.studies.lottery.compare import compare_runs, report_run
-        from tombola.studies.single.runs import study_of
+        from tombola.studies.registered import study_of
 
         if len(runs) > 1 or out is not None:
             path = compare_runs(runs, out or Path("comparison.html"))

@@ -17,14 +17,16 @@ def show(run: Annotated[Path, typer.Argument(help="A run folder.")], debug: Debu
     with errors(debug):
         from tombola.runs.folder import RunFolder
         from tombola.runs.inventory import findings, refuse
-        from tombola.studies.single.runs import STUDIES, study_of
+        from tombola.studies.registered import STUDIES, open_run, study_of
 
         folder = RunFolder(run)
         if study_of(run) in STUDIES:
-            from tombola.studies.single.runs import open_single
-            from tombola.studies.single.terminal import show_run
+            from tombola.studies.base.opened import read_result, refuse_changes
 
-            show_run(terminal(), open_single(run))
+            study = open_run(run)
+            result = read_result(study)
+            refuse_changes(study)
+            study.show(terminal(), result)
         elif study_of(run) == "hybrid":
             from tombola.studies.hybrid import terminal as hybrid_terminal
             from tombola.studies.hybrid.result import open_hybrid
@@ -55,7 +57,7 @@ def list_(
         if what == "runs":
             from tombola.studies.hybrid.runs import runs_table as hybrid_runs
             from tombola.studies.lottery.terminal import runs_table as lottery_runs
-            from tombola.studies.single.runs import runs_table as single_runs
+            from tombola.studies.registered import list_runs as single_runs
 
             found = (lottery_runs(out), hybrid_runs(out), single_runs(out))
             tables = [table for table in found if table is not None]

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tombola.cli.console import terminal
 from tombola.cli.errors import errors
-from tombola.cli.options import DataDir, Debug, Engine, Out, SetOption, SkipBad, Workers, cores, override, skipping
+from tombola.cli.options import DataDir, Debug, Engine, Out, SetOption, SkipBad, Workers, override, skipping
+from tombola.cli.running import run
 from tombola.errors import ConfigError
 
 
@@ -32,15 +32,9 @@ def train(
     with errors(debug):
         from tombola.runs.configs import load_config
         from tombola.studies.single.config import TrainConfig
-        from tombola.studies.single.terminal import following, show
-        from tombola.studies.single.train import train as train_parent
 
-        console = terminal()
         overrides = [*(set_ or []), *override("training.engine", engine), *skipping(skip_bad)]
-        wanted = load_config(config, TrainConfig, overrides)
-        with following(console) as follower:
-            result = train_parent(wanted, out, data_dir, follower)
-        show(console, result)
+        run("train", load_config(config, TrainConfig, overrides), out, data_dir)
 
 
 def prune(
@@ -91,8 +85,7 @@ def prune(
     with errors(debug):
         from tombola.runs.configs import validate
         from tombola.studies.single.config import PruneConfig
-        from tombola.studies.single.prune import prune_parent
-        from tombola.studies.single.terminal import following, show
+        from tombola.studies.single.prune import default_folder
 
         length = {"length": finetune, "evaluate_every": "1ep", "optimizer": optimizer, "learning_rate": lr}
         length |= {} if engine is None else {"engine": engine}
@@ -118,10 +111,8 @@ def prune(
                 "score_batches": score_batches,
             },
         }
-        console = terminal()
-        with following(console) as follower:
-            result = prune_parent(validate(content, PruneConfig, "tombola prune"), out, data_dir, follower)
-        show(console, result)
+        wanted = validate(content, PruneConfig, "tombola prune")
+        run("prune", wanted, default_folder(wanted) if out is None else out, data_dir)
 
 
 def data_keys(data: str | None, skip_bad: bool) -> Any:
@@ -145,6 +136,9 @@ def compare(
     workers: Workers = None,
     skip_bad: SkipBad = False,
     data_dir: DataDir = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show parents, children and the estimated time; run nothing.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Compare **ways to prune**: criteria × structures × distributions × sparsities, on a fresh parent per replicate.
@@ -156,12 +150,7 @@ def compare(
     """
     with errors(debug):
         from tombola.runs.configs import load_config
-        from tombola.studies.single.compare import compare as compare_ways
         from tombola.studies.single.config import CompareConfig
-        from tombola.studies.single.terminal import counting, show_comparison
 
-        console = terminal()
         wanted = load_config(config, CompareConfig, [*(set_ or []), *skipping(skip_bad)])
-        with counting(console) as watcher:
-            comparison = compare_ways(wanted, out, workers or cores(), data_dir, watcher)
-        show_comparison(console, comparison)
+        run("compare", wanted, out, data_dir, workers=workers, dry_run=dry_run)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
@@ -133,6 +133,14 @@ def parse_value(text: str, source: str) -> Any:
 def dump_config(config: Config, *, defaults: bool = True) -> str:
     """The config, complete or without its defaults, as YAML that `load_config` reads back to an equal object."""
     return yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=not defaults), sort_keys=False)
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def identity_hash(study: str, config: Config) -> str:

@@ -89,10 +89,12 @@ class SquaresStudy(Study[Squares, list[Row]]):
     def report(self, result: list[Row]) -> str:
         return f"<p>{len(result)} rows</p>"
 
-    def show(self, console: Console, result: list[Row]) -> None:
-        console.print(self.outcome(result))
+    @staticmethod
+    def show(console: Console, result: list[Row]) -> None:
+        console.print(SquaresStudy.outcome(result))
 
-    def outcome(self, result: list[Row]) -> str:
+    @staticmethod
+    def outcome(result: list[Row]) -> str:
         return f"sum {sum(row['value'] for row in result)}"
 
     def described(self, rows: Sequence[Row]) -> str:

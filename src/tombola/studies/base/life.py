@@ -12,7 +12,7 @@ from tombola.runs.configs import C
 from tombola.runs.folder import PROCESSOR, RunFolder, begin_or_continue, writing
 from tombola.runs.inventory import findings, refuse, seal, warn
 from tombola.runs.results import copy_results, refuse_foreign
-from tombola.studies.base.study import Call, R, Study
+from tombola.studies.base.study import Call, Plan, R, Study
 from tombola.studies.base.work import Work
 from tombola.training.processor import processor_facts
 
@@ -27,12 +27,12 @@ def run_study(kind: type[Study[C, R]], config: C, call: Call) -> R:
     asked = kind(config, kind.place(config, call.out), call)
     if call.results is not None and kind.artefacts is not None:
         refuse_foreign(call.results, asked.folder.root.name, kind.artefacts)
-    study, result = _as_finished(asked)
-    if result is not None:
-        study.shown_again(result)
-    else:
+    asked.check()
+    study, is_whole, result = _as_finished(asked)
+    if result is None:
         with writing(study.folder), _leaving_nothing_unbegun(study.folder):
-            result = _run(study)
+            result = _run(study, is_whole)
+    study.settle(result)
     if call.results is not None and kind.artefacts is not None:
         copy_results(study.folder.results, call.results, kind.artefacts)
     if study.replicates > asked.replicates:
@@ -40,39 +40,57 @@ def run_study(kind: type[Study[C, R]], config: C, call: Call) -> R:
     return result
 
 
-def _run(study: Study[C, R]) -> R:
+def plan_study(kind: type[Study[C, R]], config: C, call: Call) -> Plan:
+    """What a study would run and cost; nothing is written."""
+    config = kind.started(config)
+    plan = kind(config, kind.place(config, call.out), call).plan(quick=False)
+    assert plan is not None, f"{kind.name} has no plan"
+    return plan
+
+
+def _run(study: Study[C, R], is_whole: bool) -> R:
+    """Runs what is left of a study; of one that `is_whole` nothing is, and what is made of rows is made anew."""
     folder, call = study.folder, study.call
     if call.says_plan and not folder.manifest.exists():
-        call.watcher.planned(lambda: (plan := study.plan(quick=True)) and plan.line)
-    begin_or_continue(folder, study.name, study.config, {**study.facts(), PROCESSOR: processor_facts()})
+        call.watcher.planned(lambda: _line_of(study.plan(quick=True)))
+    facts = {**study.facts(), PROCESSOR: processor_facts()}
+    table = folder.table(study.unit, study.schema)  # damage to it is refused while the folder still has its inventory
+    begin_or_continue(folder, study.name, study.config, facts)
     make_folder(folder.checkpoints)
     if study.artefacts is not None:  # what is there is not of this number of replicates, until it is written again
         remove(folder.results / study.artefacts.summary)
-    work = Work(study, folder.table(study.unit, study.schema), call.workers, call.watcher)
-    study.work(work)
+    work = Work(study, table, call.workers, call.watcher)
+    if not is_whole:
+        study.work(work)
     result = study.result(work.rows, set(range(study.replicates)))
     write_text(folder.report, study.report(result))
     study.write(result)
-    seal(folder)  # last: it says that all is written
+    seal(folder, study.apart)  # last: it says that all is written
     return result
 
 
-def _as_finished(asked: Study[C, R]) -> tuple[Study[C, R], R | None]:
-    """The study with as many replicates as it was finished with, and its result; None where it has to go on.
+def _line_of(plan: Plan | None) -> str | None:
+    return None if plan is None else plan.line
 
-    Files that are gone or altered are warned of and made anew where rows suffice; RunFolderError for others.
+
+def _as_finished(asked: Study[C, R]) -> tuple[Study[C, R], bool, R | None]:
+    """The study with as many replicates as it was finished with; whether all its work is done; and its result.
+
+    None where something has to be made: files that are gone or altered are warned of, and made anew where rows suffice.
+    RunFolderError for others.
     """
     folder = asked.folder
     found = findings(folder) if folder.manifest.exists() else None
     if found is None or found.rows_are_gone:
-        return asked, None
+        return asked, False, None
     refuse(folder, found.among(lambda name: name == folder.manifest.name or asked.is_trained(name)))
     rows = asked.read_rows()
     complete = asked.complete(rows)
     study = asked.with_replicates(len(complete))
     warn(folder, found)
     wanted = set(range(study.replicates))
-    return study, study.result(rows, wanted) if not found and wanted <= complete else None
+    is_whole = wanted <= complete
+    return study, is_whole, study.result(rows, wanted) if is_whole and not found else None
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -66,6 +66,10 @@ class Study(ABC, Generic[C, R]):
     schema: ClassVar[Schema] = {}
     artefacts: ClassVar[Artefacts | None] = None
     """The files of `results/`, if the study leaves any there."""
+    apart: ClassVar[tuple[str, ...]] = ()
+    """Folders of what is only there to continue from: no part of a finished run."""
+    checks: ClassVar[Mapping[str, str]] = {}
+    """What the study checks of itself: columns that must not be false, and what they say when true."""
 
     def __init__(self, config: C, folder: RunFolder, call: Call = Call()) -> None:
         self.config = config
@@ -94,12 +98,14 @@ class Study(ABC, Generic[C, R]):
     def report(self, result: R) -> str:
         """`report.html`."""
 
+    @staticmethod
     @abstractmethod
-    def show(self, console: Console, result: R) -> None:
+    def show(console: Console, result: R) -> None:
         """Prints the result."""
 
+    @staticmethod
     @abstractmethod
-    def outcome(self, result: R) -> str:
+    def outcome(result: R) -> str:
         """The result in a few words, for `tombola list`."""
 
     # What most studies need not say otherwise.
@@ -114,6 +120,9 @@ class Study(ABC, Generic[C, R]):
         """The folder of the run of `config`."""
         return run_folder(out, cls.name, getattr(config, "name", cls.name), config)
 
+    def check(self) -> None:
+        """Refuses a call that does not fit what is in its folder, before a run there is continued or shown."""
+
     @property
     def replicates(self) -> int:
         """How many replicates are asked for."""
@@ -123,13 +132,26 @@ class Study(ABC, Generic[C, R]):
         """The replicates of which the table has all rows; a run without replicates is 0, once it is finished."""
         return {0} if is_finished(self.folder) else set()
 
+    def state(self, done: int) -> str:
+        """How far a run is of which `done` replicates are complete."""
+        return f"{done} of {self.replicates} replicates"
+
     def failed_checks(self, rows: Sequence[Row]) -> list[str]:
-        """What the run checked of itself and found not to be so, a sentence each."""
-        return []
+        """What the run checked of itself and found not to be so."""
+        return [
+            f"{self.named(row)}: not so: {meaning}"
+            for row in rows
+            for check, meaning in self.checks.items()
+            if row.get(check) is False
+        ]
+
+    def named(self, row: Row) -> str:
+        """The unit of a row: `replicate 0, round 2`."""
+        return ", ".join(f"{column} {row[column]}" for column in self.unit if row.get(column) is not None)
 
     def described(self, rows: Sequence[Row]) -> str:
         """A unit that has ended, in a few words: what it was, and how well it went."""
-        return ""
+        return self.named(rows[0])
 
     def plan(self, *, quick: bool) -> Plan | None:
         """What the study will cost; estimated in a moment where `quick`."""
@@ -138,8 +160,8 @@ class Study(ABC, Generic[C, R]):
     def write(self, result: R) -> None:
         """Writes the artefacts beside the report."""
 
-    def shown_again(self, result: R) -> None:
-        """Called with the result of a finished run that is only shown."""
+    def settle(self, result: R) -> None:
+        """Called when the run is finished, now or earlier."""
 
     def is_trained(self, name: str) -> bool:
         """Whether a file of the run is not made of its rows, so that it took work that nobody asked to repeat."""

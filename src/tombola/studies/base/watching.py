@@ -13,6 +13,9 @@ from rich.progress import TaskID
 
 from tombola.reports.terminal import LINE_SECONDS, progress_bars
 
+FEATURES = "features of the frozen base"
+"""The task of passing examples through a frozen base before anything is trained."""
+
 
 @dataclass(frozen=True)
 class Progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,8 @@ from tombola.runs.rows import Row, RowTable, read_unit
 from tombola.runs.sealed import write_sealed
 from tombola.studies.base.watching import Watcher
 
+Key = tuple[Any, ...]
+"""What a unit's columns hold."""
 AGAIN = "delete it and run the command again: this part is made anew"
 
 
@@ -49,8 +51,8 @@ class Work:
         self.table = table
         self.workers = workers
         self.watcher = watcher
-        self._left: deque[Hashable] = deque()
-        self._waiting: dict[Hashable, list[Row]] = {}
+        self._left: deque[Key] = deque()
+        self._waiting: dict[Key, list[Row]] = {}
         self._refuse_failed(table.rows)  # what failed once stays so
 
     @property
@@ -68,7 +70,7 @@ class Work:
         """Runs `cell(spec, emit)` for every spec; their units go into the table, their progress to the watcher."""
         run_cells(cell, specs, self.workers, self._hear)
 
-    def write_in_order(self, keys: Iterable[Hashable]) -> None:
+    def write_in_order(self, keys: Iterable[Key]) -> None:
         """From now on units are appended in the order of `keys`, whatever the order in which they end.
 
         For units of one row. Equal runs then have equal tables, however many workers they had.

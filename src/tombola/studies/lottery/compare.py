@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tombola.errors import ConfigError
 from tombola.reports import curves, nature
@@ -13,6 +12,7 @@ from tombola.reports.curves import Chart, Series
 from tombola.reports.page import Section, copyable, figure_html, page
 from tombola.reports.tables import Table
 from tombola.runs.atomic import write_text
+from tombola.runs.configs import flat
 from tombola.runs.folder import writing
 from tombola.runs.inventory import rewriting
 from tombola.studies.lottery.charts import PERCENT
@@ -79,17 +79,9 @@ def comparison_table(results: Sequence[Result], names: Sequence[str]) -> Table:
 
 def differences_table(results: Sequence[Result], names: Sequence[str]) -> Table:
     """The config keys in which the runs are not all equal."""
-    flat = [_flat(result.config.model_dump(mode="json")) for result in results]
-    keys = [key for key in dict.fromkeys(k for f in flat for k in f) if len({str(f.get(key)) for f in flat}) > 1]
-    return Table(("Key", *names), [(key, *(str(f.get(key)) for f in flat)) for key in keys])
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones."""
-    found: dict[str, Any] = {}
-    for key, value in content.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
+    configs = [flat(result.config.model_dump(mode="json")) for result in results]
+    keys = [key for key in dict.fromkeys(k for f in configs for k in f) if len({str(f.get(key)) for f in configs}) > 1]
+    return Table(("Key", *names), [(key, *(str(f.get(key)) for f in configs)) for key in keys])
 
 
 def _lines(name: str, result: Result) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -12,11 +10,13 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from tombola.data import DataSet, load_raw
+from tombola.data import DataSet
 from tombola.models import build
 from tombola.pruning import Masks, prune
 from tombola.pruning.emptied import not_warning
 from tombola.reports.tables import Table
+from tombola.studies.base import timing
+from tombola.studies.base.numbers import duration
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import model_spec, replicate_data, replicate_seed
 from tombola.studies.lottery.plan import Round, rates_of
@@ -27,8 +27,6 @@ from tombola.training.fit import Training
 from tombola.training.frozen import foreseen_examples
 from tombola.training.threads import one_thread
 
-SAMPLE_SECONDS, QUICK_SECONDS = 2.0, 0.3
-"""How long iterations are timed for a whole forecast, and for one line before a run."""
 PROBES = 4
 """Densities at which steps of the sparse engine are timed; the cost between them is interpolated."""
 
@@ -64,7 +62,7 @@ class Forecast:
 
 
 def forecast(
-    config: LotteryConfig, workers: int, data_dir: Path | None = None, sample: float = SAMPLE_SECONDS
+    config: LotteryConfig, workers: int, data_dir: Path | None = None, sample: float = timing.SAMPLE_SECONDS
 ) -> Forecast:
     """Plans the study and times iterations of a training for `sample` seconds. Writes nothing.
 
@@ -106,7 +104,7 @@ def _round_seconds(
     """Iterations of the dense training, and the seconds that one training of every round would take."""
     model = build(model_spec(config, 0, data.input_shape, data.classes))
     dense = _begun(config, data, Masks.full(model))
-    seconds = [_seconds(dense, sample)] * len(rounds)
+    seconds = [timing.training_seconds(dense, sample)] * len(rounds)
     if not _sparse(config, model, prune(model, 1 - rounds[-1].density)):
         return dense.total - dense.first, seconds
     masks = _masks(config, rounds, model)
@@ -115,7 +113,7 @@ def _round_seconds(
     cheaper = list(takewhile(lambda i: _sparse(config, model, masks[i]), others))
     if cheaper:
         chosen = list(dict.fromkeys(cheaper[round(i * (len(cheaper) - 1) / (PROBES - 1))] for i in range(PROBES)))
-        timed = [_seconds(_begun(config, data, masks[i]), sample / PROBES) for i in chosen]
+        timed = [timing.training_seconds(_begun(config, data, masks[i]), sample / PROBES) for i in chosen]
         between = np.interp([rounds[i].density for i in cheaper], [rounds[i].density for i in chosen], timed)
         for i, estimated in zip(cheaper, between, strict=True):
             seconds[i] = float(estimated)
@@ -152,36 +150,17 @@ def _begun(config: LotteryConfig, data: DataSet, masks: Masks) -> Training:
     return Training(model, data, config.training, masks, seed=0)
 
 
-def _seconds(training: Training, sample: float) -> float:
-    """The seconds of a whole training, from iterations timed for `sample` seconds and one look at validation."""
-    training.advance()  # the first is slower
-    began, done = time.perf_counter(), 0
-    while done < 5 or time.perf_counter() - began < sample:
-        training.advance()
-        done += 1
-    step = (time.perf_counter() - began) / done
-    training.engine.evaluate("validation")  # and so is this
-    began = time.perf_counter()
-    training.engine.evaluate("validation")
-    look = time.perf_counter() - began
-    parts = training.task.count("train") / training.task.count("validation")
-    looks = training.total / training.every + parts + 4
-    return training.total * step + looks * look
-
-
 def quick_forecast(config: LotteryConfig, workers: int, data_dir: Path | None = None) -> Forecast:
-    """A forecast in a moment, for the one line. Nothing is warned of that the run itself will warn of."""
-    load_raw(config.data, data_dir)  # what is left out of data is said when they are read, which is once
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return forecast(config, workers, data_dir, QUICK_SECONDS)
+    """A forecast in a moment, for the one line."""
+    with timing.warned_of_later(config.data, data_dir):
+        return forecast(config, workers, data_dir, timing.QUICK_SECONDS)
 
 
 def estimate_line(plans: Sequence[Forecast]) -> str:
     """What studies that run one after the other come to, in one line."""
     trainings, seconds = sum(plan.trainings for plan in plans), sum(plan.seconds for plan in plans)
     workers = max(plan.workers for plan in plans)
-    return f"{trainings} trainings, about {_duration(seconds)} with {workers} worker(s); --dry-run shows the rounds"
+    return f"{trainings} trainings, about {duration(seconds)} with {workers} worker(s); --dry-run shows the rounds"
 
 
 def lines(plan: Forecast, config: LotteryConfig) -> Sequence[str]:
@@ -191,7 +170,7 @@ def lines(plan: Forecast, config: LotteryConfig) -> Sequence[str]:
         f"{plan.iterations:,} iterations each at most; rewind to {', '.join(config.rewind)}; controls "
         f"{', '.join(config.controls) or 'none'}",
         f"a training takes about {plan.training_seconds:.3g} s dense and {plan.round_seconds[-1]:.3g} s in the last "
-        f"round, on one thread of this machine; the study about {_duration(plan.seconds)} with {plan.workers} "
+        f"round, on one thread of this machine; the study about {duration(plan.seconds)} with {plan.workers} "
         "worker(s) at most",
         *_features_line(plan),
     ]
@@ -200,14 +179,4 @@ def lines(plan: Forecast, config: LotteryConfig) -> Sequence[str]:
 def _features_line(plan: Forecast) -> list[str]:
     if not plan.features_seconds:
         return []
-    return [f"of that about {_duration(plan.features_seconds)} before any training, for features of the frozen base"]
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds / 3600:.1f} h"
-        if seconds >= 5400
-        else f"{seconds / 60:.0f} min"
-        if seconds >= 90
-        else f"{seconds:.0f} s"
-    )
+    return [f"of that about {duration(plan.features_seconds)} before any training, for features of the frozen base"]

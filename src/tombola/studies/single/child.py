@@ -26,26 +26,13 @@ from tombola.pruning.structures import Neuron, make_structure
 from tombola.pruning.units import count_units, fraction_of_all
 from tombola.runs.atomic import make_folder
 from tombola.runs.seeds import derive_seed
+from tombola.studies.base.watching import SILENT, Progress
 from tombola.studies.single.config import Pruning
 from tombola.studies.single.metrics import units_removed
 from tombola.training import Recipe, Step, Trained, fit
 from tombola.training.batches import draw_batches, iterations_per_epoch
 from tombola.training.evolution import Gradual
-from tombola.training.frozen import OnFeatures
 from tombola.training.trained import OnEvaluation
-
-FEATURES = "features of the frozen base"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What is going on, how much of it is done, and the validation accuracy where it is known."""
-
-    stage: str
-    done: int
-    total: int
-    accuracy: float | None = None
-
 
 OnProgress = Callable[[Progress], None]
 
@@ -105,12 +92,9 @@ def make_child(making: Making, on_progress: OnProgress) -> Child:
 
 def reporting(stage: str, on_progress: OnProgress) -> OnEvaluation:
     """What `fit` is to call, so that its evaluations become progress of `stage`."""
-    return lambda evaluation, total: on_progress(Progress(stage, evaluation.iteration, total, evaluation.accuracy))
-
-
-def preparing(on_progress: OnProgress) -> OnFeatures:
-    """What `prepare_examples` is to call, so that pictures that pass a frozen base become progress."""
-    return lambda done, total: on_progress(Progress(FEATURES, done, total))
+    return lambda evaluation, total: on_progress(
+        Progress(stage, evaluation.iteration, total, f"validation {evaluation.accuracy:.2%}")
+    )
 
 
 @dataclass(frozen=True)
@@ -128,6 +112,11 @@ class _Watched:
         for number, batch in enumerate(self.batches):
             self.on_progress(Progress(self.stage, number, len(self.batches)))
             yield batch
+
+
+def prune_once(making: Making) -> Masks:
+    """The masks of pruning in one step, without a file or a training."""
+    return _pruned(making, making.parent, making.masks, 1, making.pruning.sparsity, SILENT.progress)
 
 
 def under_masks(model: nn.Module, masks: Masks) -> nn.Module:

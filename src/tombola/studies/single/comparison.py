@@ -15,6 +15,7 @@ from pathlib import Path
 from tombola.reports.intervals import Estimate, Paired, estimate
 from tombola.reports.significance import Judged, judged
 from tombola.runs.rows import Row, rows_of
+from tombola.studies.base.numbers import interval, whole_percent
 from tombola.studies.single.config import CompareConfig
 from tombola.studies.soundness import faults_of
 
@@ -78,7 +79,7 @@ class Place:
     @property
     def sentence(self) -> str:
         """What the place says, for a person."""
-        where = f"{self.structure}, {self.distribution}, {percent(self.sparsity)} removed"
+        where = f"{self.structure}, {self.distribution}, {whole_percent(self.sparsity)} removed"
         best = self.best
         if best is None or best.lost is None:
             return f"{where}: every way is refused ({self.ways[0].refused})."
@@ -130,25 +131,6 @@ def summarise(folder: Path, config: CompareConfig, rows: Sequence[Row]) -> Compa
     ]
     parent = estimate([100 * row["test_accuracy"] for row in parents.values()])
     return Comparison(folder, config, list(rows), parent, places, faults_of(list(parents.values())))
-
-
-def points(value: Estimate) -> str:
-    """`1.20 ± 0.31`, with a real minus."""
-    half = "" if value.half_width is None else f" ± {value.half_width:.2f}"
-    return f"{value.mean:.2f}{half}".replace("-", "−")
-
-
-def interval(value: Estimate) -> str:
-    """`1.20 points (95 % CI 0.89 to 1.51, n = 5)`, with a real minus."""
-    if value.low is None or value.high is None:
-        return f"{points(value)} points"
-    said = f"{value.mean:.2f} points (95 % CI {value.low:.2f} to {value.high:.2f}, n = {value.n})"
-    return said.replace("-", "−")
-
-
-def percent(share: float) -> str:
-    """`90%`, `99.9%`: as many digits as it takes."""
-    return f"{100 * share:.6g}%"
 
 
 def _way(

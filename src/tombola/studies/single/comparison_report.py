@@ -11,9 +11,12 @@ from tombola.reports.curves import Chart, Series, plotly_figure, png
 from tombola.reports.intervals import Estimate
 from tombola.reports.page import Section, copyable, figure_html, page
 from tombola.reports.tables import Table, plus_minus
+from tombola.runs.atomic import write_bytes, write_text
 from tombola.runs.configs import dump_config
+from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row
-from tombola.studies.single.comparison import Comparison, Place, percent, points
+from tombola.studies.base.numbers import half_width, whole_percent
+from tombola.studies.single.comparison import Comparison, Place
 from tombola.studies.single.tables import WHAT_HELPS
 
 NOTE = (
@@ -24,17 +27,13 @@ NOTE = (
 )
 
 
-def comparison_files(comparison: Comparison, manifest: Mapping[str, Any]) -> dict[str, bytes]:
-    """File name -> content of everything a comparison shows."""
-    files = {
-        "report.html": comparison_page(comparison).encode(),
-        "summary.md": comparison_document(comparison, manifest).encode(),
-    }
+def write_beside(folder: RunFolder, comparison: Comparison) -> None:
+    """The summary and the pictures, beside the page."""
+    write_text(folder.root / "summary.md", comparison_document(comparison, folder.read_manifest()))
     for structure, distribution in panels(comparison):
         chart = loss_chart(comparison, structure, distribution)
         if chart.series:
-            files[f"{picture_name(structure, distribution)}.png"] = png(chart)
-    return files
+            write_bytes(folder.root / f"{picture_name(structure, distribution)}.png", png(chart))
 
 
 def picture_name(structure: str, distribution: str) -> str:
@@ -47,14 +46,14 @@ def comparison_table(places: Sequence[Place]) -> Table:
     for place in places:
         best, rivals = place.best, place.rivals
         for way in place.ways:
-            place_cells = (place.structure, place.distribution, percent(place.sparsity))
+            place_cells = (place.structure, place.distribution, whole_percent(place.sparsity))
             if way.lost is None:
                 rows.append((*place_cells, way.criterion, "refused", "", "", "", ""))
                 continue
             mark = " (least)" if way is best else " *" if way.criterion in rivals else ""
             mark += f", {way.fault}" if way.fault else ""
             assert way.accuracy is not None
-            cells = (points(way.lost), _points(way.lost_pruned), plus_minus(way.accuracy))
+            cells = (half_width(way.lost), _points(way.lost_pruned), plus_minus(way.accuracy))
             shares = (_percent(way.weights_kept), _percent(way.flops_kept))
             rows.append((*place_cells, way.criterion + mark, *cells, *shares))
     columns = ("Structure", "Distribution", "Removed", "Criterion", "Lost", "Before fine-tuning", "Test accuracy")
@@ -86,7 +85,7 @@ def refusals(places: Sequence[Place]) -> list[str]:
     for place in places:
         for way in place.ways:
             if way.refused is not None:
-                where = f"{way.criterion} on {place.structure}, {place.distribution}, {percent(place.sparsity)}"
+                where = f"{way.criterion} on {place.structure}, {place.distribution}, {whole_percent(place.sparsity)}"
                 found.setdefault(way.refused, []).append(where)
     return [f"{'; '.join(where)}: {reason}" for reason, where in found.items()]
 
@@ -96,7 +95,7 @@ def emptied(rows: Sequence[Row]) -> list[str]:
     found: dict[str, dict[str, None]] = {}
     for row in rows:
         if layers := row.get("nearly_empty"):
-            way = f"{row['criterion']} on {row['structure']}, {row['distribution']}, {percent(row['sparsity'])}"
+            way = f"{row['criterion']} on {row['structure']}, {row['distribution']}, {whole_percent(row['sparsity'])}"
             found.setdefault(way, {}).update(dict.fromkeys(name.removesuffix(".weight") for name in layers))
     return [f"{way} leaves nearly empty: {', '.join(layers)}." for way, layers in found.items()]
 
@@ -183,7 +182,7 @@ def _of(comparison: Comparison, structure: str, distribution: str) -> list[Place
 
 
 def _points(value: Estimate | None) -> str:
-    return "" if value is None else points(value)
+    return "" if value is None else half_width(value)
 
 
 def _percent(share: float | None) -> str:

@@ -113,7 +113,7 @@ def units_removed(model: nn.Module, masks: Masks, structure: str, spared: Collec
 def check_child(
     model: nn.Module, masks: Masks, parent: Masks, pruning: Pruning, spared: Collection[str], parent_unchanged: bool
 ) -> dict[str, bool | None]:
-    """The promises of a pruning, each kept or not; None where it makes no sense."""
+    """What is checked of a pruning, and whether it is so; None where it makes no sense."""
     return {
         "check_exact": _is_exact(model, masks, pruning, spared),
         "check_held": masks.removed_nonzeros(model) == 0,
@@ -133,6 +133,6 @@ def _is_exact(model: nn.Module, masks: Masks, pruning: Pruning, spared: Collecti
     return None if pruning.sparsity is None else removed == round(pruning.sparsity * units)
 
 
-def broken(checks: Mapping[str, Any]) -> list[str]:
-    """What the failed checks promised."""
-    return [promise for check, promise in CHECKS.items() if checks.get(check) is False]
+def failed(checks: Mapping[str, Any]) -> list[str]:
+    """What the checks that failed would have said."""
+    return [meaning for check, meaning in CHECKS.items() if checks.get(check) is False]

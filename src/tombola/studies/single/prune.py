@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,100 +13,124 @@ from torch import nn
 
 from tombola.compression.measured import measure_latency
 from tombola.data.dataset import recorded
-from tombola.errors import ConfigError, RunFolderError, TombolaError, TrainingError
+from tombola.errors import ConfigError, RunFolderError, TrainingError
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks
 from tombola.pruning.copies import copy_of
 from tombola.runs.atomic import storage_errors
-from tombola.runs.configs import identity_hash
-from tombola.runs.folder import (
-    PROCESSOR,
-    RunFolder,
-    begin_or_continue,
-    check_facts,
-    holds_nothing,
-    run_folder,
-    writing,
-)
+from tombola.runs.configs import flat, identity_hash
+from tombola.runs.folder import RunFolder, check_facts, holds_nothing, run_folder
 from tombola.runs.rows import Row
-from tombola.studies.single.child import Child, Making, OnProgress, Progress, make_child, preparing, under_masks
+from tombola.studies.base.watching import FEATURES
+from tombola.studies.base.work import Work
+from tombola.studies.single.child import Child, Making, make_child, under_masks
 from tombola.studies.single.config import PruneConfig
 from tombola.studies.single.metrics import check_child, layer_rows, stage_row, unit_columns
+from tombola.studies.single.one_model import Made, OneModel, evaluation_rows
 from tombola.studies.single.parents import Parent, is_folder, open_parent
-from tombola.studies.single.result import Result, evaluation_rows, finished_result, write_result
-from tombola.training.processor import processor_facts
 from tombola.training.threads import one_thread
 
 IMAGES = 64
 """Test images that latency is measured on."""
 
 
-def prune_parent(config: PruneConfig, out: Path | None, data_dir: Path | None, on_progress: OnProgress) -> Result:
-    """Prunes and fine-tunes, continues or shows a child in `out` (or a folder below runs/), its model folder."""
-    folder = RunFolder(out) if out is not None else run_folder(Path("runs"), config.study, _slug(config.model), config)
-    with storage_errors("look into", folder.root):
-        _refuse_foreign(folder, config.model)
-    with one_thread():
-        parent = open_parent(config, data_dir, preparing(on_progress))
-        title = f"{parent.name}, pruned"
-        facts = {
-            "config": identity_hash(config.study, config),
-            "parent": parent.sha256,
-            "data": recorded(parent.data) | parent.data_record,
+def default_folder(config: PruneConfig) -> Path:
+    """Where a child goes that nobody named a folder for."""
+    return run_folder(Path("runs"), config.study, _slug(config.model), config).root
+
+
+class Prune(OneModel[PruneConfig]):
+    """Its folder is the one that is asked for, whatever the config."""
+
+    name = "prune"
+    config_type = PruneConfig
+
+    @classmethod
+    def place(cls, config: PruneConfig, out: Path) -> RunFolder:
+        return RunFolder(out)
+
+    @property
+    def title(self) -> str:
+        return f"{self.parent.name}, pruned"
+
+    @functools.cached_property
+    def parent(self) -> Parent:
+        with one_thread():
+            return open_parent(self.config, self.call.data_dir, self.call.watcher.counting(FEATURES))
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "config": identity_hash(self.name, self.config),
+            "parent": self.parent.sha256,
+            "data": recorded(self.parent.data) | self.parent.data_record,
         }
-        if folder.manifest.exists():
-            _refuse_other_config(folder, config, parent)
-            check_facts(folder, facts)
-            finished = finished_result(folder, config, title)
-            if finished is not None:
-                shutil.rmtree(folder.checkpoints, ignore_errors=True)  # a kill at the very end leaves them
-                return finished
-        facts |= {PROCESSOR: processor_facts()}
-        with writing(folder):
-            begin_or_continue(folder, config.study, config, facts)
-            try:
-                return _prune(folder, config, parent, title, on_progress)
-            except TombolaError as error:
-                if isinstance(error, TrainingError):  # of a diverged training nothing is worth going on from
-                    shutil.rmtree(folder.checkpoints, ignore_errors=True)
-                _forget_if_empty(folder)
-                raise
 
+    def check(self) -> None:
+        with storage_errors("look into", self.folder.root):
+            _refuse_foreign(self.folder, self.config.model)
+        facts = self.facts()
+        if self.folder.manifest.exists():
+            self._refuse_other_config()
+            check_facts(self.folder, facts)
 
-def _prune(folder: RunFolder, config: PruneConfig, parent: Parent, title: str, on_progress: OnProgress) -> Result:
-    sha256 = parent.sha256
-    making = Making(
-        parent.model,
-        parent.masks,
-        parent.data,
-        config.pruning,
-        config.fine_tuning,
-        config.batch_size,
-        config.seed,
-        folder.checkpoints,
-        config.checkpoint_seconds,
-    )
-    child = make_child(making, on_progress)
-    models = _models(parent, child, config)
-    rows = [
-        *_stages(models, parent, child, config),
-        *layer_rows("child", child.model, child.masks, config.pruning.structure),
-        *evaluation_rows(child.trainings),
-        *_latencies(models, parent, on_progress),
-    ]
-    unchanged = content_sha256(parent.model.state_dict()) == sha256
-    checks = check_child(child.model, child.masks, parent.masks, config.pruning, child.spared, unchanged)
-    history = {
-        "parent": parent.record,
-        "data": parent.data_record,
-        "pruning": config.pruning.model_dump(mode="json"),
-        "spared": list(child.spared),
-        "fine_tuning": None if config.fine_tuning is None else config.fine_tuning.model_dump(mode="json"),
-        "seed": config.seed,
-    }
-    result = write_result(folder, rows, checks, parent.spec, child.model, child.masks, history, title)
-    shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    return result
+    def _refuse_other_config(self) -> None:
+        """Names what differs from the child that was begun in this folder. The same parent may be called otherwise."""
+        root = self.folder.root
+        if self.recorded.get("study") != self.name:
+            raise RunFolderError(f"--out {root}: holds a run of another kind; choose another folder")
+        try:
+            begun = flat(self.folder.read_config(PruneConfig).model_dump(mode="json"))
+        except ConfigError:
+            return  # it is written again; the hash of what was asked is among the facts
+        asked = flat(self.config.model_dump(mode="json"))
+        same_parent = self.recorded.get("parent") == self.parent.sha256
+        free = {"checkpoint_seconds", *(("model", "weights") if same_parent else ())}
+        for key in {**begun, **asked}:
+            if key not in free and begun.get(key) != asked.get(key):
+                raise RunFolderError(
+                    f"--out {root}: begun with {key} {begun.get(key)}, now {asked.get(key)}; choose another folder"
+                )
+
+    def work(self, work: Work) -> None:
+        try:
+            super().work(work)
+        except TrainingError:  # of a diverged training nothing is worth going on from
+            shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
+            raise
+
+    def make(self) -> Made:
+        config, parent, watcher = self.config, self.parent, self.call.watcher
+        sha256 = parent.sha256
+        making = Making(
+            parent.model,
+            parent.masks,
+            parent.data,
+            config.pruning,
+            config.fine_tuning,
+            config.batch_size,
+            config.seed,
+            self.folder.checkpoints,
+            config.checkpoint_seconds,
+        )
+        child = make_child(making, watcher.progress)
+        models = _models(parent, child, config)
+        rows = [
+            *_stages(models, parent, child, config),
+            *layer_rows("child", child.model, child.masks, config.pruning.structure),
+            *evaluation_rows(child.trainings),
+            *_latencies(models, parent, watcher.counting("measuring latency")),
+        ]
+        unchanged = content_sha256(parent.model.state_dict()) == sha256
+        checks = check_child(child.model, child.masks, parent.masks, config.pruning, child.spared, unchanged)
+        history = {
+            "parent": parent.record,
+            "data": parent.data_record,
+            "pruning": config.pruning.model_dump(mode="json"),
+            "spared": list(child.spared),
+            "fine_tuning": None if config.fine_tuning is None else config.fine_tuning.model_dump(mode="json"),
+            "seed": config.seed,
+        }
+        return Made(rows, checks, parent.spec, child.model, child.masks, history)
 
 
 Stages = list[tuple[str, nn.Module, Masks]]
@@ -131,11 +156,11 @@ def _stages(models: Stages, parent: Parent, child: Child, config: PruneConfig) -
     ]
 
 
-def _latencies(models: Stages, parent: Parent, on_progress: OnProgress) -> list[Row]:
+def _latencies(models: Stages, parent: Parent, on_measured: Callable[[int, int], None]) -> list[Row]:
     """How fast each stage is, on test images."""
     rows: list[Row] = []
     for done, (stage, model, masks) in enumerate(models):
-        on_progress(Progress("measuring latency", done, len(models)))
+        on_measured(done, len(models))
         for latency in measure_latency(model, masks, parent.data.test.inputs[:IMAGES]):
             rows += [{"kind": "latency", "stage": stage, **row} for row in latency.rows()]
     return rows
@@ -145,42 +170,6 @@ def _slug(model: str) -> str:
     """A parent's name as part of a folder's."""
     last = re.split(r"[/\\:.]", model.rstrip("/\\"))[-1] if not is_folder(model) else Path(model).resolve().name
     return re.sub(r"[^A-Za-z0-9_-]+", "-", last).strip("-")[:40] or "model"
-
-
-def _refuse_other_config(folder: RunFolder, config: PruneConfig, parent: Parent) -> None:
-    """Names what differs from the child that was begun in this folder. The same parent may be called otherwise."""
-    recorded = folder.read_manifest()["must_match"]
-    if recorded.get("study") != config.study:
-        raise RunFolderError(f"--out {folder.root}: holds a run of another kind; choose another folder")
-    try:
-        begun = _flat(folder.read_config(PruneConfig).model_dump(mode="json"))
-    except ConfigError:
-        return  # it is written again; the hash of what was asked is among the facts
-    asked = _flat(config.model_dump(mode="json"))
-    free = {"checkpoint_seconds", *(("model", "weights") if recorded.get("parent") == parent.sha256 else ())}
-    for key in {**begun, **asked}:
-        if key not in free and begun.get(key) != asked.get(key):
-            raise RunFolderError(
-                f"--out {folder.root}: begun with {key} {begun.get(key)}, now {asked.get(key)}; choose another folder"
-            )
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones."""
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def _forget_if_empty(folder: RunFolder) -> None:
-    """A way that is refused before anything was made leaves nothing that another one would stumble over."""
-    if not folder.rows.exists() and not any(folder.checkpoints.glob("*")):
-        shutil.rmtree(folder.checkpoints, ignore_errors=True)
-        for path in (folder.manifest, folder.config, folder.lock):
-            path.unlink(missing_ok=True)
-        if not any(folder.root.iterdir()):
-            folder.root.rmdir()
 
 
 def _refuse_foreign(folder: RunFolder, model: str) -> None:

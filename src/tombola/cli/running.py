@@ -1,0 +1,39 @@
+"""How a command runs a study, or says what it would run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tombola.cli.console import terminal
+from tombola.cli.options import cores
+
+if TYPE_CHECKING:
+    from tombola.runs.configs import Config
+
+
+def run(
+    name: str,
+    config: Config,
+    out: Path,
+    data_dir: Path | None,
+    *,
+    workers: int | None = 1,
+    results: Path | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Runs, continues or shows the study called `name`; with `dry_run` shows its plan. No `workers`: one per core."""
+    from tombola.studies.base.life import plan_study, run_study
+    from tombola.studies.base.study import Call
+    from tombola.studies.base.watching import watching
+    from tombola.studies.registered import study_named
+
+    console, kind = terminal(), study_named(name)
+    call: dict[str, Any] = {"workers": workers or cores(), "results": results, "data_dir": data_dir}
+    if dry_run:
+        console.print("reading data and timing a few iterations ...", highlight=False)
+        plan_study(kind, config, Call(out, **call)).show(console)
+        return
+    with watching(console) as watcher:
+        result = run_study(kind, config, Call(out, **call, watcher=watcher))
+    kind.show(console, result)

@@ -1,0 +1,127 @@
+"""What a comparison will train and prune, and how long it takes: estimated before it runs, nothing is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from torch import nn
+
+from tombola.data import DataSet
+from tombola.errors import PruningError
+from tombola.models import build
+from tombola.pruning import Masks
+from tombola.reports.tables import Table
+from tombola.reports.terminal import drawn
+from tombola.runs.seeds import derive_seed
+from tombola.studies.base.numbers import duration
+from tombola.studies.base.timing import sample_seconds, training_seconds
+from tombola.studies.single.child import Making, prune_once
+from tombola.studies.single.config import CompareConfig, Pruning
+from tombola.studies.single.parents import zoo_spec
+from tombola.training import Recipe
+from tombola.training.fit import Training
+from tombola.training.frozen import foreseen_examples
+from tombola.training.threads import one_thread
+
+REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The ways of one structure and criterion: how many, and the seconds that pruning takes in the first of them.
+
+    Seconds are None where that is refused.
+    """
+
+    structure: str
+    criterion: str
+    ways: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """Parents and children, and seconds from a few iterations timed on this machine.
+
+    `scorings` is empty in a quick plan, which counts trainings alone. Fine-tunings are counted as dense ones; on sparse
+    kernels they take less.
+    """
+
+    parents: int
+    ways: int
+    workers: int
+    parent_seconds: float
+    tuning_seconds: float
+    features_seconds: float
+    scorings: list[Scoring]
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole comparison: parents first, then their children, on all workers."""
+        pruning = sum(scoring.ways * scoring.seconds for scoring in self.scorings if scoring.seconds is not None)
+        refused = sum(scoring.ways for scoring in self.scorings if scoring.seconds is None)
+        children = self.parents * (pruning + (self.ways - refused) * self.tuning_seconds)
+        return self.features_seconds + -(-self.parents // self.workers) * self.parent_seconds + children / self.workers
+
+    @property
+    def line(self) -> str:
+        return f"{self._counted}, about {duration(self.seconds)} with {self.workers} worker(s); --dry-run shows more"
+
+    @property
+    def _counted(self) -> str:
+        return f"{self.parents} parents and {self.parents * self.ways} children, {self.ways} of each parent"
+
+    def show(self, console: Console) -> None:
+        rows = [
+            (s.structure, s.criterion, str(s.ways), REFUSED if s.seconds is None else f"{s.seconds:.3g}")
+            for s in self.scorings
+        ]
+        table = Table(("Structure", "Criterion", "Children of a parent", "Seconds to prune one"), rows)
+        console.print(drawn(table, left=2))
+        said = [
+            f"{self._counted}; a parent trains for about {duration(self.parent_seconds)}, a child for at most "
+            f"{duration(self.tuning_seconds)}, on one thread of this machine",
+            f"the comparison takes about {duration(self.seconds)} with {self.workers} worker(s) at most",
+        ]
+        if self.features_seconds:
+            said.append(f"of that about {duration(self.features_seconds)} for features of the frozen base")
+        for line in said:
+            console.print(line, highlight=False, soft_wrap=True)
+
+
+def plan_grid(config: CompareConfig, workers: int, data_dir: Path | None, *, quick: bool) -> GridPlan:
+    """The plan of a comparison. Unless it is to be `quick`, every criterion prunes an untrained parent once."""
+    seed = derive_seed(config.seed, "replicate", 0)
+    data, features_seconds = foreseen_examples(config.data, seed, data_dir)
+    model = build(zoo_spec(config.model, data, derive_seed(seed, "init")))
+    sample = sample_seconds(quick=quick)
+    with one_thread():
+        parent, tuning = (_seconds(model, data, recipe, sample) for recipe in (config.training, config.fine_tuning))
+        scorings = [] if quick else list(_scorings(config, model, data))
+    units = config.replicates * len(config.ways())
+    return GridPlan(
+        config.replicates, len(config.ways()), min(workers, units), parent, tuning, features_seconds, scorings
+    )
+
+
+def _seconds(model: nn.Module, data: DataSet, recipe: Recipe | None, sample: float) -> float:
+    return 0.0 if recipe is None else training_seconds(Training(model, data, recipe, Masks.full(model), 0), sample)
+
+
+def _scorings(config: CompareConfig, model: nn.Module, data: DataSet) -> Iterator[Scoring]:
+    groups: dict[tuple[str, str], list[Pruning]] = {}
+    for way in config.ways():
+        groups.setdefault((way.structure, way.criterion), []).append(way)
+    for (structure, criterion), ways in groups.items():
+        making = Making(model, Masks.full(model), data, ways[0], None, config.batch_size, config.seed, Path(), 0.0)
+        began = time.perf_counter()
+        try:
+            prune_once(making)
+            seconds: float | None = time.perf_counter() - began
+        except PruningError:
+            seconds = None
+        yield Scoring(structure, criterion, len(ways), seconds)
