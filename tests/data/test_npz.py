@@ -211,7 +211,7 @@ def test_a_member_that_lies_about_its_size_is_not_unpacked_further(tmp_path: Pat
 
 def test_only_data_sets_of_ones_own_take_a_folder() -> None:
     for content in ({"name": "npz"}, {"name": "folder"}, {"name": "cifar10", "folder": "x"}):
-        with pytest.raises(ConfigError, match="`folder` belongs to the data sets idx, npz, folder"):
+        with pytest.raises(ConfigError, match="`folder` belongs to the data sets idx, npz, folder, arrays"):
             validate(content, DataConfig, "data.yaml")
     with pytest.raises(ConfigError, match="`size` belongs to the data sets npz, folder, plantvillage-apple, pneumo"):
         validate({"name": "mnist", "size": 32}, DataConfig, "data.yaml")

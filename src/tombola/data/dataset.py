@@ -37,8 +37,9 @@ class RawData:
 
     Inputs are scaled to [0, 1]. `checksum` is over the decompressed content, so that it names the data and
     not a file format. `groups` (training examples,) int64: examples of the same number are never split from each
-    other. `skipped` names what was left out because it could not be read, `notes` are sentences on what else a person
-    has to know of how the data were read.
+    other. The last `validation` of the training examples are the validation part of every split, where a data set
+    comes with one. `skipped` names what was left out because it could not be read, `notes` are sentences on what else
+    a person has to know of how the data were read.
     """
 
     name: str
@@ -48,11 +49,13 @@ class RawData:
     groups: Tensor | None = None
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    validation: int = 0
 
     def __post_init__(self) -> None:
         for part in (self.training, self.test):
             if part is not None and len(part.inputs) != len(part.targets):
                 raise DataError(f"{self.name}: {len(part.inputs)} inputs but {len(part.targets)} labels")
+        assert not self.validation or self.test is not None, "who brings the one brings the other"
         if self.groups is not None and self.groups.shape != self.training.targets.shape:
             raise DataError(f"{self.name}: {len(self.training)} examples but groups of {tuple(self.groups.shape)}")
         classes = torch.unique(self.training.targets)
@@ -130,7 +133,7 @@ def recorded(data: RawData | DataSet) -> dict[str, Any]:
 def split(
     raw: RawData, seed: int, validation: int, test: int, normalise: bool = False, training: int | None = None
 ) -> DataSet:
-    """A random split by `seed` alone: `validation` examples, `test` examples unless the source has a test set.
+    """A random split by `seed` alone: `validation` examples unless the source has them, and so for `test`.
 
     The rest is to train on, or with `training` only the first so many of it: fewer are always part of more, and the
     other two parts stay the same. Where `raw` has groups, whole groups go to test until it has that many examples
@@ -139,7 +142,10 @@ def split(
     asks for, a part would be empty, or a channel that is normalised is constant.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "split"))
-    order = torch.randperm(len(raw.training), generator=generator)
+    order = torch.randperm(len(raw.training) - raw.validation, generator=generator)
+    if raw.validation:
+        validation = raw.validation
+        order = torch.cat([torch.arange(len(order), len(order) + validation), order])
     held_out = test if raw.test is None else 0
     if len(raw.training) - validation - held_out < 2:
         raise DataError(

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
 
+from tombola.data.arrays import arrays
 from tombola.data.base import Base
 from tombola.data.cifar import cifar10, cifar10_exact
 from tombola.data.dataset import DataSet, Examples, RawData, split
@@ -34,7 +35,7 @@ Source = Callable[..., RawData]
 
 data_sets: Registry[Source] = Registry("data set")
 
-OWN_DATA = ("idx", "npz", "folder")
+OWN_DATA = ("idx", "npz", "folder", "arrays")
 DECODED = ("folder", "plantvillage-apple")
 RESIZED = ("npz", "folder", "plantvillage-apple", "pneumoniamnist")
 OPTIONS = {"size": RESIZED, "channels": RESIZED, "skip_bad": DECODED, "group_by": DECODED}
@@ -50,7 +51,7 @@ class DataConfig(Config):
 
     name: str
     folder: Path | None = Field(
-        None, description="for `idx`, `npz` and `folder`: where your own data lie, for `folder` also a tar"
+        None, description="for `idx`, `npz`, `arrays` and `folder`: where your own data lie, for `folder` also a tar"
     )
     validation: int | None = Field(None, ge=1, description="validation examples; default a tenth, MNIST's 5,000")
     test: int | None = Field(None, ge=1, description="test examples, where the data come without a test set")
@@ -153,6 +154,8 @@ def split_data(raw: RawData, config: DataConfig, seed: int) -> DataSet:
     """
     if config.test is not None and raw.test is not None:
         raise DataError(f"{config.name} comes with its own test set: leave `test` out of the config")
+    if config.validation is not None and raw.validation:
+        raise DataError(f"{config.name} comes with its own validation examples: leave `validation` out of the config")
     count = len(raw.training)
     validation = config.validation or VALIDATION.get(config.name) or math.ceil(count / 10)
     return split(raw, seed, validation, config.test or math.ceil(count / 5), config.normalise, config.training)
@@ -261,3 +264,4 @@ data_sets.register("plantvillage-apple")(plantvillage_apple)
 data_sets.register("pneumoniamnist")(pneumoniamnist)
 data_sets.register("npz")(npz)
 data_sets.register("folder")(class_folders)
+data_sets.register("arrays")(arrays)
