@@ -15,7 +15,7 @@ from tombola.reports.curves import png
 from tombola.runs.folder import RunFolder
 from tombola.studies.base.opened import open_study, read_result
 from tombola.studies.single.compare import Compare
-from tombola.studies.single.comparison_report import comparison_document, loss_chart, panels, picture_name
+from tombola.studies.single.comparison_report import comparison_document, figure_name, loss_chart, panels
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
         for structure, distribution in panels(comparison):
             chart = loss_chart(comparison, structure, distribution)
             if chart.series:
-                (options.images / f"{prefix}{picture_name(structure, distribution)}.png").write_bytes(png(chart))
+                (options.images / f"{prefix}{figure_name(structure, distribution)}.png").write_bytes(png(chart))
         document = comparison_document(comparison, RunFolder(run).read_manifest(), f"../images/{prefix}")
         print(document.replace("# ", "## ", 1))
 

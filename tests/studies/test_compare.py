@@ -28,7 +28,7 @@ from tombola.studies.single import compare as compare_module
 from tombola.studies.single import grid
 from tombola.studies.single.compare import Compare
 from tombola.studies.single.comparison import Comparison, Place, summarise
-from tombola.studies.single.comparison_report import comparison_page, comparison_table, lead, picture_name
+from tombola.studies.single.comparison_report import comparison_page, comparison_table, figure_name, lead
 from tombola.studies.single.config import CompareConfig
 
 GRID: dict[str, Any] = {
@@ -105,8 +105,8 @@ class TestARun:
 
     def test_files(self, comparison: Comparison) -> None:
         names = {path.name for path in comparison.folder.iterdir()}
-        pictures = {"weight-global.png", "neuron-global.png"}
-        assert {"rows.jsonl", "report.html", "summary.md", "config.yaml", "manifest.json"} | pictures <= names
+        figures = {"weight-global.png", "neuron-global.png"}
+        assert {"rows.jsonl", "report.html", "summary.md", "config.yaml", "manifest.json"} | figures <= names
         summary = (comparison.folder / "summary.md").read_text()
         for place in comparison.places:
             assert place.sentence in summary
@@ -402,15 +402,15 @@ class TestAPureFunctionOfTheRows:
 
 
 @pytest.mark.parametrize(
-    ("share", "said"),
+    ("fraction", "said"),
     [(0.5, "50%"), (0.9, "90%"), (0.985, "98.5%"), (0.999, "99.9%"), (0.29, "29%"), (1 / 3, "33.3333%")],
 )
-def test_shares_are_not_rounded_to_something_else(share: float, said: str) -> None:
-    assert whole_percent(share) == said
+def test_fractions_are_not_rounded_to_something_else(fraction: float, said: str) -> None:
+    assert whole_percent(fraction) == said
 
 
-def test_pictures_of_different_panels_have_different_names() -> None:
-    names = {picture_name(s, b) for s in ("weight", "block:4x4", "block:1x4") for b in ("global", "uniform", "erk")}
+def test_figures_of_different_panels_have_different_names() -> None:
+    names = {figure_name(s, b) for s in ("weight", "block:4x4", "block:1x4") for b in ("global", "uniform", "erk")}
     assert len(names) == 9
 
 

@@ -353,7 +353,7 @@ class TestData:
         assert len(opened(tmp_path / "grandchild").data.validation) == 100
 
     def test_data_that_moved_are_known_again(self, tmp_path: Path) -> None:
-        write_pictures(tmp_path / "here")
+        write_images(tmp_path / "here")
         folder = make_parent(tmp_path, seed=7, data={"name": "npz", "folder": str(tmp_path / "here")}).folder
         there = {"name": "npz", "folder": str(tmp_path / "there")}
         before = opened(folder).data
@@ -361,7 +361,7 @@ class TestData:
         assert same_split(opened(folder, data=there, seed=5).data, before)
 
     def test_other_data_of_the_same_shape(self, parent: Path, tmp_path: Path) -> None:
-        write_pictures(tmp_path / "other")
+        write_images(tmp_path / "other")
         other = {"name": "npz", "folder": str(tmp_path / "other")}
         outcome = make_child(parent, tmp_path / "child", {"sparsity": 0.5}, data=other)
         assert outcome.stages[0]["test_examples"] == 60
@@ -369,7 +369,7 @@ class TestData:
 
     @pytest.mark.parametrize("shape", [{"side": 6}, {"classes": 7}])
     def test_other_data_of_another_shape(self, shape: dict[str, int], parent: Path, tmp_path: Path) -> None:
-        write_pictures(tmp_path / "other", **shape)
+        write_images(tmp_path / "other", **shape)
         with pytest.raises(ModelError, match=r"made for inputs \(1, 8, 8\) and 10 classes, but npz has"):
             opened(parent, data={"name": "npz", "folder": str(tmp_path / "other")})
 
@@ -387,14 +387,14 @@ class TestData:
         one_line(invoke("prune", "lenet-300-100", "--sparsity", 0.5, "--out", tmp_path), "say which with --data")
 
 
-def write_pictures(folder: Path, side: int = 8, classes: int = 10) -> None:
+def write_images(folder: Path, side: int = 8, classes: int = 10) -> None:
     folder.mkdir(parents=True)
     chance = np.random.default_rng(0)
     arrays: dict[str, Any] = {}
     for part, count in (("train", 200), ("test", 60)):
         arrays[f"x_{part}"] = chance.integers(0, 256, (count, side, side), dtype=np.uint8)
         arrays[f"y_{part}"] = np.arange(count) % classes
-    np.savez(folder / "pictures.npz", **arrays)
+    np.savez(folder / "images.npz", **arrays)
 
 
 class TestModelsFromElsewhere:

@@ -66,7 +66,7 @@ class Making:
         return self.pruning.protect + self.spared
 
     def fraction_of_all(self, sparsity: float) -> float:
-        """`sparsity` of the units that count, as the share of all units that `prune` goes by."""
+        """`sparsity` of the units that count, as the fraction of all units that `prune` goes by."""
         counts = count_units(self.parent, self.masks, make_structure(self.pruning.structure))
         return fraction_of_all(sparsity, counts, self.spared)
 
@@ -85,7 +85,7 @@ def make_child(making: Making, on_progress: OnProgress) -> Child:
     """Prunes and fine-tunes. The weights of each fine-tuning are those of its lowest validation loss.
 
     Where whole outputs are removed, the layer that gives the model's own outputs is spared: these are the classes,
-    and they do not count among the units of which a share goes.
+    and they do not count among the units of which a fraction goes.
     """
     return _gradually(making, on_progress) if making.pruning.schedule.gradual else _in_rounds(making, on_progress)
 

@@ -1,4 +1,4 @@
-"""What you see of a comparison: a page, a document, a picture per structure and distribution."""
+"""What you see of a comparison: a page, a document, a figure per structure and distribution."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ NOTE = (
 
 
 def write_beside(folder: RunFolder, comparison: Comparison) -> None:
-    """The summary and the pictures, beside the page."""
+    """The summary and the figures, beside the page."""
     write_text(folder.root / "summary.md", comparison_document(comparison, folder.read_manifest()))
     for structure, distribution in panels(comparison):
         chart = loss_chart(comparison, structure, distribution)
         if chart.series:
-            write_bytes(folder.root / f"{picture_name(structure, distribution)}.png", png(chart))
+            write_bytes(folder.root / f"{figure_name(structure, distribution)}.png", png(chart))
 
 
-def picture_name(structure: str, distribution: str) -> str:
+def figure_name(structure: str, distribution: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{structure}-{distribution}")
 
 
@@ -54,8 +54,8 @@ def comparison_table(places: Sequence[Place]) -> Table:
             mark += f", {way.fault}" if way.fault else ""
             assert way.accuracy is not None
             cells = (half_width(way.lost), _points(way.lost_pruned), plus_minus(way.accuracy))
-            shares = (_percent(way.weights_kept), _percent(way.flops_kept))
-            rows.append((*place_cells, way.criterion + mark, *cells, *shares))
+            fractions = (_percent(way.weights_kept), _percent(way.flops_kept))
+            rows.append((*place_cells, way.criterion + mark, *cells, *fractions))
     columns = ("Structure", "Distribution", "Removed", "Criterion", "Lost", "Before fine-tuning", "Test accuracy")
     return Table((*columns, "Weights kept", "FLOPs kept"), rows)
 
@@ -141,14 +141,13 @@ def lead(comparison: Comparison) -> str:
     return f"Nothing to lose: the parent {comparison.parent_fault}. {found}"
 
 
-def comparison_document(comparison: Comparison, manifest: Mapping[str, Any], pictures_at: str = "") -> str:
-    """The comparison as Markdown; its pictures are linked below `pictures_at`."""
+def comparison_document(comparison: Comparison, manifest: Mapping[str, Any], figures_at: str = "") -> str:
+    """The comparison as Markdown; its figures are linked below `figures_at`."""
     machine, facts, config = manifest["machine"], manifest["must_match"], comparison.config
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     refused = [f"- Refused: {reason}" for reason in refusals(comparison.places)]
-    pictures = [
-        f"![Test accuracy lost by {structure}, {distribution}]"
-        f"({pictures_at}{picture_name(structure, distribution)}.png)"
+    figures = [
+        f"![Test accuracy lost by {structure}, {distribution}]({figures_at}{figure_name(structure, distribution)}.png)"
         for structure, distribution in panels(comparison)
         if loss_chart(comparison, structure, distribution).series
     ]
@@ -158,7 +157,7 @@ def comparison_document(comparison: Comparison, manifest: Mapping[str, Any], pic
             f"**{lead(comparison)}** The parents have {plus_minus(comparison.parent)} % test accuracy, "
             f"n = {config.replicates} replicate(s).",
             "\n".join([f"- {place.sentence}" for place in comparison.places] + refused),
-            *pictures,
+            *figures,
             comparison_table(comparison.places).to_markdown(),
             NOTE,
             f"Root seed {config.seed}; {machine['cpu']}, one thread per way; {versions}; data {facts['data']['name']} "
@@ -169,7 +168,7 @@ def comparison_document(comparison: Comparison, manifest: Mapping[str, Any], pic
 
 
 def panels(comparison: Comparison) -> list[tuple[str, str]]:
-    """(structure, distribution) of every picture."""
+    """(structure, distribution) of every figure."""
     return [
         (structure, distribution)
         for structure in comparison.config.structures
@@ -185,5 +184,5 @@ def _points(value: Estimate | None) -> str:
     return "" if value is None else half_width(value)
 
 
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.2%}"
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{fraction:.2%}"

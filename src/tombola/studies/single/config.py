@@ -78,7 +78,7 @@ class TrainConfig(_Continued):
 class Pruning(Config):
     """How a child is pruned from its parent."""
 
-    sparsity: Sparsity | None = Field(None, description="the share of units removed; n:m and rates bring their own")
+    sparsity: Sparsity | None = Field(None, description="the fraction of units removed; n:m and rates bring their own")
     criterion: CriterionName = "magnitude"
     structure: StructureName = "weight"
     distribution: DistributionName = "global"
@@ -92,7 +92,7 @@ class Pruning(Config):
         fixed = make_structure(self.structure).sparsity
         brings_its_own = fixed is not None or isinstance(make_distribution(self.distribution), PerLayerRates)
         if self.sparsity is None and not brings_its_own:
-            raise ValueError("sparsity is missing: the share of units to remove, such as 0.9")
+            raise ValueError("sparsity is missing: the fraction of units to remove, such as 0.9")
         if isinstance(make_distribution(self.distribution), PerLayerRates) and self.sparsity is not None:
             raise ValueError("the distribution `rates` takes no sparsity: leave it out")
         if fixed is not None and self.sparsity not in (None, fixed):

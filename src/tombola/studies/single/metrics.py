@@ -29,7 +29,7 @@ CHECKS = {
 
 
 def stage_row(stage: str, model: nn.Module, masks: Masks, data: DataSet) -> Row:
-    """The measurements of a model under its masks. Shares are shares, sizes bytes, FLOPs those of one example.
+    """The measurements of a model under its masks: fractions in [0, 1], sizes in bytes, FLOPs of one example.
 
     A loss that is no finite number is None, and so are FLOPs of a forward pass that does not run without values.
     """

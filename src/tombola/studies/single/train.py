@@ -107,7 +107,7 @@ def _classes(evolution: Evolution | None, model: nn.Module, data: DataSet) -> tu
 
 
 def _sparing(evolution: Evolution | None, model: nn.Module, spared: tuple[str, ...]) -> Evolution | None:
-    """The evolution without the classes: they are no units of which a share goes."""
+    """The evolution without the classes: they are no units of which a fraction goes."""
     if not isinstance(evolution, Gradual) or not spared:
         return evolution
     counts = count_units(model, Masks.full(model), make_structure(evolution.structure))
