@@ -51,6 +51,8 @@ def plan_study(kind: type[Study[C, R]], config: C, call: Call) -> Plan:
 def _run(study: Study[C, R], is_whole: bool) -> R:
     """Runs what is left of a study; of one that `is_whole` nothing is, and what is made of rows is made anew."""
     folder, call = study.folder, study.call
+    if study.own_code is not None:
+        call.watcher.say(f"{study.own_code} makes the network: your own code, looked up from the current folder")
     if call.says_plan and not folder.manifest.exists():
         call.watcher.planned(lambda: _line_of(study.plan(quick=True)))
     facts = {**study.facts(), PROCESSOR: processor_facts()}

@@ -120,6 +120,11 @@ class Study(ABC, Generic[C, R]):
         """The folder of the run of `config`."""
         return run_folder(out, cls.name, getattr(config, "name", cls.name), config)
 
+    @property
+    def own_code(self) -> str | None:
+        """The function of somebody's own that makes the network: it is named before it is called."""
+        return getattr(getattr(self.config, "model", None), "factory", None)
+
     def check(self) -> None:
         """Refuses a call that does not fit what is in its folder, before a run there is continued or shown."""
 

@@ -11,10 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from tombola.data.dataset import recorded
+from tombola.models.own import initial_network
 from tombola.reports.terminal import drawn
 from tombola.runs.columns import misfit
 from tombola.runs.rows import Row, damaged
+from tombola.runs.seeds import derive_seed
 from tombola.studies.base.numbers import whole_percent
+from tombola.studies.base.own_code import network_facts
 from tombola.studies.base.study import Plan, Study
 from tombola.studies.base.timing import warned_of_later
 from tombola.studies.base.watching import FEATURES
@@ -33,6 +36,7 @@ from tombola.studies.single.config import CompareConfig
 from tombola.studies.single.grid import UNIT, ParentSpec, WaySpec, make_way, train_parent
 from tombola.studies.single.grid_plan import plan_grid
 from tombola.studies.single.metrics import CHECKS
+from tombola.studies.single.parents import spec_for
 from tombola.training.frozen import load_examples, prepare_examples
 
 
@@ -48,7 +52,10 @@ class Compare(Study[CompareConfig, Comparison]):
     def facts(self) -> dict[str, Any]:
         prepare_examples(self.config.data, self.call.data_dir, self.call.watcher.counting(FEATURES))
         data = load_examples(self.config.data, self.config.seed, self.call.data_dir)
-        return {"data": recorded(data), "seed": self.config.seed}
+        first = derive_seed(derive_seed(self.config.seed, "replicate", 0), "init")
+        network = initial_network(spec_for(self.config.model, data, first), data.train.inputs)
+        facts = {"data": recorded(data), "seed": self.config.seed}
+        return facts | network_facts(self.config.model, network)
 
     def plan(self, *, quick: bool) -> Plan:
         config, data_dir = self.config, self.call.data_dir

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tombola.errors import ModelError, PruningError
-from tombola.models import build, load_model
+from tombola.models import load_model
 from tombola.models.folder import SPEC, WEIGHTS, write_model_files
+from tombola.models.own import initial_network
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks
 from tombola.runs.atomic import make_folder, remove
@@ -22,7 +23,7 @@ from tombola.studies.base.work import AGAIN, Finished, Key, write_unit
 from tombola.studies.single.child import Making, make_child, under_masks
 from tombola.studies.single.config import CompareConfig, Pruning
 from tombola.studies.single.metrics import check_child, emptied_layers, stage_row, unit_columns
-from tombola.studies.single.parents import zoo_spec
+from tombola.studies.single.parents import spec_for
 from tombola.training import fit
 from tombola.training.frozen import load_recorded
 from tombola.training.threads import one_thread
@@ -93,8 +94,8 @@ def train_parent(spec: ParentSpec, emit: Emit) -> None:
     with one_thread():
         if not spec.is_whole:
             data = load_recorded(config.data, spec.seed, spec.data_dir, spec.checksum)
-            model_spec = zoo_spec(config.model, data, derive_seed(spec.seed, "init"))
-            model = build(model_spec)
+            model_spec = spec_for(config.model, data, derive_seed(spec.seed, "init"))
+            model = initial_network(model_spec, data.train.inputs)
             masks = Masks.full(model)
             trained = fit(
                 model,
@@ -128,7 +129,7 @@ def _way_row(spec: WaySpec) -> Row:
     config, pruning = spec.parent.config, spec.pruning
     key = dict(zip(UNIT, spec.key, strict=True)) | {"kind": "way"}
     data = load_recorded(config.data, spec.parent.seed, spec.parent.data_dir, spec.parent.checksum)
-    model, _, _ = load_model(spec.parent.path)
+    model, _, _ = load_model(spec.parent.path, config.model.factory)
     before = content_sha256(model.state_dict())
     unit = read_sealed(spec.parent.path / PARENT, AGAIN)
     if unit.get("weights_sha256", before) != before:

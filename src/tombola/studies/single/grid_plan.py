@@ -12,7 +12,7 @@ from torch import nn
 
 from tombola.data import DataSet
 from tombola.errors import PruningError
-from tombola.models import build
+from tombola.models.own import initial_network
 from tombola.pruning import Masks
 from tombola.reports.tables import Table
 from tombola.reports.terminal import drawn
@@ -21,7 +21,7 @@ from tombola.studies.base.numbers import duration
 from tombola.studies.base.timing import sample_seconds, training_seconds
 from tombola.studies.single.child import Making, prune_once
 from tombola.studies.single.config import CompareConfig, Pruning
-from tombola.studies.single.parents import zoo_spec
+from tombola.studies.single.parents import spec_for
 from tombola.training import Recipe
 from tombola.training.fit import Training
 from tombola.training.frozen import foreseen_examples
@@ -97,7 +97,7 @@ def plan_grid(config: CompareConfig, workers: int, data_dir: Path | None, *, qui
     """The plan of a comparison. Unless it is to be `quick`, every criterion prunes an untrained parent once."""
     seed = derive_seed(config.seed, "replicate", 0)
     data, features_seconds = foreseen_examples(config.data, seed, data_dir)
-    model = build(zoo_spec(config.model, data, derive_seed(seed, "init")))
+    model = initial_network(spec_for(config.model, data, derive_seed(seed, "init")), data.train.inputs)
     sample = sample_seconds(quick=quick)
     with one_thread():
         parent, tuning = (_seconds(model, data, recipe, sample) for recipe in (config.training, config.fine_tuning))

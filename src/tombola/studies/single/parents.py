@@ -83,7 +83,7 @@ def open_parent(
     )
 
 
-def zoo_spec(model: ModelConfig, data: DataSet, seed: int) -> ModelSpec | FactorySpec:
+def spec_for(model: ModelConfig, data: DataSet, seed: int) -> ModelSpec | FactorySpec:
     """The specification of a config's network for these data, its initial weights from `seed`."""
     return model.spec(data.input_shape, data.classes, seed, Normalisation(**asdict(data.normalisation)))
 
@@ -92,7 +92,7 @@ def _from_zoo(config: PruneConfig, data_dir: Path | None, on_features: OnFeature
     chosen = _chosen_data(config)
     prepare_examples(chosen, data_dir, on_features)
     data = load_examples(chosen, config.seed, data_dir)
-    spec = zoo_spec(ModelConfig(architecture=config.model), data, config.seed)
+    spec = spec_for(ModelConfig(architecture=config.model), data, config.seed)
     model = initial_network(spec, data.train.inputs)
     name = config.model
     if config.weights is None:
@@ -107,7 +107,7 @@ def _from_factory(config: PruneConfig, data_dir: Path | None, on_features: OnFea
     chosen = _chosen_data(config)
     prepare_examples(chosen, data_dir, on_features)
     data = load_examples(chosen, config.seed, data_dir)
-    spec = zoo_spec(ModelConfig(factory=config.model), data, config.seed)
+    spec = spec_for(ModelConfig(factory=config.model), data, config.seed)
     model = initial_network(spec, data.train.inputs)
     if config.weights is not None:
         load_weights(model, config.weights)

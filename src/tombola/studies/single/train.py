@@ -10,6 +10,7 @@ from torch import nn
 from tombola.data import DataSet, split_record
 from tombola.data.dataset import recorded
 from tombola.models import FactorySpec, ModelSpec, build
+from tombola.models.own import initial_network
 from tombola.models.tensors import save_tensors
 from tombola.pruning import Masks
 from tombola.pruning.observe import output_weights
@@ -17,12 +18,13 @@ from tombola.pruning.structures import Neuron, make_structure
 from tombola.pruning.units import count_units, fraction_of_all
 from tombola.runs.seeds import derive_seed
 from tombola.studies.base.averaging import AVERAGED, averaged_columns
+from tombola.studies.base.own_code import network_facts
 from tombola.studies.base.watching import FEATURES
 from tombola.studies.single.child import reporting
 from tombola.studies.single.config import TrainConfig
 from tombola.studies.single.metrics import layer_rows, stage_row, units_removed
 from tombola.studies.single.one_model import Made, OneModel, evaluation_rows
-from tombola.studies.single.parents import zoo_spec
+from tombola.studies.single.parents import spec_for
 from tombola.training import fit
 from tombola.training.engine import ANY_CLASSES, ANY_IMAGE, layers_on_kernels
 from tombola.training.evolution import Evolution, Gradual
@@ -46,13 +48,16 @@ class Train(OneModel[TrainConfig]):
 
     @functools.cached_property
     def spec(self) -> ModelSpec | FactorySpec:
-        return zoo_spec(self.config.model, self.data, derive_seed(self.config.seed, "init"))
+        return spec_for(self.config.model, self.data, derive_seed(self.config.seed, "init"))
 
     def facts(self) -> dict[str, Any]:
-        if self.config.training.engine == "sparse":  # what no data change is refused before they are read
-            self._check_engine(build(self.config.model.spec(ANY_IMAGE, ANY_CLASSES, 0)))
-        self._check_engine(build(self.spec))
-        return {"data": recorded(self.data), "seed": self.config.seed}
+        model = self.config.model
+        unseen = model.spec(ANY_IMAGE, ANY_CLASSES, 0)
+        if self.config.training.engine == "sparse" and isinstance(unseen, ModelSpec):
+            self._check_engine(build(unseen))  # what no data change is refused before they are read
+        network = initial_network(self.spec, self.data.train.inputs)
+        self._check_engine(network)
+        return {"data": recorded(self.data), "seed": self.config.seed, **network_facts(model, network)}
 
     def _check_engine(self, model: nn.Module) -> None:
         """TrainingError where the engine asked for cannot train this network."""
@@ -61,7 +66,7 @@ class Train(OneModel[TrainConfig]):
 
     def make(self) -> Made:
         config, data = self.config, self.data
-        model = build(self.spec)
+        model = initial_network(self.spec, data.train.inputs)
         spared = _classes(config.evolution, model, data)
         trained = fit(
             model,
