@@ -90,7 +90,8 @@ def sparsify(
             found = find_chains(watched, keeps, example.clone(), graphs.modules, graphs.reasons)
         except Exception as error:  # the model runs, but not while it is looked at
             raise ModelError(f"the model's layers cannot be watched on example_input: {one_line(error)}") from None
-    parts = [*zip(graphs.graphs, graphs.examples, strict=True), *zip(found.chains, found.examples, strict=True)]
+    parts: list[tuple[Chain | Graph, Tensor]] = [*zip(graphs.graphs, graphs.examples, strict=True)]
+    parts += zip(found.chains, found.examples, strict=True)
     chains = {part.sites: _tuned(part, rows, len(example), sizes) for part, rows in parts}
     with _alone(model):
         network, taken, left = exchanged_where_it_works(reference, chains, checks)
@@ -102,7 +103,7 @@ def _check_request(model: nn.Module, example_input: Tensor, batch_sizes: Sequenc
     if isinstance(batch_sizes, np.ndarray):
         batch_sizes = batch_sizes.tolist()
     sizes = batch_sizes if isinstance(batch_sizes, (list, tuple, range)) else ()
-    whole = [isinstance(size, Integral) and not isinstance(size, bool) and size >= 1 for size in sizes]
+    whole = [isinstance(size, Integral) and not isinstance(size, bool) and int(size) >= 1 for size in sizes]
     if not whole or not all(whole):
         raise ModelError(f"batch_sizes are whole numbers of at least 1, such as (1, 64), not {batch_sizes!r}")
     if not isinstance(example_input, Tensor) or example_input.dim() < 1 or not len(example_input):
@@ -162,8 +163,10 @@ def _tuned(chain: Chain | Graph, example: Tensor, examples: int, batch_sizes: Se
         for batch in sorted(set(batch_sizes)):
             rows = max(1, round(batch * len(example) / examples))
             if rows not in plans:
-                tuned = tune_graph if isinstance(arrays, GraphArrays) else tune
-                plans[rows] = tuned(arrays, example, batch, rows)
+                if isinstance(arrays, GraphArrays):
+                    plans[rows] = tune_graph(arrays, example, batch, rows)
+                else:
+                    plans[rows] = tune(arrays, example, batch, rows)
     arrays.keep_only(list(plans.values()))
     return SparseChain(chain, list(plans.values()), arrays)
 

@@ -78,7 +78,7 @@ class StoredModel(Config):
 
     @model_validator(mode="after")
     def _whole_is_one(self) -> StoredModel:
-        parts = (*self.chains, *self.graphs)
+        parts: tuple[StoredChain | StoredGraph, ...] = (*self.chains, *self.graphs)
         sites = [site for part in parts for site in part.sites]
         layers = [layer for part in parts for layer in part.layers]
         if sum(layer.outputs * layer.inputs for layer in layers) > MOST_WEIGHTS:
@@ -136,7 +136,8 @@ def save_sparse(path: Path | str, sparse: SparseModel) -> None:
 
 def _check_total(stored: StoredModel, size: int) -> None:
     """Removed weights take hardly any room in a file, but memory where the model runs."""
-    total = sum(layer.outputs * layer.inputs for part in (*stored.chains, *stored.graphs) for layer in part.layers)
+    parts: tuple[StoredChain | StoredGraph, ...] = (*stored.chains, *stored.graphs)
+    total = sum(layer.outputs * layer.inputs for part in parts for layer in part.layers)
     if total > (most := limits.weights(size)):
         raise ModelError(
             f"has {total:,} weights, removed ones included, in {size:,} bytes; {most:,} are the most that are read "

@@ -80,7 +80,7 @@ class SparseChain(Fixed):
         return f"{widths}, {kept} of {total} weights kept"
 
 
-def weights_of(chain: Chain | Graph) -> Weights:
+def weights_of(chain: Chain | Graph) -> GraphArrays | Arrays:
     """A chain's weights, or a graph's, to be packed."""
     return GraphArrays(chain) if isinstance(chain, Graph) else Arrays(chain.layers)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def arrays(folder: Path) -> RawData:
 def write_arrays(path: Path, parts: tuple[Examples, Examples, Examples]) -> None:
     """Writes training, validation and test examples as `arrays` reads them, all or nothing."""
     tensors = [tensor for part in parts for tensor in (part.inputs, part.targets)]
-    content = {name: tensor.detach().cpu().numpy() for name, tensor in zip(NAMES, tensors, strict=True)}
+    content: dict[str, Any] = {name: tensor.detach().cpu().numpy() for name, tensor in zip(NAMES, tensors, strict=True)}
     buffer = io.BytesIO()
     np.savez(buffer, **content)
     write_bytes(path, buffer.getvalue())

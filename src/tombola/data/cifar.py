@@ -10,6 +10,7 @@ import io
 import re
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,7 +141,8 @@ def _decoded(content: bytes, path: Path) -> dict[str, NDArray[np.uint8]]:
     except (DataError, StorageError):  # not there, or damaged: then it is written anew
         decoded = _decode_archive(content, path)
     buffer = io.BytesIO()
-    np.savez(buffer, sha256=_digest(decoded), **decoded)
+    whole: dict[str, Any] = {"sha256": _digest(decoded), **decoded}
+    np.savez(buffer, **whole)
     try:
         make_folder(cached.parent)
         write_bytes(cached, buffer.getvalue())
@@ -162,7 +164,7 @@ def _read_cache(path: Path) -> dict[str, NDArray[np.uint8]]:
 def _digest(decoded: dict[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
     digest = hashlib.sha256()
     for part in PER_CLASS:
-        digest.update(np.ascontiguousarray(decoded[part]))
+        digest.update(np.ascontiguousarray(decoded[part]).data)
     return np.frombuffer(digest.digest(), dtype=np.uint8)
 
 
@@ -176,7 +178,7 @@ def _decode_archive(content: bytes, path: Path) -> dict[str, NDArray[np.uint8]]:
     try:
         with tarfile.open(fileobj=io.BytesIO(unpacked(content, path, UNPACKED_LIMIT)), mode="r:") as archive:
             for count, member in enumerate(archive, start=1):
-                archive.members.clear()  # of which it would keep all
+                archive.members.clear()  # type: ignore[attr-defined]  # of which it would keep all
                 if count > 2 * sum(PER_CLASS.values()) * len(CLASSES):
                     raise DataError(f"{path}: more members than CIFAR-10 has images; get the archive again")
                 if member.isdir():

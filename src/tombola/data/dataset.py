@@ -170,8 +170,9 @@ def split(
     if not normalise:
         return DataSet(raw.name, train, validation_part, test_part, raw.classes, raw.checksum, said=raw.said)
     normalisation = _of_training(raw.name, train.inputs)
-    parts = [_normalised(part, normalisation) for part in (train, validation_part, test_part)]
-    return DataSet(raw.name, *parts, raw.classes, raw.checksum, normalisation, raw.said)
+    parts = (_normalised(part, normalisation) for part in (train, validation_part, test_part))
+    train, validation_part, test_part = parts
+    return DataSet(raw.name, train, validation_part, test_part, raw.classes, raw.checksum, normalisation, raw.said)
 
 
 def _by_groups(
@@ -219,8 +220,8 @@ def normalised(data: DataSet, normalisation: Normalisation) -> DataSet:
     """
     if normalisation == Normalisation():
         return data
-    parts = [_normalised(part, normalisation) for part in (data.train, data.validation, data.test)]
-    return DataSet(data.name, *parts, data.classes, data.checksum, normalisation, data.said)
+    train, validation, test = (_normalised(part, normalisation) for part in (data.train, data.validation, data.test))
+    return DataSet(data.name, train, validation, test, data.classes, data.checksum, normalisation, data.said)
 
 
 def _of_training(name: str, inputs: Tensor) -> Normalisation:

@@ -113,7 +113,7 @@ def raw_data(
     for part in (training, test) if test else (training,):
         for array in (part.images, part.labels):
             digest.update(repr(array.shape).encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
     if test and training.images.shape[1:] != test.images.shape[1:]:
         raise DataError(
             f"{where}: training images are {training.images.shape[1:]} and test images {test.images.shape[1:]} "

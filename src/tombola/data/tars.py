@@ -11,8 +11,10 @@ import io
 import lzma
 import tarfile
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tombola.data.layout import LAYOUT, Entry, shown
 from tombola.errors import DataError, one_line
@@ -21,7 +23,8 @@ from tombola.runs.atomic import read_bytes
 from tombola.runs.kinds import LONGEST, other_kind
 
 SIZE_LIMIT, DEPTH_LIMIT = limits.DATA, limits.ARCHIVE_DEPTH
-PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+Opener = Callable[[io.BytesIO], Any]
+PACKED: dict[bytes, Opener] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 """How a packed file begins, and what opens it."""
 
 Node = dict[str, "Node"] | tuple[int, int]
@@ -73,7 +76,7 @@ def _tree(content: bytes, path: Path, most: int) -> dict[str, Node]:
             for count, member in enumerate(archive, start=1):
                 if count > most:
                     raise DataError(f"{shown(str(path))}: more than {most:,} members for its size; not read")
-                archive.members.clear()  # of which it would keep all
+                archive.members.clear()  # type: ignore[attr-defined]  # of which it would keep all
                 _add(tree, member, f"{shown(str(path))}: {shown(member.name)}")
             end = archive.offset
     except DataError:

@@ -60,7 +60,8 @@ def exit_names(model: nn.Module) -> list[str]:
 
 def default_exits(model: nn.Module) -> list[str]:
     """The last convolution of each block; a block ends with a pool, or is a part of several layers itself."""
-    found, last = [], None
+    found: list[str] = []
+    last: str | None = None
     keras = {layer: name for name, layer in _keras_names(model).items()}
     for name, part in _images(layers_of(model)).items():
         if isinstance(part, POOLS) or (_holds_convolution(part) and not isinstance(part, nn.Conv2d)):

@@ -233,9 +233,10 @@ def _parse_spec(folder: Path, opened: Opened) -> tuple[Spec, dict[str, Any]]:
     path, content = folder / SPEC, opened.content
     if not isinstance(content.get("model"), dict):
         raise ModelError(f"{path}: has no `model`, it is not a Tombola model spec")
-    kind = FactorySpec if "factory" in content["model"] else ModelSpec
-    history = content.get("history")
-    return validate(content["model"], kind, str(path)), history if isinstance(history, dict) else {}
+    model, history = content["model"], content.get("history")
+    if "factory" in model:
+        return validate(model, FactorySpec, str(path)), history if isinstance(history, dict) else {}
+    return validate(model, ModelSpec, str(path)), history if isinstance(history, dict) else {}
 
 
 def _check_recorded(found: dict[str, str | None], recorded: Any) -> None:

@@ -34,5 +34,5 @@ def initialise(model: nn.Module, name: str, seed: int) -> None:
         for parameter in prunable_parameters(model).values():
             fill(parameter, generator)
         for module in model.modules():
-            if isinstance(getattr(module, "bias", None), nn.Parameter):
-                module.bias.zero_()
+            if isinstance(bias := getattr(module, "bias", None), nn.Parameter):
+                bias.zero_()

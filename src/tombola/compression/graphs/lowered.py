@@ -26,6 +26,7 @@ from tombola.kernels.convolutions import Packed
 from tombola.kernels.packing import Floats
 from tombola.kernels.products import Epilogue
 from tombola.kernels.program import Place, Where
+from tombola.kernels.steps import NOWHERE
 from tombola.kernels.target import host
 from tombola.kernels.window_steps import Ends, Layout, cleared_border, combined, convolution, convolution_scratch
 from tombola.kernels.windows import ImageLayout, Panel, Window
@@ -138,9 +139,9 @@ class Lowered(ABC, Generic[Own]):
         packed, values = self.weights.packed(value - 1, choice, node.window, own, result)
         scratch = self.scratch(convolution_scratch(packed, self.lanes))
         done = epilogue(node.layer.relu, gate is not None)
-        beside = {} if gate is None else {"gate": gate}
         ends = Ends(own, result, x, y)
-        return [*convolution(packed, values, node.layer.bias, ends, done, scratch, self.lanes, **beside)]
+        bias = node.layer.bias
+        return list(convolution(packed, values, bias, ends, done, scratch, self.lanes, gate or NOWHERE))
 
     @abstractmethod
     def laid_out(self) -> list[Own]:

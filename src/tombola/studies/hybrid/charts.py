@@ -47,8 +47,8 @@ def exits_chart(rows: Sequence[Row]) -> Chart | None:
             level = _accuracy(found[0].over("test_accuracy", 100))
             series.append(Series(f"forest on {NETWORK[network]}", ends, [level, level], style))
     ticket = networks_of(rows).get("ticket")
-    if ticket is not None and (level := ticket.over("test_accuracy", 100)) is not None:
-        series.append(Series("ticket network, whole", ends, [level, level], WHOLE_TICKET))
+    if ticket is not None and (whole := ticket.over("test_accuracy", 100)) is not None:
+        series.append(Series("ticket network, whole", ends, [whole, whole], WHOLE_TICKET))
     return Chart("Exit", "Test accuracy (%)", series, _dense(rows), within=PERCENT, places=places)
 
 

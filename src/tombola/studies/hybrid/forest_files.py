@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tombola.compression.onnx_packages import required
 from tombola.errors import ModelError
-from tombola.studies.hybrid.trees import required
 
 OPERATIONS = ("Cast", "TreeEnsembleClassifier", "Slice", "Div")
 """Of every forest; behind a projection `Sub` and `MatMul` come first."""

@@ -64,7 +64,7 @@ class Maps:
     def poolings(self) -> list[str]:
         """The features that both a ticket's and dense maps were pooled to."""
         ticket, dense = ({f.features for f in self.forests if f.network == n} for n in ("ticket", "dense"))
-        return [name for name in dict.fromkeys(f.features for f in self.forests) if name in ticket & dense]
+        return [name for name in dict.fromkeys(f.features for f in self.forests) if name and name in ticket & dense]
 
     def by_pooling(self, exit: str, features: str) -> dict[int, float]:
         """Ticket minus dense in points by replicate, at one exit with the same features; empty where one is missing."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +106,7 @@ class _Replicate:
         self._unit(PIXELS, self._pixels)
         self._unit(PCA, self._pca)
         for cut in cuts_of(self.spec.sources, self.spec.index, self.images):
-            self._unit(cut.name, lambda cut=cut: self._network(cut))
+            self._unit(cut.name, partial(self._network, cut))
 
     def _unit(self, name: str, rows: Callable[[], list[Row]]) -> None:
         path = self.spec.path / f"{name}.json"

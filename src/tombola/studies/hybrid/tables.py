@@ -162,8 +162,8 @@ def _kilo(measured: Measured, column: str) -> str:
 def _interval(value: Estimate | None) -> tuple[str, str, str]:
     if value is None:
         return "", "", ""
-    ends = ("" if end is None else f"{end:.6g}" for end in (value.low, value.high))
-    return (f"{value.mean:.6g}", *ends)
+    low, high = ("" if end is None else f"{end:.6g}" for end in (value.low, value.high))
+    return f"{value.mean:.6g}", low, high
 
 
 def _plain(value: Estimate | None) -> str:

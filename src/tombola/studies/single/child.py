@@ -197,17 +197,17 @@ def _fine_tune(making: Making, model: nn.Module, masks: Masks, number: int, look
 def _gradually(making: Making, on_progress: OnProgress) -> Child:
     """The masks follow a cubic curve in the first half of the fine-tuning; the second half heals."""
     assert making.recipe is not None
-    assert making.pruning.sparsity is not None  # the configs ask for both
-    pruning, rounds = making.pruning, making.pruning.schedule.rounds
+    pruning, rounds, asked = making.pruning, making.pruning.schedule.rounds, making.pruning.sparsity
+    assert asked is not None  # the configs ask for both
     length = making.recipe.length.iterations(iterations_per_epoch(len(making.data.train), making.recipe.batch_size))
     every = length // 2 // rounds
     if not every:
         raise PruningError(
             f"{rounds} steps do not fit into the first half of {length} iterations: fine-tune longer, or fewer steps"
         )
-    sparsity = making.fraction_of_all(pruning.sparsity)
+    sparsity = making.fraction_of_all(asked)
     if not sparsity:
-        raise PruningError(f"sparsity {pruning.sparsity:g} rounds to none of the {pruning.structure}s: ask for more")
+        raise PruningError(f"sparsity {asked:g} rounds to none of the {pruning.structure}s: ask for more")
     model = copy_of(making.parent)
     make_folder(making.folder)
     trained = fit(

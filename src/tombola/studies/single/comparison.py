@@ -8,7 +8,7 @@ without a significant difference to it are named, with the difference that such 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -30,14 +30,14 @@ class Way:
 
     criterion: str
     refused: str | None
-    lost: Estimate | None
-    lost_pruned: Estimate | None
-    lost_validation: Estimate | None
-    accuracy: Estimate | None
-    units_kept: float | None
-    weights_kept: float | None
-    flops_kept: float | None
-    by_replicate: dict[int, float]
+    lost: Estimate | None = None
+    lost_pruned: Estimate | None = None
+    lost_validation: Estimate | None = None
+    accuracy: Estimate | None = None
+    units_kept: float | None = None
+    weights_kept: float | None = None
+    flops_kept: float | None = None
+    by_replicate: dict[int, float] = field(default_factory=dict)
     resolution: float = 0.0
     fault: str | None = None
     """In which replicates it learned nothing (see `studies.soundness`)."""
@@ -140,7 +140,7 @@ def _way(
     own = rows_of(rows, kind="way", **place)
     refusals = [row["refused"] for row in own if row["refused"] is not None]
     if refusals or not own:
-        return Way(criterion, refusals[0] if refusals else "not run", *[None] * 7, {})
+        return Way(criterion, refusals[0] if refusals else "not run")
 
     def lost(mine: str, theirs: str) -> Paired:
         before = {index: 100 * row[theirs] for index, row in parents.items()}

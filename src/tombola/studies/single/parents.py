@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from tombola.data import DataConfig, DataSet, normalised, split_record
+from tombola.data import DataConfig, DataSet, dataset, normalised, split_record
 from tombola.errors import ConfigError, ModelError
 from tombola.models import FactorySpec, ModelConfig, ModelSpec, architectures, load_model, read_spec
 from tombola.models.factory import is_factory_name
@@ -134,7 +134,7 @@ def _from_folder(config: PruneConfig, data_dir: Path | None, on_features: OnFeat
             f"{config.model}: made for inputs {spec.input_shape} and {spec.classes} classes, but {raw.name} has "
             f"{raw.input_shape} and {raw.classes}"
         )
-    data = normalised(raw, spec.normalisation)
+    data = normalised(raw, dataset.Normalisation(spec.normalisation.mean, spec.normalisation.std))
     check_fits(model, data.train.inputs, data.classes, config.model)
     name = Path(config.model).resolve().name
     record = split_record(chosen, split_seed, data.checksum)
