@@ -47,8 +47,8 @@ sys.addaudithook(hook)
 FILTER = """
 import ctypes, faulthandler, platform, signal, socket, struct
 
-# urllib3, which keras loads where it is installed, binds to ::1 to learn whether this machine has IPv6. That stays on the
-# machine, but the filter sees no addresses: where Python has no IPv6, nobody asks.
+# urllib3, which keras loads where it is installed, binds to ::1 to learn whether this machine has IPv6. That stays on
+# the machine, but the filter sees no addresses: where Python has no IPv6, nobody asks.
 socket.has_ipv6 = False
 
 NUMBERS = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}  # the architecture, and its call `socket`
