@@ -79,7 +79,7 @@ def test_scores_are_those_of_torch_over_all_sequences(task: LanguageModelling, m
     model = gpt2().train()
     scored = task.scores(model, "test")
     assert model.training
-    ids = task.parts["test"].ids
+    ids = task.ids["test"]
     with torch.no_grad():
         logits = model.eval()(ids[:, :-1]).logits
     every = functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(50, LENGTH)

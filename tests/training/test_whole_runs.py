@@ -304,7 +304,11 @@ class Extra(nn.Linear):
     [
         (nn.Sequential(nn.Flatten(), Extra(64, 10)), r"^1\._extra_state: the model keeps extra state"),
         (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).requires_grad_(False), "^there is nothing to train"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10).double()), r"^1\.weight: .* on the CPU$"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10).double()), r"^1\.weight: training needs float32 parameters$"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10, affine=False, device="meta")),
+            r"^2\.running_mean: training needs a model with all its tensors on one device",
+        ),
     ],
 )
 def test_what_cannot_be_trained_and_continued_is_refused(model: nn.Module, says: str, digits: DataSet) -> None:

@@ -39,6 +39,7 @@ def augment(inputs: Tensor, kinds: Sequence[Augmentation], generator: torch.Gene
         shifts = torch.randint(2 * MARGIN + 1, (2, count, 1), generator=generator)
         rows, columns = rows + shifts[0], columns + shifts[1]
         inputs = functional.pad(inputs, (MARGIN,) * 4)
+    rows, columns = rows.to(inputs.device), columns.to(inputs.device)  # chance is drawn on the CPU for every device
     positions = (rows.unsqueeze(2) * inputs.shape[3] + columns.unsqueeze(1)).reshape(count, 1, height * width)
     chosen = inputs.flatten(2).gather(2, positions.expand(count, channels, height * width))
     return chosen.reshape(count, channels, height, width)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from tombola.runs.configs import Config
+from tombola.runs.configs import Config, Device
 
 
 class Base(Config):
@@ -27,6 +27,7 @@ class Base(Config):
         "first, less ImageNet's mean; `torchvision` by ImageNet's mean and deviation; `none` in [0, 1] and no more",
     )
     sha256: str | None = Field(None, description="the checksum that the file of weights must have")
+    device: Device = Field("cpu", description="where it runs; auto is the best that there is")
     widths: tuple[PositiveInt, ...] = Field((), description="of random weights: channels of VGG16's five blocks")
 
     @field_validator("sha256")

@@ -9,9 +9,9 @@ import hashlib
 import json
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
@@ -35,6 +35,12 @@ def _fit_for_a_folder(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_fit_for_a_folder)]
 """A run's name, which becomes part of its folder's."""
+
+
+UNNAMED = object()
+"""Marks a key that is no part of a run's name: it says how a result is computed, and not which."""
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], UNNAMED]
+"""Where it is computed."""
 
 
 class Config(BaseModel):
@@ -65,10 +71,34 @@ class Config(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The part of the canonical form that names the run: all that changes a result, defaults omitted."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        return rebuilt(self, _without_unnamed).model_dump(mode="json", exclude_defaults=True)
 
 
 C = TypeVar("C", bound=Config)
+
+
+def rebuilt(config: C, change: Callable[[Config], Config]) -> C:
+    """`config` with `change` made to it and to every config within it, the innermost first."""
+    return cast(C, _rebuilt(config, change))
+
+
+def _rebuilt(value: Any, change: Callable[[Config], Config]) -> Any:
+    if isinstance(value, Config):
+        parts = {name: getattr(value, name) for name in type(value).model_fields}
+        new = {name: _rebuilt(part, change) for name, part in parts.items()}
+        changed = {name: part for name, part in new.items() if part is not parts[name]}
+        return change(value.model_copy(update=changed) if changed else value)
+    if isinstance(value, tuple) and any(isinstance(part, Config) for part in value):
+        return tuple(_rebuilt(part, change) for part in value)
+    if isinstance(value, dict) and any(isinstance(part, Config) for part in value.values()):
+        return {key: _rebuilt(part, change) for key, part in value.items()}
+    return value
+
+
+def _without_unnamed(config: Config) -> Config:
+    """`config` with the default of every key that names no run."""
+    defaults = {name: field.default for name, field in type(config).model_fields.items() if UNNAMED in field.metadata}
+    return config.model_copy(update=defaults) if defaults else config
 
 
 def load_config(path: Path, kind: type[C], overrides: Sequence[str] = ()) -> C:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tombola.data import Examples
 from tombola.data.augment import Augmentation, augment
 from tombola.runs.seeds import derive_seed
+from tombola.training.device import CPU
 from tombola.training.huge_pages import prefer_large_pages
 
 
@@ -37,19 +38,28 @@ def draw_order(count: int, size: int, seed: int, iteration: int) -> Tensor:
 class Batches:
     """Batches of at most `size` examples; every epoch a new permutation, its last batch may be smaller.
 
-    What `augmentation` does to a batch depends on the seed and the iteration alone, too.
+    What `augmentation` does to a batch depends on the seed and the iteration alone, too. Batches are on `device`,
+    whether or not the examples are.
     """
 
-    def __init__(self, examples: Examples, size: int, seed: int, augmentation: Sequence[Augmentation] = ()) -> None:
+    def __init__(
+        self,
+        examples: Examples,
+        size: int,
+        seed: int,
+        augmentation: Sequence[Augmentation] = (),
+        device: torch.device = CPU,
+    ) -> None:
         self.examples = examples
+        self.device, home = device, examples.inputs.device
         self.size = min(size, len(examples))
         self.seed = seed
         self.augmentation = augmentation
         self.per_epoch = iterations_per_epoch(len(examples), self.size)
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.int64)
-        self._inputs = torch.empty(self.size, *examples.inputs.shape[1:])
-        self._targets = torch.empty(self.size, dtype=torch.int64)
+        self._inputs = torch.empty(self.size, *examples.inputs.shape[1:], device=home)
+        self._targets = torch.empty(self.size, dtype=torch.int64, device=home)
         self._in_order = torch.arange(self.size)
         self._contiguous: tuple[Tensor, Tensor] | None = None
 
@@ -59,6 +69,7 @@ class Batches:
         count = len(positions)
         inputs = torch.index_select(self.examples.inputs, 0, positions, out=self._inputs[:count])
         targets = torch.index_select(self.examples.targets, 0, positions, out=self._targets[:count])
+        inputs, targets = inputs.to(self.device), targets.to(self.device)
         if self.augmentation:
             chance = torch.Generator().manual_seed(derive_seed(self.seed, "augment", iteration))
             inputs = augment(inputs, self.augmentation, chance)
@@ -89,14 +100,16 @@ class Batches:
         """The first place of the batch in its epoch's order, and how many examples it has."""
         epoch, number = divmod(iteration, self.per_epoch)
         if epoch != self._epoch:
-            self._order = epoch_order(len(self.examples), self.seed, epoch)
+            self._order = epoch_order(len(self.examples), self.seed, epoch).to(self.examples.inputs.device)
             self._order_address = self._order.data_ptr()
             self._epoch = epoch
         first = number * self.size
         return first, min(self.size, len(self.examples) - first)
 
 
-def draw_batches(examples: Examples, size: int, count: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+def draw_batches(
+    examples: Examples, size: int, count: int, seed: int, device: torch.device = CPU
+) -> list[tuple[Tensor, Tensor]]:
     """`count` batches in memory of their own, for criteria that look at data; not augmented."""
-    drawn = map(Batches(examples, size, seed).at, range(count))
+    drawn = map(Batches(examples, size, seed, device=device).at, range(count))
     return [(inputs.clone(), targets.clone()) for inputs, targets in drawn]

@@ -12,15 +12,17 @@ from tombola.errors import StorageError
 from tombola.models.tensors import load_own, save_tensors
 
 
-def save_checkpoint(path: Path, fingerprint: str, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
-    """Writes a checkpoint atomically. `fingerprint` names the training it belongs to."""
-    save_tensors(path, tensors, {"fingerprint": fingerprint, **facts})
+def save_checkpoint(
+    path: Path, fingerprint: str, device: str, tensors: Mapping[str, Tensor], facts: dict[str, Any]
+) -> None:
+    """Writes a checkpoint atomically. `fingerprint` names the training it belongs to, `device` where it ran."""
+    save_tensors(path, tensors, {"fingerprint": fingerprint, "device": device, **facts})
 
 
-def load_checkpoint(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def load_checkpoint(path: Path, fingerprint: str, device: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The tensors and facts of a checkpoint, or None where there is none yet.
 
-    Raises StorageError when the file is damaged or belongs to another training.
+    Raises StorageError when the file is damaged or belongs to another training, or to another device.
     """
     if not path.exists():
         return None
@@ -30,4 +32,9 @@ def load_checkpoint(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], di
         raise StorageError(f"{error}; delete this checkpoint to repeat its training from the start") from None
     if facts.get("fingerprint") != fingerprint:
         raise StorageError(f"{path}: a checkpoint of another training; delete it to repeat this one")
+    if facts["device"] != device:
+        raise StorageError(
+            f"{path}: a checkpoint of a training on {facts['device']}, and this one is on {device}, which computes "
+            "other bits; continue it there, or delete it to repeat the training here"
+        )
     return tensors, facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from tombola.data import DataSet, Examples
 from tombola.data.augment import Augmentation
 from tombola.models.tensors import content_sha256
 from tombola.training.batches import Batches, draw_batches
+from tombola.training.device import CPU, fits
 from tombola.training.metrics import Scores, logits_of, predict, scores_of
 from tombola.training.task import Loss, Measure, Part, Scored, Task
 
@@ -23,9 +25,21 @@ class Classification(Task):
     name = "classification"
     compares = Measure("accuracy", higher_is_better=True, scale=100, unit="points")
 
-    def __init__(self, data: DataSet, loss: Loss = functional.cross_entropy) -> None:
+    def __init__(self, data: DataSet, loss: Loss = functional.cross_entropy, *, device: torch.device = CPU) -> None:
         self.data = data
         self.criterion_loss = loss
+        self.device = device
+
+    def on(self, device: torch.device) -> Classification:
+        """The test examples stay where they are: no training looks at them."""
+        data = self.data
+        parts = [tensor for part in (data.train, data.validation) for tensor in (part.inputs, part.targets)]
+        if device.type != "cpu" and fits(parts, device):
+            train, validation = (
+                Examples(part.inputs.to(device), part.targets.to(device)) for part in (data.train, data.validation)
+            )
+            data = replace(data, train=train, validation=validation)
+        return Classification(data, self.criterion_loss, device=device)
 
     @property
     def plain(self) -> bool:
@@ -51,7 +65,7 @@ class Classification(Task):
         return len(self.arrays(part))
 
     def batches(self, size: int, seed: int, augmentation: Sequence[Augmentation] = ()) -> Batches:
-        return Batches(self.data.train, size, seed, augmentation)
+        return Batches(self.data.train, size, seed, augmentation, self.device)
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         inputs, targets = batch
@@ -60,13 +74,14 @@ class Classification(Task):
     def scores(self, model: nn.Module, part: Part) -> Scored:
         examples = self.arrays(part)
         loss, predicted = predict(model, examples, self.criterion_loss)
-        return scored(scores_of(loss, predicted, examples.targets), predicted == examples.targets)
+        targets = examples.targets.cpu()
+        return scored(scores_of(loss, predicted, targets), predicted == targets)
 
     def scoring(self, size: int, count: int, seed: int) -> list[tuple[Any, Any]]:
-        return list(draw_batches(self.data.train, size, count, seed))
+        return list(draw_batches(self.data.train, size, count, seed, self.device))
 
     def inputs(self, count: int, size: int) -> list[Any]:
-        found = self.data.train.inputs[:count]
+        found = self.data.train.inputs[:count].to(self.device)
         return list(found.tensor_split(max(1, len(found) // size)))
 
 

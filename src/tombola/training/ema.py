@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from tombola.training.device import random_states, set_random_states
+
 
 def decay_of(fraction: float, iterations: int) -> float:
     """The decay whose averages reach over about `fraction` of a training of so many iterations: 1 - 1/window."""
@@ -69,14 +71,14 @@ class Average:
         Contents are exchanged and not the tensors, because kernels and views know addresses. Afterwards the raw ones
         are back to the bit, whatever a forward pass wrote meanwhile, and so is torch's random state.
         """
-        raw, chance = self.vector.clone(), torch.get_rng_state()
+        raw, chance = self.vector.clone(), random_states(self.vector.device)
         buffers = {name: buffer.detach().clone() for name, buffer in self.model.named_buffers()}
         try:
             self._write(self.values, self.buffers)
             yield
         finally:
             self._write(raw, buffers)
-            torch.set_rng_state(chance)
+            set_random_states(chance, self.vector.device)
 
     @torch.no_grad()
     def _write(self, values: Tensor, buffers: Mapping[str, Tensor]) -> None:
@@ -94,5 +96,5 @@ class Average:
         """Goes on from a stored `state`."""
         self.values.copy_(state["vector"])
         stored = {name.removeprefix("buffer."): tensor for name, tensor in state.items() if name != "vector"}
-        self.buffers = {name: tensor.clone() for name, tensor in stored.items()}
+        self.buffers = {name: tensor.to(self.vector.device, copy=True) for name, tensor in stored.items()}
         self.updates = updates

@@ -17,6 +17,7 @@ from tombola.kernels.target import host
 from tombola.pruning import Masks
 from tombola.training.batches import Batches
 from tombola.training.classification import Classification
+from tombola.training.device import autocast, device_of
 from tombola.training.flat import FlatParameters
 from tombola.training.gradients import gradients_of
 from tombola.training.holding import Held
@@ -77,7 +78,8 @@ class DenseEngine:
         masks.apply_(model)  # of frozen layers, too, which no step touches
         self.flat = FlatParameters(model)
         self.held = Held(self.flat, masks)
-        self._gradients = gradients_of(model, self.flat, task, source)
+        self.precision = recipe.precision
+        self._gradients = gradients_of(model, self.flat, task, source, recipe.precision)
         self.optimizer = OPTIMIZERS[recipe.optimizer](self.flat.values, self.flat.gradients, recipe)
 
     @property
@@ -92,7 +94,8 @@ class DenseEngine:
         self.held.reapply()
 
     def evaluate(self, part: Part) -> Scored:
-        return self.task.scores(self.model, part)
+        with autocast(self.flat.values.device, self.precision):
+            return self.task.scores(self.model, part)
 
     def write_back(self) -> None:
         """The parameters are views of the vector that training changes: nothing to do."""
@@ -112,9 +115,12 @@ class DenseEngine:
 def check_trainable(model: nn.Module) -> None:
     """Raises TrainingError, by name, for a model that no engine trains or whose state no checkpoint can hold."""
     parameters = dict(model.named_parameters())
-    odd = [name for name, p in parameters.items() if p.dtype != torch.float32 or p.device.type != "cpu"]
-    if odd:
-        raise TrainingError(f"{odd[0]}: training needs float32 parameters on the CPU")
+    if odd := [name for name, parameter in parameters.items() if parameter.dtype != torch.float32]:
+        raise TrainingError(f"{odd[0]}: training needs float32 parameters")
+    device = device_of(model)
+    places = {**parameters, **dict(model.named_buffers())}
+    if odd := [name for name, tensor in places.items() if tensor.device != device or tensor.is_meta]:
+        raise TrainingError(f"{odd[0]}: training needs a model with all its tensors on one device, and values in them")
     if not any(parameter.requires_grad for parameter in parameters.values()):
         raise TrainingError("there is nothing to train: the model has no parameter that requires a gradient")
     extra = [name for name, kept in model.state_dict().items() if not isinstance(kept, Tensor)]
@@ -155,6 +161,7 @@ def layers_on_kernels(
     obstacle, too.
     """
     try:
+        _refuse_for_kernels(recipe, device_of(model))
         shape = None if task is None else _shape_for_kernels(task)
         chain = _trainable_chain(model, evolving)
         if shape is not None:
@@ -166,6 +173,14 @@ def layers_on_kernels(
     if recipe.engine == "dense":
         return []
     return sparse_layers(model, chain, masks, batch, everything=recipe.engine == "sparse")
+
+
+def _refuse_for_kernels(recipe: Recipe, device: torch.device) -> None:
+    """Raises NoChainError for what kernels do not compute on or in."""
+    if device.type != "cpu":
+        raise NoChainError(f"is for the CPU, and this training is on {device.type}")
+    if recipe.precision != "float32":
+        raise NoChainError(f"computes in float32, and the precision asked for is {recipe.precision}")
 
 
 def _shape_for_kernels(task: Task) -> tuple[int, ...]:

@@ -204,7 +204,7 @@ class Dynamic(_Evolution):
         parameters = prunable_parameters(moment.model)
         drop = {name: parameter.detach().abs() for name, parameter in parameters.items()}
         grow = _gradient_sizes(parameters) if self.method == "rigl" else _random_scores(parameters, moment)
-        return regrow(moment.masks, drop, grow, fraction)
+        return regrow(moment.masks.of(moment.model), drop, grow, fraction)
 
 
 Evolution = Annotated[Gradual | Dynamic, Field(discriminator="method")]
@@ -217,4 +217,4 @@ def _gradient_sizes(parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
 
 def _random_scores(parameters: dict[str, nn.Parameter], moment: Moment) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(derive_seed(moment.seed, "grow", moment.iteration))
-    return {name: torch.rand(parameter.shape, generator=generator) for name, parameter in parameters.items()}
+    return {name: torch.rand(p.shape, generator=generator).to(p.device) for name, p in parameters.items()}

@@ -21,6 +21,7 @@ from tombola.runs import stopping
 from tombola.runs.seeds import derive_seed
 from tombola.training.checkpoint import load_checkpoint, save_checkpoint
 from tombola.training.classification import as_task
+from tombola.training.device import deterministic, device_of, placed, random_states, said, set_random_states
 from tombola.training.ema import Average, decay_of
 from tombola.training.engine import DenseEngine, check_trainable, make_engine
 from tombola.training.evolution import Evolution, Moment, Plan
@@ -47,27 +48,28 @@ def fit(
     """Trains a model in place, its masks held after every step.
 
     Args:
-        model: A float32 network.
+        model: A float32 network, on the CPU or on the recipe's device; afterwards it is where it was.
         data: A task, or a data set whose classes are to be learned.
-        recipe: Optimizer, learning rates, length, how often it is evaluated; with `recipe.patience` training ends after
-            so many evaluations without a lower validation loss, and the model is then that of its early stop.
+        recipe: Device, optimizer, learning rates, length, how often it is evaluated; with `recipe.patience` training
+            ends after so many evaluations without a lower validation loss; the model is then that of its early stop.
         masks: What is removed stays exactly 0. With an `evolution` they are the first ones (full ones, for a random
             start of `set` and `rigl`), and `Trained.masks` are the last.
         seed: Makes the order of the examples, and all other chance.
         first: The iteration of the recipe to begin at, as a network rewound to that step does.
         capture: Paths by iteration: the state reached after it is written there.
         checkpoint: A file for the state in progress. A training that finds one continues from it to the same end, bit
-            for bit, on one thread of the same machine.
+            for bit, on one thread of the same machine and on the same device.
         checkpoint_seconds: How often it is written, at an evaluation.
         on_evaluation: Called after each evaluation with it and the number of iterations; it may look and change
             nothing.
         evolution: How masks change on the way; patience begins to count after the last change.
 
     Returns:
-        Trained: the evaluations, the early stop and its weights, the masks, what it cost.
+        Trained: the evaluations, the early stop and its weights, the masks, what it cost; all on the CPU.
 
     Raises:
         TrainingError: when the loss is no longer finite, and for models that cannot be trained so.
+        ConfigError: where there is no such device.
 
     Examples:
         >>> from tombola import prune
@@ -81,12 +83,24 @@ def fit(
         >>> [evaluation.iteration for evaluation in trained.evaluations], masks.removed_nonzeros(model)
         ([50, 100], 0)
     """
-    torch.manual_seed(seed)  # for models with layers that use chance
-    run = Training(model, data, recipe, masks, seed, first, evolution)
-    began = time.perf_counter()
+    check_trainable(model)  # before it is moved
+    with placed(model, recipe.device) as device, deterministic(model, device):
+        torch.manual_seed(seed)  # for models with layers that use chance
+        run = Training(model, data, recipe, masks, seed, first, evolution)
+        return _run(run, dict(capture or {}), checkpoint, checkpoint_seconds, on_evaluation)
+
+
+def _run(
+    run: Training,
+    wanted: Mapping[int, Path],
+    checkpoint: Path | None,
+    checkpoint_seconds: float,
+    on_evaluation: OnEvaluation | None,
+) -> Trained:
+    """The whole of a training, from its checkpoint where there is one."""
+    model, began = run.model, time.perf_counter()
     if checkpoint is not None:
         run.load(checkpoint)
-    wanted = dict(capture or {})
     run.capture(wanted)
     saved = time.perf_counter()
     model.train()
@@ -108,18 +122,16 @@ def fit(
     finally:  # who catches what was raised finds the weights that were reached, too
         run.engine.write_back()
     averaged = run.averaged()
-    if recipe.patience is not None:
+    if run.recipe.patience is not None:
         model.load_state_dict(run.best_state)
-    seconds = run.seconds + time.perf_counter() - began
-    trained = run.iteration - first
     return Trained(
         run.evaluations,
         run.best,
         run.best_state,
-        run.masks,
+        _on_the_cpu(run.masks),
         run.iteration,
-        trained,
-        seconds,
+        run.iteration - run.first,
+        run.seconds + time.perf_counter() - began,
         run.engine.name,
         averaged,
     )
@@ -145,7 +157,9 @@ class Training:
         check_trainable(self.model)
         self.task = as_task(self.data)
         self.iteration = self.first
+        self.device = device_of(self.model)
         start = self._fingerprint()
+        self.task = self.task.on(self.device)
         self.batches = self.task.batches(self.recipe.batch_size, self.seed, self.recipe.augmentation)
         self.per_epoch = self.batches.per_epoch
         self.total = self.recipe.length.iterations(self.per_epoch)
@@ -263,7 +277,7 @@ class Training:
         return Evaluation(self.iteration, scores.loss, scores.values)
 
     def _state(self) -> dict[str, Tensor]:
-        return {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.model.state_dict().items()}
 
     def averaged(self) -> Averaged | None:
         """What averaging left so far; to ask for after an evaluation."""
@@ -282,7 +296,7 @@ class Training:
     def save(self, path: Path, seconds: float) -> None:
         self.engine.write_back()
         tensors = {
-            "rng": torch.get_rng_state(),
+            **random_states(self.device),
             **{f"model.{name}": tensor for name, tensor in tensors_of(self.model).items()},
             **{f"best.{name}": tensor for name, tensor in self.best_state.items()},
             **{f"optimizer.{name}": tensor for name, tensor in self.engine.state.items()},
@@ -295,10 +309,10 @@ class Training:
             tensors |= {f"ema.{name}": tensor for name, tensor in self.average.state.items()}
             tensors |= {f"best_ema.{name}": tensor for name, tensor in self.best_averaged_state.items()}
             facts["ema_updates"] = self.average.updates
-        save_checkpoint(path, self.fingerprint, tensors, facts)
+        save_checkpoint(path, self.fingerprint, said(self.device), tensors, facts)
 
     def load(self, path: Path) -> None:
-        found = load_checkpoint(path, self.fingerprint)
+        found = load_checkpoint(path, self.fingerprint, said(self.device))
         if found is None:
             return
         tensors, facts = found
@@ -313,7 +327,7 @@ class Training:
         if self.average is not None:
             self.average.load_state(_part(tensors, "ema."), facts["ema_updates"])
             self.best_averaged_state = _part(tensors, "best_ema.")
-        torch.set_rng_state(tensors["rng"])
+        set_random_states(tensors, self.device)
 
     @torch.no_grad()
     def _take(self, stored: Mapping[str, Tensor]) -> None:
@@ -323,11 +337,11 @@ class Training:
         self.engine.read()
 
     def _fingerprint(self) -> str:
-        """Equal exactly for trainings that must end equal: start, masks, recipe, seed and data."""
+        """Equal exactly for trainings that must end equal on one device: start, masks, recipe, seed and data."""
         parts = [
             content_sha256(self.model.state_dict()),
             content_sha256(self.masks.to_tensors()),
-            self.recipe.model_dump_json(),
+            self.recipe.model_dump_json(exclude={"device"}),
             f"{self.seed} {self.first}",
             self.task.name,
             *self.task.identity(),
@@ -339,3 +353,10 @@ class Training:
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _on_the_cpu(masks: Masks) -> Masks:
+    """Where masks are checked and stored; masks that changed on another device are there."""
+    if all(mask.keep.is_cpu for mask in masks.values()):
+        return masks
+    return Masks.from_tensors({name: mask.keep.cpu() for name, mask in masks.items()})

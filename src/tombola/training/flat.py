@@ -35,4 +35,4 @@ class FlatParameters:
             masks[name].keep.reshape(-1).float() if name in masks else torch.ones(parameter.numel())
             for name, parameter in self.parameters.items()
         ]
-        return torch.cat(parts)
+        return torch.cat([part.to(self.values.device) for part in parts])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.training.classification import Classification
+from tombola.training.device import autocast
 from tombola.training.flat import FlatParameters
 from tombola.training.metrics import said_in_one_line
 from tombola.training.task import BatchSource, Task
@@ -24,11 +25,14 @@ Gradients = Callable[[int], None]
 relu_backward_ = torch.ops.aten.threshold_backward.grad_input
 
 
-def gradients_of(model: nn.Module, flat: FlatParameters, task: Task, source: BatchSource) -> Gradients:
+def gradients_of(
+    model: nn.Module, flat: FlatParameters, task: Task, source: BatchSource, precision: str = "float32"
+) -> Gradients:
     """The fastest exact way to the gradients of `model` for the batches of `source`, chosen once for all of them."""
-    layers = linear_chain(model) if isinstance(task, Classification) and task.plain else None
+    known = isinstance(task, Classification) and task.plain and precision == "float32" and flat.values.is_cpu
+    layers = linear_chain(model) if known else None
     if layers is None or any(not parameter.requires_grad for parameter in model.parameters()):
-        autograd = AutogradGradients(model, flat, task)
+        autograd = AutogradGradients(model, flat, task, precision)
         return lambda iteration: autograd(source.at(iteration))
     chain = ChainGradients(layers, source.size)
     return lambda iteration: chain(*source.at(iteration))
@@ -60,15 +64,17 @@ class AutogradGradients:
     has gradients of 0.
     """
 
-    def __init__(self, model: nn.Module, flat: FlatParameters, task: Task) -> None:
+    def __init__(self, model: nn.Module, flat: FlatParameters, task: Task, precision: str) -> None:
         self.model = model
         self.flat = flat
         self.task = task
+        self.precision = precision
 
     def __call__(self, batch: Any) -> None:
         self.flat.gradients.zero_()
         with torch.enable_grad():
-            loss = self.task.loss(self.model, batch)
+            with autocast(self.flat.values.device, self.precision):
+                loss = self.task.loss(self.model, batch)
             with said_in_one_line("the model has no gradient"):
                 loss.backward()
 

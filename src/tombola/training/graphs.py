@@ -5,6 +5,7 @@ What is said of single nodes or edges is no part of this.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from tombola.models.tensors import content_sha256
 from tombola.pruning.modes import evaluation_mode
 from tombola.pruning.outputs import main_output
 from tombola.training.batches import draw_order, iterations_per_epoch
+from tombola.training.device import CPU, device_of
 from tombola.training.metrics import said_in_one_line
 from tombola.training.task import PARTS, Measure, Part, Scored, Task, without_augmentation
 
@@ -38,6 +40,7 @@ class GraphTask(Task):
     def __init__(
         self, train: Graphs, validation: Graphs, test: Graphs, kind: Literal["regression", "classification"]
     ) -> None:
+        self.device = CPU
         self.parts: dict[Part, Graphs] = {"train": train, "validation": validation, "test": test}
         self.kind = kind
         self.name = f"graph {kind}"
@@ -65,6 +68,14 @@ class GraphTask(Task):
             if self.kind == "classification" and (y.dim() > 1 or int(y) < 0):
                 raise DataError(f"{part} graph {number}: y is one class, counted from 0, not {y.tolist()}")
 
+    def on(self, device: torch.device) -> GraphTask:
+        """Batches are moved one by one: a graph is many small tensors, and joining them is the work of the CPU."""
+        if device == self.device:
+            return self
+        moved = copy.copy(self)
+        moved.device = device
+        return moved
+
     @cached_property
     def checksum(self) -> str:
         return _content([self.parts[part] for part in PARTS])
@@ -77,7 +88,7 @@ class GraphTask(Task):
 
     def batches(self, size: int, seed: int, augmentation: Sequence[Augmentation] = ()) -> GraphBatches:
         without_augmentation(self, augmentation)
-        return GraphBatches(self.parts["train"], size, seed)
+        return GraphBatches(self.parts["train"], size, seed, self.device)
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         return self.criterion_loss(self._answers(model, batch), batch.y)
@@ -90,8 +101,8 @@ class GraphTask(Task):
         answers, targets = [], []
         with evaluation_mode(model), torch.no_grad():
             for batch in _chunks(self.parts[part], CHUNK):
-                answers.append(self._answers(model, batch))
-                targets.append(batch.y)
+                answers.append(self._answers(model, batch.to(device_of(model))).cpu())
+                targets.append(batch.y.cpu())
         given, wanted = torch.cat(answers), torch.cat(targets)
         loss = float(self.criterion_loss(given, wanted))
         if self.kind == "regression":
@@ -106,7 +117,7 @@ class GraphTask(Task):
 
     def inputs(self, count: int, size: int) -> list[Any]:
         first = [self.parts["train"][number] for number in range(min(count, self.count("train")))]
-        return list(_chunks(first, size))
+        return [batch.to(self.device) for batch in _chunks(first, size)]
 
     def _answers(self, model: nn.Module, batch: Any) -> Tensor:
         """What somebody's model says of a batch, as the loss wants it; TrainingError in one line for anything else."""
@@ -130,14 +141,14 @@ class GraphTask(Task):
 class GraphBatches:
     """Training batches of graphs, every epoch in another order; each is made anew: a model may write into it."""
 
-    def __init__(self, graphs: Graphs, size: int, seed: int) -> None:
-        self.graphs, self.seed = graphs, seed
+    def __init__(self, graphs: Graphs, size: int, seed: int, device: torch.device = CPU) -> None:
+        self.graphs, self.seed, self.device = graphs, seed, device
         self.size = min(size, len(graphs))
         self.per_epoch = iterations_per_epoch(len(graphs), self.size)
 
     def at(self, iteration: int) -> Any:
         positions = draw_order(len(self.graphs), self.size, self.seed, iteration)
-        return together([self.graphs[number] for number in positions.tolist()])
+        return together([self.graphs[number] for number in positions.tolist()]).to(self.device)
 
 
 def squared_error(output: Any, targets: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ What a tokenizer does is no part of this: sequences come as numbers.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from tombola.models.tensors import content_sha256
 from tombola.pruning.modes import evaluation_mode
 from tombola.pruning.outputs import main_output
 from tombola.training.batches import draw_order, iterations_per_epoch
+from tombola.training.device import CPU, device_of, fits
 from tombola.training.metrics import said_in_one_line
 from tombola.training.task import PARTS, Measure, Part, Scored, Task, without_augmentation
 
@@ -69,23 +71,32 @@ class LanguageModelling(Task):
     compares = Measure("nats", higher_is_better=False, unit="nats a token")
 
     def __init__(self, train: Tokens, validation: Tokens, test: Tokens) -> None:
-        self.parts: dict[Part, Tokens] = {"train": train, "validation": validation, "test": test}
+        self.device = CPU
+        self.ids: dict[Part, Tensor] = {"train": train.ids, "validation": validation.ids, "test": test.ids}
         self.criterion_loss = next_token_loss
-        self.vocabulary = 1 + max(int(tokens.ids.max()) for tokens in self.parts.values())
+        self.vocabulary = 1 + max(int(ids.max()) for ids in self.ids.values())
+
+    def on(self, device: torch.device) -> LanguageModelling:
+        moved = copy.copy(self)
+        moved.device = device
+        learned = {part: self.ids[part] for part in PARTS[:2]}  # the test part no training looks at
+        if fits(list(learned.values()), device):
+            moved.ids = {**self.ids, **{part: ids.to(device) for part, ids in learned.items()}}
+        return moved
 
     @cached_property
     def checksum(self) -> str:
-        return content_sha256({part: self.parts[part].ids for part in PARTS})
+        return content_sha256({part: self.ids[part] for part in PARTS})
 
     def identity(self) -> tuple[str, ...]:
-        return (content_sha256({part: self.parts[part].ids for part in PARTS[:2]}),)
+        return (content_sha256({part: self.ids[part] for part in PARTS[:2]}),)
 
     def count(self, part: Part) -> int:
-        return len(self.parts[part])
+        return len(self.ids[part])
 
     def batches(self, size: int, seed: int, augmentation: Sequence[Augmentation] = ()) -> Sequences:
         without_augmentation(self, augmentation)
-        return Sequences(self.parts["train"].ids, size, seed)
+        return Sequences(self.ids["train"], size, seed, self.device)
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         return next_token_loss(logits_of_tokens(model, batch[:, :-1], self.vocabulary), batch[:, 1:])
@@ -95,13 +106,14 @@ class LanguageModelling(Task):
         nats, right = [], 0
         with evaluation_mode(model), torch.no_grad():
             for ids in self._chunks(part):
+                ids = ids.to(device_of(model))
                 logits, targets = logits_of_tokens(model, ids[:, :-1], self.vocabulary), ids[:, 1:]
                 every = functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
-                nats.append(every.view_as(targets).double().mean(1))
+                nats.append(every.view_as(targets).cpu().double().mean(1))
                 right += int((logits.argmax(2) == targets).sum())
         each = torch.cat(nats)
         loss, count = float(each.mean()), self.count(part)
-        tokens = count * (self.parts[part].ids.shape[1] - 1)
+        tokens = count * (self.ids[part].shape[1] - 1)
         return Scored(loss, {"nats": loss, "accuracy": right / tokens}, count, each)
 
     def scoring(self, size: int, count: int, seed: int) -> list[tuple[Any, Any]]:
@@ -109,24 +121,25 @@ class LanguageModelling(Task):
         return [(ids[:, :-1].clone(), ids[:, 1:].clone()) for ids in drawn]
 
     def inputs(self, count: int, size: int) -> list[Any]:
-        ids = self.parts["train"].ids[:count, :-1]
+        ids = self.ids["train"][:count, :-1].to(self.device)
         return list(ids.tensor_split(max(1, len(ids) // size)))
 
     def _chunks(self, part: Part) -> Iterator[Tensor]:
-        ids = self.parts[part].ids
+        ids = self.ids[part]
         yield from ids.split(max(1, CHUNK // ids.shape[1]))
 
 
 class Sequences:
     """Training batches: ids (n, length + 1) of sequences, every epoch in another order."""
 
-    def __init__(self, ids: Tensor, size: int, seed: int) -> None:
-        self.ids, self.seed = ids, seed
+    def __init__(self, ids: Tensor, size: int, seed: int, device: torch.device = CPU) -> None:
+        self.ids, self.seed, self.device = ids, seed, device
         self.size = min(size, len(ids))
         self.per_epoch = iterations_per_epoch(len(ids), self.size)
 
     def at(self, iteration: int) -> Tensor:
-        return self.ids[draw_order(len(self.ids), self.size, self.seed, iteration)]
+        order = draw_order(len(self.ids), self.size, self.seed, iteration)
+        return self.ids[order.to(self.ids.device)].to(self.device)
 
 
 def next_token_loss(output: Any, targets: Tensor) -> Tensor:

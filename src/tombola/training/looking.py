@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tombola.errors import TrainingError
 from tombola.models.tensors import same_bits
+from tombola.training.device import device_of, random_states, set_random_states
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
@@ -49,13 +50,15 @@ class _Around:
 
     modes: dict[nn.Module, bool]
     gradients: dict[nn.Parameter, tuple[bool, Tensor | None]]
-    chance: Tensor
+    chance: dict[str, Tensor]
+    device: torch.device
 
     @classmethod
     def of(cls, model: nn.Module) -> _Around:
         modes = {module: module.training for module in model.modules()}
         gradients = {parameter: (parameter.requires_grad, parameter.grad) for parameter in model.parameters()}
-        return cls(modes, gradients, torch.get_rng_state())
+        device = device_of(model)
+        return cls(modes, gradients, random_states(device), device)
 
     def put_back(self) -> None:
         for module, training in self.modes.items():
@@ -63,4 +66,4 @@ class _Around:
         for parameter, (required, gradient) in self.gradients.items():
             parameter.requires_grad_(required)
             parameter.grad = gradient
-        torch.set_rng_state(self.chance)
+        set_random_states(self.chance, self.device)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from tombola.data import Examples
 from tombola.errors import TombolaError, TrainingError, one_line_by_name
 from tombola.pruning.outputs import main_output
+from tombola.training.device import device_of
 
 CHUNK = 1_000
 """Examples per forward pass of an evaluation: large enough for the matrix products, small enough for cache."""
@@ -29,34 +30,38 @@ class Scores:
 
 
 def evaluate(model: nn.Module, examples: Examples) -> Scores:
-    """The scores of `model` on `examples`; the model's training mode is restored afterwards."""
-    return scores_of(*predict(model, examples), examples.targets)
+    """The scores of `model` on `examples`, computed where the model is; its training mode is restored afterwards."""
+    return scores_of(*predict(model, examples), examples.targets.cpu())
 
 
 def predict(
     model: nn.Module, examples: Examples, loss: Callable[..., Tensor] = functional.cross_entropy
 ) -> tuple[float, Tensor]:
-    """The loss summed over the examples (cross-entropy in nats), and the predicted classes (n,); modes as before.
+    """The loss summed over the examples (cross-entropy in nats), and the predicted classes (n,) on the CPU.
 
+    Modes are as before afterwards. Examples go to the model's device piece by piece, where they are on another one.
     A `loss` of one's own takes logits and targets and gives their mean.
     """
     was_training = model.training
     model.eval()
-    total, predictions = 0.0, []
+    total, predictions, device = 0.0, [], device_of(model)
     with torch.no_grad():
         for inputs, targets in zip(examples.inputs.split(CHUNK), examples.targets.split(CHUNK), strict=True):
+            inputs, targets = inputs.to(device), targets.to(device)
             logits = logits_of(model, inputs)
             if loss is functional.cross_entropy:
                 total += float(functional.cross_entropy(logits, targets, reduction="sum"))
             else:
                 total += float(loss(logits, targets)) * len(targets)
-            predictions.append(logits.argmax(1))
+            predictions.append(logits.argmax(1).cpu())
     model.train(was_training)
     return total, torch.cat(predictions)
 
 
 def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:
     """The logits (n, classes) of somebody's model; auxiliary outputs beside them (`main_output`) are left out.
+
+    They are in float32 also where autocast computed them in fewer bits.
 
     Raises TrainingError in one line for a forward pass that fails and for what is no tensor of that shape.
     """
@@ -68,7 +73,7 @@ def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:
         raise TrainingError(
             f"the model gives {shown} for {len(inputs)} examples {mode}, not logits (examples, classes)"
         )
-    return logits
+    return logits.float() if logits.dtype == torch.bfloat16 else logits
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ class Adam(Optimizer):
         self.state = {
             "first_moment": torch.zeros_like(values),
             "second_moment": torch.zeros_like(values),
-            "steps": torch.zeros(()),
+            "steps": torch.zeros((), device=values.device),
         }
 
     def step(self, rate: float) -> None:

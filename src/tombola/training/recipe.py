@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from tombola.data.augment import Augmentation
-from tombola.runs.configs import Config
+from tombola.runs.configs import Config, Device
 from tombola.training.step import Step
 
 
@@ -29,6 +29,10 @@ class Recipe(Config):
     gamma: float = Field(0.1, gt=0, le=1)
     engine: Literal["auto", "dense", "sparse"] = Field(
         "auto", description="how steps are computed: sparse kernels where they are faster, never, or always"
+    )
+    device: Device = Field("cpu", description="where to train; auto is the best that there is")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of a network's large operations; weights, optimizer and averages stay in float32"
     )
     ema: float | None = Field(
         None, gt=0, le=1, description="average the weights exponentially over about this fraction of the training"

@@ -13,6 +13,7 @@ from tombola.data import DataSet
 from tombola.errors import TrainingError
 from tombola.pruning.criteria.batches import call
 from tombola.training.classification import as_task
+from tombola.training.device import device_of
 from tombola.training.task import Task
 
 BATCH = 500
@@ -29,7 +30,7 @@ def reestimate_statistics(model: nn.Module, data: DataSet | Task, count: int, ba
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     if not norms:
         return
-    task = as_task(data)
+    task = as_task(data).on(device_of(model))
     if (fewest := min(batch, count, task.count("train"))) < 2:
         raise TrainingError(f"statistics need two examples a pass, not {fewest}")
     modes = {module: module.training for module in model.modules()}

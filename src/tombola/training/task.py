@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from tombola.data.augment import Augmentation
@@ -77,6 +78,15 @@ class Task(ABC):
     @abstractmethod
     def checksum(self) -> str:
         """Of the data, before they were split."""
+
+    def on(self, device: torch.device) -> Task:
+        """The same task with batches on `device`; data that fit there are moved once. TrainingError where it cannot."""
+        if device.type == "cpu":
+            return self
+        raise TrainingError(
+            f"the task {self.name} is for the CPU, and this training is on {device.type}: give its class a method "
+            "`on(device)`, or set the device to cpu"
+        )
 
     @abstractmethod
     def identity(self) -> tuple[str, ...]:
