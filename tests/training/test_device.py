@@ -109,7 +109,10 @@ class TestAsked:
         assert there.fine_tuning is not None
         assert there.data.base is not None
         assert [there.training.device, there.fine_tuning.device, there.data.base.device] == ["cuda"] * 3
-        assert (device_facts(config), device_facts(there)) == ({}, {"device": [{"type": "cuda"}]})
+        assert (device_facts(config), device_facts(there)) == (
+            {"device": None},
+            {"device": [{"type": "cuda"}]},
+        )
 
     def test_a_model_on_another_accelerator_is_not_taken_from_it(self, monkeypatch: Any) -> None:
         monkeypatch.setattr(device_module, "device_of", lambda model: CUDA)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from tombola.runs.configs import Config
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 DataDir = Annotated[
@@ -29,11 +32,20 @@ Out = Annotated[Path, typer.Option(help="Folder that holds the run folders.")]
 RewindMode = Annotated[
     str | None, typer.Option(help="One of the run's modes of rewinding, e.g. step:500it; default its first.")
 ]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes of one thread each; default one per core.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes of one thread each; default one per core, and one alone on a GPU."),
+]
 Engine = Annotated[
     str | None,
     typer.Option(
         help="auto, dense or sparse: compute kept weights alone where that is faster, never, always. Default auto."
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="auto, cpu, cuda or mps: where to train. Default that of the config, which is cpu unless it says."
     ),
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder of `tombola imp`.")]
@@ -52,6 +64,13 @@ def quoted(path: Path | None) -> str | None:
 def skipping(skip_bad: bool) -> list[str]:
     """`--skip-bad` as `--set` would have it; the config decides where it was not given."""
     return override("data.skip_bad", "true" if skip_bad else None)
+
+
+def default_workers(config: Config) -> int:
+    """How many processes a resolved config gets where nobody says: an accelerator is not shared unasked."""
+    from tombola.training.device import devices_of
+
+    return 1 if devices_of(config) else cores()
 
 
 def cores() -> int:

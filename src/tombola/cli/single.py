@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tombola.cli.errors import errors
-from tombola.cli.options import DataDir, Debug, Engine, Out, SetOption, SkipBad, Workers, override, skipping
+from tombola.cli.options import DataDir, Debug, Device, Engine, Out, SetOption, SkipBad, Workers, override, skipping
 from tombola.cli.running import run
 from tombola.errors import ConfigError
 
@@ -18,6 +18,7 @@ def train(
     set_: SetOption = None,
     out: Out = Path("runs"),
     engine: Engine = None,
+    device: Device = None,
     skip_bad: SkipBad = False,
     data_dir: DataDir = None,
     debug: Debug = False,
@@ -34,7 +35,7 @@ def train(
         from tombola.studies.single.config import TrainConfig
 
         overrides = [*(set_ or []), *override("training.engine", engine), *skipping(skip_bad)]
-        run("train", load_config(config, TrainConfig, overrides), out, data_dir)
+        run("train", load_config(config, TrainConfig, overrides), out, data_dir, device=device)
 
 
 def prune(
@@ -62,6 +63,7 @@ def prune(
     optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "adam",
     batch_size: Annotated[int, typer.Option(min=1, help="Of fine-tuning and scoring.")] = 64,
     engine: Engine = None,
+    device: Device = None,
     weights: Annotated[
         Path | None, typer.Option(help="Weights of a zoo or factory model: .safetensors, or .pt read as weights only.")
     ] = None,
@@ -90,8 +92,9 @@ def prune(
         length = {"length": finetune, "evaluate_every": "1ep", "optimizer": optimizer, "learning_rate": lr}
         length |= {} if engine is None else {"engine": engine}
         none = finetune in ("0", "0it", "0ep")
-        if none and engine is not None:
-            raise ConfigError("--engine belongs to the fine-tuning; leave it out with --finetune 0it")
+        for option, value in (("--engine", engine), ("--device", device)):
+            if none and value is not None:
+                raise ConfigError(f"{option} belongs to the fine-tuning; leave it out with --finetune 0it")
         content = {
             "model": model,
             "weights": weights,
@@ -112,7 +115,7 @@ def prune(
             },
         }
         wanted = validate(content, PruneConfig, "tombola prune")
-        run("prune", wanted, default_folder(wanted) if out is None else out, data_dir)
+        run("prune", wanted, default_folder(wanted) if out is None else out, data_dir, device=device)
 
 
 def data_keys(data: str | None, skip_bad: bool) -> Any:
@@ -133,6 +136,7 @@ def compare(
     config: Annotated[Path, typer.Argument(help="A YAML config, such as configs/compare_lenet5.yaml.")],
     set_: SetOption = None,
     out: Out = Path("runs"),
+    device: Device = None,
     workers: Workers = None,
     skip_bad: SkipBad = False,
     data_dir: DataDir = None,
@@ -153,4 +157,4 @@ def compare(
         from tombola.studies.single.config import CompareConfig
 
         wanted = load_config(config, CompareConfig, [*(set_ or []), *skipping(skip_bad)])
-        run("compare", wanted, out, data_dir, workers=workers, dry_run=dry_run)
+        run("compare", wanted, out, data_dir, device=device, workers=workers, dry_run=dry_run)

@@ -34,8 +34,8 @@ from tombola.runs.sealed import open_sealed, write_sealed
 LAYOUT = 3
 """Of run folders: their files, the keys of configs, the columns of rows. Others are refused, never rewritten."""
 CONFIG_SEAL = "# sha256 of the lines above: "
-PROCESSOR = "processor"
-"""A fact that decides the last bits."""
+PROCESSOR, DEVICE = "processor", "device"
+"""Facts that decide the last bits: of the processor, and of what computes beside it."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,8 @@ def begin_or_continue(folder: RunFolder, study: str, config: Config, facts: Mapp
     From then on the run is not finished (any more).
 
     `facts` is what the run depends on beside its config: data checksums and the like. Facts and versions
-    that differ from the manifest's are refused by name, because the end would not be the same.
+    that differ from the manifest's are refused by name, because the end would not be the same. What is None is not
+    written: it is so where nothing is said of it.
     """
     must_match = {"study": study, "threads": 1, "versions": _versions(), **facts}
     if folder.manifest.exists():
@@ -192,7 +193,7 @@ def begin_or_continue(folder: RunFolder, study: str, config: Config, facts: Mapp
         manifest = {
             "layout": LAYOUT,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "must_match": must_match,
+            "must_match": {key: value for key, value in must_match.items() if value is not None},
             "machine": machine(),
         }
         write_sealed(folder.manifest, manifest)
@@ -205,7 +206,7 @@ def check_facts(folder: RunFolder, facts: Mapping[str, Any]) -> None:
     recorded = folder.read_manifest()["must_match"]
     for key, value in facts.items():
         if recorded.get(key) != value:
-            way_out = "go on where it was begun" if key == PROCESSOR else "restore that"
+            way_out = "go on where it was begun" if key in (PROCESSOR, DEVICE) else "restore that"
             raise RunFolderError(
                 f"{folder.root}: begun with {key} {_short(recorded.get(key))}, now {_short(value)}; "
                 f"{way_out}, or start afresh with another --out"
@@ -235,5 +236,5 @@ def _digest(content: str) -> str:
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    text = "none" if value is None else str(value)
     return text if len(text) <= 120 else text[:117] + "..."

@@ -22,6 +22,7 @@ from tombola.models.spec import Normalisation, without_memory
 from tombola.models.tensors import content_sha256
 from tombola.models.vgg16_keras import STAGES
 from tombola.runs.atomic import storage_errors
+from tombola.training.device import CPU, resolve
 
 ARCHITECTURE = "vgg16-keras"
 RANDOM = "random weights, never trained"
@@ -36,6 +37,8 @@ HEAD_UNITS = 1
 class FrozenBase:
     """A network (n, *input_shape) -> (n, *output_shape) in evaluation mode, and the normalisation of its inputs.
 
+    `network` is on the CPU; features of many examples are computed on `device`.
+
     `trained_on` is the checksum of the data that it learnt from, where a model folder says it.
     """
 
@@ -46,6 +49,7 @@ class FrozenBase:
     normalisation: Normalisation
     source: str
     trained_on: str | None = None
+    device: torch.device = CPU
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -108,7 +112,8 @@ def _opened(
             f"the base ({source}) does not take images of shape {input_shape}, is data.size too small? "
             f"({str(error).splitlines()[0]})"
         ) from None
-    return FrozenBase(frozen, config.layer, input_shape, tuple(output.shape[1:]), normalisation, source, trained_on)
+    shape, device = tuple(output.shape[1:]), resolve(config.device)
+    return FrozenBase(frozen, config.layer, input_shape, shape, normalisation, source, trained_on, device)
 
 
 def _existing(weights: str | None, fetch: bool) -> Path | None:

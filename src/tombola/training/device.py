@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tombola.errors import ConfigError, TrainingError
 from tombola.runs.configs import Config, rebuilt
+from tombola.runs.folder import DEVICE
 
 CPU = torch.device("cpu")
 WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -196,8 +197,8 @@ def facts(device: torch.device) -> dict[str, str]:
 
 
 def device_facts(config: Config) -> dict[str, Any]:
-    """The manifest's facts of a resolved config's devices; none where all is computed on the CPU."""
-    return {"device": [facts(resolve(name)) for name in sorted(devices_of(config))]} if devices_of(config) else {}
+    """The manifest's fact of a resolved config's devices; None where all is computed on the CPU."""
+    return {DEVICE: [facts(resolve(name)) for name in sorted(devices_of(config))] or None}
 
 
 def said(device: torch.device) -> str:

@@ -7,11 +7,12 @@ augmented behind a base.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,7 @@ from tombola.data import DataConfig, DataSet, Examples, RawData, split_data
 from tombola.data.sources import load_raw
 from tombola.errors import DataError
 from tombola.training.base import RANDOM, FrozenBase, open_base
+from tombola.training.device import deterministic, device_of, placed, said
 from tombola.training.feature_cache import FeatureCache
 from tombola.training.recipe import Recipe
 from tombola.training.threads import one_thread
@@ -92,7 +94,7 @@ def foreseen_examples(config: DataConfig, seed: int, data_dir: Path | None = Non
         inputs = Joined.of(raw)
         if missing := FeatureCache(features_key(base, raw), len(inputs), base.output_shape).missing:
             began = time.perf_counter()
-            with one_thread(), torch.no_grad():
+            with one_thread(), torch.no_grad(), on_its_device(base):
                 _pass(base, inputs.at(slice(0, TIMED)))
             seconds = (time.perf_counter() - began) * missing / min(TIMED, len(inputs))
             return split_data(_with(raw, torch.rand(len(inputs), *base.output_shape)), config, seed), seconds
@@ -165,7 +167,7 @@ def _compute(base: FrozenBase, raw: RawData, on_features: OnFeatures) -> Tensor:
 
 def _of_part(base: FrozenBase, inputs: Joined, part: slice, on_features: OnFeatures) -> Tensor:
     done, batches = part.start, []
-    with one_thread(), torch.no_grad():
+    with one_thread(), torch.no_grad(), on_its_device(base):
         for images in inputs.at(part).split(BATCH):
             batches.append(_pass(base, images))
             done += len(images)
@@ -174,11 +176,19 @@ def _of_part(base: FrozenBase, inputs: Joined, part: slice, on_features: OnFeatu
 
 
 def _pass(base: FrozenBase, images: Tensor) -> Tensor:
-    """One batch through the base, wide channels last: a quarter faster for large convolutions."""
+    """One batch through the base, wide channels last: a quarter faster for large convolutions. Back on the CPU."""
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (base.normalisation.mean, base.normalisation.std))
+    device = device_of(base.network)
     inputs = images.sub(mean).div_(std).contiguous(memory_format=torch.channels_last)
-    features: Tensor = base.network(inputs).contiguous()
-    return features
+    features: Tensor = base.network(inputs.to(device)).contiguous()
+    return features.cpu()
+
+
+@contextlib.contextmanager
+def on_its_device(base: FrozenBase) -> Iterator[None]:
+    """Within the block the base's network is on its device, and computes the same bits there every time."""
+    with placed(base.network, base.device.type) as device, deterministic(base.network, device):
+        yield
 
 
 class Joined:
@@ -206,4 +216,6 @@ class Joined:
 def features_key(base: FrozenBase, raw: RawData) -> str:
     """Equal exactly for features that are equal to the bit."""
     parts = [base.sha256, str(base.network), str(base.normalisation), raw.checksum, version("torch")]
+    if base.device.type != "cpu":
+        parts.append(said(base.device))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

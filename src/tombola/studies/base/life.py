@@ -14,6 +14,7 @@ from tombola.runs.inventory import findings, refuse, seal, warn
 from tombola.runs.results import copy_results, refuse_foreign
 from tombola.studies.base.study import Call, Plan, R, Study
 from tombola.studies.base.work import Work
+from tombola.training.device import device_facts, on_device
 from tombola.training.processor import processor_facts
 
 
@@ -23,7 +24,7 @@ def run_study(kind: type[Study[C, R]], config: C, call: Call) -> R:
     A finished study is read, not run again, and never made smaller: asked for fewer replicates than it was finished
     with, it shows all of them; asked for more, it is extended.
     """
-    config = kind.started(config)
+    config = on_device(kind.started(config))
     asked = kind(config, kind.place(config, call.out), call)
     if call.results is not None and kind.artefacts is not None:
         refuse_foreign(call.results, asked.folder.root.name, kind.artefacts)
@@ -42,7 +43,7 @@ def run_study(kind: type[Study[C, R]], config: C, call: Call) -> R:
 
 def plan_study(kind: type[Study[C, R]], config: C, call: Call) -> Plan:
     """What a study would run and cost; nothing is written."""
-    config = kind.started(config)
+    config = on_device(kind.started(config))
     plan = kind(config, kind.place(config, call.out), call).plan(quick=False)
     assert plan is not None, f"{kind.name} has no plan"
     return plan
@@ -55,7 +56,7 @@ def _run(study: Study[C, R], is_whole: bool) -> R:
         call.watcher.say(f"{study.own_code} makes the network: your own code, looked up from the current folder")
     if call.says_plan and not folder.manifest.exists():
         call.watcher.planned(lambda: _line_of(study.plan(quick=True)))
-    facts = {**study.facts(), PROCESSOR: processor_facts()}
+    facts = {**study.facts(), PROCESSOR: processor_facts(), **device_facts(study.config)}
     table = folder.table(study.unit, study.schema)  # damage to it is refused while the folder still has its inventory
     begin_or_continue(folder, study.name, study.config, facts)
     make_folder(folder.checkpoints)
