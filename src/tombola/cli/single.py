@@ -60,7 +60,7 @@ def prune(
         str, typer.Option(help="How long to fine-tune, e.g. 2ep or 500it; 0it for not at all.")
     ] = "2ep",
     lr: Annotated[float, typer.Option(help="Learning rate of the fine-tuning.")] = 1e-4,
-    optimizer: Annotated[str, typer.Option(help="sgd, adam or adamw.")] = "adam",
+    optimizer: Annotated[str, typer.Option(help="sgd, adam, adamw, or package.module:function of your own.")] = "adam",
     batch_size: Annotated[int, typer.Option(min=1, help="Of fine-tuning and scoring.")] = 64,
     engine: Engine = None,
     device: Device = None,

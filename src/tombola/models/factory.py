@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field, PositiveInt
@@ -47,7 +48,7 @@ def make_with(factory: str | Factory, seed: int = 0) -> nn.Module:
     one line when it cannot be imported or called, or gives no module.
     """
     name = factory if isinstance(factory, str) else getattr(factory, "__name__", "the factory")
-    function = _imported(factory) if isinstance(factory, str) else factory
+    function = own_function(factory) if isinstance(factory, str) else factory
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -59,7 +60,11 @@ def make_with(factory: str | Factory, seed: int = 0) -> nn.Module:
     return model
 
 
-def _imported(name: str) -> Factory:
+def own_function(name: str) -> Callable[..., Any]:
+    """The function that somebody calls `package.module:function`, looked up as Python would from the current folder.
+
+    Raises ModelError in one line where there is none.
+    """
     if not is_factory_name(name):
         raise ModelError(f"{name!r} is not of the form package.module:function")
     module_name, _, attribute = name.partition(":")
@@ -76,4 +81,5 @@ def _imported(name: str) -> Factory:
     if not callable(function):
         known = ", ".join(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
         raise ModelError(f"{module_name} has no function {attribute!r}; it has: {known or 'none'}")
-    return function
+    found: Callable[..., Any] = function
+    return found

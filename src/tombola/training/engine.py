@@ -21,7 +21,8 @@ from tombola.training.device import autocast, device_of
 from tombola.training.flat import FlatParameters
 from tombola.training.gradients import gradients_of
 from tombola.training.holding import Held
-from tombola.training.optimizers import OPTIMIZERS
+from tombola.training.optimizers import OPTIMIZERS, Optimizer
+from tombola.training.own import MakeOptimizer, OwnOptimizer
 from tombola.training.recipe import Recipe
 from tombola.training.sparse.chain import Link, NoChainError, check_size, read_chain
 from tombola.training.sparse.crossover import sparse_layers
@@ -72,7 +73,15 @@ class DenseEngine:
     name: EngineName = "dense"
     identity = "dense"
 
-    def __init__(self, model: nn.Module, task: Task, source: BatchSource, recipe: Recipe, masks: Masks) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        source: BatchSource,
+        recipe: Recipe,
+        masks: Masks,
+        own: MakeOptimizer | None = None,
+    ) -> None:
         self.model = model
         self.task = task
         masks.apply_(model)  # of frozen layers, too, which no step touches
@@ -80,7 +89,12 @@ class DenseEngine:
         self.held = Held(self.flat, masks)
         self.precision = recipe.precision
         self._gradients = gradients_of(model, self.flat, task, source, recipe.precision)
-        self.optimizer = OPTIMIZERS[recipe.optimizer](self.flat.values, self.flat.gradients, recipe)
+        self.own = own is not None
+        self.optimizer: Optimizer | OwnOptimizer
+        if own is not None:
+            self.optimizer = OwnOptimizer(own, self.flat, recipe)
+        else:
+            self.optimizer = OPTIMIZERS[recipe.optimizer](self.flat.values, self.flat.gradients, recipe)
 
     @property
     def vector(self) -> Tensor:
@@ -90,6 +104,8 @@ class DenseEngine:
         self._gradients(iteration)
 
     def update(self, rate: float) -> None:
+        if self.own:  # it may look at more than one weight at a time; ours treat each by itself
+            self.held.silence()
         self.optimizer.step(rate)
         self.held.reapply()
 
@@ -108,8 +124,7 @@ class DenseEngine:
         return self.optimizer.state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        for name, tensor in state.items():
-            self.optimizer.state[name].copy_(tensor)
+        self.optimizer.load_state(state)
 
 
 def check_trainable(model: nn.Module) -> None:
@@ -132,15 +147,24 @@ def check_trainable(model: nn.Module) -> None:
 
 
 def make_engine(
-    model: nn.Module, task: Task, source: BatchSource, recipe: Recipe, masks: Masks, *, evolving: bool = False
+    model: nn.Module,
+    task: Task,
+    source: BatchSource,
+    recipe: Recipe,
+    masks: Masks,
+    *,
+    evolving: bool = False,
+    own: MakeOptimizer | None = None,
 ) -> Engine:
     """The engine that the recipe asks for; with `auto` the faster one for these masks.
 
+    `own` makes somebody's own optimizer, in the place of the recipe's.
+
     Raises TrainingError where `sparse` is asked for and cannot be had.
     """
-    sparse = layers_on_kernels(model, recipe, masks, source.size, task=task, evolving=evolving)
+    sparse = layers_on_kernels(model, recipe, masks, source.size, task=task, evolving=evolving, own=own)
     if not any(sparse):
-        return DenseEngine(model, task, source, recipe, masks)
+        return DenseEngine(model, task, source, recipe, masks, own)
     assert isinstance(task, Classification)  # the sparse engine knows no other
     assert isinstance(source, Batches)
     return SparseEngine(model, read_chain(model), sparse, task, source, recipe, masks)
@@ -154,6 +178,7 @@ def layers_on_kernels(
     *,
     task: Task | None = None,
     evolving: bool = False,
+    own: MakeOptimizer | None = None,
 ) -> list[bool]:
     """Which layers of a chain the recipe's engine trains on sparse kernels; none of a network that is no chain.
 
@@ -161,7 +186,7 @@ def layers_on_kernels(
     obstacle, too.
     """
     try:
-        _refuse_for_kernels(recipe, device_of(model))
+        _refuse_for_kernels(recipe, device_of(model), own)
         shape = None if task is None else _shape_for_kernels(task)
         chain = _trainable_chain(model, evolving)
         if shape is not None:
@@ -175,12 +200,16 @@ def layers_on_kernels(
     return sparse_layers(model, chain, masks, batch, everything=recipe.engine == "sparse")
 
 
-def _refuse_for_kernels(recipe: Recipe, device: torch.device) -> None:
+def _refuse_for_kernels(recipe: Recipe, device: torch.device, own: MakeOptimizer | None) -> None:
     """Raises NoChainError for what kernels do not compute on or in."""
     if device.type != "cpu":
         raise NoChainError(f"is for the CPU, and this training is on {device.type}")
     if recipe.precision != "float32":
         raise NoChainError(f"computes in float32, and the precision asked for is {recipe.precision}")
+    if own is not None or recipe.optimizer not in OPTIMIZERS:
+        raise NoChainError("knows the optimizers sgd, adam and adamw only, and this one is your own")
+    if recipe.loss is not None:
+        raise NoChainError("knows the cross-entropy only, and this loss is your own")
 
 
 def _shape_for_kernels(task: Task) -> tuple[int, ...]:

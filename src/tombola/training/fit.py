@@ -26,7 +26,8 @@ from tombola.training.ema import Average, decay_of
 from tombola.training.engine import DenseEngine, check_trainable, make_engine
 from tombola.training.evolution import Evolution, Moment, Plan
 from tombola.training.looking import only_looking, tensors_of
-from tombola.training.recipe import Recipe
+from tombola.training.own import MakeOptimizer, OwnFunctions, with_own_loss
+from tombola.training.recipe import Recipe, Schedule
 from tombola.training.task import Task
 from tombola.training.trained import Averaged, Evaluation, OnEvaluation, Trained
 
@@ -44,6 +45,8 @@ def fit(
     checkpoint_seconds: float = 10.0,
     on_evaluation: OnEvaluation | None = None,
     evolution: Evolution | None = None,
+    optimizer: MakeOptimizer | None = None,
+    schedule: Schedule | None = None,
 ) -> Trained:
     """Trains a model in place, its masks held after every step.
 
@@ -63,6 +66,10 @@ def fit(
         on_evaluation: Called after each evaluation with it and the number of iterations; it may look and change
             nothing.
         evolution: How masks change on the way; patience begins to count after the last change.
+        optimizer: A function of your own in place of the recipe's optimizer: from named parameters and the learning
+            rate to a `torch.optim.Optimizer`.
+        schedule: A function of your own in place of the recipe's schedule: from the iteration and how many there are to
+            what the learning rate is multiplied by.
 
     Returns:
         Trained: the evaluations, the early stop and its weights, the masks, what it cost; all on the CPU.
@@ -86,7 +93,8 @@ def fit(
     check_trainable(model)  # before it is moved
     with placed(model, recipe.device) as device, deterministic(model, device):
         torch.manual_seed(seed)  # for models with layers that use chance
-        run = Training(model, data, recipe, masks, seed, first, evolution)
+        own = OwnFunctions.of(recipe, optimizer, schedule)
+        run = Training(model, data, recipe, masks, seed, first, evolution, own)
         return _run(run, dict(capture or {}), checkpoint, checkpoint_seconds, on_evaluation)
 
 
@@ -148,6 +156,7 @@ class Training:
     seed: int
     first: int = 0
     evolution: Evolution | None = None
+    own: OwnFunctions | None = None
     seconds: float = 0.0
     evaluations: list[Evaluation] = field(default_factory=list)
     best_state: dict[str, Tensor] = field(default_factory=dict)
@@ -155,7 +164,8 @@ class Training:
 
     def __post_init__(self) -> None:
         check_trainable(self.model)
-        self.task = as_task(self.data)
+        self.task = with_own_loss(as_task(self.data), self.recipe)
+        self.functions = self.own or OwnFunctions.of(self.recipe, None, None)
         self.iteration = self.first
         self.device = device_of(self.model)
         start = self._fingerprint()
@@ -164,14 +174,22 @@ class Training:
         self.per_epoch = self.batches.per_epoch
         self.total = self.recipe.length.iterations(self.per_epoch)
         self.every = self.recipe.evaluate_every.iterations(self.per_epoch)
-        self.constant_rate = self.recipe.constant_rate(self.per_epoch)
+        self.constant_rate = None if self.functions.schedule else self.recipe.constant_rate(self.per_epoch)
         self.updates: Plan = {}
         if self.evolution is not None:
             self.updates = self.evolution.plan(self._moment(), self.per_epoch, self.total)
             self.masks = self.evolution.start(self._moment())
         self.settled = max(self.updates, default=-1) + 1
         evolving = self.evolution is not None
-        self.engine = make_engine(self.model, self.task, self.batches, self.recipe, self.masks, evolving=evolving)
+        self.engine = make_engine(
+            self.model,
+            self.task,
+            self.batches,
+            self.recipe,
+            self.masks,
+            evolving=evolving,
+            own=self.functions.optimizer,
+        )
         self.average = None
         if self.recipe.ema is not None:
             decay = decay_of(self.recipe.ema, self.total - self.first)
@@ -220,7 +238,10 @@ class Training:
 
     def _step(self) -> None:
         constant = self.constant_rate
-        self.engine.update(self.recipe.rate_at(self.iteration, self.per_epoch) if constant is None else constant)
+        if constant is None:
+            self.engine.update(self.functions.rate(self.recipe, self.iteration, self.per_epoch))
+        else:
+            self.engine.update(constant)
 
     def _evolve(self, amount: float) -> None:
         """An iteration at which the masks change: after the optimizer step, or in its place."""
@@ -237,7 +258,7 @@ class Training:
         assert isinstance(self.engine, DenseEngine)
         self.masks = masks
         masks.apply_(self.model)
-        self.engine.held.replace(masks, self.engine.state.values())
+        self.engine.held.replace(masks, self.engine.optimizer.forget)
         if self.average is not None and self.engine.held.multiplier is not None:
             self.average.hold(self.engine.held.multiplier)
 
@@ -345,6 +366,7 @@ class Training:
             f"{self.seed} {self.first}",
             self.task.name,
             *self.task.identity(),
+            self.functions.names,
         ]
         if self.evolution is not None:
             parts.append(self.evolution.model_dump_json())

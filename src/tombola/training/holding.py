@@ -5,7 +5,7 @@ Masking gradients alone does not do it: momentum and weight decay move removed w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -27,20 +27,22 @@ class Held:
         if self.multiplier is not None:
             self.flat.values.mul_(self.multiplier)
 
-    def replace(self, masks: Masks, optimizer_state: Iterable[Tensor]) -> None:
+    def silence(self) -> None:
+        """Makes gradients those of the pruned network: 0 at removed weights."""
+        if self.multiplier is not None:
+            self.flat.gradients.mul_(self.multiplier)
+
+    def replace(self, masks: Masks, forget: Callable[[Tensor], None]) -> None:
         """Puts other masks in force, in place. Weights that come back start at 0, as if never met.
 
         Their values are 0 already, but while a weight was removed, its momentum went on collecting the dense
-        gradient; with that, its first step would be a leap. So every tensor of `optimizer_state` with an entry
-        per weight is reset there, as in RigL. Weights that stay keep value and state.
+        gradient; with that, its first step would be a leap. So the optimizer is told to `forget` them, as in RigL.
+        Weights that stay keep value and state.
         """
         multiplier = self.flat.multiplier(masks)
         if self.multiplier is None:
             self.multiplier = multiplier
         else:
-            returning = multiplier > self.multiplier
-            for tensor in optimizer_state:
-                if tensor.shape == returning.shape:
-                    tensor.masked_fill_(returning, 0)
+            forget(multiplier > self.multiplier)
             self.multiplier.copy_(multiplier)
         self.reapply()

@@ -7,7 +7,7 @@ The updates are equal to those of `torch.optim` with `fused=True` (a test compar
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -30,6 +30,17 @@ class Optimizer(ABC):
     @abstractmethod
     def step(self, rate: float) -> None:
         """One update with learning rate `rate`."""
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from a stored `state`."""
+        for name, tensor in state.items():
+            self.state[name].copy_(tensor)
+
+    def forget(self, returning: Tensor) -> None:
+        """Resets what is kept of weights that come back, as if they had never been met."""
+        for tensor in self.state.values():
+            if tensor.shape == returning.shape:
+                tensor.masked_fill_(returning, 0)
 
 
 class Sgd(Optimizer):

@@ -15,6 +15,7 @@ from tombola.runs.results import copy_results, refuse_foreign
 from tombola.studies.base.study import Call, Plan, R, Study
 from tombola.studies.base.work import Work
 from tombola.training.device import device_facts, on_device
+from tombola.training.own import own_functions
 from tombola.training.processor import processor_facts
 
 
@@ -54,6 +55,8 @@ def _run(study: Study[C, R], is_whole: bool) -> R:
     folder, call = study.folder, study.call
     if study.own_code is not None:
         call.watcher.say(f"{study.own_code} makes the network: your own code, looked up from the current folder")
+    if named := own_functions(study.config):
+        call.watcher.say(f"{', '.join(named)}: your own code in the training, looked up from the current folder")
     if call.says_plan and not folder.manifest.exists():
         call.watcher.planned(lambda: _line_of(study.plan(quick=True)))
     facts = {**study.facts(), PROCESSOR: processor_facts(), **device_facts(study.config)}
