@@ -210,7 +210,7 @@ def main() -> None:
     asked = parser.parse_args()
     import kill_commands
 
-    for module in ("cli.commands", "studies.lottery.study", "studies.single.compare", "studies.hybrid.runs"):
+    for module in ("cli.commands", "studies.lottery.study", "studies.single.compare", "studies.hybrid.study"):
         importlib.import_module(f"tombola.{module}")
 
     with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as folder:

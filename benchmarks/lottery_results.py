@@ -16,10 +16,11 @@ from pathlib import Path
 from tombola.reports.intervals import Estimate, estimate
 from tombola.reports.tables import Table
 from tombola.runs.rows import Row, rows_of
+from tombola.studies.base.opened import read_result
 from tombola.studies.lottery.charts import paired_gap
-from tombola.studies.lottery.compare import result_of
 from tombola.studies.lottery.report import summary_markdown
 from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.study import open_lottery
 from tombola.studies.paired import paired_accuracy
 
 
@@ -72,7 +73,7 @@ def main() -> None:
     arguments.add_argument("lenet5", type=Path, help="run folder of imp_lenet5.yaml")
     arguments.add_argument("modes", type=Path, help="run folder of rewind_modes.yaml")
     options = arguments.parse_args()
-    mnist, lenet5, modes = (result_of(run) for run in (options.mnist, options.lenet5, options.modes))
+    mnist, lenet5, modes = (read_result(open_lottery(run)) for run in (options.mnist, options.lenet5, options.modes))
     print("# The lottery study: evidence\n")
     print("Made by `make results-lottery`; each part ends with its machine, versions, data and config.\n")
     print("## The findings of Frankle & Carbin 2019, beside ours\n")

@@ -22,9 +22,11 @@ from tombola.reports.tables import Table
 from tombola.runs.configs import load_config
 from tombola.runs.folder import machine
 from tombola.runs.rows import Row
+from tombola.studies.base.life import run_study
+from tombola.studies.base.study import Call
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.result import Result
-from tombola.studies.lottery.study import run_study
+from tombola.studies.lottery.study import Lottery
 
 CONFIG = Path(__file__).parent.parent / "configs" / "imp_lenet_300_100.yaml"
 ENGINES = ("dense", "auto")
@@ -51,7 +53,7 @@ def searches(options: argparse.Namespace) -> dict[str, Result]:
     for replicates in range(1, options.replicates + 1):
         for engine in ENGINES:
             config = search_config(engine, replicates, options)
-            found[engine] = run_study(config, options.out, workers=1, data_dir=options.data_dir)
+            found[engine] = run_study(Lottery, config, Call(options.out, data_dir=options.data_dir))
             seconds = total_seconds(found[engine].rows)
             print(f"{engine}: {replicates} replicate(s), {seconds:.0f} s of training", file=sys.stderr)
     return found

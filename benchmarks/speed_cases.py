@@ -24,8 +24,8 @@ from tombola.runs.atomic import read_json
 from tombola.runs.configs import validate
 from tombola.studies.lottery.controls.random import shuffled
 from tombola.studies.lottery.networks import replicate_seed
-from tombola.studies.lottery.result import OpenedRun, open_run
 from tombola.studies.lottery.stored import TRAINED, ReplicateFiles, load_stored, stored_masks
+from tombola.studies.lottery.study import Lottery, open_lottery
 
 BATCHES = {64: 4, 1: 64}
 """The batch sizes of most cases, and how many batches of each take turns."""
@@ -127,7 +127,7 @@ class Source:
 
 def from_run(root: Path) -> tuple[str, Source]:
     """The name of a run of `tombola imp`, and replicate 0's images and trained networks, round by round."""
-    opened = open_run(root)
+    opened = open_lottery(root)
     name = opened.config.name
     data = load_data(opened.config.data, replicate_seed(opened.config, 0))
 
@@ -156,7 +156,7 @@ def from_run(root: Path) -> tuple[str, Source]:
     return name, Source(data.test.inputs, networks)
 
 
-def trained_network(opened: OpenedRun, index: int) -> tuple[nn.Module, Masks]:
+def trained_network(opened: Lottery, index: int) -> tuple[nn.Module, Masks]:
     """Replicate 0's network at the end of the training of round `index`, and the masks it was trained with."""
     files, mode = ReplicateFiles.of(opened.folder.checkpoints, 0), opened.config.rewinds[0]
     network = build(validate(read_json(files.spec), ModelSpec, str(files.spec)))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from small_study import SMALL_STUDY
+from small_study import SMALL_STUDY, run_lottery
 from tombola.data import DataConfig, load_data
 from tombola.errors import ConfigError, TrainingError
 from tombola.models import ModelConfig, ModelSpec, architectures, build
@@ -18,7 +18,6 @@ from tombola.runs.configs import validate
 from tombola.runs.rows import Row
 from tombola.studies.lottery import replicate
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.study import run_study
 from tombola.training import Recipe, fit
 from tombola.training.trained import Evaluation
 
@@ -104,7 +103,7 @@ def test_a_killed_lottery_with_dropout_ends_to_the_bit(tmp_path: Path, monkeypat
     config = validate(content, LotteryConfig, "test")
 
     def rows(out: Path) -> list[Row]:
-        result = run_study(config, out)
+        result = run_lottery(config, out)
         timed = ("seconds", "latency")
         return [{k: v for k, v in r.items() if k not in timed} for r in result.rows if r["kind"] != "latency"]
 
@@ -126,6 +125,6 @@ def test_a_killed_lottery_with_dropout_ends_to_the_bit(tmp_path: Path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(replicate, "fit", killed)
         with pytest.raises(KeyboardInterrupt):
-            run_study(config, tmp_path / "killed")
+            run_lottery(config, tmp_path / "killed")
     assert seen[0] == 2
     assert rows(tmp_path / "killed") == whole

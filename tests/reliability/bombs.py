@@ -67,11 +67,11 @@ def _run_folder(path: Path, stored: bool) -> None:
     from tombola.models import ModelSpec
     from tombola.runs.configs import validate
     from tombola.runs.folder import RunFolder, begin_or_continue, writing
-    from tombola.runs.rows import read_unit
     from tombola.runs.sealed import read_sealed, write_sealed
+    from tombola.studies.base.work import Finished, unit_rows
     from tombola.studies.lottery.config import LotteryConfig
     from tombola.studies.lottery.metrics import UNIT
-    from tombola.studies.lottery.replicate import Finished, ReplicateSpec, run_replicate
+    from tombola.studies.lottery.replicate import ReplicateSpec, run_replicate
     from tombola.studies.lottery.result import data_facts
 
     small = {"model": {"widths": [6, 5]}, "replicates": 1, "controls": [], "pruning": {"densities": [0.5]}}
@@ -84,7 +84,7 @@ def _run_folder(path: Path, stored: bool) -> None:
         run_replicate(ReplicateSpec(config, 0, folder.checkpoints, None), events.append)
         for event in events:
             if isinstance(event, Finished):
-                table.append_unit(read_unit(event.path, ""))
+                table.append_unit(unit_rows(event.path))
         if stored:
             spec = folder.checkpoints / "replicate-00" / "spec.json"
             write_sealed(spec, ModelSpec(**read_sealed(spec, "")).model_copy(update=wide).model_dump(mode="json"))
@@ -99,9 +99,10 @@ def _extracted(path: Path) -> None:
 
 
 def _shown(path: Path) -> Any:
-    from tombola.studies.lottery.result import open_run
+    from tombola.studies.base.opened import read_result
+    from tombola.studies.lottery.study import open_lottery
 
-    return open_run(path).result()
+    return read_result(open_lottery(path))
 
 
 def _empty_base(path: Path) -> None:

@@ -23,14 +23,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from finished_runs import KINDS, STUDIES, Runs, files_of, invoke, one_line
 
+from listening import Heard
 from tombola.data import sources
 from tombola.errors import DataError
 from tombola.runs.configs import validate
-from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.study import Watcher, run_study
-from tombola.studies.single.compare import Watcher as ComparisonWatcher
-from tombola.studies.single.compare import compare
-from tombola.studies.single.config import CompareConfig
+from tombola.studies.base.life import run_study
+from tombola.studies.base.study import Call
+from tombola.studies.lottery.study import Lottery
+from tombola.studies.single.compare import Compare
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 ODD = b"ev\x1b[2Jil \xe2\x80\xae \xc3\xa9 \xff"
@@ -184,18 +184,15 @@ def test_data_that_are_replaced_before_a_worker_reads_them(kind: str, tmp_path: 
     study = {**STUDIES[kind], "data": {"name": "npz", "folder": str(path)}, "replicates": 1}
     replaced: list[int] = []
 
-    def replace(units: int, finished: int) -> None:
+    def replace() -> None:
         if not replaced:
             write_digits(path, 1)
-        replaced.append(finished)
+        replaced.append(1)
 
     def run() -> None:
-        if kind == "imp":
-            watcher = Watcher(replace, lambda row: None, lambda progress: None)
-            run_study(validate(study, LotteryConfig, "study"), tmp_path / "runs", watcher=watcher)
-        else:
-            followed = ComparisonWatcher(replace, lambda row: None)
-            compare(validate(study, CompareConfig, "study"), tmp_path / "runs", 1, None, followed)
+        asked = Lottery if kind == "imp" else Compare
+        config = validate(study, asked.config_type, "study")
+        run_study(asked, config, Call(tmp_path / "runs", watcher=Heard(on_begin=replace)))
 
     with pytest.raises(DataError, match="were replaced while the run was at work") as caught:
         run()

@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from small_study import SMALL_STUDY
+from small_study import SMALL_STUDY, run_lottery
 from tombola.models.tensors import content_sha256, load_tensors
 from tombola.runs import atomic
 from tombola.runs.configs import validate
 from tombola.runs.rows import read_rows
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.stability import run_stability
-from tombola.studies.lottery.study import run_study
 
 STUDIES = {
     "steps and early birds": {"rewind": ["init", "step:10it"], "early_bird": {"distance": 0.4, "window": 1}},
@@ -32,7 +31,7 @@ DEATHS = 14
 def run(changes: dict[str, Any], out: Path) -> Path:
     study = {**SMALL_STUDY, "checkpoint_seconds": 0, "controls": ["random"], "replicates": 2, **changes}
     study["pruning"] = {"densities": [0.5, 0.2]}
-    root = run_study(validate(study, LotteryConfig, "study"), out).folder.root
+    root = run_lottery(validate(study, LotteryConfig, "study"), out).folder.root
     run_stability(root, 1)
     return root
 

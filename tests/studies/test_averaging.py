@@ -9,14 +9,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from small_study import SMALL_STUDY
+from small_study import SMALL_STUDY, run_lottery
 from tombola.cli import app
 from tombola.data import DataConfig, load_data
 from tombola.models.folder import load_model
 from tombola.models.tensors import load_tensors
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.study import run_study
 from tombola.training.metrics import evaluate
 
 TIMES = {"seconds"}
@@ -24,7 +23,7 @@ TIMES = {"seconds"}
 
 def lottery(folder: Path, ema: float | None) -> tuple[Path, list[Row]]:
     content = {**SMALL_STUDY, "replicates": 1, "training": {**SMALL_STUDY["training"], "ema": ema}}  # type: ignore[dict-item]
-    result = run_study(LotteryConfig.model_validate(content), folder, workers=1)
+    result = run_lottery(LotteryConfig.model_validate(content), folder, workers=1)
     return result.folder.root, [row for row in result.rows if row["kind"] in ("training", "evaluation")]
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from small_study import SMALL_STUDY
+from small_study import SMALL_STUDY, run_lottery
 from tombola.data import load_data
 from tombola.errors import ConfigError
 from tombola.models import ModelSpec, build
@@ -32,7 +32,6 @@ from tombola.studies.lottery.networks import replicate_seed
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.rewind import Rewind, Start
 from tombola.studies.lottery.stored import ReplicateFiles
-from tombola.studies.lottery.study import run_study
 from tombola.studies.lottery.verdict import judge
 from tombola.training import Recipe, fit
 
@@ -211,7 +210,7 @@ class TestMatching:
 def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     torch.set_num_threads(1)
     asked = config(controls=list(controls), rewind=["init", "step:10it", "lr"], pruning={"densities": [0.5, 0.2]})
-    return run_study(asked, tmp_path_factory.mktemp("runs"))
+    return run_lottery(asked, tmp_path_factory.mktemp("runs"))
 
 
 class TestARunWithAll:
@@ -264,7 +263,7 @@ class TestARunWithAll:
     ) -> None:
         """It dies after the host is trained, and in the middle of it."""
         asked = result.config.model_copy(update={"replicates": 1})
-        real, deaths = replicate_module.write_sealed, {"host.json", "transplant.json"}
+        real, deaths = replicate_module.write_unit, {"host.json", "transplant.json"}
 
         def dies(path: Path, content: Any) -> None:
             if path.name in deaths:
@@ -272,11 +271,11 @@ class TestARunWithAll:
                 raise KeyboardInterrupt
             real(path, content)
 
-        monkeypatch.setattr(replicate_module, "write_sealed", dies)
+        monkeypatch.setattr(replicate_module, "write_unit", dies)
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
-                run_study(asked, tmp_path)
-        again = run_study(asked, tmp_path)
+                run_lottery(asked, tmp_path)
+        again = run_lottery(asked, tmp_path)
         assert not deaths
         key = ("rewind", "round", "branch", "weights_sha256", "masks_sha256")
         one, other = (
@@ -302,5 +301,5 @@ def test_a_network_that_a_control_cannot_be_made_of_leaves_nothing(tmp_path: Pat
         controls=["transplant"],
     )
     with pytest.raises(ConfigError, match="leave that control out"):
-        run_study(asked, tmp_path)
+        run_lottery(asked, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from small_study import SMALL_STUDY
+from small_study import SMALL_STUDY, run_lottery
 from tombola.data import load_data
 from tombola.errors import ConfigError
 from tombola.models import ModelSpec, build
@@ -17,11 +17,11 @@ from tombola.pruning.criteria import Needs
 from tombola.runs.configs import validate
 from tombola.runs.rows import rows_of
 from tombola.runs.seeds import derive_seed
+from tombola.studies.base.checks import failed_checks
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.metrics import failed_checks
+from tombola.studies.lottery.metrics import CHECKS, UNIT
 from tombola.studies.lottery.networks import replicate_seed
 from tombola.studies.lottery.result import Result
-from tombola.studies.lottery.study import run_study
 from tombola.training.batches import draw_batches
 
 SEEING = ("wanda", "taylor", "movement", "synflow")
@@ -38,14 +38,14 @@ def study(out: Path, criterion: str, **changes: object) -> Result:
         "pruning": {"criterion": criterion, "densities": [0.5, 0.2], "score_batches": 3},
         **changes,
     }
-    return run_study(validate(asked, LotteryConfig, "small"), out)
+    return run_lottery(validate(asked, LotteryConfig, "small"), out)
 
 
 @pytest.mark.parametrize("criterion", SEEING)
 def test_every_round_is_what_prune_says_of_the_trained_network(criterion: str, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     result = study(tmp_path, criterion)
-    assert failed_checks(result.rows) == []
+    assert failed_checks(result.rows, UNIT, CHECKS) == []
     rounds = {row["round"]: row for row in rows_of(result.rows, kind="training")}
     assert [rounds[index]["kept"] for index in (1, 2)] == [rounds[index]["kept_asked"] for index in (1, 2)]
 

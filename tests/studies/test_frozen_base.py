@@ -23,8 +23,8 @@ from tombola.models.folder import read_spec
 from tombola.runs.configs import validate
 from tombola.runs.rows import read_rows, rows_of
 from tombola.studies.base import watching
-from tombola.studies.lottery import terminal as lottery_terminal
-from tombola.studies.lottery.result import open_run
+from tombola.studies.base.opened import read_result
+from tombola.studies.lottery.study import open_lottery
 from tombola.studies.lottery.tables import base_line
 from tombola.studies.single.config import PruneConfig
 from tombola.studies.single.parents import open_parent
@@ -133,7 +133,7 @@ class TestTheLottery:
 
     def test_a_head_that_costs_something_is_not_said_to_cost_nothing(self, run: Path) -> None:
         """The sentence follows the numbers, as in a run whose base is as cheap as its head."""
-        result = open_run(run).result()
+        result = read_result(open_lottery(run))
         assert result is not None
         cheap = result.data | {"base": result.data["base"] | {"flops": 1000}}
         assert "Here the head moves FLOPs" in str(base_line(replace(result, data=cheap)))
@@ -238,7 +238,6 @@ class TestWhatIsSaid:
     def test_how_far_features_are_and_that_weights_are_random(
         self, command: str, home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(lottery_terminal, "LINE_SECONDS", 0.0)
         monkeypatch.setattr(watching, "LINE_SECONDS", 0.0)
         random = data(widths=list(WIDTHS))
         way = {"replicates": 1, "criteria": ["magnitude"], "sparsities": [0.5]}
@@ -256,10 +255,7 @@ class TestWhatIsSaid:
             result = invoke(*asked, "--out", f"loud-{command}")
         assert result.exit_code == 0, result.output
         assert result.stderr.count("warning: the base has NO pretrained weights") == 1
-        if command == "imp":
-            assert "96 of 150 examples have passed the frozen base" in result.stdout
-        else:
-            assert "features of the frozen base: 96 of 150" in result.stdout
+        assert "features of the frozen base: 96 of 150" in result.stdout
 
     def test_replicates_and_runs_share_one_computation(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         computed: list[slice] = []

@@ -13,7 +13,6 @@ from rich.console import Console
 
 from tombola.reports.curves import Chart, Series, plotly_figure, png
 from tombola.reports.intervals import Estimate
-from tombola.studies.hybrid import terminal
 from tombola.studies.hybrid.answers import answers_of
 from tombola.studies.hybrid.artefacts import NAMES, OPTIONAL_NAMES, SUMMARY, write_results
 from tombola.studies.hybrid.charts import exits_chart, gate_chart
@@ -22,6 +21,7 @@ from tombola.studies.hybrid.gating import gates_of
 from tombola.studies.hybrid.outlook import Outlook
 from tombola.studies.hybrid.report import report_page, summary_markdown
 from tombola.studies.hybrid.result import HybridResult
+from tombola.studies.hybrid.shown import show_result
 from tombola.studies.hybrid.tables import (
     baselines_table,
     curve_table,
@@ -30,7 +30,6 @@ from tombola.studies.hybrid.tables import (
     gates_table,
     latency_table,
 )
-from tombola.studies.hybrid.terminal import show_result, watching
 from tombola.studies.hybrid.wording import kilo, listed, mega, share
 
 ALL = ("base", "dense", "ticket")
@@ -218,33 +217,8 @@ class TestTerminal:
             assert answer.text in said
         assert str(result.folder.report) in said
 
-    def test_lines_where_there_is_no_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(terminal, "LINE_SECONDS", 0.0)
-        file = io.StringIO()
-        with watching(Console(file=file, width=200)) as watcher:
-            watcher.planned(Outlook({}, 28))
-            watcher.begin(3, 1)
-            watcher.unit({"replicate": 0, "network": "ticket", "exit": None})
-            watcher.unit({"replicate": 1, "network": "pixels", "exit": None})
-            watcher.measuring(1, 2)
-        before, *lines = file.getvalue().splitlines()
-        assert before == "28 forests"
-        assert lines[0] == "3 units of exits, forests and gates to run, 1 of them finished earlier"
-        assert lines[1].startswith("2 of 3 units, about ")
-        assert lines[1].endswith("replicate 0, ticket")
-        assert lines[2].endswith("replicate 1, raw pixels")
-        assert lines[3] == "1 of 2 pipelines ready for timing"
-
-    def test_bars_on_a_terminal(self) -> None:
-        file = io.StringIO()
-        with watching(Console(file=file, force_terminal=True, width=120)) as watcher:
-            watcher.begin(2, 0)
-            watcher.planned(Outlook({}, 28))
-            watcher.unit({"replicate": 0, "network": "base", "exit": None})
-            watcher.measuring(2, 4)
-        assert "28 forests" in file.getvalue()
-        assert "replicate 0, frozen base" in file.getvalue()
-        assert "measuring latency" in file.getvalue()
+    def test_the_cost_of_a_study_without_lotteries_to_run(self) -> None:
+        assert Outlook({}, 28).line == "28 forests"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from tombola.data import load_data, normalised
 from tombola.errors import RunFolderError
 from tombola.runs.configs import identity_hash, load_config, validate
 from tombola.runs.rows import Row, read_rows, rows_of
+from tombola.studies.base.opened import open_study, read_result
 from tombola.studies.hybrid import forests, pooled, replicate
 from tombola.studies.hybrid.artefacts import NAMES, OPTIONAL_NAMES
 from tombola.studies.hybrid.config import HybridConfig
@@ -31,7 +32,8 @@ from tombola.studies.hybrid.exits import features_at
 from tombola.studies.hybrid.outlook import check_lotteries, exits_of
 from tombola.studies.hybrid.pooled import base_features
 from tombola.studies.hybrid.replicate import ReplicateSpec, run_replicate
-from tombola.studies.hybrid.result import HybridResult, open_hybrid
+from tombola.studies.hybrid.result import HybridResult
+from tombola.studies.hybrid.study import Hybrid
 from tombola.studies.hybrid.units import UNIT, complete_replicates, unit_names
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import replicate_seed
@@ -99,7 +101,7 @@ def finished(first_call: tuple[Path, Invoked]) -> Path:
 
 @pytest.fixture(scope="module")
 def result(finished: Path) -> HybridResult:
-    return open_hybrid(run_in(finished))
+    return read_result(open_study(Hybrid, run_in(finished)))
 
 
 @pytest.fixture
@@ -230,7 +232,7 @@ class TestARun:
 
     def test_a_new_run_is_preceded_by_what_it_will_cost(self, first_call: tuple[Path, Invoked]) -> None:
         """Three lotteries of a dense network and two rounds of ticket and control; twelve forests, two baselines."""
-        first = first_call[1].stdout.splitlines()[1]
+        first = first_call[1].stdout.splitlines()[0]
         assert first.startswith(f"{3 * 2 * 5} trainings, about ")
         assert first.endswith(f"; then {2 * 14} forests")
 
@@ -289,7 +291,7 @@ class TestTheSameCommandAgain:
         assert {json.loads(line)["replicate"] for line in new[len(old) :].splitlines()} == {2}
         summary = json.loads((run_in(copied) / "results" / "hybrid.json").read_text())
         assert summary["replicates"] == 3
-        assert len(open_hybrid(run_in(copied)).lotteries["lenet"].rows) > 0
+        assert len(read_result(open_study(Hybrid, run_in(copied))).lotteries["lenet"].rows) > 0
 
     @pytest.mark.parametrize("where", ["forests", "latency", "line"])
     def test_completes_what_was_torn(self, where: str, copied: Path, study: Path) -> None:
@@ -454,7 +456,12 @@ class TestWhatIsRefused:
         said = call("hybrid", study, "--out", tmp_path / "runs", "--workers", 1, "--skip-bad")
         assert said.exit_code == 0, said.output
         assert "bad.png" in said.stderr
-        assert unit_names(open_hybrid(run_in(tmp_path / "runs")).config) == ["pixels", "pca", "dense", "ticket"]
+        assert unit_names(open_study(Hybrid, run_in(tmp_path / "runs")).config) == [
+            "pixels",
+            "pca",
+            "dense",
+            "ticket",
+        ]
 
     def test_lotteries_of_other_data_or_another_base(self, result: HybridResult) -> None:
         facts = {"data": result.lotteries["cnn"].data, "base": result.lotteries["head"].data["base"]}

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from keras_networks import keras
-from small_study import SMALL_STUDY
+from small_study import SMALL_STUDY, run_lottery
 from tombola.errors import ConfigError, ModelError
 from tombola.models import ModelSpec, build
 from tombola.models.keras_export import write_keras
@@ -30,7 +30,6 @@ from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.keras_ticket import MASKS, MODEL, write_keras_ticket
 from tombola.studies.lottery.networks import trained_network
 from tombola.studies.lottery.result import Result
-from tombola.studies.lottery.study import run_study
 from tombola.studies.lottery.tables import origin_lines
 
 LENET = (2, 3, 9, 7)
@@ -76,7 +75,7 @@ def normalised_run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Re
     torch.set_num_threads(1)
     data = {"name": "folder", "folder": str(images), "normalise": True}
     model = {"architecture": "lenet5", "widths": LENET}
-    return run_study(config_of(images, data=data, model=model), tmp_path_factory.mktemp("runs"))
+    return run_lottery(config_of(images, data=data, model=model), tmp_path_factory.mktemp("runs"))
 
 
 class TestExport:
@@ -126,15 +125,15 @@ class TestExport:
         config = validate(SMALL_STUDY | {"replicates": 1}, LotteryConfig, "test")
         with monkeypatch.context() as without:
             without.setitem(sys.modules, "keras", None)
-            first = run_study(config, tmp_path)
+            first = run_lottery(config, tmp_path)
         assert "pip install 'tombola[keras]'" in (keras_line(first) or "")
         assert not (first.folder.results / MODEL).exists()
         rows = first.folder.rows.read_bytes()
-        again = run_study(config, tmp_path)
+        again = run_lottery(config, tmp_path)
         assert (again.folder.results / MODEL).exists()
         assert "Keras export: " in (keras_line(again) or "")
         assert again.folder.rows.read_bytes() == rows
-        run_study(config, tmp_path, results=tmp_path / "copy")
+        run_lottery(config, tmp_path, results=tmp_path / "copy")
         assert (tmp_path / "copy" / MODEL).exists()
 
 
@@ -156,7 +155,7 @@ class TestStart:
     def test_every_replicate_begins_with_the_files_weights(
         self, images: Path, lenet_file: Path, tmp_path: Path
     ) -> None:
-        result = run_study(config_of(images, start=str(lenet_file), replicates=2), tmp_path)
+        result = run_lottery(config_of(images, start=str(lenet_file), replicates=2), tmp_path)
         held = read_keras(lenet_file)
         assert (result.config.model.architecture, result.config.model.widths) == ("lenet5", LENET)
         for index in range(2):
@@ -167,7 +166,7 @@ class TestStart:
             assert spec["normalisation"] == held.normalisation.model_dump(mode="json")
 
     def test_reinit_is_a_fresh_network(self, images: Path, lenet_file: Path, tmp_path: Path) -> None:
-        result = run_study(config_of(images, start=str(lenet_file)), tmp_path)
+        result = run_lottery(config_of(images, start=str(lenet_file)), tmp_path)
         trainings = {row["branch"]: row for row in result.rows if row["kind"] == "training"}
         assert trainings["reinit"]["test_loss"] != trainings["ticket"]["test_loss"]
         assert all(row["check_rewound"] for row in trainings.values())
@@ -176,16 +175,16 @@ class TestStart:
         moving = tmp_path / "moving.keras"
         moving.write_bytes(lenet_file.read_bytes())
         config = config_of(images, start=str(moving))
-        result = run_study(config, tmp_path)
+        result = run_lottery(config, tmp_path)
         other = build(ModelSpec(architecture="lenet5", widths=LENET, input_shape=(3, 18, 20), classes=2, seed=8))
         write_keras(moving, other, (3, 18, 20), Normalisation())
         with pytest.raises(Exception, match="begun with start"):
-            run_study(config.model_copy(update={"replicates": 2}), result.folder.root.parent)
+            run_lottery(config.model_copy(update={"replicates": 2}), result.folder.root.parent)
 
     def test_its_config_starts_it_again(self, images: Path, lenet_file: Path, tmp_path: Path) -> None:
-        result = run_study(config_of(images, start=str(lenet_file)), tmp_path)
+        result = run_lottery(config_of(images, start=str(lenet_file)), tmp_path)
         assert "has seen these images" in "".join(origin_lines(result))
-        again = run_study(load_config(result.folder.config, LotteryConfig), tmp_path)
+        again = run_lottery(load_config(result.folder.config, LotteryConfig), tmp_path)
         assert again.folder.root == result.folder.root
         assert len(list(tmp_path.glob("lottery-*"))) == 1
 
@@ -204,7 +203,7 @@ class TestStart:
     ) -> None:
         data = {"name": "folder", "folder": str(images), **keys.pop("data", {})}
         with pytest.raises((ConfigError, ModelError), match=said):
-            run_study(config_of(images, start=str(lenet_file), data=data, **keys), tmp_path / "runs")
+            run_lottery(config_of(images, start=str(lenet_file), data=data, **keys), tmp_path / "runs")
         assert not list((tmp_path / "runs").glob("*/manifest.json"))
 
     def test_a_file_of_another_architecture_is_named(self, images: Path, tmp_path: Path) -> None:
@@ -212,7 +211,7 @@ class TestStart:
         other = keras.layers.Conv2DTranspose(4, 3, name="up")(inputs)
         keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(other))).save(tmp_path / "other.keras")
         with pytest.raises(ModelError, match=r"up is a Conv2DTranspose"):
-            run_study(config_of(images, start=str(tmp_path / "other.keras")), tmp_path / "runs")
+            run_lottery(config_of(images, start=str(tmp_path / "other.keras")), tmp_path / "runs")
         assert not (tmp_path / "runs").exists()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from listening import Heard
 from sealing import retell
 from small_models import FINE_TUNING, invoke, make_child, make_parent
-from small_study import SMALL_STUDY
+from small_study import SMALL_STUDY, run_lottery
 from tombola.compression import measured, runtime
 from tombola.compression.measured import Latency, measure_latency
 from tombola.errors import KernelError
@@ -24,13 +24,14 @@ from tombola.reports.nature import factor_axis
 from tombola.runs.configs import validate
 from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row, read_rows, rows_of
+from tombola.studies.base.opened import read_result
+from tombola.studies.base.watching import Progress
 from tombola.studies.lottery import latency as latency_module
 from tombola.studies.lottery.charts import speed_chart
-from tombola.studies.lottery.compare import result_of
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.metrics import summarise
 from tombola.studies.lottery.result import Result
-from tombola.studies.lottery.study import Watcher, run_study
+from tombola.studies.lottery.study import open_lottery
 from tombola.studies.lottery.tables import cost_line, results_table, rounds_table, speed_notes
 from tombola.studies.single.one_model import Result as Child
 from tombola.studies.single.tables import stages_note, stages_table
@@ -49,7 +50,7 @@ def config(**changes: object) -> LotteryConfig:
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory, sparse_kernels: None) -> Result:
     torch.set_num_threads(1)
-    return run_study(config(rewind=["init", "lr"]), tmp_path_factory.mktemp("runs"))
+    return run_lottery(config(rewind=["init", "lr"]), tmp_path_factory.mktemp("runs"))
 
 
 def without_kernels(*_: Any) -> nn.Module:
@@ -168,7 +169,7 @@ class TestLotteryRows:
             return [Latency(batch, None, None, "not asked") for batch in (1, 64)]
 
         monkeypatch.setattr(latency_module, "measure_latency", watched)
-        outcome = run_study(config(), tmp_path)
+        outcome = run_lottery(config(), tmp_path)
         trained = rows_of(outcome.rows, kind="training")
         assert seen == [(row["weights_sha256"], row["masks_sha256"]) for row in trained]
 
@@ -177,22 +178,22 @@ class TestLotteryRows:
         assert {row["engine"] for row in rows} <= {"dense", "sparse"}
         assert rows[0]["engine"] == "dense"
         asked = {**SMALL_STUDY["training"], "engine": "dense"}
-        dense = rows_of(run_study(config(training=asked), tmp_path).rows, kind="training")
+        dense = rows_of(run_lottery(config(training=asked), tmp_path).rows, kind="training")
         assert all(row["engine"] == "dense" for row in dense)
 
 
 class TestMeasuredOnce:
     def test_a_finished_run_shows_what_it_has(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        first = run_study(config(), tmp_path)
+        first = run_lottery(config(), tmp_path)
         monkeypatch.setattr(latency_module, "measure_latency", never)
-        assert run_study(config(), tmp_path).rows == first.rows
+        assert run_lottery(config(), tmp_path).rows == first.rows
         for command in ("show", "report"):
             assert invoke(command, first.folder.root).exit_code == 0
 
     def test_more_replicates_do_not_measure_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        first = run_study(config(), tmp_path)
+        first = run_lottery(config(), tmp_path)
         monkeypatch.setattr(latency_module, "measure_latency", never)
-        more = run_study(config(replicates=2), tmp_path)
+        more = run_lottery(config(replicates=2), tmp_path)
         assert rows_of(more.rows, kind="latency") == rows_of(first.rows, kind="latency")
         assert more.verdict.replicates == 2
 
@@ -211,23 +212,22 @@ class TestMeasuredOnce:
 
         monkeypatch.setattr(latency_module, "measure_latency", measuring)
         if torn:
-            table = run_study(config(), tmp_path).folder
+            table = run_lottery(config(), tmp_path).folder
             lines = table.rows.read_text().splitlines(keepends=True)
             first = next(number for number, line in enumerate(lines) if '"kind":"latency"' in line)
             table.rows.write_text("".join(lines[: first + 2 * 4 + torn]))
             table.report.unlink()
         else:
             with pytest.raises(KeyboardInterrupt):
-                run_study(config(), tmp_path)
+                run_lottery(config(), tmp_path)
         (path,) = tmp_path.glob("*/rows.jsonl")
         before = read_rows(path)
         calls.clear()
         calls += [1] * 10
-        told: list[tuple[int, int]] = []
-        none: Callable[..., None] = lambda *_: None  # noqa: E731
-        outcome = run_study(config(), tmp_path, watcher=Watcher(none, none, none, lambda *counts: told.append(counts)))
+        heard = Heard()
+        outcome = run_lottery(config(), tmp_path, watcher=heard)
         assert len(calls) == 10 + 2
-        assert told == [(1, 2), (2, 2)]
+        assert heard.tasks == [Progress("measuring latency", done, 2) for done in (1, 2)]
         assert outcome.rows[: len(before)] == before
         assert len(rows_of(outcome.rows, kind="latency")) == 16
 
@@ -236,7 +236,7 @@ class TestARunWithoutLatency:
     @pytest.fixture
     def unmeasured(self, tmp_path: Path) -> RunFolder:
         """A run that was killed after its trainings and before latency was measured."""
-        folder = run_study(config(), tmp_path).folder
+        folder = run_lottery(config(), tmp_path).folder
         lines = folder.rows.read_text().splitlines(keepends=True)
         retell(folder, [line for line in lines if json.loads(line)["kind"] != "latency"])
         folder.finished.unlink()
@@ -244,7 +244,7 @@ class TestARunWithoutLatency:
 
     def test_it_opens_and_says_so(self, unmeasured: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(latency_module, "measure_latency", never)
-        outcome = result_of(unmeasured.root)
+        outcome = read_result(open_lottery(unmeasured.root))
         assert speed_chart(outcome.summaries, outcome.rows) is None
         shown = invoke("show", unmeasured.root)
         assert shown.exit_code == 0, shown.output
@@ -254,7 +254,7 @@ class TestARunWithoutLatency:
 
     @pytest.mark.parametrize("replicates", [1, 2])
     def test_the_command_brings_the_measurement(self, unmeasured: RunFolder, replicates: int) -> None:
-        outcome = run_study(config(replicates=replicates), unmeasured.root.parent)
+        outcome = run_lottery(config(replicates=replicates), unmeasured.root.parent)
         assert len(rows_of(outcome.rows, kind="latency")) == 16
 
 
@@ -311,7 +311,7 @@ class TestLotteryResults:
 
     def test_no_kernels_give_reasons_and_no_numbers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(measured, "sparsify", without_kernels)
-        outcome = run_study(config(), tmp_path)
+        outcome = run_lottery(config(), tmp_path)
         for row in rows_of(outcome.rows, kind="latency"):
             assert (row["seconds"] is None) == (row["reason"] == NO_KERNELS) == (row["engine"] == "sparse kernels")
         points = json.loads((outcome.folder.results / "sparsity_vs_time.json").read_text())

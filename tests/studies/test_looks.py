@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sealing import retell
-from small_study import SMALL_STUDY
+from small_study import SMALL_STUDY, run_lottery
 from studies.test_verdict import study
 from tombola.reports.intervals import power
 from tombola.runs.rows import read_rows, rows_of
+from tombola.studies.base.opened import read_result
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.looks import Looks, look_row
-from tombola.studies.lottery.result import open_run
-from tombola.studies.lottery.study import run_study
+from tombola.studies.lottery.study import open_lottery
 from tombola.studies.lottery.tables import levels_line
 from tombola.studies.lottery.verdict import judge
 
@@ -116,11 +115,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestRuns:
     def test_each_verdict_that_is_shown_is_recorded_once(self, root: Path) -> None:
-        one = run_study(LotteryConfig(**TINY), root)
+        one = run_lottery(LotteryConfig(**TINY), root)
         assert one.verdict.first_look == 2
-        run_study(LotteryConfig(**TINY), root)  # shown again: no new look
+        run_lottery(LotteryConfig(**TINY), root)  # shown again: no new look
         assert [row["replicates"] for row in rows_of(read_rows(one.folder.rows), kind="look")] == [2]
-        more = run_study(LotteryConfig(**TINY | {"replicates": 3}), root)
+        more = run_lottery(LotteryConfig(**TINY | {"replicates": 3}), root)
         assert [row["replicates"] for row in rows_of(read_rows(one.folder.rows), kind="look")] == [2, 3]
         assert more.verdict.first_look == 2
         assert more.verdict.dense_confidence > one.verdict.dense_confidence == 0.96
@@ -128,16 +127,8 @@ class TestRuns:
     def test_a_run_that_is_not_finished_is_not_judged(self, root: Path) -> None:
         """Judging what happens to be there would be a look that nobody recorded."""
         folder = next(root.glob("lottery-*"))
-        run = open_run(folder)
+        run = open_lottery(folder)
         run.folder.write_config(run.config.model_copy(update={"replicates": 4}))
-        found = open_run(folder).result()
+        found = read_result(open_lottery(folder))
         assert found is not None
         assert found.verdict.sentence == "Not judged yet: 3 of 4 replicates are complete."
-
-    def test_a_verdict_told_by_a_version_without_looks_counts(self, root: Path) -> None:
-        config = LotteryConfig(**TINY | {"name": "older", "replicates": 2})
-        older = run_study(config, root)
-        lines = older.folder.rows.read_text().splitlines(keepends=True)
-        retell(older.folder, [line for line in lines if '"kind":"look"' not in line])
-        more = run_study(config.model_copy(update={"replicates": 3}), root)
-        assert more.verdict.first_look == 2

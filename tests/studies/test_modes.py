@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from small_study import SMALL_STUDY
+from small_study import SMALL_STUDY, run_lottery
 from tombola.data import load_data
 from tombola.models import build, load_model
 from tombola.models.tensors import content_sha256, load_tensors
@@ -16,16 +16,16 @@ from tombola.pruning import Masks
 from tombola.runs.configs import validate
 from tombola.runs.rows import rows_of
 from tombola.runs.seeds import derive_seed
+from tombola.studies.base.checks import failed_checks
 from tombola.studies.lottery.charts import modes_chart
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls.random import shuffled
 from tombola.studies.lottery.extract import extract
-from tombola.studies.lottery.metrics import failed_checks
+from tombola.studies.lottery.metrics import CHECKS, UNIT
 from tombola.studies.lottery.networks import model_spec, replicate_seed
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.rewind import Rewind, is_rewound
 from tombola.studies.lottery.stored import TRAINED, ReplicateFiles, stored_masks
-from tombola.studies.lottery.study import run_study
 from tombola.training import Recipe, Step, fit
 from tombola.training.engine import DenseEngine
 from tombola.training.fit import Training
@@ -43,7 +43,7 @@ def config(**changes: object) -> LotteryConfig:
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     torch.set_num_threads(1)
-    return run_study(config(), tmp_path_factory.mktemp("runs"))
+    return run_lottery(config(), tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ class TestShared:
         trainings = rows_of(result.rows, kind="training")
         assert len(rows_of(trainings, branch="dense")) == 1
         assert len(trainings) == 1 + 4 * 3 * 3
-        assert not failed_checks(result.rows)
+        assert not failed_checks(result.rows, UNIT, CHECKS)
 
     def test_the_first_masks_are_common_and_later_ones_are_not(self, result: Result) -> None:
         masks = {
@@ -127,7 +127,7 @@ class TestStep:
         assert content_sha256(model.state_dict()) == row["weights_sha256"]
 
     def test_step_0_is_init(self, tmp_path: Path) -> None:
-        outcome = run_study(config(rewind=["init", "step:0it"], controls=[]), tmp_path)
+        outcome = run_lottery(config(rewind=["init", "step:0it"], controls=[]), tmp_path)
         hashes = [
             [row["weights_sha256"] for row in rows_of(outcome.rows, kind="training", rewind=mode)]
             for mode in ("init", "step:0it")
@@ -136,7 +136,7 @@ class TestStep:
 
     def test_a_step_at_or_after_the_end_is_refused_before_anything_is_written(self, tmp_path: Path) -> None:
         with pytest.raises(Exception, match="step:40it is not before the end of training at 40 iterations"):
-            run_study(config(rewind="step:40it"), tmp_path)
+            run_lottery(config(rewind="step:40it"), tmp_path)
         assert not list(tmp_path.glob("*/manifest.json"))
 
 
@@ -178,7 +178,7 @@ class TestKeepingWeights:
         watch(DenseEngine)
         watch(SparseEngine)
         stepped = {**SMALL_STUDY["training"], "schedule": "step", "milestones": ["20it"]}
-        run_study(config(rewind="lr", controls=[], training=stepped), tmp_path)
+        run_lottery(config(rewind="lr", controls=[], training=stepped), tmp_path)
         one_training = [1e-2] * 20 + [1e-3] * 20
         assert rates == pytest.approx(one_training * 4)
 
@@ -203,15 +203,15 @@ class TestControlsWhereWeightsStay:
 
 def test_two_names_of_one_step_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="step:1ep and step:21it are the same iteration"):
-        run_study(config(rewind=["step:1ep", "step:21it"]), tmp_path)
+        run_lottery(config(rewind=["step:1ep", "step:21it"]), tmp_path)
 
 
 def test_patience_waits_for_the_state_that_a_mode_rewinds_to(tmp_path: Path) -> None:
     training = {"length": "200it", "evaluate_every": "2it", "learning_rate": 0.5, "patience": 1}
-    outcome = run_study(config(rewind="step:50it", controls=[], training=training), tmp_path)
+    outcome = run_lottery(config(rewind="step:50it", controls=[], training=training), tmp_path)
     (dense,) = rows_of(outcome.rows, kind="training", branch="dense")
     assert 50 <= dense["iterations"] < 200
-    assert not failed_checks(outcome.rows)
+    assert not failed_checks(outcome.rows, UNIT, CHECKS)
 
 
 def test_batch_norm_statistics_belong_to_the_network_evaluated(tmp_path: Path) -> None:
@@ -223,8 +223,8 @@ def test_batch_norm_statistics_belong_to_the_network_evaluated(tmp_path: Path) -
         controls=[],
         rewind=["init", "step:2it", "lr"],
     )
-    outcome = run_study(study, tmp_path)
-    assert not failed_checks(outcome.rows)
+    outcome = run_lottery(study, tmp_path)
+    assert not failed_checks(outcome.rows, UNIT, CHECKS)
     seed = replicate_seed(study, 0)
     data = load_data(study.data, seed)
     for mode, first in (("init", 0), ("step:2it", 2), ("lr", 0)):

@@ -7,20 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from small_study import SMALL_STUDY
+from listening import Heard
+from small_study import SMALL_STUDY, run_lottery
 from tombola.data import DataConfig, load_data
 from tombola.models import ModelSpec, build
 from tombola.models.tensors import content_sha256, load_tensors
 from tombola.pruning import Masks, prune
 from tombola.runs.configs import validate
 from tombola.runs.rows import rows_of
+from tombola.studies.base.checks import failed_checks
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.early_bird import EarlyBird, EarlyBirdConfig, candidates, mask_distance, settled
-from tombola.studies.lottery.forecast import estimate_line, forecast
-from tombola.studies.lottery.metrics import failed_checks, summarise
+from tombola.studies.lottery.forecast import forecast
+from tombola.studies.lottery.metrics import CHECKS, UNIT, summarise
 from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.lottery.stored import MASKS, ReplicateFiles
-from tombola.studies.lottery.study import Watcher, run_study
 from tombola.studies.lottery.tables import cost_table, early_bird_line
 from tombola.training import Recipe, fit
 from tombola.training.fit import Training
@@ -65,10 +66,10 @@ class TestPatience:
 
     def test_a_study_with_patience_says_what_was_trained(self, tmp_path: Path) -> None:
         training = {"length": "400it", "evaluate_every": "10it", "learning_rate": 0.02, "patience": 2}
-        outcome = run_study(config(training=training), tmp_path)
+        outcome = run_lottery(config(training=training), tmp_path)
         rows = rows_of(outcome.rows, kind="training")
         assert all(row["iterations_trained"] < 400 for row in rows)
-        assert not failed_checks(outcome.rows)
+        assert not failed_checks(outcome.rows, UNIT, CHECKS)
         table = cost_table(summarise(rows))
         assert table.rows[0][3] == "1.00"
         whole = sum(row["iterations_trained"] for row in rows) / rows[0]["iterations_trained"]
@@ -123,7 +124,7 @@ class TestEarlyBird:
         assert found[1] == 50
 
     def test_a_study_takes_the_mask_that_settled_and_reports_the_saving(self, tmp_path: Path) -> None:
-        outcome = run_study(config(early_bird={"distance": 0.3, "window": 1}, controls=[]), tmp_path)
+        outcome = run_lottery(config(early_bird={"distance": 0.3, "window": 1}, controls=[]), tmp_path)
         files = ReplicateFiles.of(outcome.folder.checkpoints, 0)
         (dense,) = rows_of(outcome.rows, kind="training", branch="dense")
         assert dense["early_bird_iteration"] in (20, 30, 40)
@@ -134,11 +135,11 @@ class TestEarlyBird:
         assert line is not None
         assert "% of the iterations" in line
         assert line in outcome.folder.report.read_text()
-        assert not failed_checks(outcome.rows)
+        assert not failed_checks(outcome.rows, UNIT, CHECKS)
         assert not list(outcome.folder.root.rglob("candidate-*"))
 
     def test_without_it_nothing_is_said(self, tmp_path: Path) -> None:
-        outcome = run_study(config(controls=[]), tmp_path)
+        outcome = run_lottery(config(controls=[]), tmp_path)
         assert early_bird_line(outcome.rows) is None
 
 
@@ -158,11 +159,11 @@ def test_a_forecast_counts_and_writes_nothing(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_new_run_is_told_what_it_will_cost_and_a_begun_one_is_not(tmp_path: Path) -> None:
-    told: list[str] = []
-    silent = Watcher(*[lambda *_: None] * 3, planned=lambda plan: told.append(estimate_line([plan])))
+    heard = Heard()
     for replicates in (1, 2):
-        run_study(config(replicates=replicates, controls=[]), tmp_path, watcher=silent)
-    (line,) = told
+        run_lottery(config(replicates=replicates, controls=[]), tmp_path, watcher=heard)
+    (line,) = heard.plans
+    assert line is not None
     assert line.startswith("4 trainings, about ")
     assert line.endswith(" with 1 worker(s); --dry-run shows the rounds")
 

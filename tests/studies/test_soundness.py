@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from small_study import SMALL_STUDY
+from small_study import SMALL_STUDY, run_lottery
 from studies.test_verdict import study
 from tombola.runs.rows import rows_of
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.metrics import summarise
-from tombola.studies.lottery.study import run_study
 from tombola.studies.lottery.verdict import judge
 from tombola.studies.single.comparison import summarise as summarise_comparison
 from tombola.studies.single.comparison_report import lead as lead_of_comparison
@@ -113,7 +112,7 @@ def test_a_run_whose_training_diverges_says_so(tmp_path: Path) -> None:
     """A learning rate of 300 with plain SGD: numbers stay finite, the network is at chance."""
     diverging = SMALL_STUDY["training"] | {"optimizer": "sgd", "learning_rate": "300", "length": "40it"}
     tiny = SMALL_STUDY | {"training": diverging, "pruning": {"densities": [0.5]}, "controls": []}
-    result = run_study(LotteryConfig(**tiny), tmp_path)
+    result = run_lottery(LotteryConfig(**tiny), tmp_path)
     assert result.verdict.outcome == "undecided"
     assert result.verdict.sentence.startswith("Undecided: the dense network")
     dense = summarise(rows_of(result.rows, branch="dense"))[0]

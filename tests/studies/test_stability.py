@@ -10,29 +10,25 @@ import pytest
 import torch
 
 from sealing import retell, unsealed
-from small_study import SMALL_STUDY
+from small_study import SMALL_STUDY, run_lottery
 from tombola.errors import ConfigError, RunFolderError, StorageError
 from tombola.models.tensors import content_sha256
 from tombola.reports.intervals import Estimate
 from tombola.runs.configs import validate
 from tombola.runs.rows import rows_of
-from tombola.studies.lottery.compare import compare_runs, report_run
+from tombola.studies.base.opened import remake_report
+from tombola.studies.lottery.compare import compare_runs
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.result import Result
-from tombola.studies.lottery.stability import (
-    POINTS,
-    instability,
-    interpolated,
-    run_stability,
-    stored_stabilities,
-)
-from tombola.studies.lottery.study import run_study
+from tombola.studies.lottery.stabilities import POINTS, stored_stabilities
+from tombola.studies.lottery.stability import instability, interpolated, run_stability
+from tombola.studies.lottery.study import open_lottery
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     torch.set_num_threads(1)
-    return run_study(validate(SMALL_STUDY, LotteryConfig, "small"), tmp_path_factory.mktemp("runs"))
+    return run_lottery(validate(SMALL_STUDY, LotteryConfig, "small"), tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.parametrize(("line", "expected"), [([5.0, 5.0, 5.0], 0.0), ([4.0, 9.0, 6.0], 4.0), ([6.0, 3.0, 4.0], 1.0)])
@@ -60,7 +56,7 @@ def test_a_run_is_measured_stored_shown_and_not_measured_again(result: Result, m
     assert stored_stabilities(root) == [found]
     monkeypatch.setattr("tombola.studies.lottery.stability.fit", None)
     assert run_stability(root, 1) == found
-    assert found.sentence in report_run(root).read_text()
+    assert found.sentence in remake_report(open_lottery(root)).read_text()
 
 
 def test_copies_from_one_order_would_be_one_network(result: Result) -> None:
@@ -109,7 +105,7 @@ def test_other_data_than_the_runs_are_refused(result: Result, monkeypatch: pytes
 
 def test_dense_errors_are_those_of_the_replicates_measured(tmp_path: Path) -> None:
     """Whatever the order in which workers finished: replicate 0 alone is asked for, its rows come last."""
-    two = run_study(validate({**SMALL_STUDY, "controls": []}, LotteryConfig, "x"), tmp_path)
+    two = run_lottery(validate({**SMALL_STUDY, "controls": []}, LotteryConfig, "x"), tmp_path)
     rows = two.folder.rows.read_text().splitlines(keepends=True)
     retell(two.folder, sorted(rows, key=lambda row: '"replicate":0' in row))
     two.folder.write_config(two.config.model_copy(update={"replicates": 1}))
@@ -120,7 +116,7 @@ def test_dense_errors_are_those_of_the_replicates_measured(tmp_path: Path) -> No
 def test_a_run_rewound_to_a_step_is_measured_from_that_step_in_round_0_too(tmp_path: Path) -> None:
     """The central question of Frankle et al. 2020: is the dense network stable from iteration k?"""
     study = {**SMALL_STUDY, "replicates": 1, "controls": [], "rewind": ["step:30it", "init"]}
-    root = run_study(validate(study, LotteryConfig, "x"), tmp_path).folder.root
+    root = run_lottery(validate(study, LotteryConfig, "x"), tmp_path).folder.root
     late, early = run_stability(root, 0), run_stability(root, 0, mode="init")
     assert late.density == early.density == 1
     assert late.ends != early.ends
@@ -132,12 +128,12 @@ def test_a_damaged_result_is_named(result: Result) -> None:
     whole = path.read_bytes()
     path.write_text("{}")
     with pytest.raises(StorageError, match=r"init-round-01\.json: damaged"):
-        report_run(result.folder.root)
+        remake_report(open_lottery(result.folder.root))
     path.write_bytes(whole)
 
 
 def test_runs_are_compared_on_one_page(result: Result, tmp_path: Path) -> None:
-    other = run_study(
+    other = run_lottery(
         validate({**SMALL_STUDY, "seed": 1, "replicates": 1, "name": "other"}, LotteryConfig, "x"), tmp_path
     )
     page = compare_runs([result.folder.root, other.folder.root], tmp_path / "both.html").read_text()

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from small_study import SMALL_STUDY
+from listening import Heard
+from small_study import SMALL_STUDY, run_lottery
 from tombola.compression.ticket import read_mask
 from tombola.data import load_data
 from tombola.errors import ConfigError, RunFailure, RunFolderError, StorageError, TrainingError
@@ -20,15 +21,15 @@ from tombola.pruning import Mask, Masks, prunable_parameters, prune
 from tombola.runs.configs import validate
 from tombola.runs.rows import read_rows, rows_of
 from tombola.runs.seeds import derive_seed
+from tombola.studies.base.checks import failed_checks
 from tombola.studies.lottery import replicate as replicate_module
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.extract import extract
-from tombola.studies.lottery.metrics import CHECKS, failed_checks, summarise
+from tombola.studies.lottery.metrics import CHECKS, UNIT, summarise
 from tombola.studies.lottery.networks import replicate_seed
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.rewind import Rewind, is_rewound, rewind
 from tombola.studies.lottery.stored import ReplicateFiles
-from tombola.studies.lottery.study import Watcher, run_study
 from tombola.training import fit
 from tombola.training.metrics import evaluate
 
@@ -40,7 +41,7 @@ def config(**changes: object) -> LotteryConfig:
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     torch.set_num_threads(1)
-    return run_study(config(), tmp_path_factory.mktemp("runs"))
+    return run_lottery(config(), tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ class TestControls:
                 assert len({row["weights_sha256"] for row in rows.values()}) == 3
 
     def test_a_control_can_be_left_out(self, tmp_path: Path) -> None:
-        outcome = run_study(config(controls=["random"], replicates=1), tmp_path)
+        outcome = run_lottery(config(controls=["random"], replicates=1), tmp_path)
         assert {row["branch"] for row in rows_of(outcome.rows, kind="training")} == {"dense", "ticket", "random"}
 
 
@@ -175,13 +176,13 @@ class TestBrokenPromises:
     ) -> None:
         monkeypatch.setattr(*BREAKAGES[check])
         study = config(replicates=1)
-        with pytest.raises(RunFailure, match=f"a promise of the run was broken: .*{CHECKS[check]}") as caught:
-            run_study(study, tmp_path)
+        with pytest.raises(RunFailure, match=f"self-check failed: .*{CHECKS[check]}") as caught:
+            run_lottery(study, tmp_path)
         assert caught.value.exit_code == 1
         (rows,) = [read_rows(path) for path in tmp_path.glob("*/rows.jsonl")]
-        assert failed_checks(rows)
+        assert failed_checks(rows, UNIT, CHECKS)
         with pytest.raises(RunFailure):  # and it stays failed
-            run_study(study, tmp_path)
+            run_lottery(study, tmp_path)
 
 
 def one_weight_too_many(model: torch.nn.Module, *args: object, **kwargs: object) -> Masks:
@@ -369,34 +370,33 @@ class TestShownAndExtended:
     def test_a_finished_study_is_shown_without_training_or_writing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        first = run_study(config(replicates=1), tmp_path)
+        first = run_lottery(config(replicates=1), tmp_path)
         before = {path: path.stat().st_mtime_ns for path in first.folder.root.rglob("*")}
-        monkeypatch.setattr("tombola.studies.lottery.study.run_cells", None)
-        again = run_study(config(replicates=1), tmp_path)
+        monkeypatch.setattr("tombola.studies.base.work.run_cells", None)
+        again = run_lottery(config(replicates=1), tmp_path)
         assert again.verdict == first.verdict
         assert {path: path.stat().st_mtime_ns for path in first.folder.root.rglob("*")} == before
 
     def test_more_replicates_extend_the_run(self, tmp_path: Path) -> None:
-        one = run_study(config(replicates=1), tmp_path)
-        begun: list[tuple[int, int]] = []
-        watcher = Watcher(lambda units, done: begun.append((units, done)), lambda row: None, lambda event: None)
-        two = run_study(config(replicates=2), tmp_path, watcher=watcher)
+        one = run_lottery(config(replicates=1), tmp_path)
+        heard = Heard()
+        two = run_lottery(config(replicates=2), tmp_path, watcher=heard)
         assert two.folder == one.folder
-        assert begun == [(10, 0)]
+        assert heard.begun == [(10, 0)]
         assert two.verdict.replicates == 2
         assert rows_of(two.rows, replicate=0) == one.rows
-        fewer = run_study(config(replicates=1), tmp_path)
+        fewer = run_lottery(config(replicates=1), tmp_path)
         assert fewer.verdict == two.verdict  # a finished run is never made smaller
         assert fewer.config.replicates == 2
 
     def test_results_are_copied(self, tmp_path: Path) -> None:
-        run_study(config(replicates=1), tmp_path, results=tmp_path / "copy")
+        run_lottery(config(replicates=1), tmp_path, results=tmp_path / "copy")
         (original,) = tmp_path.glob("lottery-*/results")
         for path in original.iterdir():
             assert (tmp_path / "copy" / path.name).read_bytes() == path.read_bytes()
-        run_study(config(replicates=1), tmp_path, results=tmp_path / "copy")
+        run_lottery(config(replicates=1), tmp_path, results=tmp_path / "copy")
         with pytest.raises(RunFolderError, match="holds files of another run or model"):
-            run_study(config(replicates=1, seed=5), tmp_path, results=tmp_path / "copy")
+            run_lottery(config(replicates=1, seed=5), tmp_path, results=tmp_path / "copy")
 
 
 @pytest.mark.parametrize(
@@ -408,8 +408,8 @@ class TestShownAndExtended:
     ],
 )
 def test_every_form_of_rounds_runs_and_keeps_its_promises(pruning: dict, tmp_path: Path) -> None:
-    outcome = run_study(config(replicates=1, pruning=pruning), tmp_path)
-    assert not failed_checks(outcome.rows)
+    outcome = run_lottery(config(replicates=1, pruning=pruning), tmp_path)
+    assert not failed_checks(outcome.rows, UNIT, CHECKS)
     assert len(rows_of(outcome.rows, kind="training")) == 7
 
 
@@ -436,5 +436,5 @@ def test_an_engine_that_cannot_train_the_network_leaves_nothing(tmp_path: Path) 
         training={**SMALL_STUDY["training"], "engine": "sparse"},
     )
     with pytest.raises(TrainingError, match="needs a ReLU right after conv_1, not BatchNorm2d"):
-        run_study(asked, tmp_path, data_dir=tmp_path / "no data")
+        run_lottery(asked, tmp_path, data_dir=tmp_path / "no data")
     assert not list(tmp_path.iterdir())

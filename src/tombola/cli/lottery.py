@@ -24,6 +24,7 @@ from tombola.cli.options import (
     quoted,
     skipping,
 )
+from tombola.cli.running import run_or_plan
 
 
 def imp(
@@ -57,8 +58,6 @@ def imp(
     with errors(debug):
         from tombola.runs.configs import load_config
         from tombola.studies.lottery.config import LotteryConfig
-        from tombola.studies.lottery.study import run_study
-        from tombola.studies.lottery.terminal import show_result, watching
 
         overrides = [
             *override("replicates", replicates),
@@ -66,27 +65,8 @@ def imp(
             *override("start", quoted(start)),
             *skipping(skip_bad),
         ]
-        study = load_config(config, LotteryConfig, [*(set_ or []), *overrides])
-        console = terminal()
-        if dry_run:
-            from tombola.studies.lottery.forecast import forecast
-            from tombola.studies.lottery.terminal import show_forecast
-
-            console.print("reading data and timing a few iterations ...", highlight=False)
-            show_forecast(console, forecast(study, workers or cores(), data_dir), study)
-            return
-        with watching(console) as watcher:
-            result = run_study(
-                study,
-                out,
-                workers=workers or cores(),
-                results=results,
-                data_dir=data_dir,
-                watcher=watcher,
-            )
-        show_result(console, result)
-        if result.config.replicates > study.replicates:
-            say(f"Asked for {study.replicates} replicates; the run has {result.config.replicates}, all are shown.")
+        wanted = load_config(config, LotteryConfig, [*(set_ or []), *overrides])
+        run_or_plan("lottery", wanted, out, data_dir, workers=workers, results=results, dry_run=dry_run)
 
 
 def extract(
@@ -130,24 +110,26 @@ def stability(
     Example: `tombola stability runs/lottery-digits-1a2b3c4d --round 5`
     """
     with errors(debug):
-        from tombola.studies.lottery.compare import report_run
+        from tombola.studies.base.opened import remake_report
+        from tombola.studies.base.watching import watching
         from tombola.studies.lottery.stability import run_stability
-        from tombola.studies.lottery.terminal import stability_progress
+        from tombola.studies.lottery.study import open_lottery
 
-        result = run_stability(
-            run,
-            round_,
-            mode=rewind,
-            copies=copies,
-            workers=workers or cores(),
-            data_dir=data_dir,
-            on_event=stability_progress(terminal()),
-        )
-        say(f"{result.sentence}\nReport: {report_run(run)}")
+        with watching(terminal()) as watcher:
+            result = run_stability(
+                run,
+                round_,
+                mode=rewind,
+                copies=copies,
+                workers=workers or cores(),
+                data_dir=data_dir,
+                on_event=watcher.progress,
+            )
+        say(f"{result.sentence}\nReport: {remake_report(open_lottery(run))}")
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders of `tombola imp`, or one of `tombola hybrid`.")],
+    runs: Annotated[list[Path], typer.Argument(help="A run folder, or several of `tombola imp`.")],
     out: Annotated[
         Path | None, typer.Option(help="The comparison page to write; default comparison.html for several runs.")
     ] = None,
@@ -158,12 +140,12 @@ def report(
     Example: `tombola report runs/lottery-a-* runs/lottery-b-* --out a-and-b.html`
     """
     with errors(debug):
-        from tombola.studies.hybrid.runs import report_run as report_hybrid
-        from tombola.studies.lottery.compare import compare_runs, report_run
-        from tombola.studies.registered import study_of
+        from tombola.studies.base.opened import remake_report
+        from tombola.studies.lottery.compare import compare_runs
+        from tombola.studies.registered import open_run
 
         if len(runs) > 1 or out is not None:
             path = compare_runs(runs, out or Path("comparison.html"))
         else:
-            path = report_hybrid(runs[0]) if study_of(runs[0]) == "hybrid" else report_run(runs[0])
+            path = remake_report(open_run(runs[0]))
         say(f"Report: {path}")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tombola.runs.configs import Config
 
 
-def run(
+def run_or_plan(
     name: str,
     config: Config,
     out: Path,

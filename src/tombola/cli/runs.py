@@ -13,31 +13,15 @@ from tombola.cli.options import Debug, Out
 
 
 def show(run: Annotated[Path, typer.Argument(help="A run folder.")], debug: Debug = False) -> None:
-    """Show a run's **table and outcome** again; of a lottery or hybrid study, of the replicates that are complete."""
+    """Show a run's **table and outcome** again, as far as its replicates are complete."""
     with errors(debug):
-        from tombola.runs.folder import RunFolder
-        from tombola.runs.inventory import findings, refuse
-        from tombola.studies.registered import STUDIES, open_run, study_of
+        from tombola.studies.base.opened import read_result, refuse_changes
+        from tombola.studies.registered import open_run
 
-        folder = RunFolder(run)
-        if study_of(run) in STUDIES:
-            from tombola.studies.base.opened import read_result, refuse_changes
-
-            study = open_run(run)
-            result = read_result(study)
-            refuse_changes(study)
-            study.show(terminal(), result)
-        elif study_of(run) == "hybrid":
-            from tombola.studies.hybrid import terminal as hybrid_terminal
-            from tombola.studies.hybrid.result import open_hybrid
-
-            hybrid_terminal.show_result(terminal(), open_hybrid(run))
-        else:
-            from tombola.studies.lottery.compare import result_of
-            from tombola.studies.lottery.terminal import show_result
-
-            show_result(terminal(), result_of(run))
-        refuse(folder, findings(folder))
+        study = open_run(run)
+        result = read_result(study)
+        refuse_changes(study)
+        study.show(terminal(), result)
 
 
 def list_(
@@ -55,15 +39,11 @@ def list_(
         from tombola.reports.terminal import drawn
 
         if what == "runs":
-            from tombola.studies.hybrid.runs import runs_table as hybrid_runs
-            from tombola.studies.lottery.terminal import runs_table as lottery_runs
-            from tombola.studies.registered import list_runs as single_runs
+            from tombola.studies.registered import list_runs
 
-            found = (lottery_runs(out), hybrid_runs(out), single_runs(out))
-            tables = [table for table in found if table is not None]
-            for table in tables:
-                terminal().print(drawn(table, left=3))
-            if not tables:
+            if runs := list_runs(out):
+                terminal().print(drawn(runs, left=3))
+            else:
                 say(f"no runs in {out}; start one with: tombola imp configs/imp_digits.yaml")
         else:
             from tombola.cli.listing import listing

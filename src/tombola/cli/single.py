@@ -9,7 +9,7 @@ import typer
 
 from tombola.cli.errors import errors
 from tombola.cli.options import DataDir, Debug, Device, Engine, Out, SetOption, SkipBad, Workers, override, skipping
-from tombola.cli.running import run
+from tombola.cli.running import run_or_plan
 from tombola.errors import ConfigError
 
 
@@ -35,7 +35,7 @@ def train(
         from tombola.studies.single.config import TrainConfig
 
         overrides = [*(set_ or []), *override("training.engine", engine), *skipping(skip_bad)]
-        run("train", load_config(config, TrainConfig, overrides), out, data_dir, device=device)
+        run_or_plan("train", load_config(config, TrainConfig, overrides), out, data_dir, device=device)
 
 
 def prune(
@@ -115,7 +115,7 @@ def prune(
             },
         }
         wanted = validate(content, PruneConfig, "tombola prune")
-        run("prune", wanted, default_folder(wanted) if out is None else out, data_dir, device=device)
+        run_or_plan("prune", wanted, default_folder(wanted) if out is None else out, data_dir, device=device)
 
 
 def data_keys(data: str | None, skip_bad: bool) -> Any:
@@ -157,4 +157,4 @@ def compare(
         from tombola.studies.single.config import CompareConfig
 
         wanted = load_config(config, CompareConfig, [*(set_ or []), *skipping(skip_bad)])
-        run("compare", wanted, out, data_dir, device=device, workers=workers, dry_run=dry_run)
+        run_or_plan("compare", wanted, out, data_dir, device=device, workers=workers, dry_run=dry_run)

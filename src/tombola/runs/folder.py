@@ -184,7 +184,7 @@ def begin_or_continue(folder: RunFolder, study: str, config: Config, facts: Mapp
     that differ from the manifest's are refused by name, because the end would not be the same. What is None is not
     written: it is so where nothing is said of it.
     """
-    must_match = {"study": study, "threads": 1, "versions": _versions(), **facts}
+    must_match = _must_match(study, facts)
     if folder.manifest.exists():
         check_facts(folder, must_match)
     elif folder.rows.exists():
@@ -199,6 +199,15 @@ def begin_or_continue(folder: RunFolder, study: str, config: Config, facts: Mapp
         write_sealed(folder.manifest, manifest)
     remove(folder.finished)  # first: a kill after the next line would leave a config that seems altered
     folder.write_config(config)
+
+
+def check_continued(folder: RunFolder, study: str, facts: Mapping[str, Any]) -> None:
+    """RunFolderError, by name, where what is measured now would not be measured as the run was; nothing is written."""
+    check_facts(folder, _must_match(study, facts))
+
+
+def _must_match(study: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {"study": study, "threads": 1, "versions": _versions(), **facts}
 
 
 def check_facts(folder: RunFolder, facts: Mapping[str, Any]) -> None:

@@ -14,6 +14,8 @@ from tombola.studies.base.opened import complete_replicates, open_study, read_re
 from tombola.studies.base.study import Study
 
 STUDIES = {
+    "lottery": "lottery.study:Lottery",
+    "hybrid": "hybrid.study:Hybrid",
     "train": "single.train:Train",
     "prune": "single.prune:Prune",
     "compare": "single.compare:Compare",

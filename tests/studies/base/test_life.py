@@ -15,6 +15,7 @@ import pytest
 import ten_lines
 from ten_lines import STARTED, Squares, SquaresStudy
 
+from listening import Heard
 from small_models import contents, die_at_write
 from tombola.errors import ConfigError, RunFailure, RunFolderError
 from tombola.runs.inventory import is_finished
@@ -22,26 +23,9 @@ from tombola.runs.rows import Row, checks_path
 from tombola.studies.base.life import run_study
 from tombola.studies.base.opened import complete_replicates, open_study, read_result, remake_report
 from tombola.studies.base.study import Call
-from tombola.studies.base.watching import Watcher
 
 CREATED = "manifest.json"
 """Says when it was begun."""
-
-
-class Heard(Watcher):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.begun: list[tuple[int, int]] = []
-        self.units: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def begin(self, things: str, total: int, done: int) -> None:
-        self.begun.append((total, done))
-
-    def unit(self, said: str) -> None:
-        self.units.append(said)
 
 
 def run(out: Path, **changes: Any) -> list[Row]:
@@ -210,7 +194,7 @@ class TestWhatIsRefused:
     def test_before_it_is_begun_leaves_nothing(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="cannot be squared"):
             run(tmp_path / "out", refused="cannot be squared")
-        assert [*(tmp_path / "out").iterdir()] == []
+        assert not (tmp_path / "out").exists()
 
     def test_later_keeps_what_is_there(self, copied: Path) -> None:
         before = contents(copied)
@@ -230,7 +214,7 @@ class TestWhatIsRefused:
         class Other(SquaresStudy):
             name = "others"
 
-        with pytest.raises(RunFolderError, match="a run of the study squares; name one of others"):
+        with pytest.raises(RunFolderError, match="a run of tombola squares, not of the study others"):
             open_study(Other, folder_in(copied))
         for path in (folder_in(copied) / "rows.jsonl", checks_path(folder_in(copied) / "rows.jsonl")):
             path.unlink()

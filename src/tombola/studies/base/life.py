@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
 
-from tombola.errors import TombolaError
 from tombola.runs.atomic import make_folder, remove, write_text
 from tombola.runs.configs import C
-from tombola.runs.folder import PROCESSOR, RunFolder, begin_or_continue, writing
+from tombola.runs.folder import PROCESSOR, begin_or_continue, writing
 from tombola.runs.inventory import findings, refuse, seal, warn
 from tombola.runs.results import copy_results, refuse_foreign
 from tombola.studies.base.study import Call, Plan, R, Study
@@ -32,8 +30,9 @@ def run_study(kind: type[Study[C, R]], config: C, call: Call) -> R:
     asked.check()
     study, is_whole, result = _as_finished(asked)
     if result is None:
-        with writing(study.folder), _leaving_nothing_unbegun(study.folder):
-            result = _run(study, is_whole)
+        facts = _facts(study)  # before anything is written: what cannot be run leaves nothing behind
+        with writing(study.folder):
+            result = _run(study, facts, is_whole)
     study.settle(result)
     if call.results is not None and kind.artefacts is not None:
         copy_results(study.folder.results, call.results, kind.artefacts)
@@ -50,16 +49,20 @@ def plan_study(kind: type[Study[C, R]], config: C, call: Call) -> Plan:
     return plan
 
 
-def _run(study: Study[C, R], is_whole: bool) -> R:
+def _facts(study: Study[C, R]) -> dict[str, Any]:
+    """What the run depends on; first, of a new run, what it will cost."""
+    if study.own_code is not None:
+        study.call.watcher.say(f"{study.own_code} makes the network: your own code, looked up from the current folder")
+    if named := own_functions(study.config):
+        study.call.watcher.say(f"{', '.join(named)}: your own code in the training, looked up from the current folder")
+    if study.call.says_plan and not study.folder.manifest.exists():
+        study.call.watcher.planned(lambda: _line_of(study.plan(quick=True)))
+    return {**study.facts(), PROCESSOR: processor_facts(), **device_facts(study.config)}
+
+
+def _run(study: Study[C, R], facts: Mapping[str, Any], is_whole: bool) -> R:
     """Runs what is left of a study; of one that `is_whole` nothing is, and what is made of rows is made anew."""
     folder, call = study.folder, study.call
-    if study.own_code is not None:
-        call.watcher.say(f"{study.own_code} makes the network: your own code, looked up from the current folder")
-    if named := own_functions(study.config):
-        call.watcher.say(f"{', '.join(named)}: your own code in the training, looked up from the current folder")
-    if call.says_plan and not folder.manifest.exists():
-        call.watcher.planned(lambda: _line_of(study.plan(quick=True)))
-    facts = {**study.facts(), PROCESSOR: processor_facts(), **device_facts(study.config)}
     table = folder.table(study.unit, study.schema)  # damage to it is refused while the folder still has its inventory
     begin_or_continue(folder, study.name, study.config, facts)
     make_folder(folder.checkpoints)
@@ -95,17 +98,5 @@ def _as_finished(asked: Study[C, R]) -> tuple[Study[C, R], bool, R | None]:
     study = asked.with_replicates(len(complete))
     warn(folder, found)
     wanted = set(range(study.replicates))
-    is_whole = wanted <= complete
+    is_whole = wanted <= complete and study.is_ready()
     return study, is_whole, study.result(rows, wanted) if is_whole and not found else None
-
-
-@contextlib.contextmanager
-def _leaving_nothing_unbegun(folder: RunFolder) -> Iterator[None]:
-    """Takes away what is there of a run that was refused before any of its work was done."""
-    try:
-        yield
-    except TombolaError:
-        begun = {path.name for path in (folder.lock, folder.manifest, folder.config, folder.checkpoints)}
-        if {path.name for path in folder.root.iterdir()} <= begun and not any(folder.checkpoints.glob("*")):
-            shutil.rmtree(folder.root)
-        raise

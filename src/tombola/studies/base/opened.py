@@ -20,7 +20,7 @@ def open_study(kind: type[Study[C, R]], root: Path) -> Study[C, R]:
     folder = RunFolder(root)
     begun = folder.read_manifest()["must_match"].get("study")
     if begun != kind.name:
-        raise RunFolderError(f"{root}: a run of the study {begun}; name one of {kind.name}")
+        raise RunFolderError(f"{root}: a run of tombola {begun}, not of the study {kind.name}")
     return kind(folder.read_config(kind.config_type), folder, Call(out=root.parent))
 
 

@@ -17,6 +17,7 @@ from tombola.runs.folder import RunFolder, run_folder
 from tombola.runs.inventory import is_finished
 from tombola.runs.results import Artefacts
 from tombola.runs.rows import Row
+from tombola.studies.base.checks import failed_checks, named
 from tombola.studies.base.watching import SILENT, Watcher
 from tombola.studies.base.work import Work
 
@@ -143,20 +144,11 @@ class Study(ABC, Generic[C, R]):
 
     def failed_checks(self, rows: Sequence[Row]) -> list[str]:
         """What the run checked of itself and found not to be so."""
-        return [
-            f"{self.named(row)}: not so: {meaning}"
-            for row in rows
-            for check, meaning in self.checks.items()
-            if row.get(check) is False
-        ]
-
-    def named(self, row: Row) -> str:
-        """The unit of a row: `replicate 0, round 2`."""
-        return ", ".join(f"{column} {row[column]}" for column in self.unit if row.get(column) is not None)
+        return failed_checks(rows, self.unit, self.checks)
 
     def described(self, rows: Sequence[Row]) -> str:
         """A unit that has ended, in a few words: what it was, and how well it went."""
-        return self.named(rows[0])
+        return named(rows[0], self.unit)
 
     def plan(self, *, quick: bool) -> Plan | None:
         """What the study will cost; estimated in a moment where `quick`."""
@@ -164,6 +156,10 @@ class Study(ABC, Generic[C, R]):
 
     def write(self, result: R) -> None:
         """Writes the artefacts beside the report."""
+
+    def is_ready(self) -> bool:
+        """Whether other runs that a finished one stands on are there."""
+        return True
 
     def settle(self, result: R) -> None:
         """Called when the run is finished, now or earlier."""

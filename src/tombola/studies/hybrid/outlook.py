@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from torch import nn
 
 from tombola.compression.onnx_packages import required
@@ -20,7 +21,7 @@ from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.cuts import frozen_base
 from tombola.studies.hybrid.units import PCA, PIXELS
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.forecast import Forecast, quick_forecast
+from tombola.studies.lottery.forecast import Forecast, estimate_line
 from tombola.studies.lottery.networks import model_spec
 from tombola.studies.lottery.result import Result, base_facts, check_network, check_steps, data_facts, plan_of
 from tombola.studies.lottery.start import start_facts, started
@@ -33,8 +34,20 @@ ONNX = ("onnx", "onnxruntime")
 class Outlook:
     """The lotteries that are to run first, by role, with what they will cost; and how many forests are grown then."""
 
-    lotteries: dict[str, tuple[LotteryConfig, Forecast]]
+    lotteries: dict[str, Forecast]
     forests: int
+
+    @property
+    def line(self) -> str:
+        forests = f"{self.forests} forests"
+        return f"{estimate_line([*self.lotteries.values()])}; then {forests}" if self.lotteries else forests
+
+    def show(self, console: Console) -> None:
+        """Lottery by lottery."""
+        for role, plan in self.lotteries.items():
+            console.print(f"[bold]{role}[/bold]: the lottery {plan.config.name}", highlight=False)
+            plan.show(console)
+        console.print(f"{self.forests} forests, and gated early exits, after that", highlight=False, soft_wrap=True)
 
 
 def check_study(config: HybridConfig, data_dir: Path | None) -> dict[str, Any]:
@@ -67,7 +80,7 @@ def look_ahead(
     out: Path,
     workers: int,
     data_dir: Path | None,
-    cost: Callable[[LotteryConfig, int, Path | None], Forecast] = quick_forecast,
+    cost: Callable[[LotteryConfig, int, Path | None], Forecast],
 ) -> Outlook:
     """What a study that `check_study` let pass with `facts` will run below `out`.
 
@@ -82,7 +95,7 @@ def look_ahead(
     exits = _exits(config, lotteries["cnn"], facts["data"], data_dir)
     forests = len((PIXELS, PCA)) + len(config.features) * sum(map(len, exits))
     return Outlook(
-        {role: (lottery, cost(lottery, workers, data_dir)) for role, lottery in left.items()},
+        {role: cost(lottery, workers, data_dir) for role, lottery in left.items()},
         forests * lotteries["cnn"].replicates,
     )
 

@@ -23,9 +23,9 @@ from tombola.models.exits import Exit, prefix
 from tombola.pruning import Masks, prunable_parameters
 from tombola.runs.atomic import make_folder, write_bytes
 from tombola.runs.executors import Emit
-from tombola.runs.rows import Row, read_unit, rows_of
-from tombola.runs.sealed import write_sealed
+from tombola.runs.rows import Row, rows_of
 from tombola.runs.seeds import derive_seed
+from tombola.studies.base.work import Finished, unit_rows, write_unit
 from tombola.studies.hybrid.cuts import BASE, Cut, Sources, cuts_of, images_of
 from tombola.studies.hybrid.early_exits import gate_rows
 from tombola.studies.hybrid.exits import features_at
@@ -40,7 +40,6 @@ from tombola.training.metrics import evaluate, macro_f1
 from tombola.training.threads import one_thread
 
 Features = NDArray[np.float32]
-REPEAT = "delete it to grow these forests again"
 NO_CLASSES = "a base alone gives no classes"
 
 
@@ -55,13 +54,6 @@ class ReplicateSpec:
     @property
     def path(self) -> Path:
         return self.folder / f"replicate-{self.index:02d}"
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A unit whose rows are in the file `path`."""
-
-    path: Path
 
 
 def forest_path(folder: Path, *names: str) -> Path:
@@ -110,9 +102,9 @@ class _Replicate:
 
     def _unit(self, name: str, rows: Callable[[], list[Row]]) -> None:
         path = self.spec.path / f"{name}.json"
-        if not path.exists() or not _forests_are_stored(self.spec.path, read_unit(path, REPEAT)):
+        if not path.exists() or not _forests_are_stored(self.spec.path, unit_rows(path)):
             unit = {"replicate": self.spec.index, "network": name, "unit": name}
-            write_sealed(path, {"rows": [{"kind": row["kind"], **unit, **row} for row in rows()]})
+            write_unit(path, [{"kind": row["kind"], **unit, **row} for row in rows()])
         self.emit(Finished(path))
 
     def _pixels(self) -> list[Row]:

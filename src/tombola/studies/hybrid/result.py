@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tombola.errors import ConfigError, RunFolderError
+from tombola.errors import RunFolderError
 from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row
-from tombola.studies.hybrid.columns import SCHEMA
+from tombola.studies.base.opened import open_study, read_result
 from tombola.studies.hybrid.config import ROLES, HybridConfig
-from tombola.studies.hybrid.units import UNIT, complete_replicates
-from tombola.studies.lottery.result import Result, open_run
+from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.study import Lottery
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,15 @@ class HybridResult:
     lotteries: dict[str, Result]
 
 
-def open_hybrid(root: Path) -> HybridResult:
-    """The run in folder `root`, as far as its replicates are complete; its lotteries lie beside it.
+def read_lotteries(folder: RunFolder, facts: Mapping[str, Any]) -> dict[str, Result]:
+    """The lotteries by role that the `facts` of a run name; they lie beside it, as far as they are complete.
 
-    Raises RunFolderError where one of these runs is missing, ConfigError while no replicate is complete.
+    Raises RunFolderError where one is missing, ConfigError while no replicate of it is complete.
     """
-    folder = RunFolder(root)
-    recorded = folder.read_manifest()["must_match"].get("lotteries")
-    if not isinstance(recorded, dict) or not all(_is_run_name(role, name) for role, name in recorded.items()):
+    named = facts.get("lotteries")
+    if not isinstance(named, dict) or not all(_is_run_name(role, name) for role, name in named.items()):
         raise RunFolderError(f"{folder.manifest}: does not say which lotteries, it is damaged or of another study")
-    config = folder.read_config(HybridConfig)
-    rows = folder.read_rows(UNIT, SCHEMA)
-    complete = complete_replicates(rows, config)
-    if not complete:
-        raise ConfigError(f"{root}: no replicate is complete yet; the command that began it goes on")
-    lotteries = {role: _lottery(root.resolve().parent / name, role) for role, name in recorded.items()}
-    return HybridResult(folder, config, [row for row in rows if row["replicate"] in complete], lotteries)
+    return {role: _lottery(folder.root.resolve().parent / name, role) for role, name in named.items()}
 
 
 def _lottery(root: Path, role: str) -> Result:
@@ -52,10 +46,7 @@ def _lottery(root: Path, role: str) -> Result:
         raise RunFolderError(
             f"{root}: this run of the study's {role} is missing; put it back, or run the study again: it trains it anew"
         )
-    result = open_run(root).result()
-    if result is None:
-        raise ConfigError(f"{root}: no replicate of the study's {role} is complete; run the study again: it goes on")
-    return result
+    return read_result(open_study(Lottery, root))
 
 
 def _is_run_name(role: str, name: Any) -> bool:

@@ -1,4 +1,4 @@
-"""`tombola report`: a run's page made anew, or several runs on one."""
+"""`tombola report` of several lotteries: all of them on one page."""
 
 from __future__ import annotations
 
@@ -6,35 +6,24 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from tombola.errors import ConfigError
 from tombola.reports import curves, nature
 from tombola.reports.curves import Chart, Series
 from tombola.reports.page import Section, copyable, figure_html, page
 from tombola.reports.tables import Table
 from tombola.runs.atomic import write_text
 from tombola.runs.configs import flat
-from tombola.runs.folder import writing
-from tombola.runs.inventory import rewriting
+from tombola.studies.base.opened import read_result
 from tombola.studies.lottery.charts import PERCENT
 from tombola.studies.lottery.metrics import summaries_of_mode
-from tombola.studies.lottery.report import report_page
-from tombola.studies.lottery.result import Result, open_run
-from tombola.studies.lottery.stability import stored_stabilities
+from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.study import open_lottery
 from tombola.studies.lottery.tables import COST_NOTE, TABLE_NOTE, results_table
-
-
-def report_run(root: Path) -> Path:
-    """Makes `report.html` of a run anew from its rows; returns its path."""
-    result = result_of(root)
-    with writing(result.folder), rewriting(result.folder, result.folder.report):
-        write_text(result.folder.report, report_page(result, stored_stabilities(root)))
-    return result.folder.report
 
 
 def compare_runs(roots: Sequence[Path], out: Path) -> Path:
     """Writes a page with the tickets of several runs on one figure to `out`; returns it. A run counts once."""
     distinct = list(dict.fromkeys(root.resolve() for root in roots))
-    results = [result_of(root) for root in distinct]
+    results = [read_result(open_lottery(root)) for root in distinct]
     names = _names(results)
     chart = comparison_chart(results, names)
     caption = "Final test accuracy of each run's ticket, mean over its replicates; bands 95 % confidence intervals."
@@ -88,14 +77,6 @@ def _lines(name: str, result: Result) -> list[str]:
     """What the run's lines are called: with several modes of rewinding, by these too."""
     modes = result.config.rewind
     return [name] if len(modes) == 1 else [f"{name} ({mode})" for mode in modes]
-
-
-def result_of(root: Path) -> Result:
-    """The result of a run; ConfigError while no replicate is complete."""
-    result = open_run(root).result()
-    if result is None:
-        raise ConfigError(f"{root}: no replicate is complete yet; run its study first")
-    return result
 
 
 def _names(results: Sequence[Result]) -> list[str]:

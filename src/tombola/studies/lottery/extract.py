@@ -11,8 +11,8 @@ from tombola.models.folder import holds
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import replicate_seed, restored_ticket
 from tombola.studies.lottery.plan import Round
-from tombola.studies.lottery.result import open_run
 from tombola.studies.lottery.rewind import Rewind, rewind
+from tombola.studies.lottery.study import open_lottery
 
 NEAR = 0.05
 """A wanted density is taken to mean the round whose density is within this fraction of it."""
@@ -27,7 +27,7 @@ def extract(
     from the seed `reinit`. `mode` chooses one of the run's modes of rewinding, by default the first. Raises
     an error when the run has no such density, and when `out` holds another model already.
     """
-    opened = open_run(run)
+    opened = open_lottery(run)
     chosen = mode_of(opened.config, mode)
     planned = round_at(opened.rounds, density)
     try:

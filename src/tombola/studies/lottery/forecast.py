@@ -8,6 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 from torch import nn
 
 from tombola.data import DataSet
@@ -15,6 +16,7 @@ from tombola.models import build
 from tombola.pruning import Masks, prune
 from tombola.pruning.emptied import not_warning
 from tombola.reports.tables import Table
+from tombola.reports.terminal import drawn
 from tombola.studies.base import timing
 from tombola.studies.base.numbers import duration
 from tombola.studies.lottery.config import LotteryConfig
@@ -40,6 +42,7 @@ class Forecast:
     left of passing the examples through a frozen base before any training.
     """
 
+    config: LotteryConfig
     rounds: list[Round]
     trainings: int
     iterations: int
@@ -52,6 +55,32 @@ class Forecast:
     def training_seconds(self) -> float:
         """Of one dense training."""
         return self.round_seconds[0]
+
+    @property
+    def line(self) -> str:
+        return estimate_line([self])
+
+    def show(self, console: Console) -> None:
+        """The rounds, and what they will cost."""
+        console.print(drawn(self.table()))
+        for line in self.lines():
+            console.print(line, highlight=False, soft_wrap=True)
+
+    def lines(self) -> list[str]:
+        """What a person wants to know, in a few lines."""
+        config = self.config
+        said = [
+            f"{self.trainings} trainings: {config.replicates} replicates of {self.trainings // config.replicates}, "
+            f"{self.iterations:,} iterations each at most; rewind to {', '.join(config.rewind)}; controls "
+            f"{', '.join(config.controls) or 'none'}",
+            f"a training takes about {self.training_seconds:.3g} s dense and {self.round_seconds[-1]:.3g} s in the "
+            f"last round, on one thread of this machine; the study about {duration(self.seconds)} with "
+            f"{self.workers} worker(s) at most",
+        ]
+        if self.features_seconds:
+            features = duration(self.features_seconds)
+            said.append(f"of that about {features} before any training, for features of the frozen base")
+        return said
 
     def table(self) -> Table:
         rows = [
@@ -80,6 +109,7 @@ def forecast(
     in_a_round = (units - dense) // (len(rounds) - 1)
     waves = -(-config.replicates // workers)  # of the busiest worker: replicates are not split
     return Forecast(
+        config,
         rounds,
         units * config.replicates,
         iterations,
@@ -161,22 +191,3 @@ def estimate_line(plans: Sequence[Forecast]) -> str:
     trainings, seconds = sum(plan.trainings for plan in plans), sum(plan.seconds for plan in plans)
     workers = max(plan.workers for plan in plans)
     return f"{trainings} trainings, about {duration(seconds)} with {workers} worker(s); --dry-run shows the rounds"
-
-
-def lines(plan: Forecast, config: LotteryConfig) -> Sequence[str]:
-    """What a person wants to know, in a few lines."""
-    return [
-        f"{plan.trainings} trainings: {config.replicates} replicates of {plan.trainings // config.replicates}, "
-        f"{plan.iterations:,} iterations each at most; rewind to {', '.join(config.rewind)}; controls "
-        f"{', '.join(config.controls) or 'none'}",
-        f"a training takes about {plan.training_seconds:.3g} s dense and {plan.round_seconds[-1]:.3g} s in the last "
-        f"round, on one thread of this machine; the study about {duration(plan.seconds)} with {plan.workers} "
-        "worker(s) at most",
-        *_features_line(plan),
-    ]
-
-
-def _features_line(plan: Forecast) -> list[str]:
-    if not plan.features_seconds:
-        return []
-    return [f"of that about {duration(plan.features_seconds)} before any training, for features of the frozen base"]

@@ -156,17 +156,6 @@ def _histogram_rows(unit: Unit, start: Mapping[str, Tensor], weights: Mapping[st
     return rows
 
 
-def failed_checks(rows: Iterable[Row]) -> list[str]:
-    """One line for every check of a training that did not hold."""
-    return [
-        f"replicate {row['replicate']}, round {row['round']}, {row['branch']}: not so: {meaning}"
-        for row in rows
-        if row["kind"] == "training"
-        for check, meaning in CHECKS.items()
-        if row[check] is False
-    ]
-
-
 def rows_of_mode(rows: Iterable[Row], mode: str) -> list[Row]:
     """The rows of one mode of rewinding, and those of the dense network that it shares."""
     return [row for row in rows if row["rewind"] in (None, mode)]

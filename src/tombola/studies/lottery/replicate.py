@@ -22,10 +22,11 @@ from tombola.pruning.criteria import Needs
 from tombola.pruning.emptied import not_warning
 from tombola.runs.atomic import make_folder, read_bytes, remove, write_bytes
 from tombola.runs.executors import Emit
-from tombola.runs.rows import read_unit
 from tombola.runs.sealed import write_sealed
 from tombola.runs.seeds import derive_seed
 from tombola.studies.base.averaging import AVERAGED
+from tombola.studies.base.watching import Progress
+from tombola.studies.base.work import Finished, unit_rows, write_unit
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls import HOST, Situation, controls
 from tombola.studies.lottery.early_bird import FOUND, EarlyBird, candidates, settled
@@ -52,7 +53,6 @@ from tombola.training.trained import Evaluation
 
 STATISTICS_EXAMPLES = 2_000
 """Training examples over which batch-norm statistics are estimated again after rewinding."""
-REPEAT = "delete it to repeat this training"
 
 
 @dataclass(frozen=True)
@@ -67,26 +67,6 @@ class ReplicateSpec:
     """The checksum of the data that the run has recorded."""
     start: str | None = None
     """That of the weights it starts from, where these come from a file."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a training is: sent after each evaluation."""
-
-    replicate: int
-    round: int
-    branch: str
-    density: float
-    iteration: int
-    iterations: int
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A unit whose rows are in the file `path`."""
-
-    path: Path
 
 
 def run_replicate(spec: ReplicateSpec, emit: Emit) -> None:
@@ -231,13 +211,13 @@ class _Replicate:
 
     def _take_over(self, unit: Unit, same: Path, folder: Path) -> None:
         """The rows and weights of a unit that another mode trained; nothing is trained for it again."""
-        rows = read_unit(same, REPEAT)
+        rows = unit_rows(same)
         spared = {"iterations_trained": 0, "seconds": 0.0}
         rows = [row | unit.key | (spared if row["kind"] == "training" else {}) for row in rows]
         for name in (TRAINED, AVERAGED, STATISTICS, FOUND):
             if unit.branch == "ticket" and (same.parent / name).exists():
                 write_bytes(folder / name, read_bytes(same.parent / name, SIZE_LIMIT))
-        write_sealed(folder / f"{unit.branch}.json", {"rows": rows})
+        write_unit(folder / f"{unit.branch}.json", rows)
 
     def _train_anew(self, unit: Unit, start: Start, folder: Path, checkpoint: Path) -> None:
         rewind(self.model, start.state, start.masks)
@@ -249,8 +229,9 @@ class _Replicate:
         def look(evaluation: Evaluation, iterations: int) -> None:
             if bird is not None:
                 bird.look(evaluation.iteration)
-            place = (unit.replicate, unit.round.index, unit.branch, start.masks.density)
-            self.emit(Progress(*place, evaluation.iteration, iterations, evaluation.accuracy))
+            where = f"round {unit.round.index}, {start.masks.density:.1%} {unit.branch}"
+            said = f"{where}, validation {evaluation.accuracy:.1%}"
+            self.emit(Progress(f"replicate {unit.replicate}", evaluation.iteration, iterations, said))
 
         trained = fit(
             self.model,
@@ -281,7 +262,7 @@ class _Replicate:
             save_tensors(kept, self.model.state_dict())
         if trained.averaged is not None and unit.branch in ("dense", "ticket"):
             save_tensors(folder / AVERAGED, trained.averaged.state)
-        write_sealed(folder / f"{unit.branch}.json", {"rows": rows})  # last: it says that the unit is finished
+        write_unit(folder / f"{unit.branch}.json", rows)  # last: it says that the unit is finished
 
     def _reestimate_statistics(self, unit: Unit, folder: Path) -> None:
         """Batch-norm statistics of the rewound network; a ticket's are part of what it restarts from."""

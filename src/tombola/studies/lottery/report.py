@@ -14,7 +14,7 @@ from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery import charts
 from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_mode
 from tombola.studies.lottery.result import Result
-from tombola.studies.lottery.stability import StabilityResult, stability_caption, stability_chart
+from tombola.studies.lottery.stabilities import StabilityResult, stability_caption, stability_chart
 from tombola.studies.lottery.tables import (
     COST_NOTE,
     TABLE_NOTE,

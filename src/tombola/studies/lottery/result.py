@@ -10,13 +10,12 @@ from typing import Any
 
 from tombola.compression.cost import count_flops, count_size
 from tombola.data.dataset import recorded
-from tombola.errors import ConfigError, RunFolderError
+from tombola.errors import ConfigError
 from tombola.models import build
 from tombola.models.spec import without_memory
 from tombola.pruning import Masks
 from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.lottery.columns import SCHEMA
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls import controls
 from tombola.studies.lottery.metrics import UNIT, Summary, rows_of_mode, summarise
@@ -28,8 +27,6 @@ from tombola.training.base import FrozenBase
 from tombola.training.batches import iterations_per_epoch
 from tombola.training.engine import layers_on_kernels
 from tombola.training.frozen import base_of, has_seen, load_examples, load_raw_examples
-
-STUDY = "lottery"
 
 
 @dataclass(frozen=True)
@@ -57,53 +54,6 @@ class Result:
         if verdict.outcome == "winning" and verdict.round is not None:
             return verdict.round
         return max(summary.round for summary in self.summaries)
-
-
-@dataclass(frozen=True)
-class OpenedRun:
-    """An existing run: its config, what its manifest says of the data, and its plan."""
-
-    folder: RunFolder
-    config: LotteryConfig
-    data: dict[str, Any]
-    rounds: list[Round]
-
-    @property
-    def units(self) -> int:
-        """Trainings in a whole replicate."""
-        return units_per_replicate(self.config, self.rounds)
-
-    def read_rows(self) -> list[Row]:
-        """The run's table; RunFolderError where it is of another network than the config's."""
-        rows = self.folder.read_rows(UNIT, SCHEMA)
-        weights = self.rounds[0].total
-        if odd := [row["total"] for row in rows_of(rows, kind="training") if row["total"] != weights]:
-            raise RunFolderError(
-                f"{self.folder.root}: its config and manifest make a network of {weights:,} weights, its rows are of "
-                f"one of {odd[0]:,}: these files do not belong together; put them back from a copy"
-            )
-        return rows
-
-    def result(self) -> Result | None:
-        """The result of the replicates that are complete; None while there is none."""
-        rows = self.read_rows()
-        complete = complete_replicates(rows, self.units) & set(range(self.config.replicates))
-        return make_result(self.folder, self.config, self.data, rows, complete) if complete else None
-
-
-def open_run(root: Path) -> OpenedRun:
-    """The run in folder `root`; RunFolderError when there is none, ConfigError when its config is damaged."""
-    folder = RunFolder(root)
-    recorded = folder.read_manifest()["must_match"]
-    if (study := recorded.get("study", STUDY)) != STUDY:
-        raise RunFolderError(f"{root}: a run of tombola {study}; name one of tombola imp")
-    data = recorded.get("data")
-    config = folder.read_config(LotteryConfig)
-    try:
-        rounds = plan_of(config, data["input_shape"], data["classes"])
-    except (KeyError, TypeError, ValueError):
-        raise RunFolderError(f"{folder.manifest}: does not say which data, it is damaged") from None
-    return OpenedRun(folder, config, data, rounds)
 
 
 def data_facts(config: LotteryConfig, data_dir: Path | None) -> dict[str, Any]:

@@ -21,89 +21,29 @@ from tombola.data import DataSet
 from tombola.errors import ConfigError, StorageError
 from tombola.models.tensors import save_tensors
 from tombola.pruning import Masks
-from tombola.reports.curves import Chart, Series
-from tombola.reports.intervals import CONFIDENCE, Estimate, Paired, bounds_of, estimate
-from tombola.reports.tables import plus_minus
+from tombola.reports.intervals import Paired, estimate
 from tombola.runs.atomic import make_folder, remove
 from tombola.runs.executors import Emit, run_cells
-from tombola.runs.folder import RunFolder, begin_or_continue, writing
+from tombola.runs.folder import check_continued, writing
 from tombola.runs.rows import rows_of
 from tombola.runs.sealed import read_sealed, write_sealed
 from tombola.runs.seeds import derive_seed
-from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.base.opened import read_result
+from tombola.studies.base.watching import Progress
 from tombola.studies.lottery.extract import mode_of
 from tombola.studies.lottery.looks import Looks
 from tombola.studies.lottery.networks import replicate_seed, restored_ticket, stored_data
 from tombola.studies.lottery.replicate import STATISTICS_EXAMPLES
-from tombola.studies.lottery.result import OpenedRun, Result, data_facts, open_run
+from tombola.studies.lottery.result import Result, data_facts
 from tombola.studies.lottery.rewind import Rewind
+from tombola.studies.lottery.stabilities import POINTS, StabilityResult, stability_folder
 from tombola.studies.lottery.stored import load_stored
+from tombola.studies.lottery.study import Lottery, open_lottery
 from tombola.studies.soundness import faults_of
 from tombola.training import fit
 from tombola.training.batches import iterations_per_epoch
 from tombola.training.metrics import evaluate
 from tombola.training.statistics import reestimate_statistics
-
-POINTS = 30
-STABLE = 2.0
-"""Points of error: an instability below this is called stable."""
-
-
-@dataclass(frozen=True)
-class StabilityResult:
-    """Instability of one round's ticket over replicates, in points of test error.
-
-    `path` is the mean error at each of the points from one copy (0) to the other (1), over pairs and
-    replicates; `ends` the mean error of the copies, `dense` that of the dense network, `excess` their
-    difference, paired by replicate. `tolerance` is the run's, in points, and `confidence` that of its one-sided
-    comparison with dense; `fault` says which network learned nothing or diverged.
-    """
-
-    mode: str
-    round: int
-    density: float
-    copies: int
-    instability: Estimate
-    ends: Estimate
-    dense: Estimate
-    excess: Estimate
-    path: list[Estimate]
-    tolerance: float
-    confidence: float
-    fault: str | None = None
-
-    @property
-    def stable(self) -> bool | None:
-        """Whether instability is below 2 points; None where the 95 % interval does not tell."""
-        return _below(self.instability, STABLE)
-
-    @property
-    def matching(self) -> bool | None:
-        """Whether the error is within the tolerance of dense; None where its one-sided bounds do not tell."""
-        if self.fault is not None or self.excess.sd is None:
-            return None
-        bounds = bounds_of(self.excess.mean, self.excess.sd, self.excess.n, self.confidence)
-        assert bounds.lower is not None  # there is a standard deviation
-        assert bounds.upper is not None
-        return True if bounds.upper < self.tolerance else False if bounds.lower > self.tolerance else None
-
-    @property
-    def sentence(self) -> str:
-        stable = {True: "Stable", False: "Unstable", None: "Undecided whether stable"}[self.stable]
-        matching = {True: "matching", False: "not matching", None: "undecided whether matching"}[self.matching]
-        return (
-            f"{stable}: instability {plus_minus(self.instability)} points of error at {self.density:.1%} of the "
-            f"weights; {matching} within {self.tolerance:g} point(s): error {self.ends.mean:.2f} % against "
-            f"{self.dense.mean:.2f} % dense (difference {plus_minus(self.excess)}; n = {self.instability.n})."
-            + (f" Nothing is matched here: {self.fault}." if self.fault else "")
-        )
-
-
-def _below(value: Estimate, bound: float) -> bool | None:
-    if value.low is None or value.high is None or value.low <= bound < value.high:
-        return None
-    return value.high <= bound
-
 
 Measured = tuple[list[list[float]], list[float]]
 """Of one replicate: the errors along each line, and those of the copies themselves."""
@@ -136,45 +76,23 @@ def run_stability(
     Each replicate's work is stored in `<run>/stability/` and not repeated. Raises ConfigError for a round
     that the run does not have.
     """
-    opened = open_run(root)
+    opened = open_lottery(root)
     chosen = mode_of(opened.config, mode)
     if not 0 <= index < len(opened.rounds):
         raise ConfigError(f"--round {index}: this run has rounds 0 to {len(opened.rounds) - 1}")
     if copies < 2:
         raise ConfigError(f"--copies {copies}: a line needs two ends")
-    result = opened.result()
-    if result is None:
-        raise ConfigError(f"{root}: no replicate is complete yet; run the study first")
+    result = read_result(opened)
     dense = {row["replicate"]: row for row in rows_of(result.rows, kind="training", branch="dense")}
     specs = [StabilitySpec(root, str(chosen), index, i, copies, data_dir) for i in sorted(dense)]
     with writing(opened.folder):
         facts = {"data": data_facts(opened.config, data_dir), "seed": opened.config.seed}
-        begin_or_continue(opened.folder, opened.config.study, opened.config, facts)  # refuses other data or versions
-        make_folder(_folder(root))
+        check_continued(opened.folder, opened.name, facts)
+        make_folder(stability_folder(root))
         run_cells(stability_cell, specs, workers, on_event)
         stability = _summarise(opened, result, chosen, index, copies, [_read(spec) for spec in specs])
-        write_sealed(_folder(root) / f"{_stem(str(chosen), index)}.json", asdict(stability))
+        write_sealed(stability_folder(root) / f"{_stem(str(chosen), index)}.json", asdict(stability))
     return stability
-
-
-def stored_stabilities(root: Path) -> list[StabilityResult]:
-    """The stability results that a run has; StorageError when one is damaged."""
-    paths = [path for path in sorted(_folder(root).glob("*-round-*.json")) if "replicate" not in path.name]
-    if not paths:
-        return []
-    tolerance = RunFolder(root).read_config(LotteryConfig).tolerance
-    return [_stored(path, tolerance) for path in paths]
-
-
-def _stored(path: Path, tolerance: float) -> StabilityResult:
-    """A stored result; one of a version that did not store them is read with the run's tolerance, at 95 %."""
-    content = read_sealed(path, "delete it, or run tombola stability again")
-    try:
-        content = {"tolerance": tolerance, "confidence": CONFIDENCE} | content
-        estimates = {name: Estimate(**content[name]) for name in ("instability", "ends", "dense", "excess")}
-        return StabilityResult(**content | estimates | {"path": [Estimate(**point) for point in content["path"]]})
-    except (KeyError, TypeError):
-        raise StorageError(f"{path}: damaged; delete it, or run tombola stability again") from None
 
 
 def stability_cell(spec: StabilitySpec, emit: Emit) -> None:
@@ -190,7 +108,7 @@ def stability_cell(spec: StabilitySpec, emit: Emit) -> None:
 
 
 def _measure(spec: StabilitySpec, emit: Emit) -> None:
-    opened = open_run(spec.root)
+    opened = open_lottery(spec.root)
     mode = Rewind.parse(spec.mode)
     model, specified, masks = restored_ticket(opened.folder, mode, spec.replicate, spec.round)
     data = stored_data(opened.config, spec.replicate, specified, spec.data_dir, opened.data.get("checksum"))
@@ -208,10 +126,14 @@ def _measure(spec: StabilitySpec, emit: Emit) -> None:
 
 
 def _copy(
-    spec: StabilitySpec, copy: int, opened: OpenedRun, model: nn.Module, masks: Masks, data: DataSet, emit: Emit
+    spec: StabilitySpec, copy: int, opened: Lottery, model: nn.Module, masks: Masks, data: DataSet, emit: Emit
 ) -> dict[str, Tensor]:
     """The end of one training from the ticket's start, in the data order of copy number `copy`."""
-    path = _folder(spec.root) / f"{_stem(spec.mode, spec.round)}-replicate-{spec.replicate:02d}-copy-{copy}.safetensors"
+    path = (
+        stability_folder(spec.root)
+        / f"{_stem(spec.mode, spec.round)}-replicate-{spec.replicate:02d}-copy-{copy}.safetensors"
+    )
+    who = f"replicate {spec.replicate}, copy {copy}"
     checkpoint = path.with_suffix(".checkpoint.safetensors")
     config, mode = opened.config, Rewind.parse(spec.mode)
     per_epoch = iterations_per_epoch(len(data.train), config.training.batch_size)
@@ -225,7 +147,9 @@ def _copy(
             first=mode.first(per_epoch),
             checkpoint=checkpoint,
             checkpoint_seconds=config.checkpoint_seconds,
-            on_evaluation=lambda evaluation, total: emit((spec.replicate, copy, evaluation, total)),
+            on_evaluation=lambda evaluation, total: emit(
+                Progress(who, evaluation.iteration, total, f"validation {evaluation.accuracy:.1%}")
+            ),
         )
         save_tensors(path, model.state_dict())
     remove(checkpoint)
@@ -261,21 +185,8 @@ def instability(line: Sequence[float]) -> float:
     return max(line) - (line[0] + line[-1]) / 2
 
 
-def stability_chart(result: StabilityResult) -> Chart:
-    points = [point / (POINTS - 1) for point in range(POINTS)]
-    series = [Series("interpolated", points, result.path, 0)]
-    return Chart("Position between the copies", "Test error (%)", series, ("dense", result.dense.mean))
-
-
-def stability_caption(result: StabilityResult) -> str:
-    return (
-        f"Error along the line between copies trained under different data orders; mean of {result.instability.n} "
-        f"replicates, {result.copies} copies each, bands 95 % confidence intervals. {result.sentence}"
-    )
-
-
 def _summarise(
-    opened: OpenedRun, result: Result, mode: Rewind, index: int, copies: int, measured: Sequence[Measured]
+    opened: Lottery, result: Result, mode: Rewind, index: int, copies: int, measured: Sequence[Measured]
 ) -> StabilityResult:
     """Over replicates, in their order: of each the mean over its pairs of copies."""
     rows = sorted(rows_of(result.rows, kind="training", branch="dense"), key=lambda row: row["replicate"])
@@ -314,14 +225,10 @@ def _read(spec: StabilitySpec) -> Measured:
     return lines, ends
 
 
-def _folder(root: Path) -> Path:
-    return root / "stability"
-
-
 def _stem(mode: str, index: int) -> str:
     return f"{mode.replace(':', '-')}-round-{index:02d}"
 
 
 def _replicate_path(spec: StabilitySpec) -> Path:
     name = f"{_stem(spec.mode, spec.round)}-copies-{spec.copies}-replicate-{spec.replicate:02d}.json"
-    return _folder(spec.root) / name
+    return stability_folder(spec.root) / name

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from tombola.reports.tables import Table, plus_minus
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.lottery.metrics import CHECKS, Summary, failed_checks, summaries_of_mode
+from tombola.studies.base.checks import failed_checks
+from tombola.studies.lottery.metrics import CHECKS, UNIT, Summary, summaries_of_mode
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.start import start_line
 from tombola.studies.lottery.verdict import Verdict
@@ -165,7 +166,7 @@ def check_lines(rows: Sequence[Row]) -> list[str]:
     for check, meaning in CHECKS.items():
         asked = [row[check] for row in trainings if row[check] is not None]
         lines.append(f"{meaning}: {sum(asked)} of {len(asked)}")
-    return lines + emptied_lines(rows) + failed_checks(rows)
+    return lines + emptied_lines(rows) + failed_checks(trainings, UNIT, CHECKS)
 
 
 def emptied_lines(rows: Sequence[Row]) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from tombola.compression.measured import measure_latency
 from tombola.data.dataset import recorded
-from tombola.errors import ConfigError, RunFolderError, TrainingError
+from tombola.errors import ConfigError, RunFolderError, TombolaError, TrainingError
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks
 from tombola.pruning.copies import copy_of
@@ -92,11 +93,12 @@ class Prune(OneModel[PruneConfig]):
                 )
 
     def work(self, work: Work) -> None:
-        try:
-            super().work(work)
-        except TrainingError:  # of a diverged training nothing is worth going on from
-            shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
-            raise
+        with _leaving_nothing(self.folder):  # another way of pruning may be asked for in the same folder
+            try:
+                super().work(work)
+            except TrainingError:  # of a diverged training nothing is worth going on from
+                shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
+                raise
 
     def make(self) -> Made:
         config, parent, watcher = self.config, self.parent, self.call.watcher
@@ -181,3 +183,15 @@ def _refuse_foreign(folder: RunFolder, model: str) -> None:
         raise RunFolderError(f"--out {root}: is a file; name a folder")
     if root.exists() and not folder.manifest.exists() and not holds_nothing(root):
         raise RunFolderError(f"--out {root}: holds files of something else; choose another folder")
+
+
+@contextlib.contextmanager
+def _leaving_nothing(folder: RunFolder) -> Iterator[None]:
+    """Takes a run's folder away if the run is refused within, before any of its work was done."""
+    try:
+        yield
+    except TombolaError:
+        begun = {path.name for path in (folder.lock, folder.manifest, folder.config, folder.checkpoints)}
+        if {path.name for path in folder.root.iterdir()} <= begun and not any(folder.checkpoints.glob("*")):
+            shutil.rmtree(folder.root)
+        raise
