@@ -28,7 +28,7 @@ test: $(VENV)/.stamp-test  ## install, then lint, type-check, check the import l
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -n 2
 
-fuzz: $(VENV)/.stamp-test  ## damage files of every kind 100,000 times and read them (about 20 minutes)
+fuzz: $(VENV)/.stamp-test  ## damage files of every kind 100,000 times and read them (a few minutes)
 	$(PY) tests/reliability/fuzz_readers.py 100000
 
 results-digits: $(VENV)/.stamp-core  ## rerun the demo's study into docs/results/lottery-digits.md and the README's figure

@@ -21,6 +21,14 @@ def dense() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
 
 
+def constant() -> nn.Module:
+    """Without any chance."""
+    model = dense()
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 0.01)
+    return model
+
+
 def too_few() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 9))
 

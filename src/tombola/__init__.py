@@ -11,6 +11,7 @@ _EXPORTS = {
     "Masks": "tombola.pruning",
     "PerLayerRates": "tombola.pruning",
     "prune": "tombola.pruning",
+    "find_ticket": "tombola.studies.lottery.find",
     "load_model": "tombola.models",
     "load_sparse": "tombola.compression.sparse_files",
     "save_model": "tombola.models",

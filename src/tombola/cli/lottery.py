@@ -13,6 +13,7 @@ from tombola.cli.options import (
     DataDir,
     Debug,
     Engine,
+    Factory,
     Out,
     RewindMode,
     RunArgument,
@@ -78,6 +79,7 @@ def extract(
     ] = None,
     replicate: Annotated[int, typer.Option(min=0, help="Whose ticket.")] = 0,
     rewind: RewindMode = None,
+    factory: Factory = None,
     debug: Debug = False,
 ) -> None:
     """Write a ticket as a **model folder**: spec.json, weights.safetensors, masks.safetensors.
@@ -89,7 +91,7 @@ def extract(
     with errors(debug):
         from tombola.studies.lottery.extract import extract as write_ticket
 
-        planned = write_ticket(run, density, out, reinit=reinit, replicate=replicate, mode=rewind)
+        planned = write_ticket(run, density, out, reinit=reinit, replicate=replicate, mode=rewind, factory=factory)
         say(f"{out}: round {planned.index}, {planned.kept:,} of {planned.total:,} weights ({planned.density:.1%})")
 
 
@@ -98,6 +100,7 @@ def stability(
     round_: Annotated[int, typer.Option("--round", help="The round whose ticket is trained; 0 is the dense network.")],
     copies: Annotated[int, typer.Option(help="Trainings under different data orders, two or more.")] = 2,
     rewind: RewindMode = None,
+    factory: Factory = None,
     workers: Workers = None,
     data_dir: DataDir = None,
     debug: Debug = False,
@@ -123,6 +126,7 @@ def stability(
                 copies=copies,
                 workers=workers or cores(),
                 data_dir=data_dir,
+                factory=factory,
                 on_event=watcher.progress,
             )
         say(f"{result.sentence}\nReport: {remake_report(open_lottery(run))}")

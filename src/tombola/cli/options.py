@@ -32,6 +32,9 @@ Out = Annotated[Path, typer.Option(help="Folder that holds the run folders.")]
 RewindMode = Annotated[
     str | None, typer.Option(help="One of the run's modes of rewinding, e.g. step:500it; default its first.")
 ]
+Factory = Annotated[
+    str | None, typer.Option(help="package.module:function that makes the network, where it is your own code's.")
+]
 Workers = Annotated[
     int | None,
     typer.Option(min=1, help="Processes of one thread each; default one per core, and one alone on a GPU."),

@@ -17,7 +17,7 @@ from torch import nn
 
 from tombola.data.npy import parse_npy
 from tombola.errors import DataError, ModelError, StorageError, one_line
-from tombola.models import ModelSpec
+from tombola.models.config import Spec
 from tombola.models.states import plain_state
 from tombola.models.tensors import save_tensors
 from tombola.pruning import Masks
@@ -32,7 +32,7 @@ MASK_SIZE_LIMIT = limits.MASK
 _DAMAGE = (StorageError, DataError, ValueError, KeyError, TypeError, AttributeError, OverflowError)
 
 
-def write_ticket(folder: Path, spec: ModelSpec, start: nn.Module, masks: Masks, history: dict[str, Any]) -> None:
+def write_ticket(folder: Path, spec: Spec, start: nn.Module, masks: Masks, history: dict[str, Any]) -> None:
     """Writes a ticket's four files; `start` holds the weights it restarts from, removed ones already 0."""
     make_folder(folder)
     write_mask(folder, masks)

@@ -43,13 +43,28 @@ def arrays(folder: Path) -> RawData:
     return RawData("arrays", both, test, f"sha256:{_checksum(found)}", validation=len(validation))
 
 
+def store_arrays(folder: Path, parts: tuple[Examples, Examples, Examples]) -> Path:
+    """Writes training, validation and test examples into a file that is named by their content, where it is not there
+    already; returns its path."""
+    content = _packed(parts)
+    path = folder.resolve() / f"data-{hashlib.sha256(content).hexdigest()[:12]}.npz"
+    if not path.exists():
+        write_bytes(path, content)
+    return path
+
+
 def write_arrays(path: Path, parts: tuple[Examples, Examples, Examples]) -> None:
     """Writes training, validation and test examples as `arrays` reads them, all or nothing."""
+    write_bytes(path, _packed(parts))
+
+
+def _packed(parts: tuple[Examples, Examples, Examples]) -> bytes:
+    """The same bytes for the same numbers: NumPy writes no dates."""
     tensors = [tensor for part in parts for tensor in (part.inputs, part.targets)]
     content: dict[str, Any] = {name: tensor.detach().cpu().numpy() for name, tensor in zip(NAMES, tensors, strict=True)}
     buffer = io.BytesIO()
     np.savez(buffer, **content)
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _part(path: Path, found: dict[str, NDArray[np.generic]], part: str) -> Examples:

@@ -73,15 +73,22 @@ def save_model(
         raise
 
 
-def holds(folder: Path | str, spec: Spec, model: nn.Module, masks: Masks | None, history: dict[str, Any]) -> bool:
-    """Whether a folder has exactly this model of the zoo already, history included: saved before, to its end."""
+def holds(
+    folder: Path | str,
+    spec: Spec,
+    model: nn.Module,
+    masks: Masks | None,
+    history: dict[str, Any],
+    factory: str | Factory | None = None,
+) -> bool:
+    """Whether a folder has exactly this model already, history included: saved before, to its end."""
     folder = Path(folder)
     if not (folder / SPEC).is_file():
         return False
     try:
         if read_spec(folder) != (spec, json.loads(json.dumps(history))):
             return False
-        found, _, its_masks = load_model(folder)
+        found, _, its_masks = load_model(folder, factory)
     except (ModelError, StorageError):
         return False
     return its_masks == masks and content_sha256(found.state_dict()) == content_sha256(state_of(spec, model))
@@ -138,7 +145,7 @@ def load_model(
     opened = _open_spec(folder)
     spec, _ = _parse_spec(folder, opened)
     stored = _fitting_weights(folder, spec)
-    model = _blank(folder, spec, factory)
+    model = rebuilt(spec, factory, str(folder))
     masks: Masks | None = None
     checksums: dict[str, str | None] = {}
     try:
@@ -169,14 +176,16 @@ def _fitting_weights(folder: Path, spec: Spec) -> Stored:
     return stored
 
 
-def _blank(folder: Path, spec: Spec, factory: str | Factory | None) -> nn.Module:
+def rebuilt(spec: Spec, factory: str | Factory | None, where: str) -> nn.Module:
+    """The network of a stored spec before its weights are loaded. ModelError, which begins with `where`, for one that
+    somebody's own code makes unless that is named, and the other way round."""
     if isinstance(spec, ModelSpec):
         if factory is not None:
-            raise ModelError(f"{folder}: this is a {spec.architecture} and needs no factory; leave it out")
+            raise ModelError(f"{where}: this is a {spec.architecture} and needs no factory; leave it out")
         return build(spec)
     if factory is None:
         raise ModelError(
-            f"{folder}: this model is made by code of its owner, {spec.factory}; if you trust that code name it: "
+            f"{where}: this model is made by code of its owner, {spec.factory}; if you trust that code name it: "
             f"load_model(folder, factory={spec.factory!r}), or --factory {spec.factory}"
         )
     return make_with(factory, spec.seed)
@@ -233,10 +242,15 @@ def _parse_spec(folder: Path, opened: Opened) -> tuple[Spec, dict[str, Any]]:
     path, content = folder / SPEC, opened.content
     if not isinstance(content.get("model"), dict):
         raise ModelError(f"{path}: has no `model`, it is not a Tombola model spec")
-    model, history = content["model"], content.get("history")
-    if "factory" in model:
-        return validate(model, FactorySpec, str(path)), history if isinstance(history, dict) else {}
-    return validate(model, ModelSpec, str(path)), history if isinstance(history, dict) else {}
+    history = content.get("history")
+    return parse_spec(content["model"], str(path)), history if isinstance(history, dict) else {}
+
+
+def parse_spec(content: dict[str, Any], where: str) -> Spec:
+    """A spec as JSON has it; ConfigError, which begins with `where`, for what is none."""
+    if "factory" in content:
+        return validate(content, FactorySpec, where)
+    return validate(content, ModelSpec, where)
 
 
 def _check_recorded(found: dict[str, str | None], recorded: Any) -> None:

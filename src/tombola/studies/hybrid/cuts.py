@@ -126,12 +126,14 @@ def cuts_of(sources: Sources, replicate: int, images: DataSet) -> Iterator[Cut]:
         yield Cut(BASE, base.network, Masks.full(base.network), data, whole=False)
         yield from _headed(sources, replicate, base, data)
     folder = RunFolder(sources.cnn)
-    mode = sources.config.lotteries()["cnn"].rewinds[0]
+    lottery = sources.config.lotteries()["cnn"]
     for name, index in ((DENSE, 0), (TICKET, sources.round)):
         recorded = sources.trained.get(("cnn", replicate, index))
-        network, spec, masks = trained_network(folder, mode, replicate, index, recorded)
+        network, spec, masks = trained_network(
+            folder, lottery.rewinds[0], replicate, index, recorded, lottery.model.factory
+        )
         if not isinstance(network, nn.Sequential):
-            raise ConfigError(f"cnn: a {spec.architecture} is no chain of layers and has no exits")
+            raise ConfigError(f"cnn: a {lottery.model.title} is no chain of layers and has no exits")
         yield Cut(name, network, masks, normalised(images, normalisation_of(spec.normalisation)), whole=True)
 
 
@@ -142,9 +144,11 @@ def _headed(sources: Sources, replicate: int, base: FrozenBase, images: DataSet)
     config, folder = sources.config.lotteries()["head"], RunFolder(sources.head)
     for name, index in ((HEAD, 0), (HEAD_TICKET, sources.head_round)):
         recorded = sources.trained.get(("head", replicate, index))
-        network, spec, masks = trained_network(folder, config.rewinds[0], replicate, index, recorded)
+        network, spec, masks = trained_network(
+            folder, config.rewinds[0], replicate, index, recorded, config.model.factory
+        )
         if not isinstance(network, nn.Sequential):
-            raise ConfigError(f"head: a {spec.architecture} is no chain of layers, and none to stand behind a base")
+            raise ConfigError(f"head: a {config.model.title} is no chain of layers, and none to stand behind a base")
         whole = behind(base.network, network)
         head = Head(network, masks, stored_data(config, replicate, spec, sources.data_dir))
         yield Cut(name, whole, Masks({**Masks.full(whole), **masks}), images, True, head)

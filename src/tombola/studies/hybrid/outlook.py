@@ -15,14 +15,13 @@ from torch import nn
 from tombola.compression.onnx_packages import required
 from tombola.errors import RunFolderError, TombolaError
 from tombola.models.exits import Exit, default_exits, find_exit
-from tombola.models.spec import without_memory
 from tombola.runs.folder import run_folder
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.cuts import frozen_base
 from tombola.studies.hybrid.units import PCA, PIXELS
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.forecast import Forecast, estimate_line
-from tombola.studies.lottery.networks import model_spec
+from tombola.studies.lottery.networks import outline
 from tombola.studies.lottery.result import Result, base_facts, check_network, check_steps, data_facts, plan_of
 from tombola.studies.lottery.start import start_facts, started
 
@@ -127,7 +126,7 @@ def _exits(
     """The exits of every network that is cut: the base, the dense cnn, its ticket."""
     base = frozen_base(config, data_dir)
     with _named("cnn"):
-        network = exits_of(config, without_memory(model_spec(cnn, 0, facts["input_shape"], facts["classes"])))
+        network = exits_of(config, outline(cnn, facts["input_shape"], facts["classes"]))
     with _named("the frozen base of the head"):
         return [*([] if base is None else [exits_of(config, base.network)]), network, network]
 

@@ -62,7 +62,7 @@ class Lottery:
         """The first mode of rewinding, which gives a run its ticket."""
         config = result.config
         rows = [row for row in rows_of_mode(result.rows, config.rewind[0]) if row["kind"] in LOTTERY_ROWS]
-        return cls(name, config.model.architecture, config.tolerance, rows)
+        return cls(name, config.model.title, config.tolerance, rows)
 
     @property
     def title(self) -> str:

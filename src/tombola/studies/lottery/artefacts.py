@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from tombola.compression.ticket import write_ticket
-from tombola.models.spec import without_memory
 from tombola.reports import curves
 from tombola.reports.intervals import Estimate
 from tombola.reports.page import Section, figure_html, page
@@ -18,7 +17,7 @@ from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery.charts import COST_CAPTION, accuracy_chart, cost_chart, modes_chart
 from tombola.studies.lottery.keras_ticket import MASKS, MODEL, extra_is_missing, write_keras_ticket
 from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_mode
-from tombola.studies.lottery.networks import layer_sizes, model_spec, restored_ticket
+from tombola.studies.lottery.networks import layer_sizes, outline, restored_ticket
 from tombola.studies.lottery.report import accuracy_caption, speed_body, summary_markdown
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.tables import results_table, round_speeds
@@ -111,7 +110,7 @@ def _density_entry(result: Result, summary: Summary, others: int) -> dict[str, A
 
 def _never_pruned(result: Result) -> int:
     """The parameters of the run's network that are no prunable weights: biases, normalisation."""
-    model = without_memory(model_spec(result.config, 0, result.data["input_shape"], result.data["classes"]))
+    model = outline(result.config, result.data["input_shape"], result.data["classes"])
     return sum(parameter.numel() for parameter in model.parameters()) - sum(layer_sizes(model).values())
 
 
@@ -167,7 +166,9 @@ def _fraction(part: Estimate | None, whole: Estimate | None) -> float | None:
 
 def _write_ticket(result: Result) -> None:
     verdict, mode, index = result.verdict, result.config.rewinds[0], result.ticket_round
-    network, spec, masks = restored_ticket(result.folder, mode, replicate=0, index=index)
+    network, spec, masks = restored_ticket(
+        result.folder, mode, replicate=0, index=index, factory=result.config.model.factory
+    )
     history = {
         "run": result.folder.root.name,
         "replicate": 0,

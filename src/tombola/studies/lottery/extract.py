@@ -6,10 +6,11 @@ from pathlib import Path
 
 from tombola.data import split_record
 from tombola.errors import ConfigError, RunFolderError, StorageError
-from tombola.models import build, save_model
+from tombola.models import save_model
 from tombola.models.folder import holds
+from tombola.models.own import initial_network
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.networks import replicate_seed, restored_ticket
+from tombola.studies.lottery.networks import blank, replicate_seed, restored_ticket
 from tombola.studies.lottery.plan import Round
 from tombola.studies.lottery.rewind import Rewind, rewind
 from tombola.studies.lottery.study import open_lottery
@@ -19,26 +20,34 @@ NEAR = 0.05
 
 
 def extract(
-    run: Path, density: float, out: Path, *, reinit: int | None = None, replicate: int = 0, mode: str | None = None
+    run: Path,
+    density: float,
+    out: Path,
+    *,
+    reinit: int | None = None,
+    replicate: int = 0,
+    mode: str | None = None,
+    factory: str | None = None,
 ) -> Round:
-    """Writes the ticket of `replicate` at `density` to the model folder `out`; returns its round.
+    """Writes the ticket of `replicate` at `density` (a fraction) to the model folder `out`; returns its round.
 
     The weights are those it restarts from, W_0 under the mask unless the run rewinds elsewhere, or fresh ones
-    from the seed `reinit`. `mode` chooses one of the run's modes of rewinding, by default the first. Raises
-    an error when the run has no such density, and when `out` holds another model already.
+    from the seed `reinit`. `mode` chooses one of the run's modes of rewinding, by default the first; `factory` names
+    the function that makes a network of somebody's own. Raises an error when the run has no such density, and when
+    `out` holds another model already.
     """
     opened = open_lottery(run)
     chosen = mode_of(opened.config, mode)
     planned = round_at(opened.rounds, density)
     try:
-        model, spec, masks = restored_ticket(opened.folder, chosen, replicate, planned.index)
+        model, spec, masks = restored_ticket(opened.folder, chosen, replicate, planned.index, factory)
     except StorageError as error:
         raise RunFolderError(
             f"{run}: replicate {replicate} has no stored ticket at density {planned.density:.3g} (yet): {error}"
         ) from None
     if reinit is not None:
         spec = spec.model_copy(update={"seed": reinit})
-        rewind(model, build(spec).state_dict(), masks)
+        rewind(model, initial_network(spec, blank(spec), factory).state_dict(), masks)
     history = {
         "run": run.resolve().name,
         "replicate": replicate,
@@ -47,7 +56,7 @@ def extract(
         "data": split_record(opened.config.data, replicate_seed(opened.config, replicate), opened.data["checksum"]),
         "restart": str(chosen) if reinit is None else f"re-initialised with seed {reinit}",
     }
-    if not holds(out, spec, model, masks, history):  # or the same command was stopped when it had written it
+    if not holds(out, spec, model, masks, history, factory):  # or the same command was stopped when it had written it
         save_model(out, spec, model, masks, history)
     return planned
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import nn
 
 from tombola.data import DataSet
-from tombola.models import build
+from tombola.models.own import initial_network
 from tombola.pruning import Masks, prune
 from tombola.pruning.emptied import not_warning
 from tombola.reports.tables import Table
@@ -132,7 +132,7 @@ def _round_seconds(
     config: LotteryConfig, rounds: Sequence[Round], data: DataSet, sample: float
 ) -> tuple[int, list[float]]:
     """Iterations of the dense training, and the seconds that one training of every round would take."""
-    model = build(model_spec(config, 0, data.input_shape, data.classes))
+    model = initial_network(model_spec(config, 0, data.input_shape, data.classes), data.train.inputs)
     dense = _begun(config, data, Masks.full(model))
     seconds = [timing.training_seconds(dense, sample)] * len(rounds)
     if not _sparse(config, model, prune(model, 1 - rounds[-1].density)):
@@ -175,7 +175,7 @@ def _masks(config: LotteryConfig, rounds: Sequence[Round], model: nn.Module) -> 
 
 def _begun(config: LotteryConfig, data: DataSet, masks: Masks) -> Training:
     """A training of replicate 0 under masks, begun."""
-    model = build(model_spec(config, 0, data.input_shape, data.classes))
+    model = initial_network(model_spec(config, 0, data.input_shape, data.classes), data.train.inputs)
     masks.apply_(model)
     return Training(model, data, config.training, masks, seed=0)
 

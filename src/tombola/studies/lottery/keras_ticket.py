@@ -69,9 +69,10 @@ def extra_is_missing() -> bool:
 
 def _whole(result: Result, data_dir: Path | None) -> Whole:
     recorded = trained_weights(result).get((0, result.ticket_round))
-    network, spec, masks = trained_network(result.folder, result.config.rewinds[0], 0, result.ticket_round, recorded)
+    config, index = result.config, result.ticket_round
+    network, spec, masks = trained_network(result.folder, config.rewinds[0], 0, index, recorded, config.model.factory)
     if not isinstance(network, nn.Sequential):
-        raise ModelError(f"a {spec.architecture} is no chain of layers and cannot be exported to Keras")
+        raise ModelError(f"a {config.model.title} is no chain of layers and cannot be exported to Keras")
     base = base_of(result.config.data, data_dir)
     if base is None:
         return Whole(network, spec.input_shape, spec.normalisation, masks)

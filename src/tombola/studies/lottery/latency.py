@@ -40,7 +40,7 @@ def latency_units(result: Result, rounds: list[int], data_dir: Path | None) -> I
 def _unit(result: Result, index: int, images: Tensor) -> list[Row]:
     mode = result.config.rewinds[0]
     recorded = trained_weights(result).get((REPLICATE, index))
-    network, _, masks = trained_network(result.folder, mode, REPLICATE, index, recorded)
+    network, _, masks = trained_network(result.folder, mode, REPLICATE, index, recorded, result.config.model.factory)
     key = {"replicate": REPLICATE, "rewind": str(mode) if index else None, "round": index, "branch": "latency"}
     return [
         {"kind": "latency", **key, "density": masks.density, **row}

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 
 import torch
 
-from tombola.models.spec import without_memory
 from tombola.pruning import Masks
 from tombola.pruning.prunable import prunable_shapes
 from tombola.runs.rows import Row
-from tombola.studies.lottery.networks import model_spec
+from tombola.studies.lottery.networks import outline
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.lottery.stored import ReplicateFiles, pruned_masks
@@ -28,8 +27,7 @@ def overlap_units(result: Result) -> list[list[Row]]:
     """
     replicates = sorted({row["replicate"] for row in result.rows})
     rounds = sorted({row["round"] for row in result.rows if row["branch"] == "ticket"})
-    spec = model_spec(result.config, 0, result.data["input_shape"], result.data["classes"])
-    shapes = prunable_shapes(without_memory(spec))
+    shapes = prunable_shapes(outline(result.config, result.data["input_shape"], result.data["classes"]))
     like = {name: torch.empty(shape, dtype=torch.bool, device="meta") for name, shape in shapes.items()}
     units = []
     for mode in result.config.rewinds:

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from tombola.errors import TrainingError
-from tombola.models import build
+from tombola.models.own import initial_network
 from tombola.models.spec import Normalisation
 from tombola.models.tensors import SIZE_LIMIT, content_sha256, save_tensors
 from tombola.pruning import Masks, criteria, prune
@@ -89,7 +89,7 @@ class _Replicate:
         self.data = replicate_data(spec.config, spec.index, spec.data_dir, spec.data)
         plain = model_spec(spec.config, spec.index, self.data.input_shape, self.data.classes)
         self.model_spec = plain.model_copy(update={"normalisation": Normalisation(**asdict(self.data.normalisation))})
-        self.model = build(self.model_spec)
+        self.model = initial_network(self.model_spec, self.data.train.inputs)
         self.full = Masks.full(self.model)
         self.rounds = plan_rounds(spec.config.pruning, layer_sizes(self.model))
         self.per_epoch = iterations_per_epoch(len(self.data.train), spec.config.training.batch_size)
@@ -135,7 +135,8 @@ class _Replicate:
 
     def _fresh(self, seed: int) -> Mapping[str, Tensor]:
         """Initial weights of the same network drawn anew, from the same distribution."""
-        return build(self.model_spec.model_copy(update={"seed": seed})).state_dict()
+        spec = self.model_spec.model_copy(update={"seed": seed})
+        return initial_network(spec, self.data.train.inputs).state_dict()
 
     def _host_start(self) -> Start:
         """A second dense network, from initial weights of its own, as stored."""

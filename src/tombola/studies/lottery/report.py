@@ -77,7 +77,7 @@ def accuracy_caption(result: Result) -> str:
     return (
         f"Final test accuracy, mean of n = {result.verdict.replicates} replicates; bands are 95 % confidence intervals "
         "of the mean (Student t). Bands may overlap where the differences, paired by replicate, are clear: the verdict "
-        f"uses these. {config.model.architecture} on {config.data.name}, rewound to {config.rewind[0]}."
+        f"uses these. {config.model.title} on {config.data.name}, rewound to {config.rewind[0]}."
     )
 
 
@@ -96,7 +96,7 @@ def summary_markdown(result: Result) -> str:
     tickets, rows = summaries_of_mode(result.summaries, config.rewind[0]), rows_of_mode(result.rows, config.rewind[0])
     return "\n\n".join(
         [
-            f"# {config.name}: {config.model.architecture} on {config.data.name}",
+            f"# {config.name}: {config.model.title} on {config.data.name}",
             *judged,
             results_table(result.summaries).to_markdown(),
             f"{TABLE_NOTE} {COST_NOTE} n = {result.verdict.replicates} replicates, Student t.",

@@ -8,18 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from tombola.compression.cost import count_flops, count_size
 from tombola.data.dataset import recorded
 from tombola.errors import ConfigError
-from tombola.models import build
-from tombola.models.spec import without_memory
+from tombola.models import ModelSpec
+from tombola.models.config import Spec
+from tombola.models.own import initial_network
+from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks
 from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls import controls
 from tombola.studies.lottery.metrics import UNIT, Summary, rows_of_mode, summarise
-from tombola.studies.lottery.networks import layer_sizes, model_spec
+from tombola.studies.lottery.networks import blank, layer_sizes, model_spec, outline
 from tombola.studies.lottery.plan import Round, plan_rounds
 from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.lottery.verdict import Verdict, judge, not_judged
@@ -94,16 +98,31 @@ def check_steps(config: LotteryConfig, examples: int) -> None:
 def check_network(config: LotteryConfig, input_shape: Sequence[int], classes: int) -> None:
     """Before anything is trained or written: TrainingError where the engine asked for cannot train this network, and
     ConfigError where a control cannot be made of it."""
-    model = build(model_spec(config, 0, input_shape, classes))
+    spec = model_spec(config, 0, input_shape, classes)
+    model = initial_network(spec, blank(spec))
+    _refuse_constant(config, spec, model)
     for name in config.controls:
         if (check := controls.get(name).check) is not None:
             check(model)
     layers_on_kernels(model, config.training, Masks.full(model), config.training.batch_size)
 
 
+def _refuse_constant(config: LotteryConfig, spec: Spec, model: nn.Module) -> None:
+    """ConfigError where somebody's own function has no chance in it that a seed could change: all replicates would
+    begin with the same weights, and fresh ones would be those of the ticket."""
+    if isinstance(spec, ModelSpec) or config.start is not None:
+        return
+    other = initial_network(spec.model_copy(update={"seed": spec.seed + 1}), blank(spec))
+    if content_sha256(model.state_dict()) == content_sha256(other.state_dict()):
+        raise ConfigError(
+            f"{spec.factory}() makes the same weights whatever the seed, so that replicates and controls would not "
+            "differ: draw them with torch's random functions in it"
+        )
+
+
 def plan_of(config: LotteryConfig, input_shape: Sequence[int], classes: int) -> list[Round]:
     """The rounds of a study on data of this shape."""
-    return plan_rounds(config.pruning, layer_sizes(without_memory(model_spec(config, 0, input_shape, classes))))
+    return plan_rounds(config.pruning, layer_sizes(outline(config, input_shape, classes)))
 
 
 def units_per_replicate(config: LotteryConfig, rounds: Sequence[Round]) -> int:

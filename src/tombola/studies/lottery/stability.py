@@ -59,6 +59,7 @@ class StabilitySpec:
     replicate: int
     copies: int
     data_dir: Path | None
+    factory: str | None = None
 
 
 def run_stability(
@@ -69,11 +70,13 @@ def run_stability(
     copies: int = 2,
     workers: int = 1,
     data_dir: Path | None = None,
+    factory: str | None = None,
     on_event: Emit = lambda event: None,
 ) -> StabilityResult:
     """Trains `copies` of every replicate's ticket of round `index` and measures the lines between them.
 
-    Each replicate's work is stored in `<run>/stability/` and not repeated. Raises ConfigError for a round
+    Each replicate's work is stored in `<run>/stability/` and not repeated. `factory` names the function that makes a
+    network of somebody's own. Raises ConfigError for a round
     that the run does not have.
     """
     opened = open_lottery(root)
@@ -84,7 +87,7 @@ def run_stability(
         raise ConfigError(f"--copies {copies}: a line needs two ends")
     result = read_result(opened)
     dense = {row["replicate"]: row for row in rows_of(result.rows, kind="training", branch="dense")}
-    specs = [StabilitySpec(root, str(chosen), index, i, copies, data_dir) for i in sorted(dense)]
+    specs = [StabilitySpec(root, str(chosen), index, i, copies, data_dir, factory) for i in sorted(dense)]
     with writing(opened.folder):
         facts = {"data": data_facts(opened.config, data_dir), "seed": opened.config.seed}
         check_continued(opened.folder, opened.name, facts)
@@ -110,7 +113,7 @@ def stability_cell(spec: StabilitySpec, emit: Emit) -> None:
 def _measure(spec: StabilitySpec, emit: Emit) -> None:
     opened = open_lottery(spec.root)
     mode = Rewind.parse(spec.mode)
-    model, specified, masks = restored_ticket(opened.folder, mode, spec.replicate, spec.round)
+    model, specified, masks = restored_ticket(opened.folder, mode, spec.replicate, spec.round, spec.factory)
     data = stored_data(opened.config, spec.replicate, specified, spec.data_dir, opened.data.get("checksum"))
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     copies = []

@@ -11,10 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from tombola.errors import RunFolderError, StorageError
+from tombola.models.own import initial_network
 from tombola.runs.folder import writing
 from tombola.runs.inventory import seal, unseal
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.opened import open_study
+from tombola.studies.base.own_code import network_facts
 from tombola.studies.base.study import Study
 from tombola.studies.base.watching import FEATURES
 from tombola.studies.base.work import Work
@@ -26,8 +28,9 @@ from tombola.studies.lottery.forecast import Forecast, forecast, quick_forecast
 from tombola.studies.lottery.latency import latency_units, rounds_to_measure
 from tombola.studies.lottery.looks import look_row
 from tombola.studies.lottery.metrics import CHECKS, UNIT
+from tombola.studies.lottery.networks import blank, model_spec
 from tombola.studies.lottery.overlap import overlap_units
-from tombola.studies.lottery.plan import Round
+from tombola.studies.lottery.plan import Round, plan_rounds
 from tombola.studies.lottery.replicate import ReplicateSpec, run_replicate
 from tombola.studies.lottery.report import report_page
 from tombola.studies.lottery.result import (
@@ -78,6 +81,8 @@ class Lottery(Study[LotteryConfig, Result]):
     def rounds(self) -> list[Round]:
         """The rounds of the run, as many weights as each leaves."""
         try:
+            if self.own_code is not None:  # which is called by nobody who only looks
+                return plan_rounds(self.config.pruning, self.recorded["network"]["layers"])
             return plan_of(self.config, self.data["input_shape"], self.data["classes"])
         except (KeyError, TypeError, ValueError):
             raise RunFolderError(f"{self.folder.manifest}: does not say which data, it is damaged") from None
@@ -90,7 +95,8 @@ class Lottery(Study[LotteryConfig, Result]):
     def facts(self) -> dict[str, Any]:
         config, data_dir = self.config, self.call.data_dir
         picky = any(controls.get(name).check for name in config.controls)
-        if config.training.engine == "sparse" or picky:  # what no data change is refused before they are read
+        # What no data change is refused before they are read.
+        if self.own_code is None and (config.training.engine == "sparse" or picky):
             check_network(config, ANY_IMAGE, ANY_CLASSES)
         prepare_examples(config.data, data_dir, self.call.watcher.counting(FEATURES))
         data = data_facts(config, data_dir)
@@ -98,7 +104,12 @@ class Lottery(Study[LotteryConfig, Result]):
         plan_of(config, shape, classes)
         check_steps(config, data["training_examples"])
         check_network(config, shape, classes)
-        return {"data": data, "seed": config.seed, **start_facts(config, tuple(shape), classes)}
+        start = start_facts(config, tuple(shape), classes)
+        return {"data": data, "seed": config.seed, **start, **self._network_facts(shape, classes)}
+
+    def _network_facts(self, shape: Sequence[int], classes: int) -> dict[str, Any]:
+        spec = model_spec(self.config, 0, shape, classes)
+        return network_facts(self.config.model, initial_network(spec, blank(spec))) if self.own_code else {}
 
     def plan(self, *, quick: bool) -> Forecast:
         return (quick_forecast if quick else forecast)(self.config, self.call.workers, self.call.data_dir)

@@ -1,0 +1,209 @@
+"""`find_ticket`: the lottery study from Python, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tombola.data import DataConfig, DataSet
+from tombola.data.arrays import store_arrays
+from tombola.data.given import given_parts
+from tombola.errors import ConfigError
+from tombola.models import ModelConfig
+from tombola.models.factory import Factory, is_factory_name
+from tombola.pruning import Masks
+from tombola.runs.atomic import make_folder
+from tombola.runs.configs import validate
+from tombola.runs.rows import Row
+from tombola.studies.base.life import run_study
+from tombola.studies.base.study import Call
+from tombola.studies.base.watching import SILENT, Watcher
+from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.networks import restored_ticket
+from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.rewind import Rewind
+from tombola.studies.lottery.study import Lottery
+from tombola.studies.lottery.verdict import Verdict
+from tombola.training import Recipe
+
+RECIPE = {"optimizer": "adam", "learning_rate": "1.2e-3", "batch_size": 60, "evaluate_every": "1ep"}
+"""What a network is trained by where nothing is said; the length is an argument of its own."""
+
+
+@dataclass(frozen=True, repr=False)
+class Ticket:
+    """What a search came to. `rows` is the table of all measurements, `folder` the run with its report."""
+
+    result: Result
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether it won, with the evidence; `print(ticket)` shows its sentence."""
+        return self.result.verdict
+
+    @property
+    def rows(self) -> list[Row]:
+        return self.result.rows
+
+    @property
+    def folder(self) -> Path:
+        return self.result.folder.root
+
+    @property
+    def report(self) -> Path:
+        """A page that opens in a browser."""
+        return self.result.folder.report
+
+    @property
+    def density(self) -> float:
+        """The fraction of weights that the ticket keeps."""
+        return self.masks.density
+
+    @property
+    def masks(self) -> Masks:
+        """Of the first replicate's ticket: the verdict's density where it won, else the last round's."""
+        return self._restored()[1]
+
+    def model(self) -> nn.Module:
+        """The network that the ticket restarts from: initial weights (or where it was rewound to), removed ones 0."""
+        return self._restored()[0]
+
+    def _restored(self) -> tuple[nn.Module, Masks]:
+        config, folder = self.result.config, self.result.folder
+        mode = Rewind.parse(config.rewind[0])
+        model, _, masks = restored_ticket(folder, mode, 0, self.result.ticket_round, config.model.factory)
+        return model, masks
+
+    def __repr__(self) -> str:
+        return f"{self.verdict.sentence}\n{self.report}"
+
+
+def find_ticket(
+    model: str | Factory | ModelConfig,
+    data: str | DataConfig | DataSet | Sequence[Any],
+    *,
+    density: float = 0.1,
+    rounds: int = 5,
+    replicates: int = 5,
+    length: str = "10ep",
+    recipe: Recipe | Mapping[str, Any] | None = None,
+    criterion: str = "magnitude",
+    distribution: str = "global",
+    rewind: str | Sequence[str] = "init",
+    controls: Sequence[str] = ("random", "reinit"),
+    tolerance: float = 1.0,
+    seed: int = 0,
+    name: str = "ticket",
+    out: Path | str = "runs",
+    workers: int = 1,
+    watcher: Watcher = SILENT,
+) -> Ticket:
+    """Searches a winning ticket: trains, prunes and rewinds round by round, trains controls beside, and judges.
+
+    The same call again continues a search that was stopped, or shows the one that is finished.
+
+    Args:
+        model: A name of the zoo, a function without arguments that makes your network (or its
+            `package.module:function`), or a ModelConfig. A function has to be found by its name again: one of a module
+            or of a notebook, not a lambda. Chance in it comes from torch, whose seed is set before it is called.
+        data: A name, a DataConfig, a DataSet, or three parts (training, validation, test), each of them (inputs,
+            targets), a torch data set or a loader. Tensors are written beside the run, so that it can be continued.
+        density: The fraction of weights that the last round keeps.
+        rounds: How many times it is pruned, by the same fraction of what is left each time.
+        replicates: Whole experiments, from different seeds; ask for more later to extend the search.
+        length: Of each training: `10ep`, `5000it`.
+        recipe: Everything else of the training; by default Adam at 1.2e-3, batches of 60.
+        criterion: What a weight is worth (`tombola list criteria`).
+        distribution: How the density spreads over layers.
+        rewind: What kept weights restart from: `init`, `step:500it`, `lr`, `finetune`, or several of them.
+        controls: What the ticket is held against (`tombola list controls`).
+        tolerance: Points of accuracy that a ticket may lose and still match the dense network; choose it before you
+            look.
+        seed: Makes everything.
+        name: Of the run's folder.
+        out: Where run folders lie.
+        workers: Processes; more than one need a function that other processes can import.
+        watcher: Is told how far it is; `tombola.studies.base.watching.watching(console)` draws bars.
+
+    Returns:
+        Ticket: verdict, masks, model, rows, report and folder.
+
+    Raises:
+        TombolaError: in one line, for what does not fit together, and for a failed training.
+
+    Examples:
+        >>> import tempfile
+        >>> network = ModelConfig(widths=(20, 10))  # or a function of yours
+        >>> short = {"length": "20it", "recipe": {"evaluate_every": "10it"}, "out": tempfile.mkdtemp()}
+        >>> ticket = find_ticket(network, "digits", density=0.5, rounds=1, replicates=1, **short)
+        >>> ticket.verdict.outcome, round(ticket.density, 2)
+        ('undecided', 0.5)
+    """
+    out = Path(out)
+    content = {
+        "name": name,
+        "seed": seed,
+        "replicates": replicates,
+        "data": _data(data, out),
+        "model": _model(model),
+        "training": {**RECIPE, "length": length, **_recipe(recipe)},
+        "pruning": {
+            "criterion": criterion,
+            "distribution": distribution,
+            "schedule": "geometric",
+            "rounds": rounds,
+            "target_density": density,
+        },
+        "rewind": rewind,
+        "controls": list(controls),
+        "tolerance": tolerance,
+    }
+    config = validate(content, LotteryConfig, "find_ticket")
+    if workers > 1 and str(config.model.factory).startswith("__main__:"):
+        raise ConfigError(
+            f"workers={workers}: other processes cannot import a function of __main__; put it into a module, or use 1"
+        )
+    return Ticket(run_study(Lottery, config, Call(out, workers=workers, watcher=watcher)))
+
+
+def _model(model: str | Factory | ModelConfig) -> dict[str, Any]:
+    if isinstance(model, ModelConfig):
+        return model.model_dump()
+    if isinstance(model, nn.Module):
+        raise ConfigError(
+            "model: give the function that makes the network and not a network, since every replicate begins with "
+            "initial weights of its own"
+        )
+    if callable(model):
+        return {"factory": _name_of(model)}
+    if is_factory_name(str(model)):
+        return {"factory": model}
+    return {"architecture": model}
+
+
+def _name_of(function: Factory) -> str:
+    """By which it is found again, in this process and in others."""
+    name = f"{getattr(function, '__module__', None)}:{getattr(function, '__qualname__', '')}"
+    if not is_factory_name(name):
+        raise ConfigError(
+            f"model: {name} cannot be found by its name again; define the function at the top of a module or notebook"
+        )
+    return name
+
+
+def _recipe(recipe: Recipe | Mapping[str, Any] | None) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", exclude_unset=True) if isinstance(recipe, Recipe) else dict(recipe or {})
+
+
+def _data(data: str | DataConfig | DataSet | Sequence[Any], out: Path) -> dict[str, Any]:
+    if isinstance(data, str):
+        return {"name": data}
+    if isinstance(data, DataConfig):
+        return data.model_dump()
+    parts = given_parts(data)
+    make_folder(out)
+    return {"name": "arrays", "folder": str(store_arrays(out, parts))}
