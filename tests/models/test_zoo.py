@@ -173,7 +173,7 @@ class TestWidths:
         for name in architectures:
             config = ModelConfig(architecture=name)
             assert config.widths is None
-            spec = ModelSpec(**config.model_dump(), input_shape=CIFAR, classes=10, seed=0)
+            spec = config.spec(CIFAR, 10, seed=0)
             assert spec.widths == architectures.get(name).widths
             assert json.loads(spec.model_dump_json())["widths"] == list(spec.widths)
             assert ModelSpec.model_validate_json(spec.model_dump_json()) == spec
