@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from tombola.reports.intervals import Bounds
 from tombola.runs.rows import Row
-from tombola.studies.new_examples import answer_columns, for_new_examples
-from tombola.studies.paired import paired_accuracy
+from tombola.studies.base.new_examples import answer_columns, for_new_examples
+from tombola.studies.base.paired import paired_accuracy
 
 EXAMPLES, TEST = 300, 60
 CENTRE = np.array([0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05])

@@ -13,7 +13,7 @@ from tombola.compression import latency
 from tombola.compression.latency import BUSY, LEAST_BLOCK, Clock, interleaved
 from tombola.compression.measured import measure_latency, why_untrusted
 from tombola.pruning import Masks
-from tombola.studies.speed import remarks, speeds_of, times
+from tombola.studies.base.speed import remarks, speeds_of, times
 
 
 class World:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from tombola.reports.curves import Chart, Series, plotly_figure, png
 from tombola.reports.intervals import Estimate
+from tombola.studies.base.numbers import kilo, listed, mega, percent
 from tombola.studies.hybrid.answers import answers_of
 from tombola.studies.hybrid.artefacts import NAMES, OPTIONAL_NAMES, SUMMARY, write_results
 from tombola.studies.hybrid.charts import exits_chart, gate_chart
@@ -30,7 +31,6 @@ from tombola.studies.hybrid.tables import (
     gates_table,
     latency_table,
 )
-from tombola.studies.hybrid.wording import kilo, listed, mega, share
 
 ALL = ("base", "dense", "ticket")
 
@@ -229,9 +229,9 @@ class TestTerminal:
         (mega(0), "0"),
         (mega(123_456_789), "123"),
         (kilo(12_345), "12.3"),
-        (share(0.00004), "0.004%"),
-        (share(0.9996), "99.96%"),
-        (share(0.0), "0.0%"),
+        (percent(0.00004), "0.004%"),
+        (percent(0.9996), "99.96%"),
+        (percent(0.0), "0.0%"),
         (listed(["a", "b", "c"]), "a, b and c"),
         (listed(["a"]), "a"),
     ],

@@ -25,6 +25,7 @@ from tombola.runs.configs import validate
 from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row, read_rows, rows_of
 from tombola.studies.base.opened import read_result
+from tombola.studies.base.speed import microseconds, speeds_of, times
 from tombola.studies.base.watching import Progress
 from tombola.studies.lottery import latency as latency_module
 from tombola.studies.lottery.charts import speed_chart
@@ -35,7 +36,6 @@ from tombola.studies.lottery.study import open_lottery
 from tombola.studies.lottery.tables import cost_line, results_table, rounds_table, speed_notes
 from tombola.studies.single.one_model import Result as Child
 from tombola.studies.single.tables import stages_note, stages_table
-from tombola.studies.speed import microseconds, speeds_of, times
 
 pytestmark = pytest.mark.usefixtures("sparse_kernels")
 

@@ -7,9 +7,9 @@ import math
 import pytest
 
 from tombola.reports.intervals import Paired, detectable, power
+from tombola.studies.base.paired import paired_accuracy
 from tombola.studies.lottery.charts import gaps_chart
 from tombola.studies.lottery.metrics import paired_difference
-from tombola.studies.paired import paired_accuracy
 
 EXAMPLES = 360
 

@@ -11,6 +11,7 @@ import torch
 from small_study import SMALL_STUDY, run_lottery
 from studies.test_verdict import study
 from tombola.runs.rows import rows_of
+from tombola.studies.base.soundness import UNSHOWN, fault_of, faults_of, frequency_loss, majority_accuracy
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.metrics import summarise
 from tombola.studies.lottery.verdict import judge
@@ -18,7 +19,6 @@ from tombola.studies.single.comparison import summarise as summarise_comparison
 from tombola.studies.single.comparison_report import lead as lead_of_comparison
 from tombola.studies.single.config import CompareConfig
 from tombola.studies.single.report import lead
-from tombola.studies.soundness import UNSHOWN, fault_of, faults_of, frequency_loss, majority_accuracy
 
 MAJORITY = 0.6
 

@@ -98,21 +98,6 @@ def findings(folder: RunFolder, *, quick: bool = False) -> Findings | None:
     return Findings(tuple(gone), tuple(altered), _count_rows(folder) < content["rows"])
 
 
-def is_whole(folder: RunFolder, made_anew: Callable[[str], bool]) -> bool:
-    """Whether the run is finished and everything is there; False where the command has to go on.
-
-    Of files that are gone or altered, those that `made_anew` names are warned of: the command makes them anew. Others
-    are refused, as `refuse` does.
-    """
-    found = findings(folder)
-    if found is None or found.rows_are_gone:
-        return False
-    gone, altered = (tuple(n for n in names if not made_anew(n)) for names in (found.gone, found.altered))
-    refuse(folder, Findings(gone, altered))
-    warn(folder, found)
-    return not found
-
-
 def warn(folder: RunFolder, found: Findings) -> None:
     """Says what a command is about to make anew."""
     for names, what in ((found.gone, "gone"), (found.altered, "altered or damaged")):

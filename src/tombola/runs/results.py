@@ -31,12 +31,6 @@ def read_summary(results: Path, summary: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def finished_replicates(results: Path, summary: str) -> int:
-    """How many replicates the written results are of; 0 without (readable) results."""
-    count = read_summary(results, summary).get("replicates")
-    return count if isinstance(count, int) and 0 <= count <= limits.REPLICATES else 0
-
-
 def refuse_foreign(results: Path, run: str, artefacts: Artefacts) -> None:
     """Before hours of work: results of another run, or files of their names, must not be overwritten at their end.
 

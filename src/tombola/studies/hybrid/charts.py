@@ -9,7 +9,7 @@ from tombola.reports.intervals import Estimate
 from tombola.runs.rows import Row
 from tombola.studies.hybrid.gating import gates_of
 from tombola.studies.hybrid.summaries import best_features, exits_of, forests_of, networks_of
-from tombola.studies.hybrid.wording import NETWORK
+from tombola.studies.hybrid.units import NETWORK
 
 STYLE = {"ticket": 0, "dense": 1, "base": 2, "pixels": 3, "pca": 4}
 WHOLE_TICKET = 5

@@ -10,9 +10,9 @@ from tombola.compression.measured import BATCH_SIZES
 from tombola.reports.intervals import Estimate
 from tombola.reports.significance import Judged, judged
 from tombola.runs.rows import Row
+from tombola.studies.base.numbers import found_in_most, signed
 from tombola.studies.hybrid.summaries import Measured, accuracies, paired, resolution_of
 from tombola.studies.hybrid.timings import apart, by_torch, fastest, why_missing
-from tombola.studies.hybrid.wording import found_in_most, signed
 
 Calls = tuple[Row | None, Row | None]
 """The network's whole call and that of the exit with its forest; None where there is no time."""

@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 from tombola.reports.intervals import Bounds, Estimate, Paired
 from tombola.reports.significance import Judged, judged
+from tombola.studies.base.numbers import begun, found_in_most, listed, points, signed, within
+from tombola.studies.base.paired import paired_accuracy
 from tombola.studies.hybrid.degradation import Decline, Step
 from tombola.studies.hybrid.questions import CONTEST, TITLE, Answer, Lottery, not_run
 from tombola.studies.hybrid.soundness import faults
-from tombola.studies.hybrid.wording import begun, found_in_most, listed, points, signed, within
 from tombola.studies.lottery.controls import controls, title_of
 from tombola.studies.lottery.looks import Levels, Looks
-from tombola.studies.paired import paired_accuracy
 
 Standing = Literal["beats dense", "matches dense", "is below dense", "does not match dense", "is undecided"]
 

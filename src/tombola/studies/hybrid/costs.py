@@ -14,6 +14,8 @@ from typing import Any
 from tombola.compression.measured import BATCH_SIZES
 from tombola.reports.significance import Judged
 from tombola.runs.rows import Row
+from tombola.studies.base.numbers import listed, mega, mega_estimate, percent
+from tombola.studies.base.speed import times
 from tombola.studies.hybrid.comparison import Comparison, accuracy_words, comparison_numbers, families, pace
 from tombola.studies.hybrid.deployed import deployed, deployed_numbers, deployed_sentences
 from tombola.studies.hybrid.heads import head_numbers, head_sentences
@@ -21,8 +23,6 @@ from tombola.studies.hybrid.questions import COST, Answer, Lottery
 from tombola.studies.hybrid.soundness import warning
 from tombola.studies.hybrid.summaries import Measured, best_features, exits_of, forests_of, networks_of
 from tombola.studies.hybrid.timings import apart, clock
-from tombola.studies.hybrid.wording import listed, mega, mega_estimate, share
-from tombola.studies.speed import times
 
 OWNER = {"base": "the frozen base", "dense": "the dense network"}
 
@@ -104,7 +104,7 @@ def _flops_sentences(found: Comparison) -> list[str]:
     if ours is None or theirs is None or whole is None:
         return ["FLOPs were not counted for both."]
     density, forest = found.network.mean("density"), found.exit
-    kept = "" if density is None else f" with {share(density)} of its weights"
+    kept = "" if density is None else f" with {percent(density)} of its weights"
     ratio = f", {times(ours.mean / theirs.mean)} the exit's" if theirs.mean else ""
     return [
         f"The ticket{kept} needs {mega_estimate(ours)} of its dense network's {mega(whole)}{ratio}; the exit needs "

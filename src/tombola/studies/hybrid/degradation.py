@@ -13,10 +13,10 @@ from typing import Any
 
 from tombola.reports.intervals import Bounds, Estimate
 from tombola.reports.significance import Judged, judged
+from tombola.studies.base.numbers import begun, counted, found_in_most, percent, points, signed, within
+from tombola.studies.base.paired import paired_accuracy
 from tombola.studies.hybrid.questions import DEGRADATION, TITLE, Answer, Lottery, not_run
 from tombola.studies.hybrid.soundness import fault_sentence, faults
-from tombola.studies.hybrid.wording import begun, counted, found_in_most, points, share, signed, within
-from tombola.studies.paired import paired_accuracy
 
 
 @dataclass(frozen=True)
@@ -133,32 +133,32 @@ def _compared(declines: Mapping[str, Decline], first: str, second: str) -> str:
         return _both(TITLE[first], a.onset.sparsity, TITLE[second], b.onset.sparsity)
     if not a.onset and not b.onset:
         return (
-            f"Neither {TITLE[first]} (up to {share(a.steps[-1].sparsity)} sparsity) nor {TITLE[second]} (up to "
-            f"{share(b.steps[-1].sparsity)}) is shown to degrade, which does not show that they do not."
+            f"Neither {TITLE[first]} (up to {percent(a.steps[-1].sparsity)} sparsity) nor {TITLE[second]} (up to "
+            f"{percent(b.steps[-1].sparsity)}) is shown to degrade, which does not show that they do not."
         )
     return _one(TITLE[first], a, TITLE[second], b) if a.onset else _one(TITLE[second], b, TITLE[first], a)
 
 
 def _both(first: str, early: float, second: str, late: float) -> str:
-    if share(early) == share(late):
-        return f"{begun(first)} and {second} are shown to degrade from the same sparsity on, {share(early)}."
+    if percent(early) == percent(late):
+        return f"{begun(first)} and {second} are shown to degrade from the same sparsity on, {percent(early)}."
     return (
-        f"{begun(first)} is shown to degrade from {share(early)} sparsity on, {second} from {share(late)} on: where "
-        "replicates spread more, the same drop is shown later."
+        f"{begun(first)} is shown to degrade from {percent(early)} sparsity on, {second} from {percent(late)} on: "
+        "where replicates spread more, the same drop is shown later."
     )
 
 
 def _one(first: str, fallen: Decline, second: str, standing: Decline) -> str:
     """Only one is shown to degrade."""
     assert fallen.onset is not None
-    begins = f"{begun(first)} is shown to degrade from {share(fallen.onset.sparsity)} sparsity on"
+    begins = f"{begun(first)} is shown to degrade from {percent(fallen.onset.sparsity)} sparsity on"
     deepest = standing.steps[-1].sparsity
     if deepest < fallen.onset.sparsity:
         return (
-            f"{begins}; {second} is not shown to degrade but was pruned to {share(deepest)} only, so they "
+            f"{begins}; {second} is not shown to degrade but was pruned to {percent(deepest)} only, so they "
             "cannot be compared."
         )
-    return f"{begins}, {second} is not shown to degrade up to {share(deepest)}."
+    return f"{begins}, {second} is not shown to degrade up to {percent(deepest)}."
 
 
 def _of(decline: Decline) -> list[str]:
@@ -169,13 +169,13 @@ def _of(decline: Decline) -> list[str]:
     if onset is None:
         last = steps[-1]
         said = [
-            f"{title}: no ticket is shown to be below dense up to {share(last.sparsity)} sparsity (there "
+            f"{title}: no ticket is shown to be below dense up to {percent(last.sparsity)} sparsity (there "
             f"{signed(last.difference)})."
         ]
     else:
         assert onset.bounds.upper is not None  # without a bound nothing is degraded
         said = [
-            f"{title}: the smallest sparsity whose ticket is shown to be below dense is {share(onset.sparsity)} "
+            f"{title}: the smallest sparsity whose ticket is shown to be below dense is {percent(onset.sparsity)} "
             f"({signed(onset.difference)}; one-sided 95 % upper bound {points(onset.bounds.upper)}, by itself)."
         ]
         later = steps[steps.index(onset) + 1 :]
@@ -199,7 +199,7 @@ def _within_sentence(lottery: Lottery) -> str:
     near, found = within(lottery.tolerance), _within(lottery)
     if found is not None:
         return (
-            f"The sparsest ticket that the verdict shows to be {near} of dense is that of {share(found)}, chosen on "
+            f"The sparsest ticket that the verdict shows to be {near} of dense is that of {percent(found)}, chosen on "
             "validation and confirmed on test."
         )
     return f"No ticket is shown to be {near} of dense by the verdict, which chooses one on validation."

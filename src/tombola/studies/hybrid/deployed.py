@@ -11,11 +11,12 @@ from typing import Any
 
 from tombola.compression.measured import BATCH_SIZES
 from tombola.reports.significance import Judged
+from tombola.studies.base.numbers import begun, mega
 from tombola.studies.hybrid.comparison import Comparison, accuracy_words, comparison_numbers, pace
 from tombola.studies.hybrid.cuts import HEAD, HEAD_TICKET
 from tombola.studies.hybrid.summaries import Measured
 from tombola.studies.hybrid.timings import clock
-from tombola.studies.hybrid.wording import NETWORK, begun, mega
+from tombola.studies.hybrid.units import NETWORK
 
 
 def deployed_sentences(networks: Mapping[str, Measured], exit: Comparison, accuracy: Mapping[str, Judged]) -> list[str]:

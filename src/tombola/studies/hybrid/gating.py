@@ -13,7 +13,8 @@ import numpy as np
 
 from tombola.reports.intervals import Estimate, estimate
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.hybrid.wording import NETWORK, listed
+from tombola.studies.base.numbers import listed
+from tombola.studies.hybrid.units import NETWORK
 
 LEVELS = 21
 """Fractions of early leavers at which curves are pooled."""

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from tombola.studies.base.numbers import begun, kilo, mega, percent
 from tombola.studies.hybrid.questions import Lottery, not_run
 from tombola.studies.hybrid.summaries import Measured
-from tombola.studies.hybrid.wording import begun, kilo, mega, share
 from tombola.studies.lottery.tables import NO_MATTER
 
 FLOAT32 = 4
@@ -76,16 +76,16 @@ def _flops_sentence(head: Head) -> str:
     if whole is None or saved is None or head.base_flops is None:
         return f"The head costs {own}; its frozen base was not measured, so its fraction is not known."
     total = mega(head.base_flops + head.flops_dense)
-    said = f"the head is {share(whole)} of the {total} MFLOPs of base and head ({own})"
+    said = f"the head is {percent(whole)} of the {total} MFLOPs of base and head ({own})"
     if whole <= NO_MATTER:
-        return f"A head cannot move FLOPs: {said}, and its ticket saves {share(saved)} of the whole."
-    return f"Here the head does move FLOPs: {said}, and its ticket saves {share(saved)} of the whole."
+        return f"A head cannot move FLOPs: {said}, and its ticket saves {percent(saved)} of the whole."
+    return f"Here the head does move FLOPs: {said}, and its ticket saves {percent(saved)} of the whole."
 
 
 def _weights_sentence(head: Head) -> str:
     return (
         f"What it saves are weights and bytes: {head.kept:,.0f} of {head.total:,} weights are kept "
-        f"({share(head.kept / head.total)}), {kilo(head.packed_bytes)} kB as one bit mask and values against "
+        f"({percent(head.kept / head.total)}), {kilo(head.packed_bytes)} kB as one bit mask and values against "
         f"{kilo(head.dense_bytes)} kB dense, biases left out."
     )
 

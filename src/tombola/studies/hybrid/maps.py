@@ -15,6 +15,7 @@ from typing import Any
 from tombola.reports.intervals import Estimate, estimate
 from tombola.reports.significance import Judged, judged
 from tombola.runs.rows import Row
+from tombola.studies.base.numbers import begun, counted, found_in_most, listed, signed
 from tombola.studies.hybrid.questions import MAPS, Answer
 from tombola.studies.hybrid.soundness import unsound
 from tombola.studies.hybrid.summaries import (
@@ -27,7 +28,6 @@ from tombola.studies.hybrid.summaries import (
     paired,
     resolution_of,
 )
-from tombola.studies.hybrid.wording import begun, counted, found_in_most, listed, signed
 
 BASELINES = {"pixels": "raw pixels", "pca": "PCA"}
 COARSEST = "gap"

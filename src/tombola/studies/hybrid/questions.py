@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.hybrid.wording import share
+from tombola.studies.base.numbers import percent
 from tombola.studies.lottery.metrics import rows_of_mode
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.verdict import Verdict, judge
@@ -88,7 +88,7 @@ class Lottery:
 
     def ticket_words(self, index: int) -> str:
         """`15.0% of the weights, round 8`."""
-        return f"{share(self.branch('ticket', index)[0]['density'])} of the weights, round {index}"
+        return f"{percent(self.branch('ticket', index)[0]['density'])} of the weights, round {index}"
 
     @property
     def ticket_numbers(self) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ from tombola.runs.atomic import make_folder, write_bytes
 from tombola.runs.executors import Emit
 from tombola.runs.rows import Row, rows_of
 from tombola.runs.seeds import derive_seed
+from tombola.studies.base.soundness import majority_accuracy
 from tombola.studies.base.work import Finished, unit_rows, write_unit
 from tombola.studies.hybrid.cuts import BASE, Cut, Sources, cuts_of, images_of
 from tombola.studies.hybrid.early_exits import gate_rows
@@ -35,7 +36,6 @@ from tombola.studies.hybrid.pooled import PARTS, base_features
 from tombola.studies.hybrid.trees import Projection
 from tombola.studies.hybrid.units import LATENCY, PCA, PIXELS
 from tombola.studies.lottery.networks import replicate_seed
-from tombola.studies.soundness import majority_accuracy
 from tombola.training.metrics import evaluate, macro_f1
 from tombola.training.threads import one_thread
 

@@ -11,6 +11,7 @@ from tombola.reports.page import Section, copyable, figure_html, page
 from tombola.reports.tables import Table
 from tombola.runs.configs import dump_config
 from tombola.runs.rows import Row, rows_of
+from tombola.studies.base.numbers import begun
 from tombola.studies.hybrid import charts
 from tombola.studies.hybrid.answers import answers_of, lotteries_of
 from tombola.studies.hybrid.checks import check_lines, facts_lines
@@ -27,7 +28,6 @@ from tombola.studies.hybrid.tables import (
     latency_table,
 )
 from tombola.studies.hybrid.timings import latency_remarks
-from tombola.studies.hybrid.wording import begun
 
 LATENCY_NOTE = (
     "Median µs per call [quartiles], measured once on the machine of the run: replicate 0 on test images, float32, one "

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from tombola.reports.intervals import estimate
 from tombola.reports.tables import Table, plus_minus
 from tombola.runs.rows import Row
+from tombola.studies.base.numbers import MISSING, cell, percent
+from tombola.studies.base.paired import paired_accuracy
+from tombola.studies.base.soundness import faults_of
 from tombola.studies.hybrid.questions import Lottery
-from tombola.studies.hybrid.wording import MISSING, cell, share
 from tombola.studies.lottery.controls import controls, deciding
-from tombola.studies.paired import paired_accuracy
-from tombola.studies.soundness import faults_of
 
 ROUNDS_NOTE = (
     "Final test accuracy in percent, ± half of the 95 % confidence interval of its mean; differences in points of test "
@@ -26,14 +26,14 @@ def rounds_table(lottery: Lottery) -> Table:
     shown = [name for name in controls if name in deciding() or lottery.branch(name)]
     columns = ("Sparsity", "Weights", "Test accuracy", "To dense", *(f"To {control}" for control in shown))
     fault = faults_of(dense)
-    first = share(0.0) + ("" if fault is None else f", {fault}")
+    first = percent(0.0) + ("" if fault is None else f", {fault}")
     body = [(first, f"{dense[0]['kept']:,}", _accuracy(dense), *[MISSING] * (1 + len(shown)))] if dense else []
     for index in lottery.rounds:
         ticket = lottery.branch("ticket", index)
         others = [dense, *(lottery.branch(control, index) for control in shown)]
         gaps = [cell(paired_accuracy(ticket, other).interval) if other else MISSING for other in others]
         fault = faults_of(ticket)
-        sparsity = share(1 - ticket[0]["density"]) + ("" if fault is None else f", {fault}")
+        sparsity = percent(1 - ticket[0]["density"]) + ("" if fault is None else f", {fault}")
         body.append((sparsity, f"{ticket[0]['kept']:,}", _accuracy(ticket), *gaps))
     return Table(columns, body)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tombola.studies.base.numbers import begun, listed
+from tombola.studies.base.soundness import faults_of
 from tombola.studies.hybrid.questions import Lottery
 from tombola.studies.hybrid.summaries import Measured
-from tombola.studies.hybrid.wording import NETWORK, begun, listed
+from tombola.studies.hybrid.units import NETWORK
 from tombola.studies.lottery.controls import controls
-from tombola.studies.soundness import faults_of
 
 
 def faults(lottery: Lottery, branch: str, index: int | None = None) -> str | None:

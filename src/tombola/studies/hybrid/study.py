@@ -27,13 +27,13 @@ from tombola.studies.hybrid.result import HybridResult, read_lotteries
 from tombola.studies.hybrid.shown import show_result
 from tombola.studies.hybrid.units import (
     MEASURED_REPLICATE,
+    NETWORK,
     UNIT,
     complete_replicates,
     is_measured,
     unit_names,
     whole_units,
 )
-from tombola.studies.hybrid.wording import NETWORK
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.forecast import forecast, quick_forecast
 from tombola.studies.lottery.result import Result

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from tombola.reports.intervals import Estimate, Paired, estimate
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.hybrid.wording import NETWORK
-from tombola.studies.soundness import faults_of
+from tombola.studies.base.soundness import faults_of
+from tombola.studies.hybrid.units import NETWORK
 
 
 @dataclass(frozen=True)

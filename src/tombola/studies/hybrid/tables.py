@@ -8,6 +8,8 @@ from tombola.compression.measured import BATCH_SIZES
 from tombola.reports.intervals import Estimate, estimate
 from tombola.reports.tables import Table, plus_minus
 from tombola.runs.rows import Row, rows_of
+from tombola.studies.base.numbers import MISSING, cell, kilo, mega, percent
+from tombola.studies.base.speed import microseconds
 from tombola.studies.hybrid.gating import gates_of
 from tombola.studies.hybrid.summaries import (
     Measured,
@@ -19,8 +21,7 @@ from tombola.studies.hybrid.summaries import (
     resolution_of,
 )
 from tombola.studies.hybrid.timings import clock, fastest
-from tombola.studies.hybrid.wording import MISSING, NETWORK, cell, kilo, mega, share
-from tombola.studies.speed import microseconds
+from tombola.studies.hybrid.units import NETWORK
 
 EXITS_NOTE = (
     "Random forests on features of a network up to an exit, with the features that are best on validation (mean over "
@@ -98,7 +99,7 @@ def gates_table(rows: Sequence[Row]) -> Table:
             (
                 *(NETWORK[gate.network], gate.exit, gate.features),
                 _span([row["threshold"] for row in chosen]),
-                share(estimate([row["left"] for row in chosen]).mean),
+                percent(estimate([row["left"] for row in chosen]).mean),
                 plus_minus(estimate([100 * row["accuracy"] for row in chosen])),
                 _to_whole(chosen, whole, rows),
                 mega(flops),
@@ -185,7 +186,7 @@ def _to_whole(gate: Sequence[Row], whole: Measured | None, rows: Sequence[Row]) 
 
 def _of_whole(flops: float, whole: Measured) -> str:
     dense = whole.mean("flops_effective")
-    return MISSING if not dense else share(flops / dense)
+    return MISSING if not dense else percent(flops / dense)
 
 
 def _quartiles(row: Row | None) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from tombola.compression.measured import DENSE
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.hybrid.wording import MISSING
-from tombola.studies.speed import NOT_MEASURED, Speed, microseconds, reason_of, remarks
+from tombola.studies.base.numbers import MISSING
+from tombola.studies.base.speed import NOT_MEASURED, Speed, microseconds, reason_of, remarks
 
 
 def timed(

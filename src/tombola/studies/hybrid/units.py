@@ -16,6 +16,16 @@ UNIT = ("replicate", "unit")
 """The columns that name what a cell or the clock leaves: `unit` is the network's name, or `latency`."""
 LATENCY = "latency"
 PIXELS, PCA = "pixels", "pca"
+NETWORK = {
+    "pixels": "raw pixels",
+    "pca": "PCA",
+    "base": "frozen base",
+    "head": "base + dense head",
+    "head ticket": "base + head's ticket",
+    "dense": "dense",
+    "ticket": "ticket",
+}
+"""The networks and baselines as people call them, in the order of tables."""
 MEASURED_REPLICATE = 0
 """Whose networks are timed."""
 

@@ -9,10 +9,10 @@ from tombola.reports import nature
 from tombola.reports.curves import Chart, Series
 from tombola.reports.intervals import Estimate, estimate
 from tombola.runs.rows import Row, rows_of
+from tombola.studies.base.paired import paired_accuracy
+from tombola.studies.base.speed import speeds_of
 from tombola.studies.lottery.controls import controls, title_of
 from tombola.studies.lottery.metrics import Summary, summaries_of_mode
-from tombola.studies.paired import paired_accuracy
-from tombola.studies.speed import speeds_of
 
 TRAINING_CURVES = 5
 PERCENT = (0.0, 100.0)

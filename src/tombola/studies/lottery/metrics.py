@@ -17,12 +17,12 @@ from tombola.pruning.prunable import weight_layouts
 from tombola.reports.intervals import CONFIDENCE, Bounds, Estimate, estimate
 from tombola.runs.rows import Row
 from tombola.studies.base.averaging import averaged_columns, averaged_look
+from tombola.studies.base.new_examples import answer_columns
+from tombola.studies.base.paired import paired_accuracy
+from tombola.studies.base.soundness import faults_of, frequency_loss, majority_accuracy
 from tombola.studies.lottery.controls import HOST, controls
 from tombola.studies.lottery.plan import Round
 from tombola.studies.lottery.rewind import Rewind
-from tombola.studies.new_examples import answer_columns
-from tombola.studies.paired import paired_accuracy
-from tombola.studies.soundness import faults_of, frequency_loss, majority_accuracy
 from tombola.training import Trained
 from tombola.training.metrics import evaluate, predict, scores_of
 
@@ -172,7 +172,7 @@ class Summary:
 
     `seconds_per_iteration` is that of training, evaluations included; None where another mode's training was taken
     over. `engine` is what trained it, `dense` or `sparse`. `fault` says which of its trainings learned nothing or
-    diverged, None where none did (see `studies.soundness`).
+    diverged, None where none did (see `studies.base.soundness`).
     """
 
     rewind: str | None

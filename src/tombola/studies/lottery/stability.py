@@ -29,6 +29,7 @@ from tombola.runs.rows import rows_of
 from tombola.runs.sealed import read_sealed, write_sealed
 from tombola.runs.seeds import derive_seed
 from tombola.studies.base.opened import read_result
+from tombola.studies.base.soundness import faults_of
 from tombola.studies.base.watching import Progress
 from tombola.studies.lottery.extract import mode_of
 from tombola.studies.lottery.looks import Looks
@@ -39,7 +40,6 @@ from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.lottery.stabilities import POINTS, StabilityResult, stability_folder
 from tombola.studies.lottery.stored import load_stored
 from tombola.studies.lottery.study import Lottery, open_lottery
-from tombola.studies.soundness import faults_of
 from tombola.training import fit
 from tombola.training.batches import iterations_per_epoch
 from tombola.training.metrics import evaluate

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from tombola.reports.tables import Table, plus_minus
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.checks import failed_checks
+from tombola.studies.base.speed import FORMAT, Speed, microseconds, remarks, speeds_of, times
 from tombola.studies.lottery.metrics import CHECKS, UNIT, Summary, summaries_of_mode
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.start import start_line
 from tombola.studies.lottery.verdict import Verdict
-from tombola.studies.speed import FORMAT, Speed, microseconds, remarks, speeds_of, times
 from tombola.training.frozen import SEEN
 
 TABLE_NOTE = (

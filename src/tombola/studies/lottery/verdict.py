@@ -15,11 +15,11 @@ from typing import Literal
 
 from tombola.reports.intervals import Bounds, detectable, power
 from tombola.runs.rows import Row
+from tombola.studies.base.new_examples import NewExamples, for_new_examples
+from tombola.studies.base.soundness import faults_of
 from tombola.studies.lottery.controls import controls, deciding
 from tombola.studies.lottery.looks import Levels, Looks
 from tombola.studies.lottery.metrics import paired_difference
-from tombola.studies.new_examples import NewExamples, for_new_examples
-from tombola.studies.soundness import faults_of
 
 Outcome = Literal["winning", "matching", "not winning", "undecided"]
 

@@ -16,8 +16,8 @@ from tombola.reports.intervals import Estimate, Paired, estimate
 from tombola.reports.significance import Judged, judged
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.numbers import interval, whole_percent
+from tombola.studies.base.soundness import faults_of
 from tombola.studies.single.config import CompareConfig
-from tombola.studies.soundness import faults_of
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Way:
     by_replicate: dict[int, float] = field(default_factory=dict)
     resolution: float = 0.0
     fault: str | None = None
-    """In which replicates it learned nothing (see `studies.soundness`)."""
+    """In which replicates it learned nothing (see `studies.base.soundness`)."""
 
 
 @dataclass(frozen=True)

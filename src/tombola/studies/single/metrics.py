@@ -16,8 +16,8 @@ from tombola.pruning.prunable import weight_layouts
 from tombola.pruning.structures import make_structure
 from tombola.pruning.units import count_units, layers_with_units
 from tombola.runs.rows import Row
+from tombola.studies.base.soundness import majority_accuracy
 from tombola.studies.single.config import Pruning
-from tombola.studies.soundness import majority_accuracy
 from tombola.training.metrics import evaluate
 
 CHECKS = {

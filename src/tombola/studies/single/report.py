@@ -11,8 +11,8 @@ from tombola.reports.curves import Chart, Series, plotly_figure
 from tombola.reports.intervals import estimate
 from tombola.reports.page import Section, figure_html, page
 from tombola.runs.rows import Row, rows_of
+from tombola.studies.base.soundness import fault_of
 from tombola.studies.single.tables import check_line, layers_note, layers_table, stages_note, stages_table
-from tombola.studies.soundness import fault_of
 
 
 def child_page(title: str, rows: Sequence[Row], checks: Mapping[str, Any], history: Mapping[str, Any]) -> str:

@@ -9,8 +9,8 @@ from tombola.compression.measured import DENSE, SPARSE
 from tombola.reports.tables import Table
 from tombola.runs.columns import fraction
 from tombola.runs.rows import Row, rows_of
+from tombola.studies.base.speed import Speed, microseconds, remarks, speeds_of, times
 from tombola.studies.single.metrics import CHECKS
-from tombola.studies.speed import Speed, microseconds, remarks, speeds_of, times
 
 
 def _counted(flops: int | None, instead: str = "not countable") -> str:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tombola.errors import StorageError
 from tombola.reports.intervals import CONFIDENCE, Bounds, t_quantile
 from tombola.runs.rows import Row
-from tombola.studies.paired import paired_accuracy
+from tombola.studies.base.paired import paired_accuracy
 
 NOT_RECORDED = "the rows do not say which test examples were answered correctly"
 
