@@ -11,7 +11,10 @@ import torch
 import yaml
 
 from small_models import SMALL_PARENT, invoke, one_line
+from small_study import SMALL_STUDY
+from tombola.cli.options import cores, default_workers
 from tombola.runs.configs import load_config
+from tombola.runs.rows import read_rows
 from tombola.studies.base import life
 from tombola.studies.single.config import TrainConfig
 
@@ -26,6 +29,8 @@ def config(tmp_path: Path) -> Path:
 COMMANDS: dict[str, tuple[object, ...]] = {
     "train": ("configs/train_lenet5.yaml",),
     "compare": ("configs/compare_lenet5.yaml",),
+    "imp": ("configs/imp_digits.yaml",),
+    "hybrid": ("configs/hybrid_apple.yaml",),
     "prune": ("lenet-300-100", "--data", "digits", "--sparsity", 0.5),
 }
 
@@ -62,3 +67,35 @@ def test_a_run_on_the_cpu_records_no_device(config: Path, tmp_path: Path) -> Non
     assert invoke("train", config, "--out", tmp_path / "out").exit_code == 0
     (folder,) = (tmp_path / "out").iterdir()
     assert "device" not in json.loads((folder / "manifest.json").read_text())["must_match"]
+
+
+def test_an_accelerator_is_not_shared_unasked(monkeypatch: Any) -> None:
+    training = {"length": "1ep", "evaluate_every": "1ep"}
+    config = TrainConfig.model_validate({"name": "a", "data": {"name": "digits"}, "training": training})
+    assert default_workers(config) == cores()
+    there = config.model_copy(update={"training": config.training.model_copy(update={"device": "cuda"})})
+    assert default_workers(there) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that CUDA knows here")
+class TestOnARealGpu:
+    def test_a_study_runs_there_and_its_order_of_data_is_measured_there(self, tmp_path: Path) -> None:
+        path, out = tmp_path / "small.yaml", tmp_path / "out"
+        path.write_text(yaml.safe_dump(SMALL_STUDY))
+        done = invoke("imp", path, "--out", out, "--device", "cuda")
+        assert done.exit_code == 0, done.output
+        (folder,) = out.iterdir()
+        assert json.loads((folder / "manifest.json").read_text())["must_match"]["device"][0]["type"] == "cuda"
+        trained = [row for row in read_rows(folder / "rows.jsonl") if row["kind"] == "training"]
+        assert {row["engine"] for row in trained} == {"dense"}
+        for more in ((), ("--device", "cpu")):
+            measured = invoke("stability", folder, "--round", 1 if more else 0, *more)
+            assert measured.exit_code == 0, measured.output
+
+    def test_one_model_is_trained_pruned_and_fine_tuned_there(self, config: Path, tmp_path: Path) -> None:
+        assert invoke("train", config, "--out", tmp_path / "out", "--device", "cuda").exit_code == 0
+        (folder,) = (tmp_path / "out").iterdir()
+        how = ("--sparsity", 0.5, "--criterion", "taylor", "--finetune", "12it", "--out", tmp_path / "child")
+        pruned = invoke("prune", folder, *how, "--device", "cuda")
+        assert pruned.exit_code == 0, pruned.output

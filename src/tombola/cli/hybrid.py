@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tombola.cli.errors import errors
-from tombola.cli.options import DataDir, Debug, Out, SetOption, SkipBad, Workers, override
+from tombola.cli.options import DataDir, Debug, Device, Out, SetOption, SkipBad, Workers, override
 from tombola.cli.running import run_or_plan
 
 
@@ -20,6 +20,7 @@ def hybrid(
     replicates: Annotated[
         int | None, typer.Option(help="Number of replicates, of the lotteries too; a larger one extends a run.")
     ] = None,
+    device: Device = None,
     workers: Workers = None,
     skip_bad: SkipBad = False,
     data_dir: DataDir = None,
@@ -44,4 +45,4 @@ def hybrid(
 
         wanted = load_config(config, HybridConfig, [*(set_ or []), *override("replicates", replicates)])
         wanted = wanted.skipping_bad() if skip_bad else wanted
-        run_or_plan("hybrid", wanted, out, data_dir, workers=workers, results=results, dry_run=dry_run)
+        run_or_plan("hybrid", wanted, out, data_dir, device=device, workers=workers, results=results, dry_run=dry_run)

@@ -12,6 +12,7 @@ from tombola.cli.errors import errors
 from tombola.cli.options import (
     DataDir,
     Debug,
+    Device,
     Engine,
     Factory,
     Out,
@@ -20,7 +21,7 @@ from tombola.cli.options import (
     SetOption,
     SkipBad,
     Workers,
-    cores,
+    default_workers,
     override,
     quoted,
     skipping,
@@ -40,6 +41,7 @@ def imp(
         Path | None, typer.Option(help="A .keras file whose network is pruned: it brings model and first weights.")
     ] = None,
     engine: Engine = None,
+    device: Device = None,
     workers: Workers = None,
     skip_bad: SkipBad = False,
     data_dir: DataDir = None,
@@ -67,7 +69,7 @@ def imp(
             *skipping(skip_bad),
         ]
         wanted = load_config(config, LotteryConfig, [*(set_ or []), *overrides])
-        run_or_plan("lottery", wanted, out, data_dir, workers=workers, results=results, dry_run=dry_run)
+        run_or_plan("lottery", wanted, out, data_dir, device=device, workers=workers, results=results, dry_run=dry_run)
 
 
 def extract(
@@ -101,6 +103,7 @@ def stability(
     copies: Annotated[int, typer.Option(help="Trainings under different data orders, two or more.")] = 2,
     rewind: RewindMode = None,
     factory: Factory = None,
+    device: Device = None,
     workers: Workers = None,
     data_dir: DataDir = None,
     debug: Debug = False,
@@ -117,6 +120,7 @@ def stability(
         from tombola.studies.base.watching import watching
         from tombola.studies.lottery.stability import run_stability
         from tombola.studies.lottery.study import open_lottery
+        from tombola.training.device import on_device
 
         with watching(terminal()) as watcher:
             result = run_stability(
@@ -124,7 +128,8 @@ def stability(
                 round_,
                 mode=rewind,
                 copies=copies,
-                workers=workers or cores(),
+                device=device,
+                workers=workers or default_workers(on_device(open_lottery(run).config, device)),
                 data_dir=data_dir,
                 factory=factory,
                 on_event=watcher.progress,

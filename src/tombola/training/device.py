@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.errors import ConfigError, TrainingError
+from tombola.pruning import Masks
 from tombola.runs.configs import Config, rebuilt
 from tombola.runs.folder import DEVICE
 
@@ -52,7 +53,8 @@ def on_device(config: C, asked: str | None = None) -> C:
 
     def resolved(part: Config) -> Config:
         name = getattr(part, "device", None)
-        return part if name is None else part.model_copy(update={"device": resolve(asked or name).type})
+        kind = None if name is None else resolve(asked or name).type
+        return part if kind == name else part.model_copy(update={"device": kind})
 
     return rebuilt(config, resolved)
 
@@ -91,6 +93,21 @@ def placed(model: nn.Module, asked: str) -> Iterator[torch.device]:
         yield device
     finally:
         model.to(home)
+
+
+def on_the_cpu(masks: Masks) -> Masks:
+    """Where masks are checked and stored; those of a model on another device are there."""
+    if all(mask.keep.is_cpu for mask in masks.values()):
+        return masks
+    return Masks.from_tensors({name: mask.keep.cpu() for name, mask in masks.items()})
+
+
+def finish(device: torch.device) -> None:
+    """Waits until all that was begun on an accelerator is done, for whoever takes the time."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 @contextlib.contextmanager

@@ -202,8 +202,9 @@ def layers_on_kernels(
 
 def _refuse_for_kernels(recipe: Recipe, device: torch.device, own: MakeOptimizer | None) -> None:
     """Raises NoChainError for what kernels do not compute on or in."""
-    if device.type != "cpu":
-        raise NoChainError(f"is for the CPU, and this training is on {device.type}")
+    kind = recipe.device if device.type == "cpu" and recipe.device != "auto" else device.type  # it may yet go there
+    if kind != "cpu":
+        raise NoChainError(f"is for the CPU, and this training is on {kind}")
     if recipe.precision != "float32":
         raise NoChainError(f"computes in float32, and the precision asked for is {recipe.precision}")
     if own is not None or recipe.optimizer not in OPTIMIZERS:

@@ -21,7 +21,15 @@ from tombola.runs import stopping
 from tombola.runs.seeds import derive_seed
 from tombola.training.checkpoint import load_checkpoint, save_checkpoint
 from tombola.training.classification import as_task
-from tombola.training.device import deterministic, device_of, placed, random_states, said, set_random_states
+from tombola.training.device import (
+    deterministic,
+    device_of,
+    on_the_cpu,
+    placed,
+    random_states,
+    said,
+    set_random_states,
+)
 from tombola.training.ema import Average, decay_of
 from tombola.training.engine import DenseEngine, check_trainable, make_engine
 from tombola.training.evolution import Evolution, Moment, Plan
@@ -136,7 +144,7 @@ def _run(
         run.evaluations,
         run.best,
         run.best_state,
-        _on_the_cpu(run.masks),
+        on_the_cpu(run.masks),
         run.iteration,
         run.iteration - run.first,
         run.seconds + time.perf_counter() - began,
@@ -375,10 +383,3 @@ class Training:
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def _on_the_cpu(masks: Masks) -> Masks:
-    """Where masks are checked and stored; masks that changed on another device are there."""
-    if all(mask.keep.is_cpu for mask in masks.values()):
-        return masks
-    return Masks.from_tensors({name: mask.keep.cpu() for name, mask in masks.items()})

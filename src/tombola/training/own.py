@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tombola.errors import TrainingError, one_line_by_name
 from tombola.models.factory import is_factory_name, own_function
@@ -23,7 +24,7 @@ from tombola.training.device import CPU
 from tombola.training.flat import FlatParameters
 from tombola.training.recipe import KNOWN, Recipe, Schedule, factor_of
 from tombola.training.step import Step
-from tombola.training.task import Task
+from tombola.training.task import Loss, Task
 
 MakeOptimizer = Callable[[list[tuple[str, nn.Parameter]], float], torch.optim.Optimizer]
 """(named parameters, learning rate) -> their optimizer, whose groups begin at rates that a schedule multiplies."""
@@ -81,6 +82,11 @@ def own_functions(config: Config) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def loss_of(recipe: Recipe | None) -> Loss:
+    """What classes are learned by, and what criteria that look at data score by."""
+    return functional.cross_entropy if recipe is None or recipe.loss is None else own_function(recipe.loss)
+
+
 def with_own_loss(task: Task, recipe: Recipe) -> Task:
     """The task with the loss that the recipe names, if any. TrainingError for a task that has one of its own."""
     if recipe.loss is None:
@@ -90,7 +96,7 @@ def with_own_loss(task: Task, recipe: Recipe) -> Task:
             f"the recipe's loss {recipe.loss} is for classification by cross-entropy, and this task has its own: leave "
             "it out"
         )
-    return Classification(task.data, own_function(recipe.loss), device=task.device)
+    return Classification(task.data, loss_of(recipe), device=task.device)
 
 
 class OwnOptimizer:

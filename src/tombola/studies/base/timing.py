@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tombola.data import DataConfig, load_raw
+from tombola.training.device import finish
 from tombola.training.fit import Training
 
 SAMPLE_SECONDS, QUICK_SECONDS = 2.0, 0.3
@@ -32,9 +33,11 @@ def warned_of_later(data: DataConfig, data_dir: Path | None) -> Iterator[None]:
 def training_seconds(training: Training, sample: float) -> float:
     """The seconds of a whole training, from iterations timed for `sample` seconds and one look at validation."""
     training.advance()  # the first is slower
+    finish(training.device)
     began, done = time.perf_counter(), 0
     while done < 5 or time.perf_counter() - began < sample:
         training.advance()
+        finish(training.device)
         done += 1
     step = (time.perf_counter() - began) / done
     training.engine.evaluate("validation")  # and so is this

@@ -24,6 +24,7 @@ from tombola.studies.lottery.networks import model_spec, replicate_data, replica
 from tombola.studies.lottery.plan import Round, rates_of
 from tombola.studies.lottery.result import check_steps, plan_of, units_per_replicate
 from tombola.studies.lottery.start import start_facts, started
+from tombola.training.device import resolve
 from tombola.training.engine import layers_on_kernels
 from tombola.training.fit import Training
 from tombola.training.frozen import foreseen_examples
@@ -177,7 +178,7 @@ def _begun(config: LotteryConfig, data: DataSet, masks: Masks) -> Training:
     """A training of replicate 0 under masks, begun."""
     model = initial_network(model_spec(config, 0, data.input_shape, data.classes), data.train.inputs)
     masks.apply_(model)
-    return Training(model, data, config.training, masks, seed=0)
+    return Training(model.to(resolve(config.training.device)), data, config.training, masks, seed=0)
 
 
 def quick_forecast(config: LotteryConfig, workers: int, data_dir: Path | None = None) -> Forecast:

@@ -24,6 +24,7 @@ from tombola.studies.lottery.controls import HOST, controls
 from tombola.studies.lottery.plan import Round
 from tombola.studies.lottery.rewind import Rewind
 from tombola.training import Trained
+from tombola.training.device import placed
 from tombola.training.metrics import evaluate, predict, scores_of
 
 UNIT = ("replicate", "rewind", "round", "branch")
@@ -63,6 +64,7 @@ def training_rows(
     trained: Trained,
     checks: Mapping[str, bool | None],
     early_bird: int | None,
+    device: str = "cpu",
 ) -> list[Row]:
     """The rows of a finished training: one of kind `training`, some of its layers, one per evaluation.
 
@@ -71,17 +73,19 @@ def training_rows(
     answering class frequencies; `test_correct` has which test examples were answered correctly. `model` holds the final
     weights; it is measured there and at its early-stop iteration, and the test set is used for nothing else but
     `averaged_*`, which is the average at the end, where weights are averaged.
-    `early_bird` is the iteration at which the next mask had settled, or None.
+    All that is scored runs on `device`. `early_bird` is the iteration at which the next mask had settled, or None.
     """
-    final = {part: evaluate(model, getattr(data, part)) for part in ("train", "validation")}
-    loss, answers = predict(model, data.test)
+    with placed(model, device):
+        final = {part: evaluate(model, getattr(data, part)) for part in ("train", "validation")}
+        loss, answers = predict(model, data.test)
     final["test"] = scores_of(loss, answers, data.test.targets)
     flops = count_flops(model, data.input_shape, masks)
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    model.load_state_dict(trained.early_stop_state)
-    at_early_stop = evaluate(model, data.test)
-    model.load_state_dict(weights)
-    averaged = {} if trained.averaged is None else averaged_columns(model, trained.averaged.state, data)
+    with placed(model, device):
+        model.load_state_dict(trained.early_stop_state)
+        at_early_stop = evaluate(model, data.test)
+        model.load_state_dict(weights)
+        averaged = {} if trained.averaged is None else averaged_columns(model, trained.averaged.state, data)
     training: Row = {
         "kind": "training",
         **unit.key,

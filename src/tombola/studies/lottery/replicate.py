@@ -47,6 +47,8 @@ from tombola.studies.lottery.stored import (
 )
 from tombola.training import fit
 from tombola.training.batches import draw_batches, iterations_per_epoch
+from tombola.training.device import on_the_cpu, placed
+from tombola.training.own import loss_of
 from tombola.training.statistics import reestimate_statistics
 from tombola.training.threads import one_thread
 from tombola.training.trained import Evaluation
@@ -172,8 +174,8 @@ class _Replicate:
         pruning = self.config.pruning
         seed = derive_seed(self.seed, "criterion", planned.index)
         count = 1 if criteria.get(pruning.criterion).needs is Needs.EXAMPLE else pruning.score_batches
-        with not_warning():  # rows and report say it, once
-            return prune(
+        with not_warning(), placed(self.model, self.config.training.device):  # rows and report say it, once
+            masks = prune(
                 self.model,
                 planned.sparsity,
                 criterion=pruning.criterion,
@@ -181,9 +183,11 @@ class _Replicate:
                 distribution=rates_of(pruning) if pruning.distribution == "rates" else pruning.distribution,
                 masks=earlier,
                 batches=draw_batches(self.data.train, self.config.training.batch_size, count, seed),
+                loss=loss_of(self.config.training),
                 min_keep=pruning.min_keep,
                 seed=seed,
             )
+        return on_the_cpu(masks)
 
     def _train(self, unit: Unit, start: Start) -> None:
         """One unit: rewind, train, check, measure, store; or nothing when it is stored already."""
@@ -256,7 +260,15 @@ class _Replicate:
         }
         found = settled(folder) if bird is not None else None
         rows = training_rows(
-            unit, self.model, start.state, start.masks, self.data, trained, checks, found[1] if found else None
+            unit,
+            self.model,
+            start.state,
+            start.masks,
+            self.data,
+            trained,
+            checks,
+            found[1] if found else None,
+            start.recipe.device,
         )
         kept = self.files.trained(unit.mode, unit.round.index, unit.branch)
         if kept is not None:
@@ -267,7 +279,8 @@ class _Replicate:
 
     def _reestimate_statistics(self, unit: Unit, folder: Path) -> None:
         """Batch-norm statistics of the rewound network; a ticket's are part of what it restarts from."""
-        reestimate_statistics(self.model, self.data, STATISTICS_EXAMPLES)
+        with placed(self.model, self.config.training.device):
+            reestimate_statistics(self.model, self.data, STATISTICS_EXAMPLES)
         buffers = dict(self.model.named_buffers())
         if buffers and unit.branch == "ticket":
             save_tensors(folder / STATISTICS, buffers)

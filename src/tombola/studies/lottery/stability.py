@@ -42,6 +42,7 @@ from tombola.studies.lottery.stored import load_stored
 from tombola.studies.lottery.study import Lottery, open_lottery
 from tombola.training import fit
 from tombola.training.batches import iterations_per_epoch
+from tombola.training.device import placed, resolve
 from tombola.training.metrics import evaluate
 from tombola.training.statistics import reestimate_statistics
 
@@ -58,6 +59,7 @@ class StabilitySpec:
     round: int
     replicate: int
     copies: int
+    device: str
     data_dir: Path | None
     factory: str | None = None
 
@@ -68,6 +70,7 @@ def run_stability(
     *,
     mode: str | None = None,
     copies: int = 2,
+    device: str | None = None,
     workers: int = 1,
     data_dir: Path | None = None,
     factory: str | None = None,
@@ -75,9 +78,9 @@ def run_stability(
 ) -> StabilityResult:
     """Trains `copies` of every replicate's ticket of round `index` and measures the lines between them.
 
-    Each replicate's work is stored in `<run>/stability/` and not repeated. `factory` names the function that makes a
-    network of somebody's own. Raises ConfigError for a round
-    that the run does not have.
+    They train on the run's device, or on `device`. Each replicate's work is stored in `<run>/stability/` and not
+    repeated. `factory` names the function that makes a network of somebody's own. Raises ConfigError for a round that
+    the run does not have, and for a device that is not here.
     """
     opened = open_lottery(root)
     chosen = mode_of(opened.config, mode)
@@ -85,9 +88,10 @@ def run_stability(
         raise ConfigError(f"--round {index}: this run has rounds 0 to {len(opened.rounds) - 1}")
     if copies < 2:
         raise ConfigError(f"--copies {copies}: a line needs two ends")
+    where = resolve(device or opened.config.training.device).type
     result = read_result(opened)
     dense = {row["replicate"]: row for row in rows_of(result.rows, kind="training", branch="dense")}
-    specs = [StabilitySpec(root, str(chosen), index, i, copies, data_dir, factory) for i in sorted(dense)]
+    specs = [StabilitySpec(root, str(chosen), index, i, copies, where, data_dir, factory) for i in sorted(dense)]
     with writing(opened.folder):
         facts = {"data": data_facts(opened.config, data_dir), "seed": opened.config.seed}
         check_continued(opened.folder, opened.name, facts)
@@ -121,10 +125,11 @@ def _measure(spec: StabilitySpec, emit: Emit) -> None:
         model.load_state_dict(start)
         copies.append(_copy(spec, copy, opened, model, masks, data, emit))
     ends = []
-    for state in copies:
-        model.load_state_dict(state)
-        ends.append(_error(model, data))
-    lines = [_line(model, a, b, data) for a, b in itertools.combinations(copies, 2)]
+    with placed(model, spec.device):
+        for state in copies:
+            model.load_state_dict(state)
+            ends.append(_error(model, data))
+        lines = [_line(model, a, b, data) for a, b in itertools.combinations(copies, 2)]
     write_sealed(_replicate_path(spec), {"lines": lines, "ends": ends})
 
 
@@ -140,11 +145,12 @@ def _copy(
     checkpoint = path.with_suffix(".checkpoint.safetensors")
     config, mode = opened.config, Rewind.parse(spec.mode)
     per_epoch = iterations_per_epoch(len(data.train), config.training.batch_size)
+    training = config.training.model_copy(update={"device": spec.device})
     if not path.exists():
         fit(
             model,
             data,
-            mode.recipe(config.training, per_epoch) if spec.round else config.training,
+            mode.recipe(training, per_epoch) if spec.round else training,
             masks,
             derive_seed(replicate_seed(config, spec.replicate), "stability", spec.round, copy),
             first=mode.first(per_epoch),

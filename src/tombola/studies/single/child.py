@@ -31,7 +31,9 @@ from tombola.studies.single.config import Pruning
 from tombola.studies.single.metrics import units_removed
 from tombola.training import Recipe, Step, Trained, fit
 from tombola.training.batches import draw_batches, iterations_per_epoch
+from tombola.training.device import on_the_cpu, placed
 from tombola.training.evolution import Gradual
+from tombola.training.own import loss_of
 from tombola.training.trained import OnEvaluation
 
 OnProgress = Callable[[Progress], None]
@@ -163,8 +165,8 @@ def _pruned(
     seed = derive_seed(making.seed, "criterion", number)
     count = 1 if make_criterion(pruning.criterion).needs is Needs.EXAMPLE else pruning.score_batches
     batches = draw_batches(making.data.train, making.batch_size, count, seed)
-    with not_warning():  # the table of layers says it, once
-        return prune(
+    with not_warning(), placed(model, device_asked(making.recipe)):  # the table of layers says it, once
+        new = prune(
             model,
             None if target is None else making.fraction_of_all(target),
             criterion=pruning.criterion,
@@ -172,10 +174,17 @@ def _pruned(
             distribution=pruning.distribution,
             masks=masks,
             batches=_Watched(batches, f"scoring by {pruning.criterion}", on_progress),
+            loss=loss_of(making.recipe),
             protect=making.protected,
             min_keep=pruning.min_keep,
             seed=seed,
         )
+    return on_the_cpu(new)
+
+
+def device_asked(recipe: Recipe | None) -> str:
+    """Where a model is scored: on the device of its fine-tuning, if it gets one."""
+    return "cpu" if recipe is None else recipe.device
 
 
 def _fine_tune(making: Making, model: nn.Module, masks: Masks, number: int, look: OnEvaluation) -> Trained:

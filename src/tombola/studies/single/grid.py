@@ -108,7 +108,8 @@ def train_parent(spec: ParentSpec, emit: Emit) -> None:
             )
             model.load_state_dict(trained.early_stop_state)
             write_model_files(spec.path, model_spec, model)
-            row = stage_row("parent", model, masks, data) | dict(zip(UNIT, spec.key, strict=True))
+            row = stage_row("parent", model, masks, data, config.training.device)
+            row |= dict(zip(UNIT, spec.key, strict=True))
             sha256 = content_sha256(model.state_dict())
             write_unit(path, [row | {"seconds": trained.seconds}], weights_sha256=sha256)
         remove(checkpoint)
@@ -153,8 +154,9 @@ def _way_row(spec: WaySpec) -> Row:
     except PruningError as error:
         return key | {"refused": str(error)}
     seconds = time.perf_counter() - began
-    pruned = stage_row("pruned", under_masks(model, child.masks), child.masks, data)
-    end = stage_row("fine-tuned", child.model, child.masks, data) if config.fine_tuning else pruned
+    device = config.training.device
+    pruned = stage_row("pruned", under_masks(model, child.masks), child.masks, data, device)
+    end = stage_row("fine-tuned", child.model, child.masks, data, device) if config.fine_tuning else pruned
     unchanged = content_sha256(model.state_dict()) == before
     return {
         **end,

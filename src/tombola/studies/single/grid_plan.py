@@ -23,6 +23,7 @@ from tombola.studies.single.child import Making, prune_once
 from tombola.studies.single.config import CompareConfig, Pruning
 from tombola.studies.single.parents import spec_for
 from tombola.training import Recipe
+from tombola.training.device import placed
 from tombola.training.fit import Training
 from tombola.training.frozen import foreseen_examples
 from tombola.training.threads import one_thread
@@ -109,7 +110,10 @@ def plan_grid(config: CompareConfig, workers: int, data_dir: Path | None, *, qui
 
 
 def _seconds(model: nn.Module, data: DataSet, recipe: Recipe | None, sample: float) -> float:
-    return 0.0 if recipe is None else training_seconds(Training(model, data, recipe, Masks.full(model), 0), sample)
+    if recipe is None:
+        return 0.0
+    with placed(model, recipe.device):
+        return training_seconds(Training(model, data, recipe, Masks.full(model), 0), sample)
 
 
 def _scorings(config: CompareConfig, model: nn.Module, data: DataSet) -> Iterator[Scoring]:

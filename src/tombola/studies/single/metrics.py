@@ -18,6 +18,7 @@ from tombola.pruning.units import count_units, layers_with_units
 from tombola.runs.rows import Row
 from tombola.studies.base.soundness import majority_accuracy
 from tombola.studies.single.config import Pruning
+from tombola.training.device import placed
 from tombola.training.metrics import evaluate
 
 CHECKS = {
@@ -28,12 +29,14 @@ CHECKS = {
 }
 
 
-def stage_row(stage: str, model: nn.Module, masks: Masks, data: DataSet) -> Row:
+def stage_row(stage: str, model: nn.Module, masks: Masks, data: DataSet, device: str = "cpu") -> Row:
     """The measurements of a model under its masks: fractions in [0, 1], sizes in bytes, FLOPs of one example.
 
-    A loss that is no finite number is None, and so are FLOPs of a forward pass that does not run without values.
+    It is scored on `device`. A loss that is no finite number is None, and so are FLOPs of a forward pass that does not
+    run without values.
     """
-    validation, test = evaluate(model, data.validation), evaluate(model, data.test)
+    with placed(model, device):
+        validation, test = evaluate(model, data.validation), evaluate(model, data.test)
     size = count_size(model, masks)
     return {
         "kind": "stage",

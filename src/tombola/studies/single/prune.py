@@ -24,7 +24,7 @@ from tombola.runs.folder import RunFolder, check_facts, holds_nothing, run_folde
 from tombola.runs.rows import Row
 from tombola.studies.base.watching import FEATURES
 from tombola.studies.base.work import Work
-from tombola.studies.single.child import Child, Making, make_child, under_masks
+from tombola.studies.single.child import Child, Making, device_asked, make_child, under_masks
 from tombola.studies.single.config import PruneConfig
 from tombola.studies.single.metrics import check_child, layer_rows, stage_row, unit_columns
 from tombola.studies.single.one_model import Made, OneModel, evaluation_rows
@@ -151,9 +151,9 @@ def _models(parent: Parent, child: Child, config: PruneConfig) -> Stages:
 
 def _stages(models: Stages, parent: Parent, child: Child, config: PruneConfig) -> list[Row]:
     """The labels of the test set are looked at here and nowhere else."""
-    structure = config.pruning.structure
+    structure, device = config.pruning.structure, device_asked(config.fine_tuning)
     return [
-        stage_row(stage, model, masks, parent.data) | unit_columns(model, masks, structure, child.spared)
+        stage_row(stage, model, masks, parent.data, device) | unit_columns(model, masks, structure, child.spared)
         for stage, model, masks in models
     ]
 

@@ -83,7 +83,7 @@ class Train(OneModel[TrainConfig]):
         masks = trained.masks
         structure = "weight" if config.evolution is None else getattr(config.evolution, "structure", "weight")
         layers = layer_rows("trained", model, masks, structure)
-        stage = stage_row("trained", model, masks, data)
+        stage = stage_row("trained", model, masks, data, config.training.device)
         if trained.averaged is not None:
             stage |= averaged_columns(model, trained.averaged.early_stop_state, data)
             save_tensors(self.folder.root / AVERAGED, trained.averaged.early_stop_state)
