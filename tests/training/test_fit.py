@@ -289,3 +289,11 @@ def test_evaluation_leaves_training_mode_and_statistics_alone(digits: DataSet) -
     assert evaluate(model, digits.test) == first
     assert model.training
     assert content_sha256(model.state_dict()) == before
+
+
+def test_a_frozen_batch_norm_stays_frozen_while_the_rest_trains(digits: DataSet) -> None:
+    model = conv_network().train()
+    model[1].eval()
+    modes = [module.training for module in model.modules()]
+    evaluate(model, digits.test)
+    assert [module.training for module in model.modules()] == modes

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from tombola.data import Examples
 from tombola.errors import TombolaError, TrainingError, one_line_by_name
+from tombola.pruning.modes import evaluation_mode
 from tombola.pruning.outputs import main_output
 from tombola.training.device import device_of
 
@@ -30,7 +31,7 @@ class Scores:
 
 
 def evaluate(model: nn.Module, examples: Examples) -> Scores:
-    """The scores of `model` on `examples`, computed where the model is; its training mode is restored afterwards."""
+    """The scores of `model` on `examples`, computed where the model is; modes are as before afterwards."""
     return scores_of(*predict(model, examples), examples.targets.cpu())
 
 
@@ -39,13 +40,11 @@ def predict(
 ) -> tuple[float, Tensor]:
     """The loss summed over the examples (cross-entropy in nats), and the predicted classes (n,) on the CPU.
 
-    Modes are as before afterwards. Examples go to the model's device piece by piece, where they are on another one.
-    A `loss` of one's own takes logits and targets and gives their mean.
+    Every module's own mode is as before afterwards. Examples go to the model's device piece by piece, where they are on
+    another one. A `loss` of one's own takes logits and targets and gives their mean.
     """
-    was_training = model.training
-    model.eval()
     total, predictions, device = 0.0, [], device_of(model)
-    with torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         for inputs, targets in zip(examples.inputs.split(CHUNK), examples.targets.split(CHUNK), strict=True):
             inputs, targets = inputs.to(device), targets.to(device)
             logits = logits_of(model, inputs)
@@ -54,7 +53,6 @@ def predict(
             else:
                 total += float(loss(logits, targets)) * len(targets)
             predictions.append(logits.argmax(1).cpu())
-    model.train(was_training)
     return total, torch.cat(predictions)
 
 
