@@ -78,11 +78,11 @@ class GridPlan:
 
     def show(self, console: Console) -> None:
         rows = [
-            (s.structure, s.criterion, str(s.ways), REFUSED if s.seconds is None else f"{s.seconds:.3g}")
+            (f"{s.criterion} on {s.structure}", str(s.ways), REFUSED if s.seconds is None else f"{s.seconds:.3g}")
             for s in self.scorings
         ]
-        table = Table(("Structure", "Criterion", "Children of a parent", "Seconds to prune one"), rows)
-        console.print(drawn(table, left=2))
+        table = Table(("Way", "Children of a parent", "Seconds to prune one"), rows)
+        console.print(drawn(table, left=1))
         said = [
             f"{self._counted}; a parent trains for about {duration(self.parent_seconds)}, a child for at most "
             f"{duration(self.tuning_seconds)}, on one thread of this machine",
