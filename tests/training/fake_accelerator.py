@@ -256,10 +256,10 @@ def without_values(mode: FakeTensorMode) -> None:
         fake = mode.from_tensor(tensor) if active and type(tensor) is Tensor else tensor
         return to(fake, *arguments, **more)
 
-    dynamic = sys.modules["tombola.pruning.dynamic"]
+    dynamic, Order = sys.modules["tombola.pruning.dynamic"], batches_module.Order  # noqa: N806
     for module, name, instead in (
         (batches_module, "epoch_order", outside(batches_module.epoch_order)),
-        (graphs_module, "draw_order", outside(graphs_module.draw_order)),
+        (graphs_module, "Order", type("Order", (Order,), {"at": outside(Order.at)})),
         (graphs_module, "together", outside(graphs_module.together)),
         (Tensor, "to", moved_to),
         (FakeTensor, "__bool__", lambda tensor: True),

@@ -15,7 +15,8 @@ from torch.nn import functional
 from tombola.errors import DataError, TrainingError
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks, prune
-from tombola.training import Gradual, fit
+from tombola.training import Gradual, batches, fit
+from tombola.training.batches import epoch_order
 from tombola.training.graphs import GraphTask
 from tombola.training.statistics import reestimate_statistics
 from tombola.training.trained import Trained
@@ -141,6 +142,18 @@ def test_a_model_may_write_into_its_batch() -> None:
     assert task.identity() == task_of("regression").identity()
 
 
+def test_the_order_of_an_epoch_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(batches, "epoch_order", lambda *epoch: drawn.append(epoch) or epoch_order(*epoch))
+    task = task_of("regression")
+    source = task.batches(50, 4)
+    targets = torch.cat([source.at(iteration).y for iteration in range(6)])
+    task.scoring(50, 3, 4)
+    assert drawn == [(120, 4, 0), (120, 4, 1), (120, 4, 0)]
+    every = torch.cat([graph.y for graph in task.parts["train"]])
+    assert torch.equal(targets, torch.cat([every[epoch_order(120, 4, epoch)] for epoch in (0, 1)]))
+
+
 @pytest.mark.parametrize(
     ("y", "kind", "said"),
     [
@@ -148,6 +161,8 @@ def test_a_model_may_write_into_its_batch() -> None:
         (torch.rand(5), "regression", r"not \(5,\) of torch.float32"),
         (torch.rand(1), "classification", r"torch.int64 for classification, not \(1,\) of torch.float32"),
         (torch.tensor(1.0), "regression", r"not \(\) of"),
+        (torch.tensor([float("nan")]), "regression", r"y is \[nan\], which is not finite"),
+        (torch.tensor([[1.0, -float("inf")]]), "regression", r"y is \[\[1.0, -inf\]\], which is not finite"),
         (torch.tensor([-1]), "classification", r"one class, counted from 0, not \[-1\]"),
         (torch.tensor([[1]]), "classification", r"not \[\[1\]\]"),
     ],

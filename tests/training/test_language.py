@@ -16,7 +16,8 @@ from torch.nn import functional
 from tombola.errors import DataError, TrainingError
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks, prune
-from tombola.training import Gradual, fit
+from tombola.training import Gradual, batches, fit
+from tombola.training.batches import epoch_order
 from tombola.training.language import LanguageModelling, Tokens
 from tombola.training.trained import Trained
 
@@ -88,6 +89,29 @@ def test_scores_are_those_of_torch_over_all_sequences(task: LanguageModelling, m
     assert (scored.loss, scored.examples) == (scored.values["nats"], 50)
     assert scored.loss == pytest.approx(float(every.mean()))
     assert scored.values["accuracy"] == float((logits.argmax(2) == ids[:, 1:]).double().mean())
+
+
+def test_an_evaluation_makes_few_logits_at_a_time(task: LanguageModelling, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many words there are."""
+    monkeypatch.setattr("tombola.training.language.LOGITS", 7 * (LENGTH + 1) * VOCABULARY)
+    model, seen = gpt2(), []
+    model.register_forward_hook(lambda module, arguments, output: seen.append(output.logits.numel()))
+    task.scores(model, "test")
+    assert (len(seen), max(seen)) == (8, 7 * LENGTH * VOCABULARY)
+    monkeypatch.setattr("tombola.training.language.LOGITS", 1)  # less than a sequence
+    task.scores(model, "test")
+    assert len(seen) == 8 + 50
+
+
+def test_the_order_of_an_epoch_is_drawn_once(task: LanguageModelling, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(batches, "epoch_order", lambda *epoch: drawn.append(epoch) or epoch_order(*epoch))
+    source = task.batches(100, 4)
+    whole = torch.cat([source.at(iteration) for iteration in range(6)])
+    task.scoring(100, 3, 4)
+    assert drawn == [(300, 4, 0), (300, 4, 1), (300, 4, 0)]
+    expected = torch.cat([task.ids["train"][epoch_order(300, 4, epoch)] for epoch in (0, 1)])
+    assert torch.equal(whole, expected)
 
 
 def test_the_loss_is_the_one_that_transformers_would_have(task: LanguageModelling) -> None:

@@ -17,7 +17,7 @@ from tombola.errors import StorageError, TrainingError
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks, prune
 from tombola.training import Gradual, fit
-from tombola.training.batches import draw_order
+from tombola.training.batches import Order
 from tombola.training.classification import Classification
 from tombola.training.engine import DenseEngine
 from tombola.training.fit import Training
@@ -62,13 +62,13 @@ class Sines(Task):
 
     def batches(self, size: int, seed: int, augmentation: Sequence[str] = ()) -> Any:
         without_augmentation(self, augmentation)
-        task = self
+        task, order = self, Order(60, size, seed)
 
         class Source:
             per_epoch = -(-60 // size)
 
             def at(self, iteration: int) -> dict[str, Tensor]:
-                return {"x": task.parts["train"][draw_order(60, size, seed, iteration)]}
+                return {"x": task.parts["train"][order.at(iteration)]}
 
         source = Source()
         source.size = size  # type: ignore[attr-defined]

@@ -29,10 +29,33 @@ def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=generator)
 
 
-def draw_order(count: int, size: int, seed: int, iteration: int) -> Tensor:
-    """The positions of an iteration's examples among `count`, in batches of at most `size`."""
-    epoch, number = divmod(iteration, iterations_per_epoch(count, size))
-    return epoch_order(count, seed, epoch)[number * size : (number + 1) * size]
+class Order:
+    """Which of `count` examples each iteration meets, in batches of at most `size`.
+
+    The order of an epoch is kept: to draw it takes time that grows with all examples and not with the batch.
+    """
+
+    def __init__(self, count: int, size: int, seed: int, home: torch.device = CPU) -> None:
+        self.count, self.size, self.seed, self.home = count, min(size, count), seed, home
+        self.per_epoch = iterations_per_epoch(count, self.size)
+        self._epoch = -1
+        self._positions = torch.empty(0, dtype=torch.int64)
+        self.address = 0
+
+    def at(self, iteration: int) -> Tensor:
+        """The positions of the iteration's examples among all."""
+        first, count = self.located(iteration)
+        return self._positions[first : first + count]
+
+    def located(self, iteration: int) -> tuple[int, int]:
+        """The first place of the batch in its epoch's order, which then begins at `address`, and its size."""
+        epoch, number = divmod(iteration, self.per_epoch)
+        if epoch != self._epoch:
+            self._positions = epoch_order(self.count, self.seed, epoch).to(self.home)
+            self.address = self._positions.data_ptr()
+            self._epoch = epoch
+        first = number * self.size
+        return first, min(self.size, self.count - first)
 
 
 class Batches:
@@ -52,12 +75,10 @@ class Batches:
     ) -> None:
         self.examples = examples
         self.device, home = device, examples.inputs.device
-        self.size = min(size, len(examples))
         self.seed = seed
         self.augmentation = augmentation
-        self.per_epoch = iterations_per_epoch(len(examples), self.size)
-        self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.int64)
+        self._order = Order(len(examples), size, seed, home)
+        self.size, self.per_epoch = self._order.size, self._order.per_epoch
         self._inputs = torch.empty(self.size, *examples.inputs.shape[1:], device=home)
         self._targets = torch.empty(self.size, dtype=torch.int64, device=home)
         self._in_order = torch.arange(self.size)
@@ -65,7 +86,7 @@ class Batches:
 
     def at(self, iteration: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of `iteration`, in memory that the next call reuses."""
-        positions = self._positions(iteration)
+        positions = self._order.at(iteration)
         count = len(positions)
         inputs = torch.index_select(self.examples.inputs, 0, positions, out=self._inputs[:count])
         targets = torch.index_select(self.examples.targets, 0, positions, out=self._targets[:count])
@@ -88,23 +109,8 @@ class Batches:
             self._contiguous = self.examples.inputs.contiguous(), self.examples.targets.contiguous()
             self._inputs_address, self._targets_address = (tensor.data_ptr() for tensor in self._contiguous)
             prefer_large_pages(self._contiguous[0])
-        first, count = self._range(iteration)
-        return count, self._inputs_address, self._order_address + 8 * first, self._targets_address
-
-    def _positions(self, iteration: int) -> Tensor:
-        """Of the batch's examples among all."""
-        first, count = self._range(iteration)
-        return self._order[first : first + count]
-
-    def _range(self, iteration: int) -> tuple[int, int]:
-        """The first place of the batch in its epoch's order, and how many examples it has."""
-        epoch, number = divmod(iteration, self.per_epoch)
-        if epoch != self._epoch:
-            self._order = epoch_order(len(self.examples), self.seed, epoch).to(self.examples.inputs.device)
-            self._order_address = self._order.data_ptr()
-            self._epoch = epoch
-        first = number * self.size
-        return first, min(self.size, len(self.examples) - first)
+        first, count = self._order.located(iteration)
+        return count, self._inputs_address, self._order.address + 8 * first, self._targets_address
 
 
 def draw_batches(

@@ -19,7 +19,7 @@ from tombola.errors import DataError, TrainingError
 from tombola.models.tensors import content_sha256
 from tombola.pruning.modes import evaluation_mode
 from tombola.pruning.outputs import main_output
-from tombola.training.batches import draw_order, iterations_per_epoch
+from tombola.training.batches import Order
 from tombola.training.device import CPU, device_of
 from tombola.training.metrics import said_in_one_line
 from tombola.training.task import PARTS, Measure, Part, Scored, Task, without_augmentation
@@ -67,6 +67,8 @@ class GraphTask(Task):
                 raise DataError(f"{part} graph {number}: y is one row of {dtype} for {self.kind}, not {shown}")
             if self.kind == "classification" and (y.dim() > 1 or int(y) < 0):
                 raise DataError(f"{part} graph {number}: y is one class, counted from 0, not {y.tolist()}")
+            if not bool(torch.isfinite(y).all()):
+                raise DataError(f"{part} graph {number}: y is {y.tolist()}, which is not finite")
 
     def on(self, device: torch.device) -> GraphTask:
         """Batches are moved one by one: a graph is many small tensors, and joining them is the work of the CPU."""
@@ -112,7 +114,7 @@ class GraphTask(Task):
         return Scored(loss, {"accuracy": float(right.mean())}, len(wanted), right)
 
     def scoring(self, size: int, count: int, seed: int) -> list[tuple[Any, Any]]:
-        drawn = [self.batches(size, seed).at(number) for number in range(count)]
+        drawn = map(self.batches(size, seed).at, range(count))
         return [((batch,), batch.y) for batch in drawn]
 
     def inputs(self, count: int, size: int) -> list[Any]:
@@ -142,13 +144,12 @@ class GraphBatches:
     """Training batches of graphs, every epoch in another order; each is made anew: a model may write into it."""
 
     def __init__(self, graphs: Graphs, size: int, seed: int, device: torch.device = CPU) -> None:
-        self.graphs, self.seed, self.device = graphs, seed, device
-        self.size = min(size, len(graphs))
-        self.per_epoch = iterations_per_epoch(len(graphs), self.size)
+        self.graphs, self.device = graphs, device
+        self._order = Order(len(graphs), size, seed)
+        self.size, self.per_epoch = self._order.size, self._order.per_epoch
 
     def at(self, iteration: int) -> Any:
-        positions = draw_order(len(self.graphs), self.size, self.seed, iteration)
-        return together([self.graphs[number] for number in positions.tolist()]).to(self.device)
+        return together([self.graphs[number] for number in self._order.at(iteration).tolist()]).to(self.device)
 
 
 def squared_error(output: Any, targets: Tensor) -> Tensor:

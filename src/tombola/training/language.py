@@ -20,13 +20,15 @@ from tombola.errors import DataError, TrainingError
 from tombola.models.tensors import content_sha256
 from tombola.pruning.modes import evaluation_mode
 from tombola.pruning.outputs import main_output
-from tombola.training.batches import draw_order, iterations_per_epoch
+from tombola.training.batches import Order
 from tombola.training.device import CPU, device_of, fits
 from tombola.training.metrics import said_in_one_line
 from tombola.training.task import PARTS, Measure, Part, Scored, Task, without_augmentation
 
 CHUNK = 16_384
-"""Tokens per forward pass of an evaluation."""
+"""Most tokens per forward pass of an evaluation."""
+LOGITS = 2**25
+"""Most numbers of the logits per forward pass of an evaluation, one for every token and word: 128 MiB."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class LanguageModelling(Task):
         return Scored(loss, {"nats": loss, "accuracy": right / tokens}, count, each)
 
     def scoring(self, size: int, count: int, seed: int) -> list[tuple[Any, Any]]:
-        drawn = [self.batches(size, seed).at(number) for number in range(count)]
+        drawn = map(self.batches(size, seed).at, range(count))
         return [(ids[:, :-1].clone(), ids[:, 1:].clone()) for ids in drawn]
 
     def inputs(self, count: int, size: int) -> list[Any]:
@@ -125,21 +127,20 @@ class LanguageModelling(Task):
         return list(ids.tensor_split(max(1, len(ids) // size)))
 
     def _chunks(self, part: Part) -> Iterator[Tensor]:
-        ids = self.ids[part]
-        yield from ids.split(max(1, CHUNK // ids.shape[1]))
+        ids, tokens = self.ids[part], min(CHUNK, LOGITS // self.vocabulary)
+        yield from ids.split(max(1, tokens // ids.shape[1]))
 
 
 class Sequences:
     """Training batches: ids (n, length + 1) of sequences, every epoch in another order."""
 
     def __init__(self, ids: Tensor, size: int, seed: int, device: torch.device = CPU) -> None:
-        self.ids, self.seed, self.device = ids, seed, device
-        self.size = min(size, len(ids))
-        self.per_epoch = iterations_per_epoch(len(ids), self.size)
+        self.ids, self.device = ids, device
+        self._order = Order(len(ids), size, seed, ids.device)
+        self.size, self.per_epoch = self._order.size, self._order.per_epoch
 
     def at(self, iteration: int) -> Tensor:
-        order = draw_order(len(self.ids), self.size, self.seed, iteration)
-        return self.ids[order.to(self.ids.device)].to(self.device)
+        return self.ids[self._order.at(iteration)].to(self.device)
 
 
 def next_token_loss(output: Any, targets: Tensor) -> Tensor:
