@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +27,20 @@ def constant() -> nn.Module:
     model = dense()
     for parameter in model.parameters():
         nn.init.constant_(parameter, 0.01)
+    return model
+
+
+def fixed_trunk() -> nn.Module:
+    """As one that was trained before: only its head is drawn."""
+    model = dense()
+    nn.init.constant_(model[1].weight, 0.01)
+    return model
+
+
+def by_numpy() -> nn.Module:
+    model = dense()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.from_numpy(np.random.default_rng().normal(size=(16, 64))))
     return model
 
 

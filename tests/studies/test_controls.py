@@ -201,7 +201,8 @@ class TestMatching:
         with pytest.raises(ConfigError, match=r"`transplant` matches the neurons of a chain .* leave that control out"):
             chain_of(resnet)
         twice = nn.Linear(4, 4)
-        for odd in (nn.Sequential(twice, twice), nn.Sequential(nn.Conv2d(4, 4, 1, groups=2)), nn.LSTM(2, 2)):
+        flat_norm = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.BatchNorm1d(144), nn.Linear(144, 3))
+        for odd in (nn.Sequential(twice, twice), nn.Sequential(nn.Conv2d(4, 4, 1, groups=2)), nn.LSTM(2, 2), flat_norm):
             with pytest.raises(ConfigError, match="no part of one"):
                 chain_of(odd)
 

@@ -19,6 +19,7 @@ from tombola.runs.rows import rows_of
 from tombola.runs.seeds import derive_seed
 from tombola.studies.base.checks import failed_checks
 from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.forecast import quick_forecast
 from tombola.studies.lottery.metrics import CHECKS, UNIT
 from tombola.studies.lottery.networks import replicate_seed
 from tombola.studies.lottery.result import Result
@@ -75,3 +76,9 @@ def test_early_birds_see_the_same_batches_at_every_look(tmp_path: Path) -> None:
 def test_criteria_of_whole_outputs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="fpgm scores whole outputs, and a lottery study prunes single weights"):
         study(tmp_path, "fpgm")
+
+
+def test_a_search_is_timed_before_it_runs() -> None:
+    """With masks by magnitude: there are no scores yet."""
+    asked = {**SMALL_STUDY, "pruning": {"criterion": "snip", "densities": [0.5, 0.01]}}
+    assert quick_forecast(validate(asked, LotteryConfig, "small"), 1).seconds > 0

@@ -17,6 +17,8 @@ from tombola import find_ticket
 from tombola.data import DataConfig, load_data
 from tombola.errors import ConfigError, DataError, RunFolderError, StorageError, TombolaError
 from tombola.models import ModelConfig, load_model
+from tombola.models.own import initial_network
+from tombola.models.tensors import content_sha256
 from tombola.runs.rows import rows_of
 from tombola.studies.lottery import replicate as replicate_module
 from tombola.studies.lottery.find import Ticket
@@ -125,6 +127,14 @@ def test_looking_calls_no_code(ticket: Ticket, monkeypatch: pytest.MonkeyPatch) 
         assert invoke(*arguments).exit_code == 0, arguments
 
 
+def test_lazy_layers_are_drawn_from_the_seed() -> None:
+    spec = ModelConfig(factory="own_models:lazy").spec((1, 8, 8), 10, seed=3)
+    first, again = (initial_network(spec, torch.zeros(2, 1, 8, 8)).state_dict() for _ in range(2))
+    assert content_sha256(first) == content_sha256(again)
+    other = initial_network(spec.model_copy(update={"seed": 4}), torch.zeros(2, 1, 8, 8)).state_dict()
+    assert content_sha256(other) != content_sha256(first)
+
+
 @pytest.mark.parametrize("model", ["lenet-300-100", ModelConfig(widths=(20, 10))])
 def test_a_network_of_the_zoo_on_named_data(model: Any, tmp_path: Path) -> None:
     found = find_ticket(model, "digits", **SHORT | {"replicates": 1, "controls": ()}, out=tmp_path)
@@ -141,10 +151,17 @@ class TestWhatIsRefused:
         with pytest.raises(ConfigError, match="cannot be found by its name again"):
             find_ticket(lambda: own_models.dense(), "digits", out=tmp_path)
 
-    def test_a_function_that_always_makes_the_same_weights(self, tmp_path: Path) -> None:
-        """`reinit` would be the ticket itself, and all replicates would be one."""
-        with pytest.raises(ConfigError, match="the same weights whatever the seed"):
-            find_ticket("own_models:constant", "digits", **SHORT, out=tmp_path)
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("constant", "the same weights whatever the seed .1.weight, 3.weight.*reinit would be no control"),
+            ("fixed_trunk", "the same weights whatever the seed .1.weight."),
+            ("by_numpy", "makes other weights each time"),
+        ],
+    )
+    def test_a_function_whose_chance_no_seed_governs(self, name: str, said: str, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=said):
+            find_ticket(f"own_models:{name}", "digits", **SHORT, out=tmp_path)
         assert not list(tmp_path.glob("lottery-*"))
 
     def test_odd_data(self, tmp_path: Path) -> None:

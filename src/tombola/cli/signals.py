@@ -36,19 +36,22 @@ def attended() -> Iterator[None]:
     """Takes signals within the block. After one, further ones are ignored, so that they disturb no way out, not even
     that of Python itself; without one a signal ends the process at once from then on: all its work is done."""
     process, taken, passed_on = guard.begin(STOPPING)
-    for number in SIGNALS:
+    ignored = {number for number in SIGNALS if signal.getsignal(number) is signal.SIG_IGN}  # as in `command &`
+    for number in set(SIGNALS) - ignored:
         signal.signal(number, stopping.interrupt)
     signal.set_wakeup_fd(taken, warn_on_full_buffer=False)
+    _taken_by.append(taken)
     threading.Thread(target=_attend, args=(passed_on,), daemon=True).start()
     _attended.set()
     try:
         yield
     finally:
         stopped = stopping.requested() is not None
-        for number in SIGNALS:
+        for number in set(SIGNALS) - ignored:
             signal.signal(number, signal.SIG_IGN if stopped else signal.SIG_DFL)
         if not stopped:
             signal.set_wakeup_fd(-1)
+            _taken_by.clear()
             os.close(taken)
             with contextlib.suppress(ChildProcessError):  # where whoever started us ignores the end of children
                 os.waitpid(process, 0)
@@ -58,6 +61,23 @@ def exit_code(number: int) -> int:
     """130 for Ctrl-C, 143 for SIGTERM."""
     return 128 + number
 
+
+_taken_by: list[int] = []
+"""The descriptor that the handlers of this process write to, while it attends to signals."""
+
+
+def _let_go() -> None:
+    """What a fork of ours does first: a signal to it is none to the command, and the guard waits for nobody else."""
+    for taken in _taken_by:
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            if signal.getsignal(number) is stopping.interrupt:
+                signal.signal(number, signal.SIG_DFL)
+        os.close(taken)
+    _taken_by.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 _attended = threading.Event()
 _answered = threading.Event()

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from pydantic import Field, PositiveInt
-from torch import nn
+from torch import Tensor, nn
 
 from tombola.errors import ModelError, one_line_by_name
 from tombola.models.spec import Normalisation, model_versions
+from tombola.pruning.modes import evaluation_mode
 from tombola.runs.configs import Config
 
 PATTERN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
@@ -41,8 +42,10 @@ def is_factory_name(text: str) -> bool:
     return re.fullmatch(PATTERN, text) is not None
 
 
-def make_with(factory: str | Factory, seed: int = 0) -> nn.Module:
+def make_with(factory: str | Factory, seed: int = 0, examples: Tensor | None = None) -> nn.Module:
     """The model that a factory makes; a name is looked up as Python would from the current folder.
+
+    Lazy layers get their shapes from `examples`, two of them, and their weights from the same stream.
 
     What it draws from torch's stream comes from `seed`; the caller's stream stays as it is. Raises ModelError in
     one line when it cannot be imported or called, or gives no module.
@@ -53,11 +56,19 @@ def make_with(factory: str | Factory, seed: int = 0) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = function()
+            if examples is not None and _is_lazy(model):
+                with evaluation_mode(model), torch.no_grad():
+                    model(examples[:2].clone())
     except (Exception, SystemExit) as error:  # a script that ends itself must not end this process
         raise ModelError(f"{name}() failed: {one_line_by_name(error)}") from None
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name}() gave a {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def _is_lazy(model: object) -> bool:
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    return any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in parameters)
 
 
 def own_function(name: str) -> Callable[..., Any]:

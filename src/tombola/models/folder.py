@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tombola.errors import ModelError, PruningError, StorageError, one_line
@@ -188,7 +189,7 @@ def rebuilt(spec: Spec, factory: str | Factory | None, where: str) -> nn.Module:
             f"{where}: this model is made by code of its owner, {spec.factory}; if you trust that code name it: "
             f"load_model(folder, factory={spec.factory!r}), or --factory {spec.factory}"
         )
-    return make_with(factory, spec.seed)
+    return make_with(factory, spec.seed, torch.zeros(()).expand(2, *spec.input_shape))
 
 
 def read_spec(folder: Path | str) -> tuple[Spec, dict[str, Any]]:

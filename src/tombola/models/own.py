@@ -24,7 +24,7 @@ def initial_network(spec: Spec, examples: Tensor, factory: str | Factory | None 
     """
     if not isinstance(spec, FactorySpec):
         return build(spec)
-    model = make_with(factory or spec.factory, spec.seed)
+    model = make_with(factory or spec.factory, spec.seed, examples)
     odd = next((p.dtype for p in model.parameters() if p.is_floating_point() and p.dtype != torch.float32), None)
     if odd is not None:
         raise ModelError(f"{spec.factory}() makes a model of {odd}, but training is in float32: return model.float()")
@@ -35,9 +35,6 @@ def initial_network(spec: Spec, examples: Tensor, factory: str | Factory | None 
 def check_fits(model: nn.Module, examples: Tensor, classes: int, name: str) -> None:
     """ModelError unless two examples go through and a logit for every class comes out; the model stays as it is."""
     try:
-        if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in model.parameters()):
-            with evaluation_mode(model), torch.no_grad():
-                model(examples[:2].clone())  # gives lazy layers their shapes
         tried = copy_of(model)
         with surroundings_kept(), evaluation_mode(tried), torch.no_grad():
             output = main_output(tried(examples[:2].clone()))

@@ -157,7 +157,7 @@ def _sparse(config: LotteryConfig, model: nn.Module, masks: Masks) -> bool:
 
 
 def _masks(config: LotteryConfig, rounds: Sequence[Round], model: nn.Module) -> list[Masks]:
-    """Masks as the rounds will have them, but found in the initial weights."""
+    """Masks as many weights as the rounds will have, by magnitude whatever the criterion: they are only timed."""
     pruning, found = config.pruning, [Masks.full(model)]
     distribution = rates_of(pruning) if pruning.distribution == "rates" else pruning.distribution
     for planned in rounds[1:]:
@@ -165,7 +165,6 @@ def _masks(config: LotteryConfig, rounds: Sequence[Round], model: nn.Module) -> 
             prune(
                 model,
                 planned.sparsity,
-                criterion=pruning.criterion,
                 distribution=distribution,
                 masks=found[-1],
                 min_keep=pruning.min_keep,

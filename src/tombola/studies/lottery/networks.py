@@ -70,7 +70,7 @@ def outline(config: LotteryConfig, input_shape: Sequence[int], classes: int) -> 
 
 def blank(spec: Spec) -> Tensor:
     """Two examples without content, for somebody's own function to be tried on."""
-    return torch.zeros(2, *spec.input_shape)
+    return torch.zeros(()).expand(2, *spec.input_shape)
 
 
 def layer_sizes(model: nn.Module) -> dict[str, int]:

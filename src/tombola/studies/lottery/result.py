@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from tombola.compression.cost import count_flops, count_size
@@ -18,6 +19,7 @@ from tombola.models.config import Spec
 from tombola.models.own import initial_network
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks
+from tombola.pruning.prunable import prunable_shapes
 from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery.config import LotteryConfig
@@ -100,23 +102,33 @@ def check_network(config: LotteryConfig, input_shape: Sequence[int], classes: in
     ConfigError where a control cannot be made of it."""
     spec = model_spec(config, 0, input_shape, classes)
     model = initial_network(spec, blank(spec))
-    _refuse_constant(config, spec, model)
+    _refuse_odd_chance(config, spec, model)
     for name in config.controls:
         if (check := controls.get(name).check) is not None:
             check(model)
     layers_on_kernels(model, config.training, Masks.full(model), config.training.batch_size)
 
 
-def _refuse_constant(config: LotteryConfig, spec: Spec, model: nn.Module) -> None:
-    """ConfigError where somebody's own function has no chance in it that a seed could change: all replicates would
-    begin with the same weights, and fresh ones would be those of the ticket."""
-    if isinstance(spec, ModelSpec) or config.start is not None:
+def _refuse_odd_chance(config: LotteryConfig, spec: Spec, model: nn.Module) -> None:
+    """ConfigError where somebody's own function has other chance in it than torch's, so that a run could not be
+    continued, or too little of it: weights that no seed changes would be those of the ticket in a control, too."""
+    if isinstance(spec, ModelSpec):
         return
-    other = initial_network(spec.model_copy(update={"seed": spec.seed + 1}), blank(spec))
-    if content_sha256(model.state_dict()) == content_sha256(other.state_dict()):
+    again, other = (
+        initial_network(spec.model_copy(update={"seed": seed}), blank(spec)).state_dict()
+        for seed in (spec.seed, spec.seed + 1)
+    )
+    if content_sha256(again) != content_sha256(model.state_dict()):
         raise ConfigError(
-            f"{spec.factory}() makes the same weights whatever the seed, so that replicates and controls would not "
-            "differ: draw them with torch's random functions in it"
+            f"{spec.factory}() makes other weights each time: draw them with torch's random functions, whose seed is "
+            "set before it is called"
+        )
+    fixed = [name for name in prunable_shapes(model) if torch.equal(again[name], other[name])]
+    drawn = [name for name in config.controls if controls.get(name).draws_anew]
+    if fixed and drawn:
+        raise ConfigError(
+            f"{spec.factory}() makes the same weights whatever the seed ({', '.join(fixed[:3])}), so that "
+            f"{' and '.join(drawn)} would be no controls: draw them with torch's random functions, or leave these out"
         )
 
 

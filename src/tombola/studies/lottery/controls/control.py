@@ -53,13 +53,15 @@ class Control:
     """A named control. Its start must have masks that keep as many weights as the ticket's.
 
     `title` is its name in figures. A ticket is called winning when it beats all that `decide`; the others are shown,
-    and claim nothing. `check`, where there is one, raises ConfigError for networks that the control cannot be made of.
+    and claim nothing. It `draws_anew` where its weights come from another seed. `check`, where there is one, raises
+    ConfigError for networks that the control cannot be made of.
     """
 
     name: str
     title: str
     start: Callable[[Situation], Start]
     decides: bool
+    draws_anew: bool
     needs_host: bool
     check: Callable[[nn.Module], object] | None
 
@@ -76,13 +78,14 @@ def control(
     name: str,
     title: str,
     decides: bool = False,
+    draws_anew: bool = True,
     needs_host: bool = False,
     check: Callable[[nn.Module], object] | None = None,
 ) -> Callable[[Callable[[Situation], Start]], Callable[[Situation], Start]]:
     """Decorator that makes a function from a Situation to a Start a control, in the order of tables and figures."""
 
     def register(start: Callable[[Situation], Start]) -> Callable[[Situation], Start]:
-        controls.register(name)(Control(name, title, start, decides, needs_host, check))
+        controls.register(name)(Control(name, title, start, decides, draws_anew, needs_host, check))
         return start
 
     return register

@@ -52,13 +52,15 @@ def chain_of(model: nn.Module) -> list[Layer]:
     """
     layers: list[Layer] = []
     seen: set[nn.Module] = set()
+    units = 0
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, (nn.Sequential, *_UNITWISE)):
             continue
         if module not in seen and _is_layer(module):
             seen.add(module)
+            units = len(module.weight)
             layers.append(Layer(name, (f"{name}.bias",) if module.bias is not None else ()))
-        elif isinstance(module, _NORMS) and layers:
+        elif isinstance(module, _NORMS) and layers and module.num_features == units:
             own = (f"{name}.weight", f"{name}.bias") if module.affine else ()
             layers[-1] = Layer(layers[-1].name, (*layers[-1].per_unit, *own))
         else:

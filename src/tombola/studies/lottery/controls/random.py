@@ -11,7 +11,7 @@ from tombola.studies.lottery.controls.control import Situation, control
 from tombola.studies.lottery.rewind import Start
 
 
-@control("random", title="random mask", decides=True)
+@control("random", title="random mask", decides=True, draws_anew=False)
 def random(situation: Situation) -> Start:
     """As many weights kept in every layer, elsewhere; their values are those that the ticket restarts from.
 
