@@ -11,13 +11,13 @@ import torch
 from pydantic import ValidationError
 from sparse_steps import kill_at, recipe
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from tombola.data import DataConfig, DataSet, load_data
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks, prune
 from tombola.training import Dynamic, Gradual, fit
-from tombola.training.ema import decay_of
+from tombola.training.ema import Average, decay_of
 from tombola.training.fit import Training
 from tombola.training.metrics import evaluate
 from tombola.training.trained import Evaluation, Trained
@@ -117,8 +117,13 @@ def test_averages_are_those_of_torch(case: str, digits: DataSet) -> None:
     chosen = recipe(**options, ema=0.4)
     training = Training(model, digits, chosen, prune(model, 0.7), 5)
     assert training.average is not None
-    averaging = get_ema_multi_avg_fn(decay_of(0.4, training.total))
-    peer = AveragedModel(model, multi_avg_fn=averaging, use_buffers=True)
+    decay = decay_of(0.4, training.total)
+
+    def averaging(mean: Tensor, value: Tensor, updates: Tensor) -> Tensor:
+        kept = min(decay, int(updates) / (int(updates) + 1))
+        return kept * mean + (1 - kept) * value
+
+    peer = AveragedModel(model, avg_fn=averaging, use_buffers=True)
     for _ in range(30):
         training.advance()
         training.engine.write_back()
@@ -127,6 +132,35 @@ def test_averages_are_those_of_torch(case: str, digits: DataSet) -> None:
         for (name, mine), theirs in zip(model.state_dict().items(), peer.module.state_dict().values(), strict=True):
             if mine.is_floating_point():  # torch rounds what it averages of whole numbers
                 torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6, msg=name)
+
+
+class Given(nn.Module):
+    """Learns what it is given, weights and buffers alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vector = torch.zeros(60)
+        self.register_buffer("seen", torch.zeros(60))
+
+    def write_back(self) -> None: ...
+
+
+@pytest.mark.parametrize("ema", [0.1, 0.5, 1.0])
+def test_no_iterate_weighs_more_than_one_of_the_window(ema: float) -> None:
+    """An iterate that is 1 at its own place shows what it weighs; until the window is full, all weigh the same."""
+    learner, total = Given(), 60
+    average, window = Average(learner, learner, decay_of(ema, total)), round(ema * total)
+    for number in range(total):
+        learner.vector.zero_()[number] = 1
+        learner.seen.copy_(learner.vector)
+        average.update()
+        if number < window:
+            expected = torch.zeros(60)
+            expected[: number + 1] = 1 / (number + 1)
+            torch.testing.assert_close(average.values, expected)
+    assert average.values.sum().item() == pytest.approx(1)
+    assert average.values.max().item() == pytest.approx(1 / window)
+    assert torch.equal(average.buffers["seen"], average.values)
 
 
 def test_the_window_is_a_fraction_of_the_training() -> None:

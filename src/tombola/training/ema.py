@@ -33,11 +33,12 @@ class Learner(Protocol):
 
 
 class Average:
-    """The averages of an engine's vector and of the model's buffers; after the first update both are copies.
+    """The averages of an engine's vector and of the model's buffers.
 
-    average <- decay · average + (1 - decay) · value, as `torch.optim.swa_utils.AveragedModel` has it with
-    `get_ema_multi_avg_fn`. Buffers that are no floating-point numbers (how many batches a batch norm has seen) are
-    copied.
+    average <- d · average + (1 - d) · value, where d is `decay`, but at most t / (t + 1) after t updates: a plain mean
+    until the window is full. With `decay` alone the first weights, of which nothing is learned yet, would keep e^-2 of
+    the average over half of a training. Buffers that are no floating-point numbers (how many batches a batch norm has
+    seen) are copied.
     """
 
     def __init__(self, model: nn.Module, engine: Learner, decay: float) -> None:
@@ -49,13 +50,11 @@ class Average:
     @torch.no_grad()
     def update(self) -> None:
         """To call after every iteration."""
-        if self.updates:
-            self.values.lerp_(self.vector, 1 - self.decay)
-        else:
-            self.values.copy_(self.vector)
+        newest = max(1 - self.decay, 1 / (self.updates + 1))
+        self.values.lerp_(self.vector, newest)
         for name, buffer in self.model.named_buffers():
             if name in self.buffers and buffer.is_floating_point():
-                self.buffers[name].lerp_(buffer, 1 - self.decay)
+                self.buffers[name].lerp_(buffer, newest)
             else:
                 self.buffers[name] = buffer.detach().clone()
         self.updates += 1
