@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +15,14 @@ Named = list[tuple[str, nn.Parameter]]
 
 def rmsprop(parameters: Named, learning_rate: float) -> torch.optim.Optimizer:
     return torch.optim.RMSprop(parameters, lr=learning_rate, momentum=0.5)
+
+
+def nadam(parameters: Named, learning_rate: float) -> torch.optim.Optimizer:
+    return torch.optim.NAdam(parameters, lr=learning_rate)
+
+
+gentle = functools.partial(rmsprop)
+smoothing = nn.CrossEntropyLoss(label_smoothing=0.1)
 
 
 def two_rates(parameters: Named, learning_rate: float) -> torch.optim.Optimizer:
@@ -62,6 +71,10 @@ class Changed(torch.optim.Optimizer):
 
 def falling(iteration: int, total: int) -> float:
     return 1 - iteration / total
+
+
+def below(highest: float, iteration: int, total: int) -> float:
+    return min(highest, falling(iteration, total))
 
 
 def smoothed(logits: Tensor, targets: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ OWN = {
     "named": {"optimizer": "own_training:rmsprop"},
     "two rates": {"own": own_training.two_rates},
     "numbers of Python": {"own": own_training.odd, "learning_rate": 0.5},
-    "torch's Adam": {"own": lambda parameters, rate: torch.optim.NAdam(parameters, lr=rate)},
+    "torch's NAdam": {"own": own_training.nadam},
 }
 
 
@@ -85,6 +86,40 @@ def test_a_checkpoint_is_none_of_another_function(digits: DataSet, tmp_path: Pat
         trained(digits, own_training.rmsprop, **again)
 
 
+def of_a_factor(factor: float) -> Any:
+    return lambda iteration, total: factor
+
+
+class TestFunctionsWithoutAName:
+    """Under one name they may do something else when a training goes on."""
+
+    @pytest.mark.parametrize(
+        "functions",
+        [
+            {"own": lambda parameters, rate: torch.optim.SGD(parameters, lr=rate)},
+            {"own": functools.partial(torch.optim.SGD, momentum=0.5)},
+            {"schedule": of_a_factor(0.5)},
+            {"schedule": functools.partial(own_training.below, 0.5)},
+        ],
+    )
+    def test_are_refused_beside_a_checkpoint(self, functions: Any, digits: DataSet, tmp_path: Path) -> None:
+        trained(digits, **functions, length="1it")
+        role = "optimizer" if "own" in functions else "schedule"
+        with pytest.raises(TrainingError, match=rf"^the {role} .*a checkpoint knows functions by their names alone"):
+            trained(digits, **functions, checkpoint=tmp_path / "checkpoint.safetensors")
+
+    @pytest.mark.parametrize(
+        "loss", [nn.CrossEntropyLoss(label_smoothing=0.1), lambda logits, targets: smoothed(logits, targets)]
+    )
+    def test_so_are_losses(self, loss: Any, digits: DataSet, tmp_path: Path) -> None:
+        with pytest.raises(TrainingError, match=r"^the loss .*: give it a function of a module"):
+            trained(Classification(digits, loss), checkpoint=tmp_path / "checkpoint.safetensors")
+
+    def test_a_recipe_gives_them_one(self, digits: DataSet, tmp_path: Path) -> None:
+        names = {"optimizer": "own_training:gentle", "loss": "own_training:smoothing", "length": "1it"}
+        trained(digits, **names, checkpoint=tmp_path / "checkpoint.safetensors")
+
+
 def test_it_sees_the_gradients_of_the_pruned_network(digits: DataSet) -> None:
     seen = []
 
@@ -125,6 +160,13 @@ def test_masks_may_change(method: Any, digits: DataSet, tmp_path: Path) -> None:
     assert bits(trained(digits, own_training.odd, **again)[0]) == bits(model)
 
 
+CHANGES: dict[str, Callable[[Changed, nn.Parameter], None]] = {}
+
+
+def changing(parameters: Named, rate: float) -> torch.optim.Optimizer:
+    return Changed(parameters, CHANGES["asked"])
+
+
 def moved(optimizer: Changed, parameter: nn.Parameter) -> None:
     parameter.data = parameter.data * 0.9
 
@@ -156,13 +198,11 @@ def named(optimizer: Changed, parameter: nn.Parameter) -> None:
     ],
 )
 def test_what_cannot_be_held_or_saved_is_refused(
-    change: Callable[..., None], says: str, digits: DataSet, tmp_path: Path
+    change: Callable[..., None], says: str, digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def make(parameters: Named, rate: float) -> torch.optim.Optimizer:
-        return Changed(parameters, change)
-
-    with pytest.raises(TrainingError, match=rf"^the optimizer test_own:.*make {says}"):
-        trained(digits, make, checkpoint=tmp_path / "checkpoint.safetensors")
+    monkeypatch.setitem(CHANGES, "asked", change)
+    with pytest.raises(TrainingError, match=rf"^the optimizer test_own:changing {says}"):
+        trained(digits, changing, checkpoint=tmp_path / "checkpoint.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,8 @@ def fit(
         first: The iteration of the recipe to begin at, as a network rewound to that step does.
         capture: Paths by iteration: the state reached after it is written there.
         checkpoint: A file for the state in progress. A training that finds one continues from it to the same end, bit
-            for bit, on one thread of the same machine and on the same device.
+            for bit, on one thread of the same machine and on the same device. It knows functions of your own by their
+            names, so that lambdas, closures and partials are refused beside it.
         checkpoint_seconds: How often it is written, at an evaluation.
         on_evaluation: Called after each evaluation with it and the number of iterations; it may look and change
             nothing.
@@ -116,6 +117,7 @@ def _run(
     """The whole of a training, from its checkpoint where there is one."""
     model, began = run.model, time.perf_counter()
     if checkpoint is not None:
+        run.functions.check_named(run.recipe, run.task)
         run.load(checkpoint)
     run.capture(wanted)
     saved = time.perf_counter()

@@ -7,6 +7,7 @@ by name, what cannot be.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -63,10 +64,34 @@ class OwnFunctions:
             return recipe.rate_at(iteration, per_epoch)
         return recipe.learning_rate * factor_of(self.schedule, iteration, recipe.length.iterations(per_epoch))
 
+    def check_named(self, recipe: Recipe, task: Task) -> None:
+        """Raises TrainingError for functions that a checkpoint, which knows names, cannot tell from others."""
+        loss = task.criterion_loss if isinstance(task, Classification) else None
+        for role, function in (("optimizer", self.optimizer), ("schedule", self.schedule), ("loss", loss)):
+            name = getattr(recipe, role)
+            if is_factory_name(name or "") and own_function(name) is function:
+                continue  # whatever it is, it has that name
+            if function is None or _is_of_module(function):
+                continue
+            raise TrainingError(
+                f"the {role} {name_of(function)} is a lambda, a closure, a partial or an object, and a checkpoint "
+                "knows functions by their names alone: give it a function of a module (a `def` that is in no other), "
+                "or no checkpoint"
+            )
+
     @property
     def names(self) -> str:
         """What a checkpoint knows them by; nothing where there are none."""
         return " ".join(name_of(function) for function in (self.optimizer, self.schedule) if function is not None)
+
+
+def _is_of_module(function: Callable[..., Any]) -> bool:
+    """Whether its name leads to it, and so says what it does."""
+    module, _, path = name_of(function).partition(":")
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found is function
 
 
 def own_functions(config: Config) -> list[str]:
