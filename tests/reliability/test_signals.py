@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -202,3 +203,32 @@ def test_the_guard_ends_with_its_command(way: str) -> None:
     while Path(f"/proc/{children[0]}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_signal_to_a_fork_is_none_to_the_command() -> None:
+    """As multiprocessing sends one to each process of a pool that it ends; nor does the guard wait for a fork."""
+    process = begin(
+        "import multiprocessing\n"
+        "with multiprocessing.get_context('fork').Pool(1) as pool:\n    print(pool.apply(abs, (-3,)), flush=True)\n"
+        "if not os.fork():\n    time.sleep(600)\n"
+        "print('done', flush=True)"
+    )
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["3\n", "done\n"]
+    try:
+        assert process.wait(PATIENCE) == 0
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.communicate()[1] == ""
+
+
+def test_what_was_ignored_stays_ignored() -> None:
+    """As in `tombola imp CONFIG &`: a shell lets its background ignore Ctrl-C."""
+    code = (
+        "import os, signal\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from tombola.cli.signals import attended\n"
+        "with attended():\n    os.kill(os.getpid(), signal.SIGINT)\n    print('still here')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "still here\n", "")

@@ -35,6 +35,8 @@ SHOW_CURSOR = b"\x1b[?25h"
 def attended() -> Iterator[None]:
     """Takes signals within the block. After one, further ones are ignored, so that they disturb no way out, not even
     that of Python itself; without one a signal ends the process at once from then on: all its work is done."""
+    # Held back until they are taken: while Python forks, the exception of a signal would be lost.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     process, taken, passed_on = guard.begin(STOPPING)
     ignored = {number for number in SIGNALS if signal.getsignal(number) is signal.SIG_IGN}  # as in `command &`
     for number in set(SIGNALS) - ignored:
@@ -43,6 +45,7 @@ def attended() -> Iterator[None]:
     _taken_by.append(taken)
     threading.Thread(target=_attend, args=(passed_on,), daemon=True).start()
     _attended.set()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         yield
     finally:
