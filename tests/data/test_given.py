@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
-from tombola.data import DataConfig, load_data
+from tombola.data import DataConfig, Normalisation, load_data, normalised
 from tombola.data.dataset import Examples
 from tombola.data.given import given_examples, given_parts
 from tombola.errors import DataError
@@ -24,6 +24,7 @@ FORMS: dict[str, Any] = {
     "a data set": TensorDataset(INPUTS, TARGETS),
     "a list of pairs": list(zip(INPUTS, TARGETS.tolist(), strict=True)),
     "a loader": DataLoader(TensorDataset(INPUTS, TARGETS), batch_size=4),
+    "a training loader": DataLoader(TensorDataset(INPUTS, TARGETS), batch_size=4, shuffle=True, drop_last=True),
     "a loader without batches": DataLoader(TensorDataset(INPUTS, TARGETS), batch_size=None),
 }
 
@@ -50,11 +51,22 @@ def test_a_data_set_gives_its_parts() -> None:
         ([INPUTS[0]], "not pairs"),
         ([], "no examples"),
         (7, "int is no pair"),
+        ((INPUTS.to(torch.complex64), TARGETS), "complex"),
+        (
+            DataLoader(TensorDataset(INPUTS, TARGETS), sampler=WeightedRandomSampler([1.0] * 10, 10)),
+            "samples by WeightedRandomSampler",
+        ),
     ],
 )
 def test_what_is_no_examples_is_said(part: Any, said: str) -> None:
     with pytest.raises(DataError, match=f"training: .*{said}"):
         given_examples(part, "training")
+
+
+def test_inputs_that_were_normalised_are_refused() -> None:
+    """The model of a ticket would say that it takes them as they were before."""
+    with pytest.raises(DataError, match="normalised already"):
+        given_parts(normalised(load_data(DataConfig(name="digits"), 0), Normalisation((0.5,), (0.5,))))
 
 
 def test_more_than_memory_should_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

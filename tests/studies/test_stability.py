@@ -175,3 +175,14 @@ def test_a_result_of_an_older_version_is_read_with_the_runs_tolerance(result: Re
     content = unsealed(path)
     path.write_text(json.dumps({k: v for k, v in content.items() if k not in ("tolerance", "confidence", "fault")}))
     assert [s.tolerance for s in stored_stabilities(root) if s.round == 1] == [result.config.tolerance]
+
+
+def test_code_that_only_the_run_folder_names_is_not_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder from elsewhere must not decide which code runs."""
+    (tmp_path / "theirs.py").write_text("def schedule(iteration, total):\n    return 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    training = SMALL_STUDY["training"] | {"schedule": "theirs:schedule"}
+    asked = SMALL_STUDY | {"replicates": 1, "training": training, "pruning": {"densities": [0.5]}, "controls": []}
+    run = run_lottery(validate(asked, LotteryConfig, "small"), tmp_path / "runs").folder
+    with pytest.raises(ConfigError, match=r"code of its owner \(theirs:schedule\)"):
+        run_stability(run.root, 1)

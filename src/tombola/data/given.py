@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
-from tombola.data.dataset import DataSet, Examples
+from tombola.data.dataset import DataSet, Examples, Normalisation
 from tombola.errors import DataError, one_line
 from tombola.runs import limits
 
@@ -22,6 +23,11 @@ def given_parts(data: DataSet | Sequence[Any]) -> tuple[Examples, Examples, Exam
     Raises DataError for anything else.
     """
     if isinstance(data, DataSet):
+        if data.normalisation != Normalisation():
+            raise DataError(
+                f"{data.name}: its inputs are normalised already, and a model made of them would not know by what: "
+                "give the DataConfig that says `normalise`, or the data before"
+            )
         return data.train, data.validation, data.test
     if not isinstance(data, (tuple, list)) or len(data) != 3:
         raise DataError(
@@ -36,17 +42,20 @@ def given_examples(part: Any, name: str = "data") -> Examples:
     """Inputs (n, ...) as float32 and targets (n,) as int64, in the order in which they come.
 
     `part` is Examples, a pair of tensors or arrays, or something that yields pairs: a torch data set (single examples)
-    or a DataLoader (batches). It is gone through once, so that random changes of its examples are those of that once.
-    Raises DataError for what is none of these, and past `limits.DATA` bytes.
+    or a DataLoader (batches). All examples are taken, in the order of the data set: what a loader shuffles or drops is
+    of no account. They are read once, so that random changes of them are those of that once. Raises DataError for what
+    is none of these, for loaders that sample in ways of their own, and past `limits.DATA` bytes.
     """
     if isinstance(part, Examples):
         return part
     if isinstance(part, (tuple, list)) and len(part) == 2 and all(_is_array(each) for each in part):
         return _examples(_tensor(part[0]), _tensor(part[1]), name)
+    if isinstance(part, DataLoader):
+        part = _in_order(part, name)
     inputs: list[Tensor] = []
     targets: list[Tensor] = []
     size = 0
-    batched = isinstance(part, torch.utils.data.DataLoader) and part.batch_size is not None
+    batched = isinstance(part, DataLoader) and part.batch_size is not None
     for pair in _pairs(part, name):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise DataError(f"{name}: yields {type(pair).__name__} and not pairs of (input, target)")
@@ -62,6 +71,19 @@ def given_examples(part: Any, name: str = "data") -> Examples:
         return _examples(torch.cat(inputs), torch.cat(targets), name)
     except RuntimeError as error:
         raise DataError(f"{name}: its examples differ in shape: {one_line(error, 200)}") from None
+
+
+def _in_order(loader: DataLoader[Any], name: str) -> DataLoader[Any]:
+    """A loader of all of its data set, in order; that of a stream as it comes."""
+    if isinstance(loader.dataset, IterableDataset):
+        return loader
+    plain = isinstance(loader.sampler, (SequentialSampler, RandomSampler))
+    if not plain or getattr(loader.sampler, "replacement", False):
+        raise DataError(
+            f"{name}: the loader samples by {type(loader.sampler).__name__}; give the data set itself, or a "
+            "torch.utils.data.Subset of it"
+        )
+    return DataLoader(loader.dataset, batch_size=loader.batch_size, collate_fn=loader.collate_fn)
 
 
 def _pairs(part: Any, name: str) -> Iterable[Any]:
@@ -82,6 +104,8 @@ def _tensor(value: Any) -> Tensor:
 
 
 def _examples(inputs: Tensor, targets: Tensor, name: str) -> Examples:
+    if inputs.is_complex():
+        raise DataError(f"{name}: inputs are complex numbers; give their parts as channels")
     if targets.is_floating_point() or targets.is_complex() or targets.dim() != 1:
         raise DataError(f"{name}: targets are {targets.dtype} of shape {tuple(targets.shape)}, not classes (n,)")
     if len(inputs) != len(targets):

@@ -44,17 +44,24 @@ def run_study(kind: type[Study[C, R]], config: C, call: Call) -> R:
 def plan_study(kind: type[Study[C, R]], config: C, call: Call) -> Plan:
     """What a study would run and cost; nothing is written."""
     config = on_device(kind.started(config))
-    plan = kind(config, kind.place(config, call.out), call).plan(quick=False)
+    study = kind(config, kind.place(config, call.out), call)
+    _name_own_code(study)
+    plan = study.plan(quick=False)
     assert plan is not None, f"{kind.name} has no plan"
     return plan
 
 
-def _facts(study: Study[C, R]) -> dict[str, Any]:
-    """What the run depends on; first, of a new run, what it will cost."""
+def _name_own_code(study: Study[C, R]) -> None:
+    """Before any of it is called."""
     if study.own_code is not None:
         study.call.watcher.say(f"{study.own_code} makes the network: your own code, looked up from the current folder")
     if named := own_functions(study.config):
         study.call.watcher.say(f"{', '.join(named)}: your own code in the training, looked up from the current folder")
+
+
+def _facts(study: Study[C, R]) -> dict[str, Any]:
+    """What the run depends on; first, of a new run, what it will cost."""
+    _name_own_code(study)
     if study.call.says_plan and not study.folder.manifest.exists():
         study.call.watcher.planned(lambda: _line_of(study.plan(quick=True)))
     return {**study.facts(), PROCESSOR: processor_facts(), **device_facts(study.config)}

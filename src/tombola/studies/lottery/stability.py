@@ -44,6 +44,7 @@ from tombola.training import fit
 from tombola.training.batches import iterations_per_epoch
 from tombola.training.device import placed, resolve
 from tombola.training.metrics import evaluate
+from tombola.training.own import own_functions
 from tombola.training.statistics import reestimate_statistics
 
 Measured = tuple[list[list[float]], list[float]]
@@ -88,6 +89,11 @@ def run_stability(
         raise ConfigError(f"--round {index}: this run has rounds 0 to {len(opened.rounds) - 1}")
     if copies < 2:
         raise ConfigError(f"--copies {copies}: a line needs two ends")
+    if own := own_functions(opened.config):
+        raise ConfigError(
+            f"{root}: its recipe names code of its owner ({', '.join(own)}), which a run folder cannot have called: "
+            "stability is measured for recipes of names that Tombola knows"
+        )
     where = resolve(device or opened.config.training.device).type
     result = read_result(opened)
     dense = {row["replicate"]: row for row in rows_of(result.rows, kind="training", branch="dense")}
