@@ -55,6 +55,30 @@ def odd(parameters: Named, learning_rate: float) -> torch.optim.Optimizer:
     return Odd(parameters, learning_rate)
 
 
+class Drifting(torch.optim.Optimizer):
+    """Changes a tensor of a group in place, and keeps beside its state what never changes, or is the model's."""
+
+    def __init__(self, parameters: Named, lr: float) -> None:
+        super().__init__(parameters, {"lr": lr, "scale": torch.ones(())})
+        self._parameters, self._names = [parameter for _, parameter in parameters], {name for name, _ in parameters}
+        self._table, self._rule, self._kind = {"a": [torch.ones(2), None, float("nan")]}, falling, torch.float32
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            group["scale"].mul_(0.99)
+        for parameter in self._parameters:
+            parameter.sub_(parameter.grad * group["scale"], alpha=group["lr"])
+
+
+def drifting(parameters: Named, learning_rate: float) -> torch.optim.Optimizer:
+    return Drifting(parameters, 10 * learning_rate)
+
+
+def fused(parameters: Named, learning_rate: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=10 * learning_rate, momentum=0.5, fused=True)
+
+
 class Changed(torch.optim.Optimizer):
     """Does to every parameter what `change` says."""
 

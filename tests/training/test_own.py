@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import random
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sparse_steps import kill_at, recipe
@@ -28,6 +31,8 @@ OWN = {
     "named": {"optimizer": "own_training:rmsprop"},
     "two rates": {"own": own_training.two_rates},
     "numbers of Python": {"own": own_training.odd, "learning_rate": 0.5},
+    "contents": {"own": own_training.drifting},
+    "torch's fused": {"own": own_training.fused},
     "torch's NAdam": {"own": own_training.nadam},
 }
 
@@ -163,8 +168,21 @@ def test_masks_may_change(method: Any, digits: DataSet, tmp_path: Path) -> None:
 CHANGES: dict[str, Callable[[Changed, nn.Parameter], None]] = {}
 
 
+KEEPS: dict[str, Any] = {}
+
+
 def changing(parameters: Named, rate: float) -> torch.optim.Optimizer:
-    return Changed(parameters, CHANGES["asked"])
+    optimizer = Changed(parameters, CHANGES["asked"])
+    optimizer._kept = KEEPS.get("attribute")
+    optimizer.param_groups[0] |= {"kept": KEEPS.get("group"), "past": []}
+    return optimizer
+
+
+STEPS: list[nn.Parameter] = []
+
+
+def noted(optimizer: Changed, parameter: nn.Parameter) -> None:
+    STEPS.append(parameter)
 
 
 def moved(optimizer: Changed, parameter: nn.Parameter) -> None:
@@ -177,6 +195,14 @@ def without_gradient(optimizer: Changed, parameter: nn.Parameter) -> None:
 
 def counted(optimizer: Changed, parameter: nn.Parameter) -> None:
     optimizer.count += 1
+
+
+def hidden(optimizer: Changed, parameter: nn.Parameter) -> None:
+    optimizer._t = getattr(optimizer, "_t", 0) + 1
+
+
+def grown(optimizer: Changed, parameter: nn.Parameter) -> None:
+    optimizer.param_groups[0]["past"].append(1)
 
 
 def listed(optimizer: Changed, parameter: nn.Parameter) -> None:
@@ -192,7 +218,9 @@ def named(optimizer: Changed, parameter: nn.Parameter) -> None:
     [
         (moved, r"puts another tensor in the place of 1\.weight or its gradient"),
         (without_gradient, r"puts another tensor in the place of 1\.weight or its gradient"),
-        (counted, "changes what it keeps beside its state"),
+        (counted, "changes 'count', which it keeps beside its state"),
+        (hidden, "changes '_t', which it keeps beside its state"),
+        (grown, "keeps a list as 'past', which no checkpoint holds"),
         (listed, "keeps a list as 'past', which no checkpoint holds"),
         (named, "keeps state of something that is no parameter"),
     ],
@@ -203,6 +231,25 @@ def test_what_cannot_be_held_or_saved_is_refused(
     monkeypatch.setitem(CHANGES, "asked", change)
     with pytest.raises(TrainingError, match=rf"^the optimizer test_own:changing {says}"):
         trained(digits, changing, checkpoint=tmp_path / "checkpoint.safetensors")
+
+
+KEPT = [np.zeros(3), deque([1]), torch.Generator(), random.Random(3), torch.optim.SGD(network().parameters())]
+
+
+@pytest.mark.parametrize(
+    "value", [*KEPT, [{"deep": (1, KEPT[1])}], of_a_factor(0.5)], ids=lambda value: str(type(value))
+)
+@pytest.mark.parametrize("place", ["attribute", "group"])
+def test_what_cannot_be_looked_into_is_refused_before_training(
+    value: Any, place: str, digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CHANGES, "asked", noted)
+    monkeypatch.setitem(KEEPS, place, value)
+    trained(digits, changing, length="1it")  # who asks for no checkpoint may keep anything
+    STEPS.clear()
+    with pytest.raises(TrainingError, match=r"changing keeps a \w+ in '_?kept', and nobody can see whether it changes"):
+        trained(digits, changing, checkpoint=tmp_path / "checkpoint.safetensors")
+    assert not STEPS
 
 
 @pytest.mark.parametrize(

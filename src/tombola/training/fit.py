@@ -118,6 +118,7 @@ def _run(
     model, began = run.model, time.perf_counter()
     if checkpoint is not None:
         run.functions.check_named(run.recipe, run.task)
+        dict(run.engine.state)  # refuses what no checkpoint holds now, and not after the first hours
         run.load(checkpoint)
     run.capture(wanted)
     saved = time.perf_counter()

@@ -18,12 +18,12 @@ from torch.nn import functional
 
 from tombola.errors import TrainingError, one_line_by_name
 from tombola.models.factory import is_factory_name, own_function
-from tombola.models.tensors import content_sha256
 from tombola.runs.configs import Config, rebuilt
 from tombola.training.classification import Classification, name_of
 from tombola.training.device import CPU
 from tombola.training.flat import FlatParameters
 from tombola.training.recipe import KNOWN, Recipe, Schedule, factor_of
+from tombola.training.seen import seen_beside, seen_in_groups, unseen
 from tombola.training.step import Step
 from tombola.training.task import Loss, Task
 
@@ -34,8 +34,6 @@ NUMBERS = {bool: torch.bool, int: torch.int64, float: torch.float64}
 """Python's numbers in an optimizer's state, and the tensors that they are saved as."""
 BETWEEN, GROUP = "|", "group "
 """Of names in a checkpoint: `<parameter>|<key>|<kind>`, or `group <number>|<key>|<kind>`."""
-OF_TORCH = ("defaults", "state", "param_groups")
-"""Attributes that every optimizer has."""
 
 
 @dataclass(frozen=True)
@@ -144,14 +142,15 @@ class OwnOptimizer:
         if any(id(p) not in self.numbers for group in self.optimizer.param_groups for p in group["params"]):
             raise self._refused("trains parameters that were not given to it")
         self.places = self._places()
-        self.first = [dict(group) for group in self.optimizer.param_groups]
-        self.beside = self._kept_beside()
+        self.rates = [group.get("lr") for group in self.optimizer.param_groups]
+        self.groups = seen_in_groups(self.optimizer, self.numbers)
+        self.beside = seen_beside(self.optimizer, self.numbers)
 
     def step(self, rate: float) -> None:
         """One update; the groups' first rates are those of the recipe's whole learning rate."""
-        for group, first in zip(self.optimizer.param_groups, self.first, strict=True):
-            if "lr" in first:
-                group["lr"] = first["lr"] * (rate / self.learning_rate)
+        for group, first in zip(self.optimizer.param_groups, self.rates, strict=True):
+            if first is not None:
+                group["lr"] = first * (rate / self.learning_rate)
         try:
             self.optimizer.step()
         except Exception as error:
@@ -170,11 +169,7 @@ class OwnOptimizer:
     @property
     def state(self) -> dict[str, Tensor]:
         """All that a checkpoint must keep. TrainingError, by name, for what none can hold."""
-        if self._kept_beside() != self.beside:
-            raise self._refused(
-                "changes what it keeps beside its state, which no checkpoint holds: keep it in self.state[parameter], "
-                "or as a number in a group"
-            )
+        self._check_beside()
         found: dict[str, Tensor] = {}
         for parameter, kept in self.optimizer.state.items():
             number = self.numbers.get(id(parameter))
@@ -182,10 +177,15 @@ class OwnOptimizer:
                 raise self._refused("keeps state of something that is no parameter of the model")
             for key, value in kept.items():
                 found |= self._stored(f"{number}{BETWEEN}{key}", value, parameter.device)
-        for number, (group, first) in enumerate(zip(self.optimizer.param_groups, self.first, strict=True)):
-            for key in group.keys() - {"params", "lr"}:
-                if _seen(group[key]) != _seen(first.get(key)):
-                    found |= self._stored(f"{GROUP}{number}{BETWEEN}{key}", group[key], CPU)
+        for number, (now, first) in enumerate(
+            zip(seen_in_groups(self.optimizer, self.numbers), self.groups, strict=True)
+        ):
+            for key, value in now.items():
+                self._check_seen(key, value)
+                if key not in first or value != first[key]:
+                    found |= self._stored(
+                        f"{GROUP}{number}{BETWEEN}{key}", self.optimizer.param_groups[number][key], CPU
+                    )
         return found
 
     def _stored(self, name: str, value: Any, home: torch.device) -> dict[str, Tensor]:
@@ -221,21 +221,23 @@ class OwnOptimizer:
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     value.masked_fill_(back.view(parameter.shape), 0)
 
-    def _kept_beside(self) -> Any:
-        """What is in the optimizer's attributes but those that every optimizer has, to see whether it changes."""
-        own = {name: value for name, value in vars(self.optimizer).items() if name not in OF_TORCH and name[0] != "_"}
-        return _seen(own)
+    def _check_beside(self) -> None:
+        """Raises TrainingError, by name, for an attribute that changes, or might without being seen."""
+        now = seen_beside(self.optimizer, self.numbers)
+        for name in {**self.beside, **now}:
+            self._check_seen(name, now.get(name))
+            if now.get(name) != self.beside.get(name):
+                raise self._refused(
+                    f"changes {name!r}, which it keeps beside its state, where no checkpoint looks: keep it in "
+                    "self.state[parameter], or as a number in a group"
+                )
+
+    def _check_seen(self, name: str, contents: Any) -> None:
+        if (kind := unseen(contents)) is not None:
+            raise self._refused(
+                f"keeps a {kind} in {name!r}, and nobody can see whether it changes: for a checkpoint, keep what "
+                "changes as tensors and numbers in self.state[parameter]"
+            )
 
     def _refused(self, what: str) -> TrainingError:
         return TrainingError(f"the optimizer {self.name} {what}")
-
-
-def _seen(value: Any) -> Any:
-    """Something that differs where numbers or tensors within `value` do."""
-    if isinstance(value, Tensor):
-        return content_sha256({"": value})
-    if isinstance(value, dict):
-        return [(repr(key), _seen(part)) for key, part in value.items()]
-    if isinstance(value, (list, tuple)):
-        return [_seen(part) for part in value]
-    return value if value is None or isinstance(value, (int, float, str)) else type(value).__name__
