@@ -30,6 +30,20 @@ def constant() -> nn.Module:
     return model
 
 
+class Tiring(nn.Module):
+    """Gives other outputs the more often it was called while it trained, and no file knows how often."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            self.seen += 1
+        return self.layer(inputs.flatten(1)) * (1 + 0.01 * self.seen)
+
+
 def fixed_trunk() -> nn.Module:
     """As one that was trained before: only its head is drawn."""
     model = dense()

@@ -127,6 +127,26 @@ def test_looking_calls_no_code(ticket: Ticket, monkeypatch: pytest.MonkeyPatch) 
         assert invoke(*arguments).exit_code == 0, arguments
 
 
+def test_what_no_file_keeps_is_rewound_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a ticket would depend on what was trained before it, and a search that was stopped on when."""
+    asked = SHORT | {"replicates": 1, "controls": ("reinit",)}
+    whole = find_ticket("own_models:Tiring", "digits", **asked, out=tmp_path / "whole")
+    real, calls = replicate_module.fit, []
+
+    def dies(*given: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*given, **named)
+
+    monkeypatch.setattr(replicate_module, "fit", dies)
+    with pytest.raises(KeyboardInterrupt):
+        find_ticket("own_models:Tiring", "digits", **asked, out=tmp_path / "stopped")
+    found = find_ticket("own_models:Tiring", "digits", **asked, out=tmp_path / "stopped")
+    one, other = ([row["weights_sha256"] for row in rows_of(t.rows, kind="training")] for t in (whole, found))
+    assert one == other
+
+
 def test_lazy_layers_are_drawn_from_the_seed() -> None:
     spec = ModelConfig(factory="own_models:lazy").spec((1, 8, 8), 10, seed=3)
     first, again = (initial_network(spec, torch.zeros(2, 1, 8, 8)).state_dict() for _ in range(2))

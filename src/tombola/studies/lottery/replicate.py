@@ -33,7 +33,7 @@ from tombola.studies.lottery.early_bird import FOUND, EarlyBird, candidates, set
 from tombola.studies.lottery.metrics import Unit, training_rows
 from tombola.studies.lottery.networks import layer_sizes, model_spec, replicate_data, replicate_seed
 from tombola.studies.lottery.plan import Round, plan_rounds, rates_of
-from tombola.studies.lottery.rewind import Rewind, Start, is_rewound, rewind
+from tombola.studies.lottery.rewind import Rewind, Start, is_rewound, rewind, unsaved_buffers
 from tombola.studies.lottery.start import load_start
 from tombola.studies.lottery.stored import (
     MASKS,
@@ -92,6 +92,7 @@ class _Replicate:
         plain = model_spec(spec.config, spec.index, self.data.input_shape, self.data.classes)
         self.model_spec = plain.model_copy(update={"normalisation": Normalisation(**asdict(self.data.normalisation))})
         self.model = initial_network(self.model_spec, self.data.train.inputs)
+        self.unsaved = {name: buffer.clone() for name, buffer in unsaved_buffers(self.model).items()}
         self.full = Masks.full(self.model)
         self.rounds = plan_rounds(spec.config.pruning, layer_sizes(self.model))
         self.per_epoch = iterations_per_epoch(len(self.data.train), spec.config.training.batch_size)
@@ -226,6 +227,8 @@ class _Replicate:
 
     def _train_anew(self, unit: Unit, start: Start, folder: Path, checkpoint: Path) -> None:
         rewind(self.model, start.state, start.masks)
+        for name, buffer in unsaved_buffers(self.model).items():
+            buffer.copy_(self.unsaved[name])
         rewound = is_rewound(self.model, start.state, start.masks)
         if unit.round.index:
             self._reestimate_statistics(unit, folder)

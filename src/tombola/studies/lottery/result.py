@@ -123,7 +123,8 @@ def _refuse_odd_chance(config: LotteryConfig, spec: Spec, model: nn.Module) -> N
             f"{spec.factory}() makes other weights each time: draw them with torch's random functions, whose seed is "
             "set before it is called"
         )
-    fixed = [name for name in prunable_shapes(model) if torch.equal(again[name], other[name])]
+    shapes = prunable_shapes(model)
+    fixed = [name for name in shapes if shapes[name].numel() and torch.equal(again[name], other[name])]
     drawn = [name for name in config.controls if controls.get(name).draws_anew]
     if fixed and drawn:
         raise ConfigError(

@@ -77,6 +77,12 @@ def rewind(model: nn.Module, start: Mapping[str, Tensor], masks: Masks) -> None:
     masks.apply_(model)
 
 
+def unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """What a model keeps beside its state: buffers that its code calls not persistent, which no file has."""
+    saved = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name not in saved}
+
+
 def is_rewound(model: nn.Module, start: Mapping[str, Tensor], masks: Masks) -> bool:
     """Whether every kept weight, and all that is never pruned, is bit-equal to `start`, and the rest 0."""
     state = model.state_dict()
