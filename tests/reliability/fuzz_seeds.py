@@ -246,7 +246,8 @@ def readers(scratch: Path) -> list[Reader]:
     folder = _folder(lambda at: save_model(at / "m", spec, model, masks), scratch / "model")
     ticket = _folder(lambda at: write_mask(at, masks), scratch / "ticket")
     checkpoint = _folder(
-        lambda at: save_checkpoint(at / "c.safetensors", "f", model.state_dict(), {"iteration": 3}), scratch / "check"
+        lambda at: save_checkpoint(at / "c.safetensors", "f", "cpu", model.state_dict(), {"iteration": 3}),
+        scratch / "check",
     )
     cifar.PER_CLASS.update(train=1, test=1)  # a set as small as the other files
     decoded = _cached(scratch / "decoded", _write_decoded)
@@ -269,7 +270,7 @@ def readers(scratch: Path) -> list[Reader]:
         one("torch, older", _torch_file(model, False), read_weights, 1.5, ".pt"),
         Reader("model folder", folder, lambda at: load_model(at / "m"), 1),
         Reader("mask", ticket, read_mask, 2),
-        Reader("checkpoint", checkpoint, lambda at: load_checkpoint(at / "c.safetensors", "f"), 1),
+        Reader("checkpoint", checkpoint, lambda at: load_checkpoint(at / "c.safetensors", "f", "cpu"), 1),
         sparse("sparse chain", chain),
         sparse("sparse graph", graph),
         one("npz", _npz(), npz, 1.5, ".npz"),
