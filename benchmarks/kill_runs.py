@@ -210,6 +210,8 @@ def main() -> None:
     asked = parser.parse_args()
     import kill_commands
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
+
     for module in ("cli.commands", "studies.lottery.study", "studies.single.compare", "studies.hybrid.study"):
         importlib.import_module(f"tombola.{module}")
 
