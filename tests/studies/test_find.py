@@ -184,6 +184,22 @@ class TestWhatIsRefused:
             find_ticket(f"own_models:{name}", "digits", **SHORT, out=tmp_path)
         assert not list(tmp_path.glob("lottery-*"))
 
+    @pytest.mark.parametrize(
+        ("odd", "said"),
+        [
+            ({"recipe": 5}, "recipe: a Recipe or its keys and values, not 5"),
+            ({"workers": 0}, "workers=0: processes are counted from 1"),
+            ({"workers": "two"}, "workers='two'"),
+            ({"controls": 3}, "controls: input should be a valid"),
+            ({"controls": "rnadom"}, "did you mean 'random'"),
+            ({"density": float("nan")}, "target_density: input should be a finite number"),
+        ],
+    )
+    def test_odd_arguments(self, odd: dict[str, Any], said: str, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=said):
+            find_ticket("own_models:dense", "digits", **SHORT | odd, out=tmp_path)
+        assert not list(tmp_path.iterdir())
+
     def test_odd_data(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="three parts"):
             find_ticket(own_models.dense, [1, 2], out=tmp_path)

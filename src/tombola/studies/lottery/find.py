@@ -94,7 +94,7 @@ def find_ticket(
     criterion: str = "magnitude",
     distribution: str = "global",
     rewind: str | Sequence[str] = "init",
-    controls: Sequence[str] = ("random", "reinit"),
+    controls: str | Sequence[str] = ("random", "reinit"),
     tolerance: float = 1.0,
     seed: int = 0,
     name: str = "ticket",
@@ -159,10 +159,12 @@ def find_ticket(
             "target_density": density,
         },
         "rewind": rewind,
-        "controls": list(controls),
+        "controls": [controls] if isinstance(controls, str) else controls,
         "tolerance": tolerance,
     }
     config = validate(content, LotteryConfig, "find_ticket")
+    if not isinstance(workers, int) or workers < 1:
+        raise ConfigError(f"workers={workers!r}: processes are counted from 1")
     if workers > 1 and str(config.model.factory).startswith("__main__:"):
         raise ConfigError(
             f"workers={workers}: other processes cannot import a function of __main__; put it into a module, or use 1"
@@ -196,7 +198,11 @@ def _name_of(function: Factory) -> str:
 
 
 def _recipe(recipe: Recipe | Mapping[str, Any] | None) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", exclude_unset=True) if isinstance(recipe, Recipe) else dict(recipe or {})
+    if isinstance(recipe, Recipe):
+        return recipe.model_dump(mode="json", exclude_unset=True)
+    if recipe is not None and not isinstance(recipe, Mapping):
+        raise ConfigError(f"recipe: a Recipe or its keys and values, not {recipe!r}")
+    return dict(recipe or {})
 
 
 def _data(data: str | DataConfig | DataSet | Sequence[Any], out: Path) -> dict[str, Any]:
