@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from sealing import retell, unsealed
+from small_models import invoke
 from small_study import SMALL_STUDY, run_lottery
 from tombola.errors import ConfigError, RunFolderError, StorageError
 from tombola.models.tensors import content_sha256
 from tombola.reports.intervals import Estimate
 from tombola.runs.configs import validate
+from tombola.runs.inventory import findings
 from tombola.runs.rows import rows_of
-from tombola.studies.base.opened import remake_report
+from tombola.studies.base.opened import refuse_changes, remake_report
 from tombola.studies.lottery.compare import compare_runs
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.result import Result
@@ -177,12 +182,76 @@ def test_a_result_of_an_older_version_is_read_with_the_runs_tolerance(result: Re
     assert [s.tolerance for s in stored_stabilities(root) if s.round == 1] == [result.config.tolerance]
 
 
-def test_code_that_only_the_run_folder_names_is_not_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+OWN_CODE = """
+from torch import nn
+
+def network():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+def schedule(iteration, total):
+    return 1.0
+"""
+NAMED = {"factory": "theirs:network", "code": ["theirs:schedule"]}
+
+
+def edited(folder: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "theirs.py").write_text(content)
+    monkeypatch.delitem(sys.modules, "theirs", raising=False)
+
+
+def test_own_code_is_called_where_the_command_names_it_and_nobody_edited_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A folder from elsewhere must not decide which code runs."""
-    (tmp_path / "theirs.py").write_text("def schedule(iteration, total):\n    return 1.0\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    edited(tmp_path, OWN_CODE, monkeypatch)
     training = SMALL_STUDY["training"] | {"schedule": "theirs:schedule"}
-    asked = SMALL_STUDY | {"replicates": 1, "training": training, "pruning": {"densities": [0.5]}, "controls": []}
-    run = run_lottery(validate(asked, LotteryConfig, "small"), tmp_path / "runs").folder
-    with pytest.raises(ConfigError, match=r"code of its owner \(theirs:schedule\)"):
-        run_stability(run.root, 1)
+    own = {"model": {"factory": "theirs:network"}, "training": training}
+    asked = SMALL_STUDY | own | {"replicates": 1, "pruning": {"densities": [0.5]}, "controls": []}
+    root = run_lottery(validate(asked, LotteryConfig, "small"), tmp_path / "runs").folder.root
+    edited(tmp_path, "raise RuntimeError('called')", monkeypatch)
+    with pytest.raises(ConfigError, match=r"code of its owner \(theirs:schedule\).* add --code theirs:schedule"):
+        run_stability(root, 1, factory="theirs:network")
+    with pytest.raises(ConfigError, match="add --factory theirs:network"):
+        run_stability(root, 1, code=["theirs:schedule"])
+    with pytest.raises(ConfigError, match="--code theirs:loss: this run's recipe names theirs:schedule"):
+        run_stability(root, 1, factory="theirs:network", code=["theirs:schedule", "theirs:loss"])
+    edited(tmp_path, OWN_CODE.replace("return 1.0", "return 0.5"), monkeypatch)
+    with pytest.raises(RunFolderError, match="other code of theirs:network, theirs:schedule"):
+        run_stability(root, 1, **NAMED)
+    edited(tmp_path, OWN_CODE, monkeypatch)
+    asked_for = ("--round", 1, "--factory", "theirs:network", "--code", "theirs:schedule", "--workers", 1)
+    measured = invoke("stability", root, *asked_for)
+    assert measured.exit_code == 0, measured.output
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("processor_facts", {"maker": "other"}), ("device_facts", {"device": [{"type": "cuda", "name": "A100"}]})],
+)
+def test_another_processor_or_device_is_refused(
+    result: Result, name: str, found: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tombola.studies.lottery import stability
+
+    monkeypatch.setattr(stability, name, lambda *_: found)
+    with pytest.raises(RunFolderError, match=r"begun with (processor|device) .* go on where it was begun"):
+        run_stability(result.folder.root, 1)
+
+
+def test_a_measured_run_stays_finished(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sealed, and shown at once without a warning: what is measured of a run is no part of it."""
+    root = result.folder.root
+    assert invoke("stability", root, "--round", 1, "--workers", 1).exit_code == 0
+    monkeypatch.setattr("tombola.studies.lottery.replicate.fit", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        refuse_changes(open_lottery(root))
+        shown = run_lottery(result.config, root.parent)
+    assert shown.verdict == result.verdict
+    assert findings(result.folder) == findings(result.folder, quick=True)
+    again = invoke("show", root)
+    assert again.exit_code == 0
+    assert not again.stderr
+    assert f"2 of 2 replicates {result.verdict.outcome}" in invoke("list", "--out", root.parent).stdout

@@ -103,6 +103,10 @@ def stability(
     copies: Annotated[int, typer.Option(help="Trainings under different data orders, two or more.")] = 2,
     rewind: RewindMode = None,
     factory: Factory = None,
+    code: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="package.module:function of your own that the recipe names. Repeatable."),
+    ] = None,
     device: Device = None,
     workers: Workers = None,
     data_dir: DataDir = None,
@@ -132,6 +136,7 @@ def stability(
                 workers=workers or default_workers(on_device(open_lottery(run).config, device)),
                 data_dir=data_dir,
                 factory=factory,
+                code=code or (),
                 on_event=watcher.progress,
             )
         say(f"{result.sentence}\nReport: {remake_report(open_lottery(run))}")

@@ -82,6 +82,18 @@ def rebuilt(config: C, change: Callable[[Config], Config]) -> C:
     return cast(C, _rebuilt(config, change))
 
 
+def parts_of(config: Config) -> list[Config]:
+    """`config` and every config within it."""
+    found: list[Config] = []
+
+    def look(part: Config) -> Config:
+        found.append(part)
+        return part
+
+    rebuilt(config, look)
+    return found
+
+
 def _rebuilt(value: Any, change: Callable[[Config], Config]) -> Any:
     if isinstance(value, Config):
         parts = {name: getattr(value, name) for name in type(value).model_fields}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tombola.errors import ConfigError, TrainingError
 from tombola.pruning import Masks
-from tombola.runs.configs import Config, rebuilt
+from tombola.runs.configs import Config, parts_of, rebuilt
 from tombola.runs.folder import DEVICE
 
 CPU = torch.device("cpu")
@@ -61,14 +61,7 @@ def on_device(config: C, asked: str | None = None) -> C:
 
 def devices_of(config: Config) -> set[str]:
     """The kinds of devices that a resolved config computes on beside the CPU."""
-    found: set[str] = set()
-
-    def look(part: Config) -> Config:
-        found.add(getattr(part, "device", "cpu"))
-        return part
-
-    rebuilt(config, look)
-    return found - {"cpu"}
+    return {getattr(part, "device", "cpu") for part in parts_of(config)} - {"cpu"}
 
 
 def device_of(model: nn.Module) -> torch.device:

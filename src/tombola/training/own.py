@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from tombola.errors import TrainingError, one_line_by_name
 from tombola.models.factory import is_factory_name, own_function
-from tombola.runs.configs import Config, rebuilt
+from tombola.runs.configs import Config, parts_of
 from tombola.training.classification import Classification, name_of
 from tombola.training.device import CPU
 from tombola.training.flat import FlatParameters
@@ -94,15 +94,8 @@ def _is_of_module(function: Callable[..., Any]) -> bool:
 
 def own_functions(config: Config) -> list[str]:
     """The functions of somebody's own that the recipes in a config name."""
-    found: list[str] = []
-
-    def look(part: Config) -> Config:
-        names = (getattr(part, key, None) for key in KNOWN) if isinstance(part, Recipe) else ()
-        found.extend(name for name in names if isinstance(name, str) and is_factory_name(name))
-        return part
-
-    rebuilt(config, look)
-    return list(dict.fromkeys(found))
+    names = [getattr(part, key) for part in parts_of(config) if isinstance(part, Recipe) for key in KNOWN]
+    return list(dict.fromkeys(name for name in names if name is not None and is_factory_name(name)))
 
 
 def loss_of(recipe: Recipe | None) -> Loss:

@@ -10,6 +10,7 @@ from tombola.runs.configs import C
 from tombola.runs.folder import PROCESSOR, begin_or_continue, writing
 from tombola.runs.inventory import findings, refuse, seal, warn
 from tombola.runs.results import copy_results, refuse_foreign
+from tombola.studies.base.own_code import code_facts, refuse_edited
 from tombola.studies.base.study import Call, Plan, R, Study
 from tombola.studies.base.work import Work
 from tombola.training.device import device_facts, on_device
@@ -64,13 +65,16 @@ def _facts(study: Study[C, R]) -> dict[str, Any]:
     _name_own_code(study)
     if study.call.says_plan and not study.folder.manifest.exists():
         study.call.watcher.planned(lambda: _line_of(study.plan(quick=True)))
-    return {**study.facts(), PROCESSOR: processor_facts(), **device_facts(study.config)}
+    facts = {**study.facts(), **code_facts(study.own_functions), PROCESSOR: processor_facts()}
+    return facts | device_facts(study.config)
 
 
 def _run(study: Study[C, R], facts: Mapping[str, Any], is_whole: bool) -> R:
     """Runs what is left of a study; of one that `is_whole` nothing is, and what is made of rows is made anew."""
     folder, call = study.folder, study.call
     table = folder.table(study.unit, study.schema)  # damage to it is refused while the folder still has its inventory
+    if folder.manifest.exists():
+        refuse_edited(folder, facts, study.own_code)
     begin_or_continue(folder, study.name, study.config, facts)
     make_folder(folder.checkpoints)
     if study.artefacts is not None:  # what is there is not of this number of replicates, until it is written again

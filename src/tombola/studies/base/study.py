@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from rich.console import Console
 
 from tombola.runs.columns import Schema
-from tombola.runs.configs import C
+from tombola.runs.configs import C, parts_of
 from tombola.runs.folder import RunFolder, run_folder
 from tombola.runs.inventory import is_finished
 from tombola.runs.results import Artefacts
@@ -20,6 +20,7 @@ from tombola.runs.rows import Row
 from tombola.studies.base.checks import failed_checks, named
 from tombola.studies.base.watching import SILENT, Watcher
 from tombola.studies.base.work import Work
+from tombola.training.own import own_functions
 
 R = TypeVar("R")
 
@@ -125,6 +126,12 @@ class Study(ABC, Generic[C, R]):
     def own_code(self) -> str | None:
         """The function of somebody's own that makes the network: it is named before it is called."""
         return getattr(getattr(self.config, "model", None), "factory", None)
+
+    @property
+    def own_functions(self) -> tuple[str, ...]:
+        """All functions of somebody's own that its work calls."""
+        makers = [getattr(part, "factory", None) for part in parts_of(self.config)]
+        return tuple(dict.fromkeys([*(name for name in makers if name is not None), *own_functions(self.config)]))
 
     def check(self) -> None:
         """Refuses a call that does not fit what is in its folder, before a run there is continued or shown."""

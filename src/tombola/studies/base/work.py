@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 from tombola.errors import RunFailure
 from tombola.runs.executors import Cell, run_cells
+from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row, RowTable, read_unit
 from tombola.runs.sealed import write_sealed
+from tombola.studies.base.own_code import Unedited
 from tombola.studies.base.watching import Watcher
 
 Key = tuple[Any, ...]
@@ -39,6 +41,10 @@ def unit_rows(path: Path) -> list[Row]:
 class Describing(Protocol):
     """What `Work` needs of a study."""
 
+    @property
+    def own_functions(self) -> tuple[str, ...]: ...
+    @property
+    def folder(self) -> RunFolder: ...
     def failed_checks(self, rows: Sequence[Row]) -> list[str]: ...
     def described(self, rows: Sequence[Row]) -> str: ...
 
@@ -68,7 +74,8 @@ class Work:
 
     def cells(self, cell: Cell, specs: Sequence[Any]) -> None:
         """Runs `cell(spec, emit)` for every spec; their units go into the table, their progress to the watcher."""
-        run_cells(cell, specs, self.workers, self._hear)
+        names = self.study.own_functions
+        run_cells(Unedited(cell, self.study.folder.root, names) if names else cell, specs, self.workers, self._hear)
 
     def write_in_order(self, keys: Iterable[Key]) -> None:
         """From now on units are appended in the order of `keys`, whatever the order in which they end.

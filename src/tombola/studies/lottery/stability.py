@@ -19,21 +19,23 @@ from torch import Tensor, nn
 
 from tombola.data import DataSet
 from tombola.errors import ConfigError, StorageError
+from tombola.models.own import initial_network
 from tombola.models.tensors import save_tensors
 from tombola.pruning import Masks
 from tombola.reports.intervals import Paired, estimate
 from tombola.runs.atomic import make_folder, remove
 from tombola.runs.executors import Emit, run_cells
-from tombola.runs.folder import check_continued, writing
+from tombola.runs.folder import PROCESSOR, check_continued, writing
 from tombola.runs.rows import rows_of
 from tombola.runs.sealed import read_sealed, write_sealed
 from tombola.runs.seeds import derive_seed
 from tombola.studies.base.opened import read_result
+from tombola.studies.base.own_code import code_facts, network_facts, refuse_edited
 from tombola.studies.base.soundness import faults_of
 from tombola.studies.base.watching import Progress
 from tombola.studies.lottery.extract import mode_of
 from tombola.studies.lottery.looks import Looks
-from tombola.studies.lottery.networks import replicate_seed, restored_ticket, stored_data
+from tombola.studies.lottery.networks import blank, model_spec, replicate_seed, restored_ticket, stored_data
 from tombola.studies.lottery.replicate import STATISTICS_EXAMPLES
 from tombola.studies.lottery.result import Result, data_facts
 from tombola.studies.lottery.rewind import Rewind
@@ -42,9 +44,10 @@ from tombola.studies.lottery.stored import load_stored
 from tombola.studies.lottery.study import Lottery, open_lottery
 from tombola.training import fit
 from tombola.training.batches import iterations_per_epoch
-from tombola.training.device import placed, resolve
+from tombola.training.device import device_facts, on_device, placed, resolve
 from tombola.training.metrics import evaluate
 from tombola.training.own import own_functions
+from tombola.training.processor import processor_facts
 from tombola.training.statistics import reestimate_statistics
 
 Measured = tuple[list[list[float]], list[float]]
@@ -75,13 +78,16 @@ def run_stability(
     workers: int = 1,
     data_dir: Path | None = None,
     factory: str | None = None,
+    code: Sequence[str] = (),
     on_event: Emit = lambda event: None,
 ) -> StabilityResult:
     """Trains `copies` of every replicate's ticket of round `index` and measures the lines between them.
 
-    They train on the run's device, or on `device`. Each replicate's work is stored in `<run>/stability/` and not
-    repeated. `factory` names the function that makes a network of somebody's own. Raises ConfigError for a round that
-    the run does not have, and for a device that is not here.
+    They train as the run did: with the same data, network and code, on a processor and device of the same kind, where
+    `device` may only say so again. Each replicate's work is stored in `<run>/stability/` and not repeated. A run folder
+    has no code called: `factory` names the function that makes a network of somebody's own, `code` those that its
+    recipe names. Raises ConfigError for a round that the run does not have, for a device that is not here and for code
+    that is not named, RunFolderError for what differs from the run.
     """
     opened = open_lottery(root)
     chosen = mode_of(opened.config, mode)
@@ -89,23 +95,49 @@ def run_stability(
         raise ConfigError(f"--round {index}: this run has rounds 0 to {len(opened.rounds) - 1}")
     if copies < 2:
         raise ConfigError(f"--copies {copies}: a line needs two ends")
-    if own := own_functions(opened.config):
-        raise ConfigError(
-            f"{root}: its recipe names code of its owner ({', '.join(own)}), which a run folder cannot have called: "
-            "stability is measured for recipes of names that Tombola knows"
-        )
+    _check_named(opened, factory, code)
     where = resolve(device or opened.config.training.device).type
     result = read_result(opened)
     dense = {row["replicate"]: row for row in rows_of(result.rows, kind="training", branch="dense")}
     specs = [StabilitySpec(root, str(chosen), index, i, copies, where, data_dir, factory) for i in sorted(dense)]
     with writing(opened.folder):
-        facts = {"data": data_facts(opened.config, data_dir), "seed": opened.config.seed}
-        check_continued(opened.folder, opened.name, facts)
+        _check_continued(opened, device, factory, data_dir)
         make_folder(stability_folder(root))
         run_cells(stability_cell, specs, workers, on_event)
         stability = _summarise(opened, result, chosen, index, copies, [_read(spec) for spec in specs])
         write_sealed(stability_folder(root) / f"{_stem(str(chosen), index)}.json", asdict(stability))
     return stability
+
+
+def _check_named(opened: Lottery, factory: str | None, code: Sequence[str]) -> None:
+    """ConfigError unless the person at the keyboard has named all code that is to be called, and no other."""
+    root, own = opened.folder.root, own_functions(opened.config)
+    if missing := [name for name in own if name not in code]:
+        options = " ".join(f"--code {name}" for name in missing)
+        raise ConfigError(
+            f"{root}: its recipe names code of its owner ({', '.join(missing)}), which a run folder cannot have "
+            f"called; if it is yours, add {options}"
+        )
+    if other := [name for name in code if name not in own]:
+        raise ConfigError(f"--code {other[0]}: this run's recipe names {', '.join(own) or 'no code of its owner'}")
+    if opened.own_code is not None and factory is None:
+        raise ConfigError(
+            f"{root}: its network is made by code of its owner, which a run folder cannot have called; if it is yours, "
+            f"add --factory {opened.own_code}"
+        )
+
+
+def _check_continued(opened: Lottery, device: str | None, factory: str | None, data_dir: Path | None) -> None:
+    """RunFolderError, by name, for what differs from the run that is measured."""
+    config, data = opened.config, data_facts(opened.config, data_dir)
+    facts = {"data": data, "seed": config.seed, PROCESSOR: processor_facts()}
+    facts |= device_facts(on_device(config, device))
+    facts |= code_facts(opened.own_functions if factory == opened.own_code else own_functions(config))
+    if factory is not None:
+        spec = model_spec(config, 0, data["input_shape"], data["classes"])
+        facts |= network_facts(config.model, initial_network(spec, blank(spec), factory))
+    refuse_edited(opened.folder, facts, factory)
+    check_continued(opened.folder, opened.name, facts)
 
 
 def stability_cell(spec: StabilitySpec, emit: Emit) -> None:

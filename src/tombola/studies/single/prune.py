@@ -15,6 +15,7 @@ from torch import nn
 from tombola.compression.measured import measure_latency
 from tombola.data.dataset import recorded
 from tombola.errors import ConfigError, RunFolderError, TombolaError, TrainingError
+from tombola.models.factory import is_factory_name
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks
 from tombola.pruning.copies import copy_of
@@ -58,6 +59,12 @@ class Prune(OneModel[PruneConfig]):
     def parent(self) -> Parent:
         with one_thread():
             return open_parent(self.config, self.call.data_dir, self.call.watcher.counting(FEATURES))
+
+    @property
+    def own_functions(self) -> tuple[str, ...]:
+        model = self.config.model
+        maker = () if is_folder(model) or not is_factory_name(model) else (model,)
+        return (*maker, *super().own_functions)
 
     def facts(self) -> dict[str, Any]:
         return {
