@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from tombola.training.flat import FlatParameters
 from tombola.training.gradients import ChainGradients, gradients_of, linear_chain
 from tombola.training.metrics import evaluate, macro_f1
 from tombola.training.optimizers import OPTIMIZERS
+from tombola.training.statistics import reestimate_statistics
 from tombola.training.trained import Evaluation
 
 OPTIMIZER_RECIPES = [
@@ -294,6 +296,40 @@ def test_evaluation_leaves_training_mode_and_statistics_alone(digits: DataSet) -
 def test_a_frozen_batch_norm_stays_frozen_while_the_rest_trains(digits: DataSet) -> None:
     model = conv_network().train()
     model[1].eval()
+    before = content_sha256(model[1].state_dict() | {"weight": model[0].weight, "bias": model[0].bias})
+    statistics = model[1].running_mean.clone(), model[1].running_var.clone()
     modes = [module.training for module in model.modules()]
     evaluate(model, digits.test)
     assert [module.training for module in model.modules()] == modes
+    fit(model, digits, recipe(), Masks.full(model), 0)
+    assert [module.training for module in model.modules()] == modes
+    reestimate_statistics(model, digits, 60)
+    assert torch.equal(model[1].running_mean, statistics[0])
+    assert torch.equal(model[1].running_var, statistics[1])
+    assert content_sha256(model[1].state_dict() | {"weight": model[0].weight, "bias": model[0].bias}) != before
+
+
+def test_a_killed_training_goes_on_with_what_was_frozen_and_with_nothing_else(digits: DataSet, tmp_path: Path) -> None:
+    def start(*frozen: int) -> nn.Module:
+        model = conv_network()
+        for number in frozen:
+            model[number].eval()
+        return model
+
+    whole, killed, resumed, thawed = start(1, 4), start(1, 4), start(1, 4), start(1)
+    fit(whole, digits, recipe(), Masks.full(whole), 0)
+    kept: dict[str, Any] = {"checkpoint": tmp_path / "checkpoint.safetensors", "checkpoint_seconds": 0}
+    with pytest.raises(KeyboardInterrupt):
+        fit(killed, digits, recipe(), Masks.full(killed), 0, on_evaluation=kill_at(30), **kept)
+    with pytest.raises(StorageError, match="checkpoint of another training"):
+        fit(thawed, digits, recipe(), Masks.full(thawed), 0, **kept)
+    fit(resumed, digits, recipe(), Masks.full(resumed), 0, **kept)
+    assert content_sha256(resumed.state_dict()) == content_sha256(whole.state_dict())
+
+
+def test_a_network_in_evaluation_mode_as_a_whole_trains_as_a_whole(digits: DataSet) -> None:
+    one, other = conv_network().train(), conv_network().eval()
+    for model in (one, other):
+        fit(model, digits, recipe(), Masks.full(model), 0)
+    assert content_sha256(one.state_dict()) == content_sha256(other.state_dict())
+    assert all(module.training for module in other.modules())

@@ -59,7 +59,9 @@ def fit(
     """Trains a model in place, its masks held after every step.
 
     Args:
-        model: A float32 network, on the CPU or on the recipe's device; afterwards it is where it was.
+        model: A float32 network, on the CPU or on the recipe's device; afterwards it is where it was. Of a network in
+            training mode, modules in evaluation mode stay so: a batch norm that you froze by `eval()` keeps its
+            statistics. One that is in evaluation mode as a whole is set to train as a whole.
         data: A task, or a data set whose classes are to be learned.
         recipe: Device, optimizer, learning rates, length, how often it is evaluated; with `recipe.patience` training
             ends after so many evaluations without a lower validation loss; the model is then that of its early stop.
@@ -122,7 +124,8 @@ def _run(
         run.load(checkpoint)
     run.capture(wanted)
     saved = time.perf_counter()
-    model.train()
+    if not model.training:
+        model.train()
     # Patience waits until every wanted state is captured.
     try:
         while run.iteration < run.total and not (run.out_of_patience and run.iteration >= max(wanted, default=0)):
@@ -378,10 +381,16 @@ class Training:
             self.task.name,
             *self.task.identity(),
             self.functions.names,
+            *_frozen(self.model),
         ]
         if self.evolution is not None:
             parts.append(self.evolution.model_dump_json())
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _frozen(model: nn.Module) -> list[str]:
+    """The modules that stay in evaluation mode while the model trains."""
+    return [f"{name} is frozen" for name, module in model.named_modules() if model.training and not module.training]
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -25,9 +25,11 @@ def reestimate_statistics(model: nn.Module, data: DataSet | Task, count: int, ba
 
     The passes go through the first `count` training examples in order, `batch` of them at a time (the rest is spread
     over the passes, so that none is too small for a variance), dropout off. Parameters, modes and momenta stay as they
-    are, and a model without batch norm is not run at all. Raises TrainingError for less than two examples a pass.
+    are, and a model without batch norm is not run at all. Of a model in training mode, batch norms that were frozen by
+    `eval()` keep what they know. Raises TrainingError for less than two examples a pass.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    found = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    norms = [norm for norm in found if norm.running_mean is not None and norm.training >= model.training]
     if not norms:
         return
     task = as_task(data).on(device_of(model))
