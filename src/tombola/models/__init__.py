@@ -2,7 +2,8 @@
 
 from tombola.models.config import ModelConfig
 from tombola.models.factory import FactorySpec
-from tombola.models.folder import load_model, read_spec, save_model
+from tombola.models.folder import load_model, read_spec, save_model, weights_form
+from tombola.models.mask_files import load_masks, save_masks
 from tombola.models.spec import ModelSpec, build
 from tombola.models.zoo import Architecture, architectures
 
@@ -13,7 +14,10 @@ __all__ = [
     "ModelSpec",
     "architectures",
     "build",
+    "load_masks",
     "load_model",
     "read_spec",
+    "save_masks",
     "save_model",
+    "weights_form",
 ]

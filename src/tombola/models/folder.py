@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tombola.errors import ModelError, PruningError, StorageError, one_line
 from tombola.models.config import Spec
 from tombola.models.factory import Factory, FactorySpec, make_with
+from tombola.models.packing import NONZERO
 from tombola.models.saving import masks_of, state_of
 from tombola.models.spec import ModelSpec, build, refuse_larger
 from tombola.models.states import named_for
@@ -218,6 +219,35 @@ def read_spec(folder: Path | str) -> tuple[Spec, dict[str, Any]]:
     spec = _parse_spec(Path(folder), opened)
     _refuse_altered(opened)
     return spec
+
+
+def weights_form(folder: Path | str) -> Literal["kept values", "dense"]:
+    """How a model folder holds its weights; `load_model` reads both forms and gives the same bits.
+
+    Args:
+        folder: What `save_model` wrote.
+
+    Returns:
+        "kept values" where only weights that are not 0 are stored, with a bit a weight that says which; "dense" where
+        all are.
+
+    Raises:
+        StorageError: when the weights are missing or damaged.
+
+    Examples:
+        >>> import tempfile
+        >>> from tombola import prune
+        >>> from tombola.models import ModelSpec, build
+        >>> folder, spec = tempfile.mkdtemp(), ModelSpec(input_shape=(1, 28, 28), classes=10, seed=0)
+        >>> model = build(spec)
+        >>> masks = prune(model, 0.9)
+        >>> masks.apply_(model)
+        >>> save_model(folder, spec, model, masks)
+        >>> weights_form(folder)
+        'kept values'
+    """
+    forms = read_stored(Path(folder) / WEIGHTS).forms
+    return "kept values" if any(said["form"] == NONZERO for said in forms.values()) else "dense"
 
 
 def _open_spec(folder: Path) -> Opened:

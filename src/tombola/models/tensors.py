@@ -1,4 +1,7 @@
-"""Tensors on disk: safetensors with a checksum of their content, written atomically. No pickle anywhere."""
+"""Tensors on disk: safetensors with a checksum of their content, written atomically. No pickle anywhere.
+
+Masks and tensors that are mostly 0 are packed (`packing`); the checksum is of what they are unpacked to.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tombola.errors import StorageError, one_line
+from tombola.models.packing import Forms, pack, unpack
 from tombola.runs import limits
 from tombola.runs.atomic import read_bytes, write_bytes
 from tombola.runs.kinds import LONGEST, SAFETENSORS, other_kind
@@ -23,11 +27,15 @@ SIZE_LIMIT = limits.TENSORS
 
 
 class Stored(NamedTuple):
-    """The content of a file; `sha256` is the checksum it carries, None of files of other makers."""
+    """The content of a file; `sha256` is the checksum it carries, None of files of other makers.
+
+    `forms` says which tensors were packed, and how.
+    """
 
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
     sha256: str | None
+    forms: Forms
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> str:
@@ -35,9 +43,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, 
     own = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     said = json.dumps(facts or {}, allow_nan=False)
     checksum = _checksum(own, said)
+    packed, forms = pack(own)
+    content = {"sha256": checksum, "facts": said, **({"packed": json.dumps(forms)} if forms else {})}
     # One key: the order of several is not the same every time, and equal tensors should make equal files.
-    metadata = {"tombola": json.dumps({"sha256": checksum, "facts": said}, sort_keys=True)}
-    write_bytes(path, safetensors.torch.save(own, metadata))
+    write_bytes(path, safetensors.torch.save(packed, {"tombola": json.dumps(content, sort_keys=True)}))
     return checksum
 
 
@@ -62,14 +71,14 @@ def read_stored(path: Path) -> Stored:
     """Tensors, facts and checksum of `path`; StorageError when the file is missing, cut short or altered."""
     content = read_bytes(path, SIZE_LIMIT)
     try:
-        own, facts = _metadata(content)
-        tensors = safetensors.torch.load(content)
+        own, facts, forms = _metadata(content)
+        tensors = unpack(safetensors.torch.load(content), forms)
     except Exception as error:  # safetensors, json and torch meet damage with many kinds of error
         what = other_kind(content[:LONGEST], SAFETENSORS)
         raise StorageError(f"{path}: {what or 'damaged or cut short'} ({one_line(error)})") from None
-    if own and (own.keys() != {"facts", "sha256"} or own["sha256"] != _checksum(tensors, own["facts"])):
+    if own and (own.keys() - {"packed"} != {"facts", "sha256"} or own["sha256"] != _checksum(tensors, own["facts"])):
         raise StorageError(f"{path}: its content does not match its checksum, the file was altered or damaged")
-    return Stored(tensors, facts, own.get("sha256"))
+    return Stored(tensors, facts, own.get("sha256"), forms)
 
 
 def load_tensors_like(path: Path, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -107,8 +116,8 @@ def _checksum(tensors: Mapping[str, Tensor], facts: str) -> str:
     return hashlib.sha256(f"{content_sha256(tensors)}|{facts}".encode()).hexdigest()
 
 
-def _metadata(content: bytes) -> tuple[dict[str, str], dict[str, Any]]:
-    """Our own part of the header, and the facts in it; both empty for files of other makers."""
+def _metadata(content: bytes) -> tuple[dict[str, str], dict[str, Any], Forms]:
+    """Our own part of the header, the facts in it and the forms of tensors; all empty for files of other makers."""
     length = int.from_bytes(content[:8], "little")
     if length > len(content) - 8:
         raise ValueError(f"a header of {length:,} bytes in a file of {len(content):,}")
@@ -122,4 +131,4 @@ def _metadata(content: bytes) -> tuple[dict[str, str], dict[str, Any]]:
     facts = parse_json(own.get("facts", "{}"))
     if not isinstance(facts, dict):
         raise ValueError("its facts are no keys and values")
-    return own, facts
+    return own, facts, parse_json(own.get("packed", "{}"))

@@ -15,7 +15,7 @@ from torch import nn
 
 from tombola.errors import RunFailure, StorageError
 from tombola.models import FactorySpec, ModelSpec
-from tombola.models.folder import read_spec, write_model_files
+from tombola.models.folder import MASKS, WEIGHTS, read_spec, weights_form, write_model_files
 from tombola.pruning import Masks
 from tombola.reports.terminal import drawn
 from tombola.runs.atomic import read_json, write_json
@@ -127,11 +127,20 @@ class OneModel(Study[C, Result]):
         if line := check_line(read_checks(result.folder)):
             console.print(line, highlight=False, soft_wrap=True)
         console.print(f"\n[bold]{escape(lead(result.stages))}[/bold]", highlight=False, soft_wrap=True)
+        console.print(on_disk(result.folder), highlight=False, soft_wrap=True)
         console.print(f"Model folder: {result.folder}", highlight=False, soft_wrap=True, markup=False)
 
     @staticmethod
     def outcome(result: Result) -> str:
         return lead(result.stages)
+
+
+def on_disk(root: Path) -> str:
+    """What weights and masks take, and in which form the weights lie."""
+    size = sum((root / name).stat().st_size for name in (WEIGHTS, MASKS) if (root / name).exists())
+    form = weights_form(root)
+    said = "kept values only, and a bit a weight" if form == "kept values" else "dense"
+    return f"On disk: {size:,} bytes of weights{' and masks' if (root / MASKS).exists() else ''} ({said})."
 
 
 def read_checks(root: Path) -> dict[str, Any]:
