@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 import tombola.training.fit  # noqa: F401 (the function of that name hides the module)
 from tombola.data import DataSet, Examples
-from tombola.pruning import Mask, Masks, criteria
+from tombola.pruning import Mask, Masks, criteria, precision
 from tombola.pruning.criteria import ScoringContext, make_criterion
 from tombola.training import Classification, Dynamic, Gradual, GraphTask, LanguageModelling, Recipe, Task, Tokens
 from tombola.training import batches as batches_module
@@ -28,6 +29,7 @@ from tombola.training import metrics as metrics_module
 from tombola.training.statistics import reestimate_statistics
 
 DEVICE = "fake"
+AS_MPS = " where there is no float64"
 fit_module: Any = sys.modules["tombola.training.fit"]
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-4},
@@ -179,10 +181,35 @@ def of_criterion(name: str) -> Callable[[FakeTensorMode], None]:
     return case
 
 
+def without_float64(case: Callable[[FakeTensorMode], None]) -> Callable[[FakeTensorMode], None]:
+    """The case on a device that has no numbers of 64 bits, as mps has none."""
+
+    def called(mode: FakeTensorMode) -> None:
+        precision.WITHOUT_FLOAT64.add(DEVICE)
+        try:
+            with Float64Refused():
+                case(mode)
+        finally:
+            precision.WITHOUT_FLOAT64.remove(DEVICE)
+
+    return called
+
+
+class Float64Refused(TorchFunctionMode):
+    """Refuses what gives numbers of 64 bits on the device."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, Tensor) and found.dtype == torch.float64 and found.device.type == DEVICE:
+            raise TypeError(f"{func} gives float64 on the device")
+        return found
+
+
 def scores_of(name: str, model: nn.Module, masks: Masks, drawn: Any) -> None:
     device = next(model.parameters()).device
     scores = make_criterion(name)(model, ScoringContext(0, drawn, masks=masks.of(model)))
-    everything_on(device, scores)
+    for name, score in scores.items():  # on the CPU they are ranked
+        assert score.is_cpu or score.device == device, f"{name} is elsewhere"
 
 
 def pruned(model: nn.Module, sparsity: float, criterion: str, *rest: Any, **more: Any) -> Masks:
@@ -209,14 +236,22 @@ def macro_f1(predicted: Tensor, targets: Tensor) -> float:
 
 
 def double(model: nn.Module) -> nn.Module:
-    """Torch's own exchanges the content of parameters, which fake ones do not let it."""
+    return changed(model, lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
+
+
+def cpu(model: nn.Module) -> nn.Module:
+    return changed(model, lambda tensor: tensor.cpu())
+
+
+def changed(model: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
+    """Torch's own way exchanges the content of parameters, which fake ones do not let it."""
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                module._parameters[name] = nn.Parameter(parameter.detach().double())
+                module._parameters[name] = nn.Parameter(change(parameter.detach()))
         for name, buffer in module._buffers.items():
-            if buffer is not None and buffer.is_floating_point():
-                module._buffers[name] = buffer.double()
+            if buffer is not None:
+                module._buffers[name] = change(buffer)
     return model
 
 
@@ -234,6 +269,7 @@ CASES: dict[str, Callable[[FakeTensorMode], None]] = {
         }.items()
     },
     **{f"criterion {name}": of_criterion(name) for name in criteria},
+    **{f"criterion {name}{AS_MPS}": without_float64(of_criterion(name)) for name in criteria},
 }
 
 
@@ -268,6 +304,7 @@ def without_values(mode: FakeTensorMode) -> None:
         (torch, "_fused_sgd_", fused_sgd),
         (metrics_module, "macro_f1", macro_f1),
         (nn.Module, "double", double),
+        (nn.Module, "cpu", cpu),
         (fit_module.Training, "_fingerprint", lambda training: ""),
         (evolution_module, "prune", pruned),
         (dynamic, "lowest", lowest),

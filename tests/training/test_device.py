@@ -26,7 +26,7 @@ from tombola.studies.single.config import CompareConfig, TrainConfig
 from tombola.training import Classification, Dynamic, Gradual, fit
 from tombola.training import device as device_module
 from tombola.training import engine as engine_module
-from tombola.training.device import device_facts, on_device, placed, resolve
+from tombola.training.device import deterministic, device_facts, on_device, placed, resolve
 from tombola.training.trained import Trained
 
 fit_module = sys.modules["tombola.training.fit"]
@@ -121,6 +121,30 @@ class TestAsked:
             placed(network(), "cpu"),
         ):
             pass
+
+
+def test_nothing_is_chosen_by_its_speed_and_the_switches_come_back(monkeypatch: Any) -> None:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    monkeypatch.setattr(cudnn, "benchmark", True)
+    with deterministic(network(), CUDA):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert (cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32) == (False, False, False)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert cudnn.benchmark
+
+
+def test_scoring_on_a_device_is_to_the_bit_too(monkeypatch: Any) -> None:
+    """Rows are scored there outside of a training."""
+    monkeypatch.setattr(device_module, "resolve", lambda name: CUDA)
+    monkeypatch.setattr(device_module, "device_of", lambda model: CUDA)
+    with placed(network(), "cuda"):
+        assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_checkpoint_knows_the_libraries_of_its_device(monkeypatch: Any) -> None:
+    here = {"type": "cuda", "name": "A100", "capability": "8.0", "cuda": "12.8", "cudnn": "91002"}
+    monkeypatch.setattr(device_module, "facts", lambda device: here)
+    assert device_module.said(CUDA) == "cuda (A100, CUDA 12.8, cuDNN 91002)"
 
 
 class TestRefused:

@@ -106,6 +106,12 @@ class Masks(Mapping[str, Mask]):
         """The parameters of `model` by the names that they have in these masks (see `naming.parameters_of`)."""
         return parameters_of(self, model)
 
+    def cpu(self) -> Masks:
+        """These masks where they are checked and stored; themselves, where they are there."""
+        if all(mask.keep.is_cpu for mask in self.values()):
+            return self
+        return Masks({name: Mask(mask.keep.cpu()) for name, mask in self.items()})
+
     def of(self, model: nn.Module) -> Masks:
         """These masks by the names and in the order of `model`, on its devices; PruningError for other weights."""
         own = {id(parameter): name for name, parameter in self.parameters_of(model).items()}

@@ -107,7 +107,8 @@ def prune(
     wrapped, model = model, unwrapped(model)
     parameters = prunable_parameters(model)
     _refuse_broken(parameters)
-    masks = Masks.full(model) if masks is None else masks.of(model)
+    # Ranks and ties are decided on the CPU, wherever scores come from: alike, and in numbers of 64 bits.
+    masks = (Masks.full(model) if masks is None else masks.of(model)).cpu()
     unsupported = unsupported_parameters(model)
     protected = protected_names([*parameters, *unsupported], protect)
     _name_unsupported(model, [name for name in unsupported if name not in protected])
@@ -251,6 +252,7 @@ class _Pruning:
             raise PruningError(f"{name}: the criterion gave no score tensor of shape {tuple(layout.shape)}")
         if bool(torch.isnan(score).any()):
             raise PruningError(f"{name}: the criterion gave NaN scores")
+        score = score.cpu()
         if not isinstance(self.structure, Weight):
             score = at_least_float32(score)  # a mean needs more than half precision
             if not self.criterion.of_units:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from tombola.errors import ConfigError, TrainingError
-from tombola.pruning import Masks
 from tombola.runs.configs import Config, parts_of, rebuilt
 from tombola.runs.folder import DEVICE
 
@@ -71,28 +70,24 @@ def device_of(model: nn.Module) -> torch.device:
 
 @contextlib.contextmanager
 def placed(model: nn.Module, asked: str) -> Iterator[torch.device]:
-    """Within the block the model is on the device of that name; afterwards it is where it was.
+    """Within the block the model is on the device of that name, where torch computes to the bit (`deterministic`);
+    afterwards it is where it was.
 
     TrainingError for one that is on another accelerator: whoever put it there did not mean to leave it.
     """
     home, device = device_of(model), resolve(asked)
     if home.type not in ("cpu", device.type):
         raise TrainingError(f"the model is on {home.type}, and the device asked for is {asked}: ask for {home.type}")
-    if home.type == device.type:  # of several of a kind, the one that it is on
-        yield home
-        return
-    model.to(device)
+    if moves := home.type != device.type:
+        model.to(device)
+    else:  # of several of a kind, the one that it is on
+        device = home
     try:
-        yield device
+        with deterministic(model, device):
+            yield device
     finally:
-        model.to(home)
-
-
-def on_the_cpu(masks: Masks) -> Masks:
-    """Where masks are checked and stored; those of a model on another device are there."""
-    if all(mask.keep.is_cpu for mask in masks.values()):
-        return masks
-    return Masks.from_tensors({name: mask.keep.cpu() for name, mask in masks.items()})
+        if moves:
+            model.to(home)
 
 
 def finish(device: torch.device) -> None:
@@ -114,15 +109,17 @@ def deterministic(model: nn.Module, device: torch.device) -> Iterator[None]:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    short = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    switches = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
     torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    cudnn.benchmark = False  # it would choose among algorithms by their speed, which differs from run to run
     try:
         with naming_what_is_not_deterministic(model, device):
             yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = short
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = switches
 
 
 @contextlib.contextmanager
@@ -212,6 +209,8 @@ def device_facts(config: Config) -> dict[str, Any]:
 
 
 def said(device: torch.device) -> str:
-    """A device as a person knows it, and as a checkpoint records it."""
+    """A device as a person knows it and a checkpoint records it, with the libraries that decide its bits."""
     more = facts(device)
-    return f"cuda ({more['name']})" if "name" in more else device.type
+    if "name" not in more:
+        return device.type
+    return f"cuda ({more['name']}, CUDA {more['cuda']}, cuDNN {more['cudnn']})"

@@ -22,9 +22,7 @@ from tombola.runs.seeds import derive_seed
 from tombola.training.checkpoint import load_checkpoint, save_checkpoint
 from tombola.training.classification import as_task
 from tombola.training.device import (
-    deterministic,
     device_of,
-    on_the_cpu,
     placed,
     random_states,
     said,
@@ -102,7 +100,7 @@ def fit(
         ([50, 100], 0)
     """
     check_trainable(model)  # before it is moved
-    with placed(model, recipe.device) as device, deterministic(model, device):
+    with placed(model, recipe.device):
         torch.manual_seed(seed)  # for models with layers that use chance
         own = OwnFunctions.of(recipe, optimizer, schedule)
         run = Training(model, data, recipe, masks, seed, first, evolution, own)
@@ -150,7 +148,7 @@ def _run(
         run.evaluations,
         run.best,
         run.best_state,
-        on_the_cpu(run.masks),
+        run.masks.cpu(),
         run.iteration,
         run.iteration - run.first,
         run.seconds + time.perf_counter() - began,

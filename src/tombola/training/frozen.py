@@ -24,7 +24,7 @@ from tombola.data import DataConfig, DataSet, Examples, RawData, split_data
 from tombola.data.sources import load_raw
 from tombola.errors import DataError
 from tombola.training.base import RANDOM, FrozenBase, open_base
-from tombola.training.device import deterministic, device_of, placed, said
+from tombola.training.device import device_of, placed, said
 from tombola.training.feature_cache import FeatureCache
 from tombola.training.recipe import Recipe
 from tombola.training.threads import one_thread
@@ -187,7 +187,7 @@ def _pass(base: FrozenBase, images: Tensor) -> Tensor:
 @contextlib.contextmanager
 def on_its_device(base: FrozenBase) -> Iterator[None]:
     """Within the block the base's network is on its device, and computes the same bits there every time."""
-    with placed(base.network, base.device.type) as device, deterministic(base.network, device):
+    with placed(base.network, base.device.type):
         yield
 
 

@@ -12,6 +12,7 @@ from tombola.errors import PruningError
 from tombola.pruning.criteria.batches import examples_of
 from tombola.pruning.criteria.criterion import Criterion, Needs, Scores, ScoringContext, register
 from tombola.pruning.criteria.network import Network, Weights, at_least_float32, mean_gradient, mean_of, network
+from tombola.pruning.precision import where_float64_is
 
 MOVEMENT_RATE = 1e-2
 """Learning rate of the plain SGD steps along which movement is gathered."""
@@ -51,7 +52,7 @@ def snip(model: nn.Module, context: ScoringContext) -> Scores:
     with network(model, context, batch_statistics=True) as net:
         mean = mean_gradient(net)
     sensitivity = {name: _product(net.weights[name], g).abs() for name, g in mean.items()}
-    total = float(sum(score.sum(dtype=torch.float64) for score in sensitivity.values()))
+    total = float(sum(where_float64_is(score).sum(dtype=torch.float64) for score in sensitivity.values()))
     return {name: score / total if total else score for name, score in sensitivity.items()}
 
 
@@ -113,7 +114,8 @@ def _product(weight: Tensor, gradient: Tensor) -> Tensor:
 def _squared_changes(found: Weights, net: Network) -> Scores:
     """In float64: squares of small numbers would all be 0 in float32, and units go by position."""
     changes = {name: _product(net.weights[name], g) for name, g in found.items()}
-    return {name: net.context.sum_over_units(name, c).double().square() for name, c in changes.items()}
+    sums = {name: where_float64_is(net.context.sum_over_units(name, c)) for name, c in changes.items()}
+    return {name: total.double().square() for name, total in sums.items()}
 
 
 def _hessian_product(net: Network, batch: Any, direction: Scores) -> Weights:

@@ -11,10 +11,12 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from tombola.errors import PruningError
+from tombola.pruning.copies import copy_of
 from tombola.pruning.criteria.batches import inputs_of
 from tombola.pruning.criteria.criterion import Needs, Scores, ScoringContext, register
 from tombola.pruning.criteria.network import Network, network
 from tombola.pruning.outputs import main_output
+from tombola.pruning.precision import has_float64
 
 ROUNDS = 100
 """The paper's number of rounds; in one round SynFlow, like others, can cut a layer off."""
@@ -31,6 +33,8 @@ def synflow(model: nn.Module, context: ScoringContext) -> Scores:
     attention, sigmoid, ...).
     """
     example = _example_of_ones(context)
+    if any(not has_float64(parameter.device) for parameter in model.parameters()):
+        model = copy_of(model).cpu()
     with network(model, context) as net:
         _linearise(net.model)
         flow = _flow(_logits(net, example))
@@ -73,7 +77,7 @@ def _example_of_ones(context: ScoringContext) -> Tensor:
     inputs: Any = inputs_of(next(iter(context.batches or ()), None))
     if isinstance(inputs, Mapping) or not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         raise PruningError("synflow needs inputs of real numbers: it sends ones through the network in their place")
-    return torch.ones_like(inputs[:1], dtype=torch.float64)
+    return torch.ones(inputs[:1].shape, dtype=torch.float64)
 
 
 def _linearise(model: nn.Module) -> None:

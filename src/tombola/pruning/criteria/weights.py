@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from tombola.pruning.criteria.criterion import Scores, ScoringContext, register
 from tombola.pruning.criteria.network import at_least_float32, masked_weights
+from tombola.pruning.precision import where_float64_is
 from tombola.pruning.prunable import Layout, weight_layouts
 
 
@@ -26,7 +27,7 @@ def random(model: nn.Module, context: ScoringContext) -> Scores:
     generator = torch.Generator().manual_seed(context.seed)
     numbers = {name: torch.rand(p.shape, generator=generator) for name, p in context.scored(model).items()}
     return {
-        name: context.sum_over_units(name, numbers[name].to(p.device).double()).frac()
+        name: context.sum_over_units(name, where_float64_is(numbers[name].to(p.device)).double()).frac()
         for name, p in context.scored(model).items()
     }
 
@@ -64,7 +65,7 @@ def geometric_median(model: nn.Module, context: ScoringContext) -> Scores:
         outputs = _outputs(layouts[name], weight)
         distances = torch.cdist(outputs, outputs, compute_mode="donot_use_mm_for_euclid_dist")
         if context.masks is not None:
-            left = _outputs(layouts[name], context.masks[name].keep).any(2)
+            left = _outputs(layouts[name], context.masks[name].keep.to(weight.device)).any(2)
             distances = distances * left.unsqueeze(1)
         by_output = distances.sum(2).view(layouts[name].groups, layouts[name].outputs, 1, 1)
         scores[name] = layouts[name].original(by_output.expand_as(layouts[name].canonical(weight)))
@@ -84,7 +85,7 @@ def _outputs(layout: Layout, tensor: Tensor) -> Tensor:
 
 def _lamp(weight: Tensor) -> Tensor:
     """Equal weights come in the order of their positions, the first of them smallest, as in the paper."""
-    squares = weight.flatten().double().square()
+    squares = weight.flatten().cpu().double().square()  # sums along a tensor have no fixed order elsewhere
     ascending, order = squares.sort(stable=True)
     not_smaller = ascending.flip(0).cumsum(0).flip(0)
     score = torch.zeros_like(squares)

@@ -47,7 +47,7 @@ from tombola.studies.lottery.stored import (
 )
 from tombola.training import fit
 from tombola.training.batches import draw_batches, iterations_per_epoch
-from tombola.training.device import on_the_cpu, placed
+from tombola.training.device import placed
 from tombola.training.own import loss_of
 from tombola.training.statistics import reestimate_statistics
 from tombola.training.threads import one_thread
@@ -188,7 +188,7 @@ class _Replicate:
                 min_keep=pruning.min_keep,
                 seed=seed,
             )
-        return on_the_cpu(masks)
+        return masks.cpu()
 
     def _train(self, unit: Unit, start: Start) -> None:
         """One unit: rewind, train, check, measure, store; or nothing when it is stored already."""

@@ -31,7 +31,7 @@ from tombola.studies.single.config import Pruning
 from tombola.studies.single.metrics import units_removed
 from tombola.training import Recipe, Step, Trained, fit
 from tombola.training.batches import draw_batches, iterations_per_epoch
-from tombola.training.device import on_the_cpu, placed
+from tombola.training.device import placed
 from tombola.training.evolution import Gradual
 from tombola.training.own import loss_of
 from tombola.training.trained import OnEvaluation
@@ -179,7 +179,7 @@ def _pruned(
             min_keep=pruning.min_keep,
             seed=seed,
         )
-    return on_the_cpu(new)
+    return new.cpu()
 
 
 def device_asked(recipe: Recipe | None) -> str:
