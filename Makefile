@@ -19,7 +19,7 @@ help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: $(VENV)/.stamp-core  ## install, then find a winning ticket on scikit-learn's digits (under 4 minutes)
-	$(TOMBOLA) imp configs/imp_digits.yaml
+	$(TOMBOLA) imp digits
 
 test: $(VENV)/.stamp-test  ## install, then lint, type-check, check the import law and run the tests
 	$(VENV)/bin/ruff format --check .
@@ -33,36 +33,36 @@ fuzz: $(VENV)/.stamp-test  ## damage files of every kind 100,000 times and read 
 
 results-digits: $(VENV)/.stamp-core  ## rerun the demo's study into docs/results/lottery-digits.md and the README's figure
 	mkdir -p docs/results docs/images
-	$(TOMBOLA) imp configs/imp_digits.yaml --results runs/results-digits
+	$(TOMBOLA) imp digits --results runs/results-digits
 	cp runs/results-digits/summary.md docs/results/lottery-digits.md
 	cp runs/results-digits/sparsity_curve.png docs/images/lottery-digits.png
 
 results-mnist: $(VENV)/.stamp-core  ## rerun the study behind docs/results/lottery-mnist.md (about 40 minutes)
 	mkdir -p docs/results docs/images
-	$(TOMBOLA) imp configs/imp_lenet_300_100_short.yaml --results runs/results-mnist
+	$(TOMBOLA) imp mnist --results runs/results-mnist
 	cp runs/results-mnist/summary.md docs/results/lottery-mnist.md
 	cp runs/results-mnist/sparsity_curve.png docs/images/lottery-mnist.png
 
 results-lottery: $(VENV)/.stamp-core  ## rerun the studies behind docs/results/lottery.md (about an hour and a half)
 	mkdir -p docs/results docs/images
-	$(TOMBOLA) imp configs/imp_lenet_300_100_short.yaml
-	$(TOMBOLA) imp configs/imp_lenet5.yaml
-	$(TOMBOLA) imp configs/rewind_modes.yaml
+	$(TOMBOLA) imp mnist
+	$(TOMBOLA) imp fashion
+	$(TOMBOLA) imp rewind-modes
 	$(PY) benchmarks/lottery_results.py runs/lottery-lenet-300-100-short-* runs/lottery-lenet5-fashion-* \
 	  runs/lottery-rewind-modes-* > docs/results/lottery.md
 	cp runs/lottery-rewind-modes-*/results/modes.png docs/images/rewind-modes.png
 
 results-criteria: $(VENV)/.stamp-core  ## rerun the comparisons behind docs/results/criteria.md (about an hour)
 	mkdir -p docs/results docs/images
-	$(TOMBOLA) compare configs/compare_lenet5.yaml
-	$(TOMBOLA) compare configs/compare_vgg11.yaml
+	$(TOMBOLA) compare criteria
+	$(TOMBOLA) compare criteria-vgg11
 	$(PY) benchmarks/criteria_results.py runs/compare-lenet5-fashion-* runs/compare-vgg11-cifar10-* \
 	  --images docs/images > docs/results/criteria.md
 
 results-speed: $(VENV)/.stamp-bench  ## sparse kernels against dense engines: inference, training, a whole search (about 150 minutes)
 	mkdir -p docs/results runs
-	for network in lenet_300_100 head ffn vgg_head lenet5 vgg16 resnet20 conv6; do \
-	  $(TOMBOLA) imp configs/speed_$$network.yaml --workers 1; done
+	for network in 300-100 head ffn vgg-head lenet5 vgg16 resnet20 conv6; do \
+	  $(TOMBOLA) imp speed-$$network --workers 1; done
 	$(PY) benchmarks/sparse_inference.py runs/lottery-speed-* --json runs/sparse-inference.json > runs/sparse-inference.md
 	$(PY) benchmarks/sparse_crossover.py --json runs/sparse-crossover.json > runs/sparse-crossover.md
 	$(PY) benchmarks/sparse_training.py > runs/sparse-training.md
@@ -71,9 +71,9 @@ results-speed: $(VENV)/.stamp-bench  ## sparse kernels against dense engines: in
 
 results-hybrid: $(VENV)/.stamp-hybrid  ## VGG16, LeNet and the CNN + random forest pipeline on leaves and X-rays (about an hour)
 	mkdir -p docs/results docs/images
-	$(TOMBOLA) train configs/train_vgg16_base.yaml
-	$(TOMBOLA) hybrid configs/hybrid_apple.yaml --results runs/results-hybrid-apple
-	$(TOMBOLA) hybrid configs/hybrid_pneumonia.yaml --results runs/results-hybrid-pneumonia
+	$(TOMBOLA) train vgg16-base
+	$(TOMBOLA) hybrid apple --results runs/results-hybrid-apple
+	$(TOMBOLA) hybrid pneumonia --results runs/results-hybrid-pneumonia
 	$(PY) benchmarks/hybrid_results.py runs/train-vgg16-base-28c319b2 runs/results-hybrid-apple runs/results-hybrid-pneumonia \
 	  --images docs/images > docs/results/vgg-hybrid.md
 

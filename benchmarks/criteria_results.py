@@ -2,7 +2,7 @@
 
     python benchmarks/criteria_results.py RUN [RUN ...] --images docs/images > docs/results/criteria.md
 
-The runs are those of configs/compare_lenet5.yaml and compare_vgg11.yaml; `make results-criteria` runs whatever of
+The runs are those of the configs criteria and criteria-vgg11; `make results-criteria` runs whatever of
 them is not finished and then this. Everything is computed from their rows.
 """
 

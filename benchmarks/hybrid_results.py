@@ -2,7 +2,7 @@
 
     python benchmarks/hybrid_results.py BASE_RUN SUMMARY... --images docs/images > docs/results/vgg-hybrid.md
 
-BASE_RUN is the model folder of configs/train_vgg16_base.yaml, each SUMMARY a folder of results of `tombola hybrid`;
+BASE_RUN is the model folder of the config vgg16-base, each SUMMARY a folder of results of `tombola hybrid`;
 `make results-hybrid` runs whatever of them is not finished and then this. Everything is computed from their files.
 """
 

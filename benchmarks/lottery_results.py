@@ -2,8 +2,8 @@
 
     python benchmarks/lottery_results.py MNIST_RUN LENET5_RUN MODES_RUN > docs/results/lottery.md
 
-The runs are those of configs/imp_lenet_300_100_short.yaml, imp_lenet5.yaml and rewind_modes.yaml; `make
-results-lottery` runs whatever of them is not finished and then this. Everything is computed from their rows.
+The runs are those of the configs mnist, fashion and rewind-modes; `make results-lottery` runs whatever of them is
+not finished and then this. Everything is computed from their rows.
 """
 
 from __future__ import annotations

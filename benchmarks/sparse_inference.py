@@ -3,7 +3,7 @@
     python benchmarks/sparse_inference.py runs/lottery-speed-* [--seconds 20] [--json speed.json] > speed.md
     python benchmarks/sparse_inference.py --quick
 
-`make results-speed` makes the runs (configs/speed_*.yaml) and the page. What is measured are the cases of the runs that
+`make results-speed` makes the runs (configs speed-*) and the page. What is measured are the cases of the runs that
 are given. For each case and batch size all engines take turns in short blocks within one run, so that a noisy machine
 disturbs all alike:
 
@@ -87,7 +87,7 @@ class Turns:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("runs", type=Path, nargs="*", help="run folders of `tombola imp configs/speed_*.yaml`")
+    arguments.add_argument("runs", type=Path, nargs="*", help="run folders of `tombola imp` of the configs speed-*")
     arguments.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="only these batch sizes")
     arguments.add_argument("--seconds", type=float, default=20, help="how long the ways of a case take turns")
     arguments.add_argument("--json", type=Path, help="write every measured block to this file")
@@ -104,7 +104,7 @@ def main() -> None:
         except TombolaError as error:
             raise SystemExit(str(error)) from None
     else:
-        arguments.error("name the run folders of configs/speed_*.yaml, or give --quick; see --help")
+        arguments.error("name the run folders of the configs speed-*, or give --quick; see --help")
     if options.json:
         options.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
     print(document(results, machine_line()))

@@ -2,7 +2,7 @@
 
     python benchmarks/sparse_search.py [--replicates 3] [--iterations 5000] [--out runs] [--quick]
 
-The study is that of configs/imp_lenet_300_100.yaml, 16 rounds with their controls, at a tenth of its length. Both
+The study is that of the config mnist-paper, 16 rounds with their controls, at a tenth of its length. Both
 engines run the same replicates with the same seeds, one replicate each in turn on one core, so that a noisy machine
 disturbs both alike. Compared are the seconds of all trainings, evaluations included, round by round, and the tickets'
 test accuracies, paired by replicate. Interrupted, the same command goes on where it was.
@@ -22,13 +22,14 @@ from tombola.reports.tables import Table
 from tombola.runs.configs import load_config
 from tombola.runs.folder import machine
 from tombola.runs.rows import Row
+from tombola.runs.shipped import config_path
 from tombola.studies.base.life import run_study
 from tombola.studies.base.study import Call
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.study import Lottery
 
-CONFIG = Path(__file__).parent.parent / "configs" / "imp_lenet_300_100.yaml"
+CONFIG = config_path("mnist-paper")
 ENGINES = ("dense", "auto")
 WANTED = 2.5
 """The least by which the sparse search is wanted to be cheaper."""
@@ -81,7 +82,7 @@ def document(results: dict[str, Result]) -> str:
     replicates = len({row["replicate"] for row in dense})
     lines = [
         "## Training: a whole search\n",
-        f"Made by `benchmarks/sparse_search.py`: {len(rounds) - 1} rounds of configs/imp_lenet_300_100.yaml with "
+        f"Made by `benchmarks/sparse_search.py`: {len(rounds) - 1} rounds of the config mnist-paper with "
         f"their controls, {results['dense'].config.training.length} a training, {replicates} replicates, one replicate "
         "of each engine in turn. Seconds are those of the trainings (ticket and controls), evaluations included; the "
         "accuracies are the tickets' on the test set, differences paired by replicate with 95 % intervals.\n",

@@ -111,7 +111,7 @@ def document(results: Sequence[Measured], machine: str) -> str:
         "process had the core meanwhile. Speed-up is the best dense float32 engine's median over ours, with the "
         "quartiles of the blocks' ratios. Errors are the largest, relative to the largest output of torch in float32; "
         f"a float32 engine above {TOLERANCE:g} does not count. Masks were found by `tombola imp` on MNIST and CIFAR-10 "
-        "(configs/speed_*.yaml; `uniform`: every layer has the sparsity of the whole), or drawn at random with as many "
+        "(configs speed-*; `uniform`: every layer has the sparsity of the whole), or drawn at random with as many "
         "weights in each layer. Inputs are test images, or what the trained layers before the measured part make of "
         "them; at batch 1 it is another image each call (single convolutions: two in turn, since what a layer reads "
         "inside a network was just written).",

@@ -24,10 +24,10 @@ from speed_report import Measured, Timing
 from tombola.models import ModelSpec, build, save_model
 from tombola.reports.intervals import estimate
 from tombola.runs.configs import load_config
+from tombola.runs.shipped import config_path
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import model_spec
 
-CONFIGS = Path(speed_report.__file__).parent.parent / "configs"
 PAPER = Finding("x", 1, 0.5, "points", False, lottery_results.better_than_reinit)
 MINIMUM = Finding("x", 1, 0.3, "points", True, lottery_results.gain_at_early_stop)
 BACK = Finding("x", 1, 0.0, "points", False, lottery_results.gain_at_early_stop)
@@ -178,7 +178,7 @@ def test_cases_of_convolutional_networks_are_cut_as_their_titles_say(
 ) -> None:
     """On what the config of the case's run builds; both parts together are the network up to there."""
     case = next(case for case in speed_cases.CASES if case.title == title)
-    config = load_config(CONFIGS / f"{case.run.replace('-', '_')}.yaml", LotteryConfig)
+    config = load_config(config_path(case.run.replace("-", "_")), LotteryConfig)
     shape = (1, 28, 28) if config.data.name == "mnist" else (3, 32, 32)
     network = build(model_spec(config, 0, shape, 10)).eval()
     before, part = speed_cases.cut(network, case.first, case.last)
@@ -193,7 +193,7 @@ def test_cases_of_convolutional_networks_are_cut_as_their_titles_say(
 
 def test_every_case_has_its_run_and_measures_what_is_wanted() -> None:
     for case in speed_cases.CASES:
-        config = load_config(CONFIGS / f"{case.run.replace('-', '_')}.yaml", LotteryConfig)
+        config = load_config(config_path(case.run.replace("-", "_")), LotteryConfig)
         assert config.name == case.run
         found = {1 - density for density in config.pruning.densities if case.has_round(1 - density)}
         for batch, wanted in case.wanted.items():

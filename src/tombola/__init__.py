@@ -4,31 +4,57 @@ The names below are loaded when they are first used, so that `import tombola` do
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-_EXPORTS = {
+if TYPE_CHECKING:
+    from tombola.compression.runtime import sparsify
+    from tombola.compression.sparse_files import load_sparse, save_sparse
+    from tombola.errors import TombolaError
+    from tombola.models import load_masks, load_model, save_masks, save_model
+    from tombola.pruning import Mask, Masks, PerLayerRates, prune
+    from tombola.studies.lottery.find import find_ticket
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Mask",
+    "Masks",
+    "PerLayerRates",
+    "TombolaError",
+    "__version__",
+    "find_ticket",
+    "load_masks",
+    "load_model",
+    "load_sparse",
+    "prune",
+    "save_masks",
+    "save_model",
+    "save_sparse",
+    "sparsify",
+]
+
+_HOMES = {
     "Mask": "tombola.pruning",
     "Masks": "tombola.pruning",
     "PerLayerRates": "tombola.pruning",
-    "prune": "tombola.pruning",
+    "TombolaError": "tombola.errors",
     "find_ticket": "tombola.studies.lottery.find",
     "load_masks": "tombola.models",
     "load_model": "tombola.models",
     "load_sparse": "tombola.compression.sparse_files",
+    "prune": "tombola.pruning",
     "save_masks": "tombola.models",
     "save_model": "tombola.models",
     "save_sparse": "tombola.compression.sparse_files",
     "sparsify": "tombola.compression.runtime",
-    "TombolaError": "tombola.errors",
 }
 
-__all__ = sorted(_EXPORTS)
+if not TYPE_CHECKING:  # a type checker that saw it would take any name for one of ours
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'tombola' has no attribute {name!r}")
-    return getattr(import_module(_EXPORTS[name]), name)
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'tombola' has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -18,6 +18,7 @@ from tombola.models import ModelConfig, ModelSpec, architectures, build, save_mo
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Mask, Masks, prunable_parameters, prune
 from tombola.runs.configs import load_config, validate
+from tombola.runs.shipped import config_path
 from tombola.training import Recipe, fit
 from tombola.training.fit import Training
 from tombola.training.trained import Evaluation
@@ -380,9 +381,8 @@ def test_the_shipped_configs_still_name_the_runs_they_named() -> None:
     from tombola.runs.folder import run_folder
     from tombola.studies.lottery.config import LotteryConfig
 
-    folder = Path(__file__).parents[2] / "configs"
-    names = {"imp_digits": "23f75408", "imp_lenet_300_100": "ecf27a11", "imp_lenet_300_100_short": "0a80b674"}
+    names = {"digits": "23f75408", "mnist-paper": "ecf27a11", "mnist": "0a80b674"}
     for name, hash8 in names.items():
         for overrides in ([], ["model.widths=[300, 100]"]):  # as older configs wrote it
-            config = load_config(folder / f"{name}.yaml", LotteryConfig, overrides)
+            config = load_config(config_path(name), LotteryConfig, overrides)
             assert run_folder(Path("runs"), "lottery", config.name, config).root.name.endswith(hash8)

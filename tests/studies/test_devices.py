@@ -27,10 +27,10 @@ def config(tmp_path: Path) -> Path:
 
 
 COMMANDS: dict[str, tuple[object, ...]] = {
-    "train": ("configs/train_lenet5.yaml",),
-    "compare": ("configs/compare_lenet5.yaml",),
-    "imp": ("configs/imp_digits.yaml",),
-    "hybrid": ("configs/hybrid_apple.yaml",),
+    "train": ("lenet5",),
+    "compare": ("criteria",),
+    "imp": ("digits",),
+    "hybrid": ("apple",),
     "prune": ("lenet-300-100", "--data", "digits", "--sparsity", 0.5),
 }
 

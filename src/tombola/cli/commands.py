@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from tombola.cli.console import show_what_can_be_shown
+from tombola import __version__
+from tombola.cli.configs import configs
+from tombola.cli.console import say, show_what_can_be_shown
 from tombola.cli.hybrid import hybrid
 from tombola.cli.lottery import extract, imp, report, stability
 from tombola.cli.runs import list_, show
@@ -12,16 +16,26 @@ from tombola.cli.single import compare, prune, train
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Find winning lottery tickets in neural networks, and prove that they won.\n\n"
-    "Start with `tombola imp configs/imp_digits.yaml`.",
+    "Start with `tombola imp digits`.",
 )
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"tombola {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def tombola() -> None:
+def tombola(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
     """Keeps `tombola COMMAND` the form of every call."""
     show_what_can_be_shown()
 
@@ -29,3 +43,4 @@ def tombola() -> None:
 for command in (imp, extract, stability, show, report, train, prune, compare, hybrid):
     app.command()(command)
 app.command("list")(list_)
+app.command()(configs)

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from tombola.cli.configs import config_argument, read_config
 from tombola.cli.errors import errors
 from tombola.cli.options import DataDir, Debug, Device, Out, SetOption, SkipBad, Workers, override
 from tombola.cli.running import run_or_plan
 
 
 def hybrid(
-    config: Annotated[Path, typer.Argument(help="A YAML config, such as configs/hybrid_apple.yaml.")],
+    config: Annotated[str, config_argument("apple")],
     set_: SetOption = None,
     out: Out = Path("runs"),
     results: Annotated[Path | None, typer.Option(help="Copy the result files to this folder too.")] = None,
@@ -37,12 +38,11 @@ def hybrid(
     confidence; measures accuracy, FLOPs, comparisons, bytes and latency; and answers what lottery tickets bring. The
     same command again continues or shows it.
 
-    Example: `tombola hybrid configs/hybrid_apple.yaml --replicates 2`
+    Example: `tombola hybrid apple --replicates 2`
     """
     with errors(debug):
-        from tombola.runs.configs import load_config
         from tombola.studies.hybrid.config import HybridConfig
 
-        wanted = load_config(config, HybridConfig, [*(set_ or []), *override("replicates", replicates)])
+        wanted = read_config(config, HybridConfig, [*(set_ or []), *override("replicates", replicates)])
         wanted = wanted.skipping_bad() if skip_bad else wanted
         run_or_plan("hybrid", wanted, out, data_dir, device=device, workers=workers, results=results, dry_run=dry_run)

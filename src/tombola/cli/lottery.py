@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tombola.cli.configs import config_argument, read_config
 from tombola.cli.console import say, terminal
 from tombola.cli.errors import errors
 from tombola.cli.options import (
@@ -30,7 +31,7 @@ from tombola.cli.running import run_or_plan
 
 
 def imp(
-    config: Annotated[Path, typer.Argument(help="A YAML config, such as configs/imp_digits.yaml.")],
+    config: Annotated[str, config_argument("digits")],
     set_: SetOption = None,
     out: Out = Path("runs"),
     results: Annotated[Path | None, typer.Option(help="Copy the result files to this folder too.")] = None,
@@ -56,10 +57,9 @@ def imp(
     replicates; ends with a table, each round's cost, the measured latency of dense and ticket, a verdict and
     `report.html`. The same command again continues a run that was stopped, or shows a finished one at once.
 
-    Example: `tombola imp configs/imp_digits.yaml --set training.length=300it --replicates 3`
+    Example: `tombola imp digits --set training.length=300it --replicates 3`
     """
     with errors(debug):
-        from tombola.runs.configs import load_config
         from tombola.studies.lottery.config import LotteryConfig
 
         overrides = [
@@ -68,7 +68,7 @@ def imp(
             *override("start", quoted(start)),
             *skipping(skip_bad),
         ]
-        wanted = load_config(config, LotteryConfig, [*(set_ or []), *overrides])
+        wanted = read_config(config, LotteryConfig, [*(set_ or []), *overrides])
         run_or_plan("lottery", wanted, out, data_dir, device=device, workers=workers, results=results, dry_run=dry_run)
 
 

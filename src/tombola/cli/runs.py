@@ -44,7 +44,7 @@ def list_(
             if runs := list_runs(out):
                 terminal().print(drawn(runs, left=3))
             else:
-                say(f"no runs in {out}; start one with: tombola imp configs/imp_digits.yaml")
+                say(f"no runs in {out}; start one with: tombola imp digits")
         else:
             from tombola.cli.listing import listing
 

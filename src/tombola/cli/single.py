@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tombola.cli.configs import config_argument, read_config
 from tombola.cli.errors import errors
 from tombola.cli.options import DataDir, Debug, Device, Engine, Out, SetOption, SkipBad, Workers, override, skipping
 from tombola.cli.running import run_or_plan
@@ -14,7 +15,7 @@ from tombola.errors import ConfigError
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="A YAML config, such as configs/train_lenet5.yaml.")],
+    config: Annotated[str, config_argument("lenet5")],
     set_: SetOption = None,
     out: Out = Path("runs"),
     engine: Engine = None,
@@ -28,14 +29,13 @@ def train(
     The weights are those of the lowest validation loss. `evolution` in the config makes it sparse on the way
     (`method: gradual`) or from the start (`set`, `rigl`). The same command again continues or shows it.
 
-    Example: `tombola train configs/train_lenet5.yaml --set training.length=2ep`
+    Example: `tombola train lenet5 --set training.length=2ep`
     """
     with errors(debug):
-        from tombola.runs.configs import load_config
         from tombola.studies.single.config import TrainConfig
 
         overrides = [*(set_ or []), *override("training.engine", engine), *skipping(skip_bad)]
-        run_or_plan("train", load_config(config, TrainConfig, overrides), out, data_dir, device=device)
+        run_or_plan("train", read_config(config, TrainConfig, overrides), out, data_dir, device=device)
 
 
 def prune(
@@ -133,7 +133,7 @@ def data_keys(data: str | None, skip_bad: bool) -> Any:
 
 
 def compare(
-    config: Annotated[Path, typer.Argument(help="A YAML config, such as configs/compare_lenet5.yaml.")],
+    config: Annotated[str, config_argument("criteria")],
     set_: SetOption = None,
     out: Out = Path("runs"),
     device: Device = None,
@@ -150,11 +150,10 @@ def compare(
     Ends with a table with confidence intervals, a sentence per place of the grid on which way loses least, and
     `report.html`. The same command again continues or shows it.
 
-    Example: `tombola compare configs/compare_lenet5.yaml --set 'criteria=[magnitude, taylor]'`
+    Example: `tombola compare criteria --set 'criteria=[magnitude, taylor]'`
     """
     with errors(debug):
-        from tombola.runs.configs import load_config
         from tombola.studies.single.config import CompareConfig
 
-        wanted = load_config(config, CompareConfig, [*(set_ or []), *skipping(skip_bad)])
+        wanted = read_config(config, CompareConfig, [*(set_ or []), *skipping(skip_bad)])
         run_or_plan("compare", wanted, out, data_dir, device=device, workers=workers, dry_run=dry_run)

@@ -21,6 +21,7 @@ from tombola.errors import ConfigError, StorageError, one_line
 from tombola.registry import suggest
 from tombola.runs import limits
 from tombola.runs.atomic import read_bytes, storage_errors
+from tombola.runs.shipped import config_path
 from tombola.runs.strict_yaml import parse_yaml
 
 CONFIG_SIZE_LIMIT = limits.CONFIG
@@ -52,7 +53,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
     PARTS: ClassVar[tuple[str, ...]] = ()
-    """Keys whose value is a config itself, written out or the path of its file; `load_config` reads the file."""
+    """Keys whose value is a config itself, written out, or the name or file of one, which `load_config` reads."""
 
     @model_validator(mode="before")
     @classmethod
@@ -116,10 +117,10 @@ def _without_unnamed(config: Config) -> Config:
 def load_config(path: Path, kind: type[C], overrides: Sequence[str] = ()) -> C:
     """Reads and validates a YAML config; each override is `dotted.key=value`, its value read as YAML.
 
-    Files of `kind.PARTS` are looked for where every path is, in the current folder, then beside `path`; overrides reach
-    their keys as if they were written out. Raises ConfigError in one line that names the file and the key.
+    A part is found by `config_path`, as a file perhaps beside `path`; overrides reach its keys as if they were written
+    out. Raises ConfigError in one line that names the file and the key.
     """
-    content = _read_content(path)
+    content = read_content(path)
     for override in overrides:
         _read_parts(content, kind, path)
         _apply_override(content, override)
@@ -127,12 +128,12 @@ def load_config(path: Path, kind: type[C], overrides: Sequence[str] = ()) -> C:
     return validate(content, kind, str(path))
 
 
-def _read_content(path: Path) -> dict[str, Any]:
+def read_content(path: Path) -> dict[str, Any]:
     """The keys and values of a YAML file, of which nothing is known yet."""
     try:
         with storage_errors("read", path):
             if not path.exists():
-                raise ConfigError(f"{path}: no such config file")
+                raise ConfigError(f"{path}: no such config file; `tombola configs` lists those that Tombola brings")
         content = parse_yaml(read_bytes(path, CONFIG_SIZE_LIMIT).decode())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as YAML: {one_line(error)}") from None
@@ -147,9 +148,8 @@ def _read_parts(content: dict[str, Any], kind: type[Config], path: Path) -> None
     """Puts what they hold in the place of files that `content`, of the file `path`, names."""
     for name in kind.PARTS:
         if isinstance(content.get(name), str):
-            here, beside = Path(content[name]), path.parent / content[name]
             try:
-                content[name] = _read_content(beside if not here.is_file() and beside.is_file() else here)
+                content[name] = read_content(config_path(content[name], path.parent))
             except (ConfigError, OSError, ValueError) as error:  # the latter where it is no path at all
                 raise ConfigError(f"{path}: {name}: {error}") from None
 

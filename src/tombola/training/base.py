@@ -128,7 +128,7 @@ def _existing(weights: str | None, fetch: bool) -> Path | None:
         if not path.exists():
             raise ModelError(
                 f"data.base.weights: there is no {path}; name VGG16's weights (.pth, .h5, .keras, .safetensors) or a "
-                "model folder, which tombola train configs/train_vgg16_base.yaml makes"
+                "model folder, which tombola train vgg16-base makes"
             )
         if not (path.is_file() or path.is_dir()):
             raise ModelError(f"data.base.weights: {path} is a device or a pipe, not a file of weights")
