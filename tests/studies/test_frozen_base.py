@@ -255,7 +255,7 @@ class TestWhatIsSaid:
             result = invoke(*asked, "--out", f"loud-{command}")
         assert result.exit_code == 0, result.output
         assert result.stderr.count("warning: the base has NO pretrained weights") == 1
-        assert "features of the frozen base: 96 of 150" in result.stdout
+        assert "features of the frozen base: 96 of 150" in result.stderr
 
     def test_replicates_and_runs_share_one_computation(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         computed: list[slice] = []

@@ -232,7 +232,7 @@ class TestARun:
 
     def test_a_new_run_is_preceded_by_what_it_will_cost(self, first_call: tuple[Path, Invoked]) -> None:
         """Three lotteries of a dense network and two rounds of ticket and control; twelve forests, two baselines."""
-        first = first_call[1].stdout.splitlines()[0]
+        first = first_call[1].stderr.splitlines()[0]
         assert first.startswith(f"{3 * 2 * 5} trainings, about ")
         assert first.endswith(f"; then {2 * 14} forests")
 
@@ -276,10 +276,10 @@ class TestTheSameCommandAgain:
         before = files_of(copied)
         said = call("hybrid", study, "--out", copied, "--workers", 1)
         assert said.exit_code == 0, said.output
-        assert "trainings" not in said.stdout
+        assert not said.stderr
         assert "Report:" in said.stdout
         fewer = call("hybrid", study, "--out", copied, "--replicates", 1)
-        assert "Asked for 1 replicates; the run has 2, all are shown." in fewer.stdout
+        assert "Asked for 1 replicates; the run has 2, all are shown." in fewer.stderr
         assert files_of(copied) == before
 
     def test_extends_it_with_more_replicates(self, copied: Path, study: Path) -> None:

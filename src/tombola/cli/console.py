@@ -1,4 +1,4 @@
-"""The terminal that commands print tables and progress to, whatever characters it can show."""
+"""The terminal that commands print results and, apart from them, progress to, whatever characters it can show."""
 
 from __future__ import annotations
 
@@ -64,8 +64,11 @@ def say(text: str, *, err: bool = False) -> None:
     typer.echo(harmless(text), file=sys.stderr if err else sys.stdout)
 
 
-def terminal() -> Console:
-    """The terminal; a file or pipe gets lines wide enough for a table."""
+def terminal(*, err: bool = False) -> Console:
+    """Standard output, which results go to; a file or pipe gets lines wide enough for a table.
+
+    With `err` standard error, for progress and notes: what reads results does not meet them.
+    """
     from rich.console import Console
 
     class Terminal(Console):
@@ -74,5 +77,5 @@ def terminal() -> Console:
         def print(self, *objects: Any, **options: Any) -> None:
             super().print(*(harmless(o) if isinstance(o, str) else o for o in objects), **options)
 
-    console = Terminal()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Terminal(width=140)
+    console = Terminal(stderr=err)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Terminal(stderr=err, width=140)

@@ -126,7 +126,7 @@ def stability(
         from tombola.studies.lottery.study import open_lottery
         from tombola.training.device import on_device
 
-        with watching(terminal()) as watcher:
+        with watching(terminal(err=True)) as watcher:
             result = run_stability(
                 run,
                 round_,

@@ -33,12 +33,14 @@ def run_or_plan(
     from tombola.studies.registered import study_named
     from tombola.training.device import on_device
 
-    console, kind, config = terminal(), study_named(name), on_device(config, device)
+    shown, told, kind, config = terminal(), terminal(err=True), study_named(name), on_device(config, device)
     call: dict[str, Any] = {"workers": workers or default_workers(config), "results": results, "data_dir": data_dir}
     if dry_run:
-        console.print("reading data and timing a few iterations ...", highlight=False)
-        plan_study(kind, config, Call(out, **call)).show(console)
+        told.print("reading data and timing a few iterations ...", highlight=False)
+        with watching(told) as watcher:
+            plan = plan_study(kind, config, Call(out, **call, watcher=watcher))
+        plan.show(shown)
         return
-    with watching(console) as watcher:
+    with watching(told) as watcher:
         result = run_study(kind, config, Call(out, **call, watcher=watcher))
-    kind.show(console, result)
+    kind.show(shown, result)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
+from small_models import SMALL_PARENT, invoke
+from small_study import SMALL_STUDY
 from tombola.studies.base import watching as module
 from tombola.studies.base.watching import Progress, remaining, watching
+
+TWO = {"pruning": {"densities": [0.5, 0.25]}, "controls": []}
 
 
 @pytest.fixture
@@ -57,3 +63,27 @@ def test_a_terminal_has_a_bar_for_all_units_and_one_for_each_task() -> None:
         assert bars == {"all trainings": (3, 8), "replicate 1, round 2": (5, 30)}
         watcher.begin("forests", 4, 0)
         assert [task.description for task in watcher.bars.tasks] == ["all forests"]  # type: ignore[attr-defined]
+
+
+def test_results_go_to_stdout_and_everything_else_to_stderr(tmp_path: Path) -> None:
+    """What reads the output of a command reads its result, whether it was computed now or earlier."""
+    config = tmp_path / "small.yaml"
+    config.write_text(yaml.safe_dump({**SMALL_PARENT, "model": {"factory": "own_models:dense"}}))
+    asked = ("train", config, "--out", tmp_path / "runs")
+    first, again = invoke(*asked), invoke(*asked)
+    assert first.exit_code == again.exit_code == 0
+    assert first.stdout == again.stdout
+    assert "own_models:dense makes the network" in first.stderr
+    assert not again.stderr
+
+
+def test_a_plan_is_the_result_of_a_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tombola.studies.base.timing.training_seconds", lambda *_: 60.0)
+    config = tmp_path / "small.yaml"
+    config.write_text(yaml.safe_dump({**SMALL_STUDY, "model": {"factory": "own_models:dense"}, **TWO}))
+    planned = invoke("imp", config, "--out", tmp_path / "runs", "--dry-run", "--workers", 1)
+    assert planned.exit_code == 0, planned.output
+    assert "trainings" in planned.stdout
+    assert "timing a few iterations" not in planned.stdout
+    assert "timing a few iterations" in planned.stderr
+    assert "own_models:dense makes the network" in planned.stderr
