@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 from finished_runs import Runs
-
 from small_study import SMALL_STUDY
 
 Invoke = Callable[..., Result]

@@ -37,11 +37,12 @@ BRIEF: dict[str, Any] = {
 def one_line(result: Any, *parts: str, code: int = 2) -> None:
     """The promise of the command line: one line that names what is wrong, and no traceback."""
     assert result.exit_code == code, result.output
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
+    *before, last = result.stderr.splitlines()
+    assert last.startswith("error: ")
+    assert not any(line.startswith("error: ") for line in before)
     assert "Traceback" not in result.output
     for part in parts:
-        assert part in result.stderr
+        assert part in last
 
 
 @pytest.fixture

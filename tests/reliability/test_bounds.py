@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import bombs
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import bombs
 from finished_runs import STUDIES
-
 from tombola.errors import ConfigError, RunFolderError
 from tombola.runs.configs import validate
 from tombola.runs.rows import RowTable, read_rows

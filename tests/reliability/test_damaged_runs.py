@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import random
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 from finished_runs import KINDS, Runs, files_of, invoke, numbers_of, one_line
-
 from tombola.errors import TombolaError
 from tombola.studies import registered
 from tombola.studies.base.opened import read_result, refuse_changes

@@ -19,10 +19,7 @@ import pytest
 import yaml
 from sklearn.datasets import load_digits
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 from finished_runs import KINDS, STUDIES, Runs, files_of, invoke, one_line
-
 from listening import Heard
 from tombola.data import sources
 from tombola.errors import DataError

@@ -44,7 +44,7 @@ def list_(
             if runs := list_runs(out):
                 terminal().print(drawn(runs, left=3))
             else:
-                say(f"no runs in {out}; start one with: tombola imp digits")
+                say(f"no runs in {out}; start one with: tombola imp digits", err=True)
         else:
             from tombola.cli.listing import listing
 

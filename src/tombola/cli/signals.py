@@ -123,7 +123,7 @@ def _see_to_the_end(number: int) -> None:
         time.sleep(AGAIN)
         if not stopping.raised():  # it was held back, or came where it would have been lost
             signal.pthread_kill(threading.main_thread().ident or 0, number)
-    if os.isatty(1):
-        os.write(1, SHOW_CURSOR)
+    if os.isatty(2):  # where the bars were
+        os.write(2, SHOW_CURSOR)
     say(STOPPED)
     os._exit(exit_code(number))

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 from click.testing import Result
 from typer.testing import CliRunner
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from small_study import SMALL_STUDY
 
@@ -58,8 +54,9 @@ class Runs:
         for kind, study in STUDIES.items():
             (root / f"{kind}.yaml").write_text(yaml.safe_dump(study | {"seed": seed}))
         self.folders: dict[str, Path] = {}
+        self.made: dict[str, Result] = {}
         for kind in kinds:
-            made = self.go_on(kind)
+            made = self.made[kind] = self.go_on(kind)
             assert made.exit_code == 0, made.output
             (self.folders[kind],) = self.out.glob(FOLDERS[kind])
         shutil.copytree(self.out, root / "kept")
@@ -104,13 +101,12 @@ def numbers_of(folder: Path) -> dict[str, Any]:
 
 
 def one_line(result: Result) -> str | None:
-    """The error that a command ended with, in one line; None where it succeeded. Never anything else."""
-    lines = [line for line in result.stderr.splitlines() if not re.match(r"(warning|note): ", line)]
+    """The error that a command ended with, one line and the last; None where it succeeded. Never anything else."""
+    lines = result.stderr.splitlines()
     assert "Traceback" not in result.output
     assert "internal error" not in result.output
     if result.exit_code == 0:
         return None
     assert result.exit_code == 2, result.output
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: "), result.stderr
-    return lines[0]
+    assert [line.startswith("error: ") for line in lines].index(True) == len(lines) - 1, result.stderr
+    return lines[-1]

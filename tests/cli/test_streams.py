@@ -1,0 +1,52 @@
+"""Results go to stdout, all else to stderr: a program that reads a command's output reads the result alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finished_runs import KINDS, Runs, invoke
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("streams"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_run_prints_on_stdout_what_show_prints(kind: str, runs: Runs) -> None:
+    """`show` has no progress. Whatever a run says on the way there is on stderr."""
+    shown = invoke("show", runs.folders[kind])
+    assert shown.exit_code == 0
+    assert shown.stdout
+    assert shown.stderr == ""
+    assert runs.made[kind].stdout == shown.stdout
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("imp", "10 trainings, about "), ("compare", "2 parents and 4 children")])
+def test_what_a_run_says_on_the_way_is_on_stderr(kind: str, begins: str, runs: Runs) -> None:
+    lines = runs.made[kind].stderr.splitlines()
+    assert lines[0].startswith(begins)
+    assert any(line.endswith("to run") for line in lines)
+
+
+def test_a_plan_is_a_result(runs: Runs, tmp_path: Path) -> None:
+    planned = invoke("imp", runs.root / "imp.yaml", "--dry-run", "--out", tmp_path)
+    assert planned.exit_code == 0
+    assert planned.stderr.startswith("reading data and timing")
+    assert "Density" in planned.stdout
+    assert "reading" not in planned.stdout
+
+
+def test_stability(runs: Runs) -> None:
+    measured = invoke("stability", runs.restore("imp"), "--round", 1, "--workers", 1)
+    assert measured.exit_code == 0, measured.output
+    assert measured.stdout.count("Report: ") == 1
+    assert not any(line.split(":")[0].endswith("to run") for line in measured.stdout.splitlines())
+
+
+def test_a_folder_without_runs_has_no_result(tmp_path: Path) -> None:
+    listed = invoke("list", "--out", tmp_path)
+    assert (listed.exit_code, listed.stdout) == (0, "")
+    assert "no runs in" in listed.stderr
