@@ -13,7 +13,6 @@ from tombola.runs.executors import Cell, run_cells
 from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row, RowTable, read_unit
 from tombola.runs.sealed import write_sealed
-from tombola.studies.base.own_code import Unedited
 from tombola.studies.base.watching import Watcher
 
 Key = tuple[Any, ...]
@@ -74,6 +73,8 @@ class Work:
 
     def cells(self, cell: Cell, specs: Sequence[Any]) -> None:
         """Runs `cell(spec, emit)` for every spec; their units go into the table, their progress to the watcher."""
+        from tombola.studies.base.own_code import Unedited  # here: who lists runs need not load torch
+
         names = self.study.own_functions
         run_cells(Unedited(cell, self.study.folder.root, names) if names else cell, specs, self.workers, self._hear)
 
