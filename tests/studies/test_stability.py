@@ -165,7 +165,7 @@ def test_matching_means_what_the_verdict_means_by_it(result: Result) -> None:
     assert (found.tolerance, found.confidence) == (result.config.tolerance, result.verdict.dense_confidence)
     near = replace(found, excess=Estimate(0.5, -0.1, 1.1, 0.3, 10), tolerance=1.0, confidence=0.96, fault=None)
     assert near.matching is True
-    assert f"matching within {near.tolerance:g} point(s)" in near.sentence
+    assert f"matching within {near.tolerance:g} point" in near.sentence
     assert replace(near, tolerance=0.6).matching is None
     assert replace(near, tolerance=0.2).matching is False
     nothing = replace(near, fault="the dense network learned nothing")

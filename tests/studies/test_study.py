@@ -416,7 +416,7 @@ def test_every_form_of_rounds_runs_and_keeps_its_promises(pruning: dict, tmp_pat
 def test_summaries_hold_one_line_per_round_and_branch(result: Result) -> None:
     summaries = summarise(result.rows)
     assert [s.branch for s in summaries[:4]] == ["dense", "ticket", "random", "reinit"]
-    assert all(s.test_accuracy.n == 2 for s in summaries)
+    assert all(s.test.n == 2 for s in summaries)
 
 
 def small_spec():

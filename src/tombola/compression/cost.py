@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
 from tombola.compression.counter import counted
@@ -32,7 +33,9 @@ class Flops:
     unseen: tuple[str, ...] = ()
 
 
-def count_flops(model: nn.Module, input_shape: Sequence[int], masks: Masks) -> Flops:
+def count_flops(
+    model: nn.Module, input_shape: Sequence[int], masks: Masks, dtype: torch.dtype = torch.float32
+) -> Flops:
     """Counts the products of a forward pass in evaluation, and which of them a weight that is removed saves.
 
     Biases and activations are not counted, as in the literature. A layer that is called twice costs twice, one that is
@@ -43,6 +46,7 @@ def count_flops(model: nn.Module, input_shape: Sequence[int], masks: Masks) -> F
         model: Any module; it is not changed.
         input_shape: The shape of one example.
         masks: Which weights are kept; layers that they leave out keep all.
+        dtype: Of the example: int64 where it is token ids.
 
     Returns:
         Flops: `dense`, `effective` (without removed weights), and what they consist of.
@@ -61,7 +65,7 @@ def count_flops(model: nn.Module, input_shape: Sequence[int], masks: Masks) -> F
     """
     model = unwrapped(model)
     masks = masks.of(model)
-    counter, unseen = counted(model, {name: mask.keep for name, mask in masks.items()}, input_shape)
+    counter, unseen = counted(model, {name: mask.keep for name, mask in masks.items()}, input_shape, dtype)
     removed_unseen = tuple(name for name in masks if name in unseen and masks[name].kept < masks[name].total)
     weights = weights_of_live_units(model, masks)
     without_dead = None if weights is None else 2 * weights

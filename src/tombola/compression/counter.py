@@ -48,19 +48,22 @@ class Counter(FlopCounterMode):
         return super()._count_flops(func_packet, out, args, kwargs)
 
 
-def counted(model: nn.Module, keeps: Mapping[str, Tensor], input_shape: Sequence[int]) -> tuple[Counter, set[str]]:
+def counted(
+    model: nn.Module, keeps: Mapping[str, Tensor], input_shape: Sequence[int], dtype: torch.dtype = torch.float32
+) -> tuple[Counter, set[str]]:
     """A counter after one example's forward pass in evaluation, and the names in `keeps` that no operation took.
 
     ModelError in one line for a model that cannot be copied, or does not run on such an input or without numbers.
     """
+    example = torch.empty(1, *input_shape, device="meta", dtype=dtype)
     try:
-        return _counted(model, keeps, input_shape, contextlib.nullcontext())
+        return _counted(model, keeps, example, contextlib.nullcontext())
     except ModelError:
         raise
     except Exception as error:  # anybody's model may raise anything
         # Tensors that a forward pass makes itself (positions, masks, a first state) lie on the CPU by default.
         with contextlib.suppress(Exception):
-            return _counted(model, keeps, input_shape, torch.device("meta"))
+            return _counted(model, keeps, example, torch.device("meta"))
         raise ModelError(
             f"FLOPs are counted on a copy of the model without numbers (on torch's meta device), and it does not run "
             f"there on an input of shape {(1, *input_shape)}: {one_line_by_name(error)}"
@@ -68,7 +71,7 @@ def counted(model: nn.Module, keeps: Mapping[str, Tensor], input_shape: Sequence
 
 
 def _counted(
-    model: nn.Module, keeps: Mapping[str, Tensor], input_shape: Sequence[int], making: AbstractContextManager[Any]
+    model: nn.Module, keeps: Mapping[str, Tensor], example: Tensor, making: AbstractContextManager[Any]
 ) -> tuple[Counter, set[str]]:
     """As `counted`; tensors that the forward pass makes are made within `making`."""
     shadow = copy_of(model, convert=_without_numbers).eval()
@@ -77,7 +80,7 @@ def _counted(
     by_memory = {_memory(parameters[name]): name for name in keeps}
     counter = Counter({memory: keeps[name].cpu().contiguous() for memory, name in by_memory.items()})
     with surroundings_kept(), left_alone(model), torch.no_grad(), counter, making:
-        shadow(torch.empty(1, *input_shape, device="meta"))
+        shadow(example)
     return counter, {name for memory, name in by_memory.items() if memory not in counter.taken}
 
 

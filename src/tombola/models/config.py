@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -35,11 +36,18 @@ class ModelConfig(Network):
         return self.factory or self.architecture
 
     def spec(
-        self, input_shape: Sequence[int], classes: int, seed: int, normalisation: Normalisation | None = None
+        self,
+        input_shape: Sequence[int] | None,
+        classes: int | None,
+        seed: int,
+        normalisation: Normalisation | None = None,
     ) -> Spec:
-        """The specification of this network for such data, its initial weights from `seed`."""
-        given = {
-            "input_shape": tuple(input_shape),
+        """The specification of this network for such data, its initial weights from `seed`.
+
+        Without `input_shape` and `classes` that of somebody's own network for a task that is no classification.
+        """
+        given: dict[str, Any] = {
+            "input_shape": None if input_shape is None else tuple(input_shape),
             "classes": classes,
             "seed": seed,
             "normalisation": normalisation or Normalisation(),

@@ -29,8 +29,8 @@ class FactorySpec(Config):
     """What is known of a model of somebody's own: who makes it and what goes in. Written as `spec.json`."""
 
     factory: str = Field(pattern=f"^{PATTERN}$")
-    input_shape: tuple[PositiveInt, ...] = Field(min_length=1)
-    classes: int = Field(ge=2)
+    input_shape: tuple[PositiveInt, ...] | None = Field(min_length=1, description="of an example; null for other tasks")
+    classes: int | None = Field(ge=2, description="null where the task is no classification of such examples")
     seed: int = Field(0, ge=0, description="of the random numbers that the function draws")
     dtype: str = Field("float32", pattern="^float32$")
     normalisation: Normalisation = Normalisation()
@@ -56,7 +56,7 @@ def make_with(factory: str | Factory, seed: int = 0, examples: Tensor | None = N
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = function()
-            if examples is not None and _is_lazy(model):
+            if examples is not None and is_lazy(model):
                 with evaluation_mode(model), torch.no_grad():
                     model(examples[:2].clone())
     except (Exception, SystemExit) as error:  # a script that ends itself must not end this process
@@ -66,7 +66,8 @@ def make_with(factory: str | Factory, seed: int = 0, examples: Tensor | None = N
     return model
 
 
-def _is_lazy(model: object) -> bool:
+def is_lazy(model: object) -> bool:
+    """Whether it has layers whose shapes no input has given yet."""
     parameters = model.parameters() if isinstance(model, nn.Module) else ()
     return any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in parameters)
 

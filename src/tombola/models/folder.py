@@ -190,7 +190,8 @@ def rebuilt(spec: Spec, factory: str | Factory | None, where: str) -> nn.Module:
             f"{where}: this model is made by code of its owner, {spec.factory}; if you trust that code name it: "
             f"load_model(folder, factory={spec.factory!r}), or --factory {spec.factory}"
         )
-    return make_with(factory, spec.seed, torch.zeros(()).expand(2, *spec.input_shape))
+    blank = None if spec.input_shape is None else torch.zeros(()).expand(2, *spec.input_shape)
+    return make_with(factory, spec.seed, blank)
 
 
 def read_spec(folder: Path | str) -> tuple[Spec, dict[str, Any]]:

@@ -67,6 +67,8 @@ def _refuse_other_types(spec: FactorySpec, model: nn.Module) -> None:
 
 def _refuse_other_outputs(spec: FactorySpec, model: nn.Module) -> None:
     """Another head than the spec's classes; asked of a copy on the meta device, which computes nothing."""
+    if spec.input_shape is None:
+        return
     example = torch.empty((1, *spec.input_shape), device="meta")
     try:
         tried = copy_of(model).to("meta")

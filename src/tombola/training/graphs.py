@@ -113,6 +113,23 @@ class GraphTask(Task):
         right = (given.argmax(1) == wanted).to(torch.float32)
         return Scored(loss, {"accuracy": float(right.mean())}, len(wanted), right)
 
+    def naive(self, part: Part) -> Scored:
+        """Regression: the mean of the training targets. Classification: the most frequent class, at the loss of class
+        frequencies."""
+        learned, targets = self.targets("train"), self.targets(part)
+        if self.kind == "regression":
+            errors = (targets - learned.mean(0)).reshape(len(targets), -1)
+            each, loss = errors.abs().mean(1), float(errors.square().mean())
+            return Scored(loss, {"mae": float(each.mean())}, len(each), each)
+        counts = torch.bincount(learned, minlength=self.classes).double() + 1
+        right = (targets == counts.argmax()).to(torch.float32)
+        loss = float(-(counts / counts.sum()).log()[targets].mean())
+        return Scored(loss, {"accuracy": float(right.mean())}, len(right), right)
+
+    def targets(self, part: Part) -> Tensor:
+        """The targets (graphs, ...) of a part, on the CPU."""
+        return torch.cat([graph.y.cpu() for graph in self.parts[part]])
+
     def scoring(self, size: int, count: int, seed: int) -> list[tuple[Any, Any]]:
         drawn = map(self.batches(size, seed).at, range(count))
         return [((batch,), batch.y) for batch in drawn]

@@ -6,6 +6,7 @@ What a tokenizer does is no part of this: sequences come as numbers.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,6 +118,16 @@ class LanguageModelling(Task):
         loss, count = float(each.mean()), self.count(part)
         tokens = count * (self.ids[part].shape[1] - 1)
         return Scored(loss, {"nats": loss, "accuracy": right / tokens}, count, each)
+
+    def naive(self, part: Part) -> Scored:
+        """The tokens' frequencies in the training part (each counted once more than it is there), or all alike: what
+        has fewer nats."""
+        targets = self.ids[part][:, 1:].cpu()
+        counts = torch.bincount(self.ids["train"][:, 1:].flatten().cpu(), minlength=self.vocabulary).double() + 1
+        alike = torch.full((self.vocabulary,), math.log(self.vocabulary), dtype=torch.float64)
+        found = [nats[targets].mean(1) for nats in (-(counts / counts.sum()).log(), alike)]
+        each = min(found, key=lambda nats: float(nats.mean()))
+        return Scored(float(each.mean()), {"nats": float(each.mean())}, len(each), each)
 
     def scoring(self, size: int, count: int, seed: int) -> list[tuple[Any, Any]]:
         drawn = map(self.batches(size, seed).at, range(count))

@@ -108,6 +108,13 @@ class Task(ABC):
     def scores(self, model: nn.Module, part: Part) -> Scored:
         """The model on a part, in evaluation mode; modes are as before afterwards."""
 
+    def naive(self, part: Part) -> Scored | None:
+        """The scores on a part of who has seen the training targets alone, and answers all examples alike.
+
+        A network that is no better learned nothing. None where the task has no such answer.
+        """
+        return None
+
     @abstractmethod
     def scoring(self, size: int, count: int, seed: int) -> list[tuple[Any, Any]]:
         """`count` batches (inputs, targets) in memory of their own, not augmented, for criteria that look at data."""

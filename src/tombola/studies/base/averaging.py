@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from tombola.data import DataSet
 from tombola.runs.rows import Row
-from tombola.training.metrics import evaluate
+from tombola.training.classification import as_task
+from tombola.training.task import Part, Task
 from tombola.training.trained import Evaluation
+
+PARTS: tuple[Part, ...] = ("validation", "test")
 
 AVERAGED = "averaged.safetensors"
 """The file with the state of a model with averaged weights."""
 
 
-def averaged_columns(model: nn.Module, state: Mapping[str, Tensor], data: DataSet) -> Row:
+def averaged_columns(model: nn.Module, state: Mapping[str, Tensor], data: DataSet | Task) -> Row:
     """`averaged_<part>_<measure>` on validation and test, of `model` with this state. The model is as before."""
     raw = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(state)
-    found = {part: asdict(evaluate(model, getattr(data, part))) for part in ("validation", "test")}
+    task = as_task(data)
+    found = {part: task.scores(model, part) for part in PARTS}
     model.load_state_dict(raw)
-    measures = ("loss", "accuracy", "f1")
-    return {f"averaged_{part}_{name}": scores[name] for part, scores in found.items() for name in measures}
+    return {
+        f"averaged_{part}_{name}": value
+        for part, scores in found.items()
+        for name, value in {"loss": scores.loss, **scores.values}.items()
+    }
 
 
-def averaged_look(look: Evaluation, prefix: str = "averaged_") -> Row:
+def averaged_look(look: Evaluation, prefix: str = "averaged_", measures: Sequence[str] = ("accuracy",)) -> Row:
     """The columns of averaged weights in the row of an evaluation; none where nothing is averaged."""
     if look.averaged is None:
         return {}
-    return {f"{prefix}loss": look.averaged.loss, f"{prefix}accuracy": look.averaged.accuracy}
+    values = look.averaged.values
+    return {f"{prefix}loss": look.averaged.loss, **{f"{prefix}{name}": values[name] for name in measures}}

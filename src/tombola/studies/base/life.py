@@ -56,6 +56,8 @@ def _name_own_code(study: Study[C, R]) -> None:
     """Before any of it is called."""
     if study.own_code is not None:
         study.call.watcher.say(f"{study.own_code} makes the network: your own code, looked up from the current folder")
+    if study.own_task is not None:
+        study.call.watcher.say(f"{study.own_task} makes the task: your own code, looked up from the current folder")
     if named := own_functions(study.config):
         study.call.watcher.say(f"{', '.join(named)}: your own code in the training, looked up from the current folder")
 
@@ -72,7 +74,7 @@ def _facts(study: Study[C, R]) -> dict[str, Any]:
 def _run(study: Study[C, R], facts: Mapping[str, Any], is_whole: bool) -> R:
     """Runs what is left of a study; of one that `is_whole` nothing is, and what is made of rows is made anew."""
     folder, call = study.folder, study.call
-    table = folder.table(study.unit, study.schema)  # damage to it is refused while the folder still has its inventory
+    table = folder.table(study.unit, study.columns)  # damage to it is refused while the folder still has its inventory
     if folder.manifest.exists():
         refuse_edited(folder, facts, study.own_code)
     begin_or_continue(folder, study.name, study.config, facts)

@@ -8,7 +8,8 @@ replicates have in common (its estimate: the mean covariance of two replicates o
 draws its own test examples, replicates overlap in what they train on and test with; s² · (1 / n + test / training
 examples) is the correction of Nadeau & Bengio 2003 (Inference for the generalization error, Machine Learning 52).
 
-Rows hold the answers as `test_correct`, and in `test_labels` which examples they are of.
+Rows hold the answers as `test_correct`, and in `test_labels` which examples they are of. Of a task whose examples have
+scores and no right answers, `test_each` holds the measure of every example.
 """
 
 from __future__ import annotations
@@ -27,14 +28,21 @@ from numpy.typing import NDArray
 from tombola.errors import StorageError
 from tombola.reports.intervals import CONFIDENCE, Bounds, t_quantile
 from tombola.runs.rows import Row
-from tombola.studies.base.paired import paired_accuracy
+from tombola.studies.base.measures import ACCURACY
+from tombola.studies.base.paired import paired_measure
+from tombola.training.task import Measure
 
 NOT_RECORDED = "the rows do not say which test examples were answered correctly"
+NO_SCORES = "the rows have no score of each test example"
+MOST_SCORES = 20_000
+"""Of a test set with more examples rows keep no score of each: 80 kB a row."""
+AGREE = 1e-3
+"""How far, relatively, the mean of the examples' scores may be from the measure: they are rounded to float32."""
 
 
 @dataclass(frozen=True)
 class NewExamples:
-    """A difference in points with its one-sided bounds for new examples, or the `reason` why there are none."""
+    """A difference in the measure's unit with one-sided bounds for new examples, or the `reason` why there are none."""
 
     bounds: Bounds | None
     reason: str | None = None
@@ -64,29 +72,80 @@ def correct_of(row: Row) -> NDArray[np.bool_]:
     return found
 
 
-def for_new_examples(ours: Sequence[Row], theirs: Sequence[Row], confidence: float = CONFIDENCE) -> NewExamples:
-    """Ours minus theirs in points of test accuracy, paired by replicate, with bounds that hold for new examples."""
+def score_columns(each: NDArray[np.float32] | None, value: float, checksum: str) -> Row:
+    """The columns of a row with a score of every test example (n,), whose mean is the measure's `value`.
+
+    `checksum` is of what the examples are. Where there are no such scores `test_each` is null, and a reason beside it.
+    """
+    reason = None
+    if each is None:
+        reason = "the task has no score of each example"
+    elif len(each) > MOST_SCORES:
+        reason = f"there are more than {MOST_SCORES:,} test examples, and their scores are not kept"
+    elif not math.isclose(float(each.mean(dtype=np.float64)), value, rel_tol=AGREE, abs_tol=1e-9):
+        reason = "the scores of single examples are not those that networks are compared by"
+    if each is None or reason is not None:
+        return {"test_each": None, "test_each_reason": reason}
+    packed = base64.b64encode(zlib.compress(each.astype("<f4").tobytes(), 9)).decode()
+    return {
+        "test_each": packed,
+        "test_each_reason": None,
+        "test_labels": hashlib.sha256(checksum.encode()).hexdigest()[:16],
+    }
+
+
+def scores_of(row: Row, measure: Measure) -> NDArray[np.float64]:
+    """The scores of the test examples (n,); StorageError where the column is damaged."""
+    count, value = row["test_examples"], row[f"test_{measure.name}"]
+    try:
+        reader = zlib.decompressobj()
+        packed = reader.decompress(base64.b64decode(row["test_each"], validate=True), 4 * count + 1)
+        found = np.frombuffer(packed, "<f4").astype(np.float64) if reader.eof else None
+    except (binascii.Error, zlib.error, ValueError, TypeError):
+        found = None
+    if (
+        found is None
+        or len(found) != count
+        or not math.isclose(float(found.mean()), value, rel_tol=AGREE, abs_tol=1e-9)
+    ):
+        raise StorageError(
+            f"rows: test_each of replicate {row['replicate']}, round {row['round']}, {row['branch']} is damaged: it "
+            f"does not have the row's {measure.name}"
+        )
+    return found
+
+
+def for_new_examples(
+    ours: Sequence[Row], theirs: Sequence[Row], confidence: float = CONFIDENCE, measure: Measure = ACCURACY
+) -> NewExamples:
+    """How much better ours are by test `measure`, in its unit, paired by replicate, with bounds for new examples."""
     both = sorted({row["replicate"] for row in ours} & {row["replicate"] for row in theirs})
     by_replicate = [{row["replicate"]: row for row in rows} for rows in (ours, theirs)]
     pairs = [(by_replicate[0][index], by_replicate[1][index]) for index in both]
-    if any("test_correct" not in row or "test_labels" not in row for pair in pairs for row in pair):
-        return NewExamples(None, NOT_RECORDED)
+    column = "test_correct" if measure == ACCURACY else "test_each"
+    if any(row.get(column) is None or "test_labels" not in row for pair in pairs for row in pair):
+        reasons = [row["test_each_reason"] for pair in pairs for row in pair if row.get("test_each_reason")]
+        return NewExamples(None, (reasons or [NOT_RECORDED if measure == ACCURACY else NO_SCORES])[0])
     if len(pairs) < 2:
         return NewExamples(None, "one replicate has no spread")
-    here = paired_accuracy(ours, theirs).bounds(confidence)
+    here = paired_measure(ours, theirs, measure=measure).bounds(confidence)
     assert here.sd is not None  # two replicates or more
     trainings = here.sd**2 / here.n
     if len({row["test_labels"] for pair in pairs for row in pair}) == 1:
-        examples, degrees = _shared(pairs), math.inf
+        examples, degrees = _shared(pairs, measure), math.inf
     else:
         mine = pairs[0][0]
         examples, degrees = here.sd**2 * mine["test_examples"] / mine["train_examples"], here.n - 1
     return NewExamples(_bounds(here, trainings, examples, degrees))
 
 
-def _shared(pairs: Sequence[tuple[Row, Row]]) -> float:
-    """The variance, in points², that the choice of shared test examples gives to a mean difference: v / m."""
-    differences = np.stack([100.0 * (1 * correct_of(mine) - 1 * correct_of(other)) for mine, other in pairs])
+def _shared(pairs: Sequence[tuple[Row, Row]], measure: Measure) -> float:
+    """The variance, in the square of the unit, that the choice of shared test examples gives to a mean: v / m."""
+    if measure == ACCURACY:
+        differences = np.stack([100.0 * (1 * correct_of(mine) - 1 * correct_of(other)) for mine, other in pairs])
+    else:
+        found = [(scores_of(mine, measure), scores_of(other, measure)) for mine, other in pairs]
+        differences = np.stack([measure.scale * (mine - other) for mine, other in found])
     n, m = differences.shape
     if m < 2:
         return 0.0

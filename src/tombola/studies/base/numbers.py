@@ -53,9 +53,18 @@ def cell(difference: Estimate) -> str:
     return f"{points(difference.mean)} [{points(difference.low)}, {points(difference.high)}]"
 
 
+SINGULAR = {"points": "point", "nats a token": "nat a token"}
+"""Of units whose plural is another word."""
+
+
+def amount(value: float, unit: str = "points") -> str:
+    """`1 point`, `0.5 points`; without a unit the number alone."""
+    return f"{value:g} {SINGULAR.get(unit, unit) if value == 1 else unit}".rstrip()
+
+
 def within(tolerance: float) -> str:
     """`within 1 point`, `within 0.5 points`."""
-    return f"within {tolerance:g} {'point' if tolerance == 1 else 'points'}"
+    return f"within {amount(tolerance)}"
 
 
 def counted(count: int, thing: str) -> str:

@@ -1,4 +1,4 @@
-"""Accuracies of two networks compared replicate by replicate, as every study compares them."""
+"""Two networks compared replicate by replicate, as every study compares them: better is positive."""
 
 from __future__ import annotations
 
@@ -6,18 +6,29 @@ from collections.abc import Sequence
 
 from tombola.reports.intervals import Paired
 from tombola.runs.rows import Row
+from tombola.studies.base.measures import ACCURACY
+from tombola.training.task import Measure
 
 
 def paired_accuracy(ours: Sequence[Row], theirs: Sequence[Row], part: str = "test") -> Paired:
-    """Ours minus theirs in points of final `part` accuracy, paired by replicate.
+    """Ours minus theirs in points of final `part` accuracy, paired by replicate; see `paired_measure`."""
+    return paired_measure(ours, theirs, part)
 
-    The rows hold `replicate`, `<part>_accuracy` and `<part>_examples`, one row a replicate. An accuracy is a fraction
-    of a finite number of examples, and a difference moves in steps of 100 / examples. Raises ValueError where no
-    replicate is in both.
+
+def paired_measure(
+    ours: Sequence[Row], theirs: Sequence[Row], part: str = "test", measure: Measure = ACCURACY
+) -> Paired:
+    """How much better ours are than theirs by `<part>_<measure>`, in the measure's unit, paired by replicate.
+
+    Positive is better, whether more or less of it is. The rows hold `replicate`, the measure and `<part>_examples`, one
+    row a replicate. An accuracy is a fraction of a finite number of examples, and a difference moves in steps of
+    100 / examples; what else a measure may be moves in none. Raises ValueError where no replicate is in both.
     """
-    column = f"{part}_accuracy"
-    mine, others = ({row["replicate"]: 100 * row[column] for row in rows} for rows in (ours, theirs))
-    step = 100 / min((row[f"{part}_examples"] for row in ours), default=1)
+    column, scale = f"{part}_{measure.name}", measure.scale if measure.higher_is_better else -measure.scale
+    mine, others = ({row["replicate"]: scale * row[column] for row in rows} for rows in (ours, theirs))
+    step = 0.0
+    if measure.name == ACCURACY.name:
+        step = measure.scale / min((row[f"{part}_examples"] for row in ours), default=1)
     found = Paired.of(mine, others, step)
     if found is None:
         raise ValueError("no replicate has both networks")

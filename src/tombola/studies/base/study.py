@@ -20,7 +20,6 @@ from tombola.runs.rows import Row
 from tombola.studies.base.checks import failed_checks, named
 from tombola.studies.base.watching import SILENT, Watcher
 from tombola.studies.base.work import Work
-from tombola.training.own import own_functions
 
 R = TypeVar("R")
 
@@ -123,6 +122,11 @@ class Study(ABC, Generic[C, R]):
         return run_folder(out, cls.name, getattr(config, "name", cls.name), config)
 
     @property
+    def columns(self) -> Schema:
+        """What rows of this run are held against; for studies whose config decides of it."""
+        return self.schema
+
+    @property
     def own_code(self) -> str | None:
         """The function of somebody's own that makes the network: it is named before it is called."""
         return getattr(getattr(self.config, "model", None), "factory", None)
@@ -130,8 +134,15 @@ class Study(ABC, Generic[C, R]):
     @property
     def own_functions(self) -> tuple[str, ...]:
         """All functions of somebody's own that its work calls."""
+        from tombola.training.own import own_functions  # here: who lists runs need not load torch
+
         makers = [getattr(part, "factory", None) for part in parts_of(self.config)]
         return tuple(dict.fromkeys([*(name for name in makers if name is not None), *own_functions(self.config)]))
+
+    @property
+    def own_task(self) -> str | None:
+        """The function of somebody's own that makes the task: it is named before it is called, too."""
+        return getattr(getattr(self.config, "task", None), "factory", None)
 
     def check(self) -> None:
         """Refuses a call that does not fit what is in its folder, before a run there is continued or shown."""
@@ -191,4 +202,4 @@ class Study(ABC, Generic[C, R]):
 
     def read_rows(self) -> list[Row]:
         """The rows in the folder."""
-        return self.folder.read_rows(self.unit, self.schema)
+        return self.folder.read_rows(self.unit, self.columns)

@@ -63,10 +63,13 @@ class HybridConfig(Config):
 
     @model_validator(mode="after")
     def _only_the_head_has_a_base(self) -> HybridConfig:
-        if self.head is not None and self.head.data.base is None:
+        for role in ROLES:
+            if (lottery := getattr(self, role)) is not None and lottery.task is not None:
+                raise ValueError(f"`{role}` has a task of your own, and this study is of images: give it data")
+        if self.head is not None and self.head.images.base is None:
             raise ValueError("`head` is a lottery on the features of a frozen base: its config needs data.base")
         for role in ("cnn", "lenet"):
-            if (lottery := getattr(self, role)) is not None and lottery.data.base is not None:
+            if (lottery := getattr(self, role)) is not None and lottery.images.base is not None:
                 raise ValueError(f"`{role}` learns from images: its config must not have data.base")
         if self.data is not None and self.data.base is not None:
             raise ValueError("`data` are the images for all lotteries; the base belongs to the head's own data")
@@ -75,7 +78,7 @@ class HybridConfig(Config):
 
     def lotteries(self) -> dict[str, LotteryConfig]:
         """The lotteries by role, all on the same images, splits and seeds."""
-        data = self.data or self.cnn.data
+        data = self.data or self.cnn.images
         shared = {
             "seed": self.cnn.seed if self.seed is None else self.seed,
             "replicates": self.cnn.replicates if self.replicates is None else self.replicates,
@@ -84,14 +87,16 @@ class HybridConfig(Config):
         lotteries = {}
         for role, config in found.items():
             if config is not None:
-                own = data.model_copy(update={"base": config.data.base} | ({} if config.data.base is None else PLAIN))
+                own = data.model_copy(
+                    update={"base": config.images.base} | ({} if config.images.base is None else PLAIN)
+                )
                 content = config.model_dump(exclude_unset=True) | shared | {"data": own.model_dump()}
                 lotteries[role] = validate(content, LotteryConfig, role)
         return lotteries
 
     def skipping_bad(self) -> HybridConfig:
         """The same study without the images that cannot be read."""
-        data = (self.data or self.cnn.data).model_copy(update={"skip_bad": True})
+        data = (self.data or self.cnn.images).model_copy(update={"skip_bad": True})
         return self.model_copy(update={"data": data})
 
     def identity(self) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def sources_of(
 
 def images_config(config: HybridConfig) -> DataConfig:
     """The study's images in [0, 1]."""
-    return config.lotteries()["cnn"].data.model_copy(update={"normalise": False})
+    return config.lotteries()["cnn"].images.model_copy(update={"normalise": False})
 
 
 def images_of(sources: Sources, replicate: int) -> DataSet:
@@ -165,7 +165,7 @@ def target_round(role: str, lottery: Result) -> int:
 def frozen_base(config: HybridConfig, data_dir: Path | None) -> FrozenBase | None:
     """The base of the study's head, if it has one."""
     lottery = config.lotteries().get("head")
-    return None if lottery is None else base_of(lottery.data, data_dir)
+    return None if lottery is None else base_of(lottery.images, data_dir)
 
 
 def normalisation_of(normalisation: SpecNormalisation) -> Normalisation:

@@ -24,6 +24,7 @@ from tombola.studies.lottery.forecast import Forecast, estimate_line
 from tombola.studies.lottery.networks import outline
 from tombola.studies.lottery.result import Result, base_facts, check_network, check_steps, data_facts, plan_of
 from tombola.studies.lottery.start import start_facts, started
+from tombola.training.batches import iterations_per_epoch
 
 ONNX = ("onnx", "onnxruntime")
 """What keeps and runs the forests."""
@@ -65,7 +66,7 @@ def check_study(config: HybridConfig, data_dir: Path | None) -> dict[str, Any]:
         shape = base.output_shape if base is not None and role == "head" else facts["input_shape"]
         with _named(role):
             plan_of(lottery, shape, facts["classes"])
-            check_steps(lottery, facts["training_examples"])
+            check_steps(lottery, iterations_per_epoch(facts["training_examples"], lottery.training.batch_size))
             check_network(lottery, shape, facts["classes"])
             start_facts(lottery, tuple(shape), facts["classes"])
     _exits(config, lotteries["cnn"], facts, data_dir)

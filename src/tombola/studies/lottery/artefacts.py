@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from tombola.reports.page import Section, figure_html, page
 from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
 from tombola.runs.results import Artefacts, read_summary
 from tombola.runs.rows import Row, rows_of
+from tombola.studies.base.measures import ACCURACY
 from tombola.studies.lottery.charts import COST_CAPTION, accuracy_chart, cost_chart, modes_chart
 from tombola.studies.lottery.keras_ticket import MASKS, MODEL, extra_is_missing, write_keras_ticket
 from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_mode
@@ -21,6 +21,7 @@ from tombola.studies.lottery.networks import layer_sizes, outline, restored_tick
 from tombola.studies.lottery.report import accuracy_caption, speed_body, summary_markdown
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.tables import results_table, round_speeds
+from tombola.training.task import Measure
 
 SUMMARY, MODES = "sparsity_vs_accuracy.json", "modes.png"
 NAMES = (
@@ -55,7 +56,7 @@ def write_results(result: Result, data_dir: Path | None = None) -> None:
     summaries = summaries_of_mode(result.summaries, result.config.rewind[0])
     chart = accuracy_chart(summaries)
     curve = figure_html(curves.plotly_figure(chart), accuracy_caption(result))
-    title = f"{result.config.name}: accuracy against weights remaining"
+    title = f"{result.config.name}: {result.measure.name} against weights remaining"
     write_text(results / "sparsity_curve.html", page(title, result.verdict.sentence, [Section("Curve", curve)]))
     write_bytes(results / "sparsity_curve.png", curves.png(chart))
     _write_sparsity_vs_time(results, result.config.name, summaries, rows_of_mode(result.rows, result.config.rewind[0]))
@@ -73,13 +74,17 @@ def write_results(result: Result, data_dir: Path | None = None) -> None:
         {
             "run": result.folder.root.name,
             "replicates": result.verdict.replicates,
-            "units": {"accuracy": "percent", "intervals": "95 %, Student t"},
-            "verdict": asdict(result.verdict),
+            "units": {**_unit(result.measure), "intervals": "95 %, Student t"},
+            "verdict": result.verdict.entry,
             "keras": export,
-            "verdicts": {mode: asdict(verdict) for mode, verdict in result.verdicts.items()},
+            "verdicts": {mode: verdict.entry for mode, verdict in result.verdicts.items()},
             "densities": [_density_entry(result, summary, others) for summary in result.summaries],
         },
     )
+
+
+def _unit(measure: Measure) -> dict[str, str]:
+    return {measure.name: "percent" if measure == ACCURACY else measure.unit or "as the task has it"}
 
 
 def _density_entry(result: Result, summary: Summary, others: int) -> dict[str, Any]:
@@ -92,10 +97,10 @@ def _density_entry(result: Result, summary: Summary, others: int) -> dict[str, A
     by_layer: dict[str, list[Row]] = {}
     for row in rows_of(result.rows, **where):
         by_layer.setdefault(row["layer"], []).append(row)
-    return asdict(summary) | {
+    return summary.entry | {
         "parameter_count": summary.kept.mean + others,
         "sparsity": 1 - summary.density,
-        "flops": summary.flops_effective.mean,
+        "flops": summary.flops_effective and summary.flops_effective.mean,
         "layers": [
             {
                 "layer": name,
@@ -110,6 +115,8 @@ def _density_entry(result: Result, summary: Summary, others: int) -> dict[str, A
 
 def _never_pruned(result: Result) -> int:
     """The parameters of the run's network that are no prunable weights: biases, normalisation."""
+    if result.config.task is not None:
+        return int(result.data["parameters"] - result.summaries[0].total)
     model = outline(result.config, result.data["input_shape"], result.data["classes"])
     return sum(parameter.numel() for parameter in model.parameters()) - sum(layer_sizes(model).values())
 
@@ -147,7 +154,7 @@ def _write_sparsity_vs_time(results: Path, name: str, summaries: Sequence[Summar
     points = [
         {
             "density": s.density,
-            "flops_effective": s.flops_effective.mean,
+            "flops_effective": s.flops_effective and s.flops_effective.mean,
             "flops_dense": s.flops_dense,
             "seconds_per_iteration": s.seconds_per_iteration and s.seconds_per_iteration.mean,
             "fraction_of_dense_iteration": _fraction(s.seconds_per_iteration, dense),
@@ -175,6 +182,6 @@ def _write_ticket(result: Result) -> None:
         "round": index,
         "density": masks.density,
         "restart": str(mode),
-        "verdict": asdict(verdict),
+        "verdict": verdict.entry,
     }
     write_ticket(result.folder.results, spec, network, masks, history)

@@ -9,10 +9,12 @@ from tombola.reports import nature
 from tombola.reports.curves import Chart, Series
 from tombola.reports.intervals import Estimate, estimate
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.base.paired import paired_accuracy
+from tombola.studies.base.measures import ACCURACY, Scale
+from tombola.studies.base.paired import paired_measure
 from tombola.studies.base.speed import speeds_of
 from tombola.studies.lottery.controls import controls, title_of
 from tombola.studies.lottery.metrics import Summary, summaries_of_mode
+from tombola.training.task import Measure
 
 TRAINING_CURVES = 5
 PERCENT = (0.0, 100.0)
@@ -24,8 +26,19 @@ COST_CAPTION = (
 
 
 def accuracy_chart(summaries: Sequence[Summary]) -> Chart:
-    """Final test accuracy against weights remaining, with the dense network as baseline; one mode."""
-    return replace(_density_chart(summaries, "test_accuracy", "Test accuracy (%)"), within=PERCENT)
+    """The measure on test at the end against weights remaining, with the dense network as baseline; one mode."""
+    measure = summaries[0].measure
+    return replace(_density_chart(summaries, "test", test_axis(measure)), within=within(measure))
+
+
+def test_axis(measure: Measure) -> str:
+    """`Test accuracy (%)`: the title of an axis with final values."""
+    return f"Test {Scale(measure).axis}"
+
+
+def within(measure: Measure) -> tuple[float, float] | None:
+    """What values can be at all, where that is known."""
+    return PERCENT if measure == ACCURACY else None
 
 
 def early_stop_chart(summaries: Sequence[Summary]) -> Chart:
@@ -36,33 +49,38 @@ def modes_chart(summaries: Sequence[Summary], modes: Sequence[str]) -> Chart:
     """The tickets of every mode of rewinding on one figure, as in Renda et al. 2020, figure 1."""
     dense = next(s for s in summaries if s.branch == "dense")
     series = [
-        _over_density(mode, [dense, *_tickets(summaries_of_mode(summaries, mode))], "test_accuracy", style)
+        _over_density(mode, [dense, *_tickets(summaries_of_mode(summaries, mode))], "test", style)
         for style, mode in enumerate(modes)
     ]
-    baseline = ("dense", dense.test_accuracy.mean)
-    return Chart(nature.DENSITY_AXIS, "Test accuracy (%)", series, baseline, over_density=True, within=PERCENT)
+    baseline, title = ("dense", dense.test.mean), test_axis(dense.measure)
+    return Chart(nature.DENSITY_AXIS, title, series, baseline, over_density=True, within=within(dense.measure))
 
 
-def gaps_chart(rows: Sequence[Row]) -> Chart:
-    """Ticket minus dense and minus each control, paired by replicate, with two-sided 95 % intervals; one mode."""
+def gaps_chart(rows: Sequence[Row], measure: Measure = ACCURACY) -> Chart:
+    """How much better the ticket is than dense and each control, paired by replicate, with two-sided 95 % intervals;
+    one mode."""
     series = []
     for style, other in enumerate(("dense", *controls)):
         points = [
             (100 * ticket[0]["density"], gap)
             for ticket in _by_round(rows)
-            if (gap := paired_gap(ticket, rows, other)) is not None
+            if (gap := paired_gap(ticket, rows, other, measure)) is not None
         ]
         if points:
             name = f"ticket − {title_of(other)}"
             series.append(Series(name, [x for x, _ in points], [gap for _, gap in points], style))
-    return Chart(nature.DENSITY_AXIS, "Test accuracy gap (points)", series, ("no gap", 0.0), over_density=True)
+    unit = f" ({measure.unit})" if measure.unit else ""
+    sign = "" if measure.higher_is_better else ", positive is better"
+    title = f"Test {measure.name} gap{unit}{sign}"
+    return Chart(nature.DENSITY_AXIS, title, series, ("no gap", 0.0), over_density=True)
 
 
-def paired_gap(ticket: Sequence[Row], rows: Sequence[Row], other: str) -> Estimate | None:
-    """The mean paired difference of a round's tickets to a branch in points; None when it was not trained."""
+def paired_gap(ticket: Sequence[Row], rows: Sequence[Row], other: str, measure: Measure = ACCURACY) -> Estimate | None:
+    """The mean paired difference of a round's tickets to a branch, in the measure's unit, better as positive; None when
+    it was not trained."""
     index = 0 if other == "dense" else ticket[0]["round"]
     theirs = rows_of(rows, kind="training", branch=other, round=index)
-    return paired_accuracy(ticket, theirs).interval if theirs else None
+    return paired_measure(ticket, theirs, measure=measure).interval if theirs else None
 
 
 def layer_chart(rows: Sequence[Row]) -> Chart:
@@ -80,16 +98,16 @@ def layer_chart(rows: Sequence[Row]) -> Chart:
 
 
 def training_chart(rows: Sequence[Row], summaries: Sequence[Summary]) -> Chart:
-    """Validation accuracy during training, of the dense network and tickets spread over the densities."""
-    series = []
+    """The measure on validation during training, of the dense network and tickets spread over the densities."""
+    series, measure = [], summaries[0].measure
     for style, summary in enumerate(chosen_rounds(summaries)):
         at: dict[int, list[float]] = {}
         for row in rows_of(rows, kind="evaluation", round=summary.round, branch=summary.branch):
-            at.setdefault(row["iteration"], []).append(100 * row["accuracy"])
+            at.setdefault(row["iteration"], []).append(measure.scale * row[measure.name])
         iterations = sorted(at)
         estimates = [estimate(at[iteration]) for iteration in iterations]
         series.append(Series(f"{summary.density:.1%}", [float(i) for i in iterations], estimates, style))
-    return Chart("Training iteration", "Validation accuracy (%)", series, within=PERCENT)
+    return Chart("Training iteration", f"Validation {Scale(measure).axis}", series, within=within(measure))
 
 
 def cost_chart(summaries: Sequence[Summary]) -> Chart:
@@ -101,7 +119,10 @@ def cost_chart(summaries: Sequence[Summary]) -> Chart:
         values = [_scaled(of(s), 100 / unit) for s in tickets]
         return Series(name, [100 * s.density for s in tickets], values, style)
 
-    series = [relative("effective FLOPs of a forward pass", lambda s: s.flops_effective, dense.flops_effective.mean, 0)]
+    series, flops = [], dense.flops_effective
+    if flops is not None:
+        title = "effective FLOPs of a forward pass"
+        series.append(relative(title, lambda s: s.flops_effective or flops, flops.mean, 0))
     whole = dense.seconds_per_iteration
     if whole is not None and whole.mean:
         tickets = [s for s in tickets if s.seconds_per_iteration is not None]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tombola.runs.columns import Schema, amount, count, counts, fraction, number, optional, text, truth
+from collections.abc import Sequence
+
+from tombola.runs.columns import Check, Schema, amount, count, counts, fraction, number, optional, text, truth
 
 _UNIT = {"replicate": count, "rewind": optional(text), "round": count, "branch": text}
 _SCORES = {
@@ -49,3 +51,19 @@ SCHEMA: Schema = {
         "seconds": optional(lambda value: isinstance(value, list) and all(map(amount, value))),
     },
 }
+
+
+def schema_of_task(measures: Sequence[str], compares: str) -> Schema:
+    """The same of a task of one's own: its measures in place of accuracy and F1, and FLOPs where there are some."""
+    scores: dict[str, Check] = {}
+    for part in ("train", "validation", "test"):
+        scores |= {f"{part}_{name}": number for name in ("loss", *measures)} | {f"{part}_examples": count}
+    ends = {f"early_stop_{part}_{compares}": number for part in ("validation", "test")}
+    common = {key: check for key, check in SCHEMA["training"].items() if "accuracy" not in key and key not in _SCORES}
+    flops = dict.fromkeys(("flops_dense", "flops_effective"), optional(count))
+    looks = {key: check for key, check in SCHEMA["evaluation"].items() if key != "accuracy"}
+    return {
+        **SCHEMA,
+        "training": {**common, **scores, **ends, **flops},
+        "evaluation": {**looks, **dict.fromkeys(measures, number)},
+    }

@@ -6,6 +6,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from tombola.errors import ConfigError
 from tombola.reports import curves, nature
 from tombola.reports.curves import Chart, Series
 from tombola.reports.page import Section, copyable, figure_html, page
@@ -13,20 +14,32 @@ from tombola.reports.tables import Table
 from tombola.runs.atomic import write_text
 from tombola.runs.configs import flat
 from tombola.studies.base.opened import read_result
-from tombola.studies.lottery.charts import PERCENT
+from tombola.studies.lottery.charts import test_axis, within
 from tombola.studies.lottery.metrics import summaries_of_mode
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.study import open_lottery
-from tombola.studies.lottery.tables import COST_NOTE, TABLE_NOTE, results_table
+from tombola.studies.lottery.tables import COST_NOTE, results_table, table_note
 
 
 def compare_runs(roots: Sequence[Path], out: Path) -> Path:
-    """Writes a page with the tickets of several runs on one figure to `out`; returns it. A run counts once."""
+    """Writes a page with the tickets of several runs on one figure to `out`; returns it. A run counts once.
+
+    ConfigError for runs that are compared by different measures, which share no axis.
+    """
     distinct = list(dict.fromkeys(root.resolve() for root in roots))
     results = [read_result(open_lottery(root)) for root in distinct]
     names = _names(results)
+    measures = list(dict.fromkeys(result.measure for result in results))
+    if len(measures) > 1:
+        said = ", ".join(f"{name} by {result.measure.name}" for name, result in zip(names, results, strict=True))
+        raise ConfigError(
+            f"these runs do not go on one page, for their networks are compared by other measures: {said}"
+        )
     chart = comparison_chart(results, names)
-    caption = "Final test accuracy of each run's ticket, mean over its replicates; bands 95 % confidence intervals."
+    caption = (
+        f"Final test {measures[0].name} of each run's ticket, mean over its replicates; bands 95 % confidence "
+        "intervals."
+    )
     table = comparison_table(results, names)
     verdicts = "".join(
         f"<li><b>{html.escape(line)}</b>: {html.escape(verdict.sentence)}</li>"
@@ -40,7 +53,7 @@ def compare_runs(roots: Sequence[Path], out: Path) -> Path:
         Section(
             "Results",
             table.to_html()
-            + f"<p class='caption'>{TABLE_NOTE} {COST_NOTE}</p>"
+            + f"<p class='caption'>{table_note(results[0].summaries)} {COST_NOTE}</p>"
             + copyable("As CSV", table.to_csv())
             + copyable("As LaTeX", table.to_latex()),
         ),
@@ -56,8 +69,9 @@ def comparison_chart(results: Sequence[Result], names: Sequence[str]) -> Chart:
         for line, mode in zip(_lines(name, result), result.config.rewind, strict=True):
             points = [s for s in summaries_of_mode(result.summaries, mode) if s.branch in ("dense", "ticket")]
             densities = [100 * s.density for s in points]
-            series.append(Series(line, densities, [s.test_accuracy for s in points], len(series)))
-    return Chart(nature.DENSITY_AXIS, "Test accuracy (%)", series, over_density=True, within=PERCENT)
+            series.append(Series(line, densities, [s.test for s in points], len(series)))
+    measure = results[0].measure
+    return Chart(nature.DENSITY_AXIS, test_axis(measure), series, over_density=True, within=within(measure))
 
 
 def comparison_table(results: Sequence[Result], names: Sequence[str]) -> Table:

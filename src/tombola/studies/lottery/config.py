@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from tombola.data import DataConfig
 from tombola.errors import ConfigError
 from tombola.models import ModelConfig
+from tombola.models.factory import PATTERN
 from tombola.pruning import criteria, distributions, schedules, structures
 from tombola.registry import Registry, suggest
 from tombola.runs import limits
@@ -100,6 +101,27 @@ class PruningConfig(Config):
         return self
 
 
+class TaskConfig(Config):
+    """A task of one's own: what a function gives, or what the program that calls `find_ticket` holds."""
+
+    factory: str | None = Field(
+        None, pattern=f"^{PATTERN}$", description="your own function that makes the task, as package.module:function"
+    )
+    held: str | None = Field(
+        None, min_length=1, max_length=100, description="the name of a Task that a Python program gave find_ticket"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> TaskConfig:
+        if (self.factory is None) == (self.held is None):
+            raise ValueError("name the function that makes the task: `factory: package.module:function`")
+        return self
+
+    @property
+    def title(self) -> str:
+        return self.factory or str(self.held)
+
+
 class LotteryConfig(Config):
     """A lottery study, whole."""
 
@@ -109,7 +131,8 @@ class LotteryConfig(Config):
     replicates: int = Field(
         5, ge=1, le=limits.REPLICATES, description="whole experiments; more can be added to a run later"
     )
-    data: DataConfig
+    data: DataConfig | None = None
+    task: TaskConfig | None = Field(None, description="what is learned, of your own, in place of the classes of `data`")
     model: ModelConfig = ModelConfig()
     start: Path | None = Field(None, description="a .keras file whose network is pruned: it brings model and W_0")
     training: Recipe
@@ -117,7 +140,11 @@ class LotteryConfig(Config):
     rewind: tuple[str, ...] = Field(("init",), min_length=1, description="init, step:500it, lr, finetune; or a list")
     early_bird: EarlyBirdConfig | None = None
     controls: tuple[str, ...] = Field(("random", "reinit"), description="see `tombola list controls`")
-    tolerance: float = Field(1.0, gt=0, description="points of accuracy that a ticket may lose and still match")
+    tolerance: float = Field(
+        1.0,
+        gt=0,
+        description="points of accuracy (or units of the task's measure) that a ticket may lose and still match",
+    )
     checkpoint_seconds: float = Field(10.0, ge=0, description="how often a training in progress is saved")
 
     @field_validator("rewind", mode="before")
@@ -140,8 +167,16 @@ class LotteryConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _data_or_a_task(self) -> LotteryConfig:
+        if (self.data is None) == (self.task is None):
+            raise ValueError("give `data`, or a `task` of your own; one of the two")
+        if self.task is not None and (self.model.factory is None or self.start is not None):
+            raise ValueError("a `task` of your own is learned by a network of your own: name model.factory, no `start`")
+        return self
+
+    @model_validator(mode="after")
     def _start_is_whole(self) -> LotteryConfig:
-        if self.start is not None and (self.data.base is not None or self.data.normalise):
+        if self.start is not None and self.data is not None and (self.data.base is not None or self.data.normalise):
             raise ValueError("`start` is a whole network with its own normalisation: leave data.base and normalise out")
         return self
 
@@ -149,6 +184,17 @@ class LotteryConfig(Config):
     def _features_stay(self) -> LotteryConfig:
         refuse_augmentation(self.data, self.training)
         return self
+
+    @property
+    def images(self) -> DataConfig:
+        """The data of a study that has no task of its own."""
+        assert self.data is not None, "asked of a study of a task"
+        return self.data
+
+    @property
+    def subject(self) -> str:
+        """What pages call that which is learned."""
+        return self.images.name if self.task is None else self.task.title
 
     @property
     def rewinds(self) -> tuple[Rewind, ...]:

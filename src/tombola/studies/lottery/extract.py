@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tombola.data import split_record
 from tombola.errors import ConfigError, RunFolderError, StorageError
@@ -13,7 +14,7 @@ from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import blank, replicate_seed, restored_ticket
 from tombola.studies.lottery.plan import Round
 from tombola.studies.lottery.rewind import Rewind, rewind
-from tombola.studies.lottery.study import open_lottery
+from tombola.studies.lottery.study import Lottery, open_lottery
 
 NEAR = 0.05
 """A wanted density is taken to mean the round whose density is within this fraction of it."""
@@ -53,12 +54,20 @@ def extract(
         "replicate": replicate,
         "round": planned.index,
         "density": masks.density,
-        "data": split_record(opened.config.data, replicate_seed(opened.config, replicate), opened.data["checksum"]),
+        "data": _data_record(opened, replicate),
         "restart": str(chosen) if reinit is None else f"re-initialised with seed {reinit}",
     }
     if not holds(out, spec, model, masks, history, factory):  # or the same command was stopped when it had written it
         save_model(out, spec, model, masks, history)
     return planned
+
+
+def _data_record(opened: Lottery, replicate: int) -> dict[str, Any]:
+    """Which examples the ticket's network has seen; a task of one's own has its own split."""
+    config, checksum = opened.config, opened.data["checksum"]
+    if config.task is not None:
+        return {"task": config.task.title, "checksum": checksum}
+    return split_record(config.images, replicate_seed(config, replicate), checksum)
 
 
 def mode_of(config: LotteryConfig, mode: str | None) -> Rewind:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from torch import nn
 from tombola.data import DataConfig, DataSet
 from tombola.data.arrays import store_arrays
 from tombola.data.given import given_parts
-from tombola.errors import ConfigError
+from tombola.errors import ConfigError, ModelError
 from tombola.models import ModelConfig
-from tombola.models.factory import Factory, is_factory_name
+from tombola.models.factory import Factory, is_factory_name, own_function
 from tombola.pruning import Masks
 from tombola.runs.atomic import make_folder
 from tombola.runs.configs import validate
@@ -27,8 +27,14 @@ from tombola.studies.lottery.networks import restored_ticket
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.lottery.study import Lottery
+from tombola.studies.lottery.tasks import holding
 from tombola.studies.lottery.verdict import Verdict
 from tombola.training import Recipe
+from tombola.training.own import MakeOptimizer, own_functions
+from tombola.training.recipe import Schedule
+from tombola.training.task import Loss, Task
+
+MakeTask = Callable[[], Task]
 
 RECIPE = {"optimizer": "adam", "learning_rate": "1.2e-3", "batch_size": 60, "evaluate_every": "1ep"}
 """What a network is trained by where nothing is said; the length is an argument of its own."""
@@ -84,18 +90,21 @@ class Ticket:
 
 def find_ticket(
     model: str | Factory | ModelConfig,
-    data: str | DataConfig | DataSet | Sequence[Any],
+    data: str | DataConfig | DataSet | Sequence[Any] | Task | MakeTask,
     *,
     density: float = 0.1,
     rounds: int = 5,
     replicates: int = 5,
     length: str = "10ep",
     recipe: Recipe | Mapping[str, Any] | None = None,
+    optimizer: str | MakeOptimizer | None = None,
+    loss: str | Loss | None = None,
+    schedule: str | Schedule | None = None,
     criterion: str = "magnitude",
     distribution: str = "global",
     rewind: str | Sequence[str] = "init",
     controls: str | Sequence[str] = ("random", "reinit"),
-    tolerance: float = 1.0,
+    tolerance: float | None = None,
     seed: int = 0,
     name: str = "ticket",
     out: Path | str = "runs",
@@ -110,19 +119,27 @@ def find_ticket(
         model: A name of the zoo, a function without arguments that makes your network (or its
             `package.module:function`), or a ModelConfig. A function has to be found by its name again: one of a module
             or of a notebook, not a lambda. Chance in it comes from torch, whose seed is set before it is called.
-        data: A name, a DataConfig, a DataSet, or three parts (training, validation, test), each of them (inputs,
-            targets), a torch data set or a loader. Tensors are written beside the run, so that it can be continued.
+        data: What is learned. Of classes: the name of a data set, a DataConfig, a DataSet, or three parts (training,
+            validation, test), each of them (inputs, targets), a torch data set or a loader; tensors are written beside
+            the run, so that it can be continued. Of anything else: a function without arguments that makes a Task, its
+            `package.module:function`, or the Task itself, which only this process has (`workers=1`): the same call
+            with it continues the run.
         density: The fraction of weights that the last round keeps.
         rounds: How many times it is pruned, by the same fraction of what is left each time.
         replicates: Whole experiments, from different seeds; ask for more later to extend the search.
         length: Of each training: `10ep`, `5000it`.
         recipe: Everything else of the training; by default Adam at 1.2e-3, batches of 60.
+        optimizer: What the recipe calls so: a name that it knows, or a function of yours (or its
+            `package.module:function`) from named parameters and the learning rate to a `torch.optim.Optimizer`.
+        loss: A function of yours, or its name, from logits and targets to the mean loss; of classes only.
+        schedule: A name that the recipe knows, or a function of yours, or its name, from the iteration and how many
+            there are to what the learning rate is multiplied by.
         criterion: What a weight is worth (`tombola list criteria`).
         distribution: How the density spreads over layers.
         rewind: What kept weights restart from: `init`, `step:500it`, `lr`, `finetune`, or several of them.
         controls: What the ticket is held against (`tombola list controls`).
-        tolerance: Points of accuracy that a ticket may lose and still match the dense network; choose it before you
-            look.
+        tolerance: How much a ticket may lose and still match the dense network, in points of accuracy (1 by default)
+            or the unit of the task's measure, which has no default; choose it before you look.
         seed: Makes everything.
         name: Of the run's folder.
         out: Where run folders lie.
@@ -148,9 +165,9 @@ def find_ticket(
         "name": name,
         "seed": seed,
         "replicates": replicates,
-        "data": _data(data, out),
+        **_learned(data, out),
         "model": _model(model),
-        "training": {**RECIPE, "length": length, **_recipe(recipe)},
+        "training": {**RECIPE, "length": length, **_training(recipe, optimizer, loss, schedule)},
         "pruning": {
             "criterion": criterion,
             "distribution": distribution,
@@ -160,16 +177,28 @@ def find_ticket(
         },
         "rewind": rewind,
         "controls": [controls] if isinstance(controls, str) else controls,
-        "tolerance": tolerance,
+        **({} if tolerance is None else {"tolerance": tolerance}),
     }
     config = validate(content, LotteryConfig, "find_ticket")
     if not isinstance(workers, int) or workers < 1:
         raise ConfigError(f"workers={workers!r}: processes are counted from 1")
-    if workers > 1 and str(config.model.factory).startswith("__main__:"):
+    if workers > 1:
+        _check_importable(config, workers)
+    with holding(data if isinstance(data, Task) else None):
+        return Ticket(run_study(Lottery, config, Call(out, workers=workers, watcher=watcher)))
+
+
+def _check_importable(config: LotteryConfig, workers: int) -> None:
+    """Raises ConfigError for what other processes do not have."""
+    if config.task is not None and config.task.held is not None:
+        raise ConfigError(
+            f"workers={workers}: other processes do not have your Task; give the function that makes it, or use 1"
+        )
+    named = [config.model.factory, None if config.task is None else config.task.factory, *own_functions(config)]
+    if any(str(name).startswith("__main__:") for name in named):
         raise ConfigError(
             f"workers={workers}: other processes cannot import a function of __main__; put it into a module, or use 1"
         )
-    return Ticket(run_study(Lottery, config, Call(out, workers=workers, watcher=watcher)))
 
 
 def _model(model: str | Factory | ModelConfig) -> dict[str, Any]:
@@ -181,20 +210,47 @@ def _model(model: str | Factory | ModelConfig) -> dict[str, Any]:
             "initial weights of its own"
         )
     if callable(model):
-        return {"factory": _name_of(model)}
+        return {"factory": _name_of(model, "model")}
     if is_factory_name(str(model)):
         return {"factory": model}
     return {"architecture": model}
 
 
-def _name_of(function: Factory) -> str:
+def _name_of(function: Callable[..., Any], role: str) -> str:
     """By which it is found again, in this process and in others."""
     name = f"{getattr(function, '__module__', None)}:{getattr(function, '__qualname__', '')}"
-    if not is_factory_name(name):
+    if not is_factory_name(name) or not _leads_to(name, function):
+        shown = name if is_factory_name(name) else getattr(function, "__qualname__", type(function).__name__)
         raise ConfigError(
-            f"model: {name} cannot be found by its name again; define the function at the top of a module or notebook"
+            f"{role}: {shown} cannot be found by its name again; define the function at the top of a module or notebook"
         )
     return name
+
+
+def _leads_to(name: str, function: Callable[..., Any]) -> bool:
+    try:
+        return own_function(name) is function
+    except ModelError:
+        return False
+
+
+def _training(
+    recipe: Recipe | Mapping[str, Any] | None,
+    optimizer: str | MakeOptimizer | None,
+    loss: str | Loss | None,
+    schedule: str | Schedule | None,
+) -> dict[str, Any]:
+    """The recipe's keys, with functions by their names."""
+    content = _recipe(recipe)
+    for role, given in {"optimizer": optimizer, "loss": loss, "schedule": schedule}.items():
+        if given is None:
+            continue
+        if content.get(role) is not None:
+            raise ConfigError(f"{role}: is an argument and a key of the recipe; give it once")
+        if not isinstance(given, str) and not callable(given):
+            raise ConfigError(f"{role}: a function or its package.module:function, not {given!r}")
+        content[role] = given if isinstance(given, str) else _name_of(given, role)
+    return content
 
 
 def _recipe(recipe: Recipe | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -203,6 +259,17 @@ def _recipe(recipe: Recipe | Mapping[str, Any] | None) -> dict[str, Any]:
     if recipe is not None and not isinstance(recipe, Mapping):
         raise ConfigError(f"recipe: a Recipe or its keys and values, not {recipe!r}")
     return dict(recipe or {})
+
+
+def _learned(data: str | DataConfig | DataSet | Sequence[Any] | Task | MakeTask, out: Path) -> dict[str, Any]:
+    """The data of a config, or its task."""
+    if isinstance(data, Task):
+        return {"task": {"held": data.name}}
+    if isinstance(data, str) and is_factory_name(data):
+        return {"task": {"factory": data}}
+    if callable(data):
+        return {"task": {"factory": _name_of(data, "data")}}
+    return {"data": _data(data, out)}
 
 
 def _data(data: str | DataConfig | DataSet | Sequence[Any], out: Path) -> dict[str, Any]:

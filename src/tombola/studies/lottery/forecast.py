@@ -11,7 +11,6 @@ import numpy as np
 from rich.console import Console
 from torch import nn
 
-from tombola.data import DataSet
 from tombola.models.own import initial_network
 from tombola.pruning import Masks, prune
 from tombola.pruning.emptied import not_warning
@@ -20,14 +19,17 @@ from tombola.reports.terminal import drawn
 from tombola.studies.base import timing
 from tombola.studies.base.numbers import duration
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.networks import model_spec, replicate_data, replicate_seed
-from tombola.studies.lottery.plan import Round, rates_of
-from tombola.studies.lottery.result import check_steps, plan_of, units_per_replicate
+from tombola.studies.lottery.networks import layer_sizes, replicate_seed
+from tombola.studies.lottery.plan import Round, plan_rounds, rates_of
+from tombola.studies.lottery.result import check_steps, units_per_replicate
 from tombola.studies.lottery.start import start_facts, started
+from tombola.studies.lottery.tasks import shape_of, spec_of, task_facts, task_of, tried_on
+from tombola.training.classification import Classification
 from tombola.training.device import resolve
 from tombola.training.engine import layers_on_kernels
 from tombola.training.fit import Training
 from tombola.training.frozen import foreseen_examples
+from tombola.training.task import Task
 from tombola.training.threads import one_thread
 
 PROBES = 4
@@ -99,13 +101,16 @@ def forecast(
     Rounds that train on sparse kernels are timed as such, with masks of their density from the initial weights.
     """
     config = started(config)
-    data, features_seconds = _data(config, data_dir)
-    start_facts(config, data.input_shape, data.classes)
-    rounds = plan_of(config, data.input_shape, data.classes)
-    check_steps(config, len(data.train))
+    task, features_seconds = _task(config, data_dir)
+    if config.task is None:
+        start_facts(config, *(shape_of(task) or ((), 0)))
+    else:
+        task_facts(config, task)  # refuses what cannot be run
+    rounds = plan_rounds(config.pruning, layer_sizes(_network(config, task)))
+    check_steps(config, task.batches(config.training.batch_size, 0).per_epoch)
     units = units_per_replicate(config, rounds)
     with one_thread():
-        iterations, seconds = _round_seconds(config, rounds, data, sample)
+        iterations, seconds = _round_seconds(config, rounds, task, sample)
     dense = len(config.dense_branches)
     in_a_round = (units - dense) // (len(rounds) - 1)
     waves = -(-config.replicates // workers)  # of the busiest worker: replicates are not split
@@ -121,39 +126,45 @@ def forecast(
     )
 
 
-def _data(config: LotteryConfig, data_dir: Path | None) -> tuple[DataSet, float]:
-    """Replicate 0's examples, or of a base's features what is as large; and the seconds until they are there."""
-    if config.data.base is None:
-        return replicate_data(config, 0, data_dir), 0.0
-    return foreseen_examples(config.data, replicate_seed(config, 0), data_dir)
+def _task(config: LotteryConfig, data_dir: Path | None) -> tuple[Task, float]:
+    """Replicate 0's task, of a base's features with what is as large; and the seconds until it is there."""
+    if config.task is not None or config.images.base is None:
+        return task_of(config, 0, data_dir), 0.0
+    data, seconds = foreseen_examples(config.images, replicate_seed(config, 0), data_dir)
+    return Classification(data), seconds
+
+
+def _network(config: LotteryConfig, task: Task) -> nn.Module:
+    """Replicate 0's, before any training."""
+    return initial_network(spec_of(config, 0, task), tried_on(task))
 
 
 @not_warning()  # these masks are only timed
 def _round_seconds(
-    config: LotteryConfig, rounds: Sequence[Round], data: DataSet, sample: float
+    config: LotteryConfig, rounds: Sequence[Round], task: Task, sample: float
 ) -> tuple[int, list[float]]:
     """Iterations of the dense training, and the seconds that one training of every round would take."""
-    model = initial_network(model_spec(config, 0, data.input_shape, data.classes), data.train.inputs)
-    dense = _begun(config, data, Masks.full(model))
+    model = _network(config, task)
+    dense = _begun(config, task, Masks.full(model))
     seconds = [timing.training_seconds(dense, sample)] * len(rounds)
-    if not _sparse(config, model, prune(model, 1 - rounds[-1].density)):
+    if not _sparse(config, model, task, prune(model, 1 - rounds[-1].density)):
         return dense.total - dense.first, seconds
     masks = _masks(config, rounds, model)
     # From the sparsest backwards: once dense steps are faster, they are so for every denser round.
     others = range(len(rounds) - 1, 0, -1)
-    cheaper = list(takewhile(lambda i: _sparse(config, model, masks[i]), others))
+    cheaper = list(takewhile(lambda i: _sparse(config, model, task, masks[i]), others))
     if cheaper:
         chosen = list(dict.fromkeys(cheaper[round(i * (len(cheaper) - 1) / (PROBES - 1))] for i in range(PROBES)))
-        timed = [timing.training_seconds(_begun(config, data, masks[i]), sample / PROBES) for i in chosen]
+        timed = [timing.training_seconds(_begun(config, task, masks[i]), sample / PROBES) for i in chosen]
         between = np.interp([rounds[i].density for i in cheaper], [rounds[i].density for i in chosen], timed)
         for i, estimated in zip(cheaper, between, strict=True):
             seconds[i] = float(estimated)
     return dense.total - dense.first, seconds
 
 
-def _sparse(config: LotteryConfig, model: nn.Module, masks: Masks) -> bool:
+def _sparse(config: LotteryConfig, model: nn.Module, task: Task, masks: Masks) -> bool:
     """Whether a training with these masks would be on sparse kernels."""
-    return any(layers_on_kernels(model, config.training, masks, config.training.batch_size))
+    return any(layers_on_kernels(model, config.training, masks, config.training.batch_size, task=task))
 
 
 def _masks(config: LotteryConfig, rounds: Sequence[Round], model: nn.Module) -> list[Masks]:
@@ -173,16 +184,18 @@ def _masks(config: LotteryConfig, rounds: Sequence[Round], model: nn.Module) -> 
     return found
 
 
-def _begun(config: LotteryConfig, data: DataSet, masks: Masks) -> Training:
+def _begun(config: LotteryConfig, task: Task, masks: Masks) -> Training:
     """A training of replicate 0 under masks, begun."""
-    model = initial_network(model_spec(config, 0, data.input_shape, data.classes), data.train.inputs)
+    model = _network(config, task)
     masks.apply_(model)
-    return Training(model.to(resolve(config.training.device)), data, config.training, masks, seed=0)
+    return Training(model.to(resolve(config.training.device)), task, config.training, masks, seed=0)
 
 
 def quick_forecast(config: LotteryConfig, workers: int, data_dir: Path | None = None) -> Forecast:
     """A forecast in a moment, for the one line."""
-    with timing.warned_of_later(config.data, data_dir):
+    if config.task is not None:
+        return forecast(config, workers, data_dir, timing.QUICK_SECONDS)
+    with timing.warned_of_later(config.images, data_dir):
         return forecast(config, workers, data_dir, timing.QUICK_SECONDS)
 
 

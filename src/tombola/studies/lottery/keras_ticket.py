@@ -51,8 +51,10 @@ def write_keras_ticket(result: Result, data_dir: Path | None) -> dict[str, Any]:
     for name in (MODEL, MASKS):
         (results / name).unlink(missing_ok=True)
     try:
+        if result.config.task is not None:
+            raise ModelError("a network for a task of one's own has inputs that Keras files do not describe")
         whole = _whole(result, data_dir)
-        examples = load_raw(result.config.data, data_dir).training.inputs[:EXAMPLES]
+        examples = load_raw(result.config.images, data_dir).training.inputs[:EXAMPLES]
         difference = write_keras(results / MODEL, whole.network, whole.input_shape, whole.normalisation, examples)
     except TombolaError as error:
         return {"model": None, "difference": None, "reason": str(error), "extra_missing": extra_is_missing()}
@@ -73,8 +75,9 @@ def _whole(result: Result, data_dir: Path | None) -> Whole:
     network, spec, masks = trained_network(result.folder, config.rewinds[0], 0, index, recorded, config.model.factory)
     if not isinstance(network, nn.Sequential):
         raise ModelError(f"a {config.model.title} is no chain of layers and cannot be exported to Keras")
-    base = base_of(result.config.data, data_dir)
+    base = base_of(result.config.images, data_dir)
     if base is None:
+        assert spec.input_shape is not None, "data have shapes"
         return Whole(network, spec.input_shape, spec.normalisation, masks)
     if base_facts(base) != result.data.get("base"):
         raise ModelError("the base is another one now than the head was trained on; put it back")

@@ -5,15 +5,17 @@ By the parent process, alone, on test images. A network that the table has alrea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
-from tombola.compression.measured import BATCH_SIZES, measure_latency
+from tombola.compression.measured import BATCH_SIZES, Latency, measure_latency
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.lottery.networks import replicate_data, trained_network
+from tombola.studies.lottery.networks import trained_network
 from tombola.studies.lottery.result import Result, trained_weights
+from tombola.studies.lottery.tasks import task_of
+from tombola.training.classification import Classification
 
 REPLICATE = 0
 IMAGES = 64
@@ -32,7 +34,14 @@ def latency_units(result: Result, rounds: list[int], data_dir: Path | None) -> I
     """One unit of rows for each of the rounds, measured when it is asked for."""
     if not rounds:
         return
-    images = replicate_data(result.config, REPLICATE, data_dir).test.inputs[:IMAGES]
+    task = task_of(result.config, REPLICATE, data_dir)
+    if not isinstance(task, Classification):
+        reason = f"sparse kernels take examples that are tensors of one shape, and this task is {task.name}"
+        nothing = [Latency(size, None, None, reason) for size in BATCH_SIZES]
+        density = {summary.round: summary.density for summary in result.summaries}
+        yield from (_rows(result, index, density[index], nothing) for index in rounds)
+        return
+    images = task.data.test.inputs[:IMAGES]
     for index in rounds:
         yield _unit(result, index, images)
 
@@ -41,9 +50,10 @@ def _unit(result: Result, index: int, images: Tensor) -> list[Row]:
     mode = result.config.rewinds[0]
     recorded = trained_weights(result).get((REPLICATE, index))
     network, _, masks = trained_network(result.folder, mode, REPLICATE, index, recorded, result.config.model.factory)
-    key = {"replicate": REPLICATE, "rewind": str(mode) if index else None, "round": index, "branch": "latency"}
-    return [
-        {"kind": "latency", **key, "density": masks.density, **row}
-        for latency in measure_latency(network, masks, images)
-        for row in latency.rows()
-    ]
+    return _rows(result, index, masks.density, measure_latency(network, masks, images))
+
+
+def _rows(result: Result, index: int, density: float, measured: Sequence[Latency]) -> list[Row]:
+    mode = str(result.config.rewinds[0]) if index else None
+    key = {"replicate": REPLICATE, "rewind": mode, "round": index, "branch": "latency"}
+    return [{"kind": "latency", **key, "density": density, **row} for latency in measured for row in latency.rows()]

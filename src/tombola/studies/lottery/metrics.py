@@ -5,27 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tombola.compression.cost import count_flops
-from tombola.data import DataSet
+from tombola.errors import ModelError
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks, nearly_empty
 from tombola.pruning.prunable import weight_layouts
 from tombola.reports.intervals import CONFIDENCE, Bounds, Estimate, estimate
 from tombola.runs.rows import Row
 from tombola.studies.base.averaging import averaged_columns, averaged_look
-from tombola.studies.base.new_examples import answer_columns
-from tombola.studies.base.paired import paired_accuracy
+from tombola.studies.base.measures import ACCURACY
+from tombola.studies.base.new_examples import answer_columns, score_columns
+from tombola.studies.base.paired import paired_measure
 from tombola.studies.base.soundness import faults_of, frequency_loss, majority_accuracy
 from tombola.studies.lottery.controls import HOST, controls
 from tombola.studies.lottery.plan import Round
 from tombola.studies.lottery.rewind import Rewind
+from tombola.studies.lottery.tasks import check_finite, shape_of
 from tombola.training import Trained
+from tombola.training.classification import Classification
 from tombola.training.device import placed
-from tombola.training.metrics import evaluate, predict, scores_of
+from tombola.training.graphs import GraphTask
+from tombola.training.language import LanguageModelling
+from tombola.training.task import PARTS, Measure, Part, Scored, Task
+from tombola.training.trained import Evaluation
 
 UNIT = ("replicate", "rewind", "round", "branch")
 """The columns that name one training: `branch` is dense, ticket, or a control's name; `rewind` is null for dense."""
@@ -37,6 +44,7 @@ CHECKS = {
     "check_nested": "new mask within the old",
 }
 HISTOGRAM_BINS = 40
+NO_FLOPS = "examples of the task {task} are no tensors of one shape, whose FLOPs could be counted"
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ def training_rows(
     model: nn.Module,
     start: Mapping[str, Tensor],
     masks: Masks,
-    data: DataSet,
+    task: Task,
     trained: Trained,
     checks: Mapping[str, bool | None],
     early_bird: int | None,
@@ -68,24 +76,24 @@ def training_rows(
 ) -> list[Row]:
     """The rows of a finished training: one of kind `training`, some of its layers, one per evaluation.
 
-    Accuracies and F1 are fractions, losses mean cross-entropy in nats, FLOPs those of one example's forward pass.
-    `*_majority_accuracy` is that of always answering the most frequent class, `train_frequency_loss` the loss of
-    answering class frequencies; `test_correct` has which test examples were answered correctly. `model` holds the final
-    weights; it is measured there and at its early-stop iteration, and the test set is used for nothing else but
-    `averaged_*`, which is the average at the end, where weights are averaged.
+    Scores are `<part>_<measure>`: of classes accuracy and F1 as fractions, and losses mean cross-entropy in nats. FLOPs
+    are those of one example's forward pass (a whole sequence's), null with a reason where an example has no shape. What
+    knows nothing but the training targets scores beside it (`_soundness`), and so does every test example
+    (`_examples`). `model` holds the final weights; it is measured there and at its early-stop iteration, and the test
+    set is used for nothing else but `averaged_*`, which is the average at the end, where weights are averaged.
     All that is scored runs on `device`. `early_bird` is the iteration at which the next mask had settled, or None.
     """
-    with placed(model, device):
-        final = {part: evaluate(model, getattr(data, part)) for part in ("train", "validation")}
-        loss, answers = predict(model, data.test)
-    final["test"] = scores_of(loss, answers, data.test.targets)
-    flops = count_flops(model, data.input_shape, masks)
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    with placed(model, device):
+    with placed(model, device) as there:
+        scored = task.on(there)
+        final = {part: scored.scores(model, part) for part in PARTS}
         model.load_state_dict(trained.early_stop_state)
-        at_early_stop = evaluate(model, data.test)
+        at_early_stop = scored.scores(model, "test")
         model.load_state_dict(weights)
-        averaged = {} if trained.averaged is None else averaged_columns(model, trained.averaged.state, data)
+        averaged = {} if trained.averaged is None else averaged_columns(model, trained.averaged.state, scored)
+    for part, scores in final.items():
+        check_finite(scores, task, part)
+    measure = task.compares.name
     training: Row = {
         "kind": "training",
         **unit.key,
@@ -94,21 +102,18 @@ def training_rows(
         "kept": masks.kept,
         "total": masks.total,
         "kept_asked": unit.round.kept,
-        **{f"{part}_{name}": value for part, scores in final.items() for name, value in asdict(scores).items()},
-        "validation_majority_accuracy": majority_accuracy(data.validation.targets),
-        "test_majority_accuracy": majority_accuracy(data.test.targets),
-        "train_frequency_loss": frequency_loss(data.train.targets),
-        **answer_columns((answers == data.test.targets).numpy(), data.test.targets.numpy()),
+        **{f"{part}_{name}": value for part, scores in final.items() for name, value in _listed(scores).items()},
+        **_soundness(task, final),
+        **_examples(task, final["test"]),
         "iterations": trained.iteration,
         "iterations_trained": trained.trained,
         "early_stop_iteration": trained.early_stop.iteration,
         "early_stop_validation_loss": trained.early_stop.loss,
-        "early_stop_validation_accuracy": trained.early_stop.accuracy,
-        "early_stop_test_accuracy": at_early_stop.accuracy,
+        f"early_stop_validation_{measure}": trained.early_stop.values[measure],
+        f"early_stop_test_{measure}": at_early_stop.values[measure],
         **averaged,
         "early_bird_iteration": early_bird,
-        "flops_dense": flops.dense,
-        "flops_effective": flops.effective,
+        **_flops(model, task, masks),
         **checks,
         "weights_sha256": content_sha256(weights),
         "masks_sha256": content_sha256(masks.to_tensors()),
@@ -118,13 +123,80 @@ def training_rows(
     emptied = {layer.name for layer in nearly_empty(masks, weight_layouts(model))}
     details = _layer_rows(unit, masks, emptied)
     if unit.branch in ("dense", "ticket"):
-        details += _connection_rows(unit, masks, data) + _histogram_rows(unit, start, weights, masks)
-    evaluations = [
-        {"kind": "evaluation", **unit.key, "iteration": look.iteration, "loss": look.loss, "accuracy": look.accuracy}
-        | averaged_look(look)
-        for look in trained.evaluations
-    ]
-    return [training, *details, *evaluations]
+        details += _connection_rows(unit, masks, task) + _histogram_rows(unit, start, weights, masks)
+    return [training, *details, *(_evaluation_row(unit, look, task) for look in trained.evaluations)]
+
+
+def _listed(scores: Scored) -> Row:
+    return {"loss": scores.loss, **scores.values, "examples": scores.examples}
+
+
+def _evaluation_row(unit: Unit, look: Evaluation, task: Task) -> Row:
+    """A look at the validation set: the loss, and all measures of a task of one's own, of classes the accuracy."""
+    names = ("accuracy",) if isinstance(task, Classification) else tuple(look.values)
+    values = {name: look.values[name] for name in names}
+    key = {"kind": "evaluation", **unit.key, "iteration": look.iteration}
+    return {**key, "loss": look.loss, **values, **averaged_look(look, measures=names)}
+
+
+def _soundness(task: Task, final: Mapping[Part, Scored]) -> Row:
+    """What a network has to be better than to have learned something.
+
+    Of classes `*_majority_accuracy` is that of always answering the most frequent class, `train_frequency_loss` the
+    loss of answering class frequencies. Of other tasks `*_naive_*` are the scores of answering all examples alike
+    (`Task.naive`), and `*_naive_error` the standard error of the mean difference to it, over examples.
+    """
+    targets = _classes_of(task)
+    if targets is not None:
+        return {
+            "validation_majority_accuracy": majority_accuracy(targets["validation"]),
+            "test_majority_accuracy": majority_accuracy(targets["test"]),
+            "train_frequency_loss": frequency_loss(targets["train"]),
+        }
+    naive = {part: task.naive(part) for part in PARTS}
+    name, found = task.compares.name, {}
+    for part in ("validation", "test"):
+        theirs, ours = naive[part], final[part]
+        found[f"{part}_naive_{name}"] = None if theirs is None else theirs.values[name]
+        found[f"{part}_naive_error"] = None
+        if theirs is not None and theirs.each is not None and ours.each is not None and len(ours.each) > 1:
+            gaps = (theirs.each - ours.each).double()
+            found[f"{part}_naive_error"] = float(gaps.std()) / len(gaps) ** 0.5
+    train = naive["train"]
+    return {**found, "train_naive_loss": None if train is None else train.loss}
+
+
+def _classes_of(task: Task) -> dict[Part, Tensor] | None:
+    """The right answers of all parts, where these are classes."""
+    if isinstance(task, Classification):
+        return {part: task.arrays(part).targets for part in PARTS}
+    if isinstance(task, GraphTask) and task.kind == "classification":
+        return {part: task.targets(part) for part in PARTS}
+    return None
+
+
+def _examples(task: Task, scores: Scored) -> Row:
+    """What every test example was answered with: `test_correct` which ones rightly, or `test_each` its score."""
+    targets = _classes_of(task)
+    if targets is not None and scores.each is not None:
+        return answer_columns((scores.each > 0).numpy(), targets["test"].numpy())
+    each = None if scores.each is None else scores.each.float().cpu().numpy()
+    return score_columns(each, scores.values[task.compares.name], task.checksum)
+
+
+def _flops(model: nn.Module, task: Task, masks: Masks) -> Row:
+    """FLOPs of one example; of examples that are no tensors of one shape there is no such number."""
+    if isinstance(task, Classification):
+        flops = count_flops(model, task.data.input_shape, masks)
+        return {"flops_dense": flops.dense, "flops_effective": flops.effective}
+    reason = NO_FLOPS.format(task=task.name)
+    if isinstance(task, LanguageModelling):
+        try:
+            flops = count_flops(model, [task.ids["train"].shape[1] - 1], masks, torch.int64)
+            return {"flops_dense": flops.dense, "flops_effective": flops.effective}
+        except ModelError as error:
+            reason = str(error)
+    return {"flops_dense": None, "flops_effective": None, "flops_reason": reason}
 
 
 def _layer_rows(unit: Unit, masks: Masks, emptied: Collection[str]) -> list[Row]:
@@ -136,14 +208,14 @@ def _layer_rows(unit: Unit, masks: Masks, emptied: Collection[str]) -> list[Row]
     ]
 
 
-def _connection_rows(unit: Unit, masks: Masks, data: DataSet) -> list[Row]:
+def _connection_rows(unit: Unit, masks: Masks, task: Task) -> list[Row]:
     """Surviving connections of every input pixel, row by row, of networks whose first layer sees them all."""
     name, mask = next(iter(masks.items()))
-    if mask.keep.ndim != 2 or mask.shape[1] != math.prod(data.input_shape):
+    found = shape_of(task)
+    if found is None or mask.keep.ndim != 2 or mask.shape[1] != math.prod(found[0]):
         return []
     counts = mask.keep.sum(0).tolist()
-    shape = list(data.input_shape)
-    return [{"kind": "connections", **unit.key, "layer": name, "shape": shape, "counts": counts}]
+    return [{"kind": "connections", **unit.key, "layer": name, "shape": list(found[0]), "counts": counts}]
 
 
 def _histogram_rows(unit: Unit, start: Mapping[str, Tensor], weights: Mapping[str, Tensor], masks: Masks) -> list[Row]:
@@ -165,18 +237,25 @@ def rows_of_mode(rows: Iterable[Row], mode: str) -> list[Row]:
     return [row for row in rows if row["rewind"] in (None, mode)]
 
 
-def paired_difference(ticket: Sequence[Row], other: Sequence[Row], part: str, confidence: float = CONFIDENCE) -> Bounds:
-    """Ticket minus other in points of final `part` accuracy, paired by replicate; training rows."""
-    return paired_accuracy(ticket, other, part).bounds(confidence)
+def paired_difference(
+    ticket: Sequence[Row],
+    other: Sequence[Row],
+    part: str,
+    confidence: float = CONFIDENCE,
+    measure: Measure = ACCURACY,
+) -> Bounds:
+    """How much better the ticket is on `part` at the end of training, paired by replicate; training rows."""
+    return paired_measure(ticket, other, part, measure).bounds(confidence)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One branch of one round over its replicates. Accuracies and F1 in percent; `rewind` is None for dense.
+    """One branch of one round over its replicates; `rewind` is None for dense.
 
-    `seconds_per_iteration` is that of training, evaluations included; None where another mode's training was taken
-    over. `engine` is what trained it, `dense` or `sparse`. `fault` says which of its trainings learned nothing or
-    diverged, None where none did (see `studies.base.soundness`).
+    `test`, `validation` and `early_stop_test` are of the `measure` that compares, as it is shown: accuracies and F1 in
+    percent. F1 and FLOPs are None for tasks without. `seconds_per_iteration` is that of training, evaluations included;
+    None where another mode's training was taken over. `engine` is what trained it, `dense` or `sparse`. `fault` says
+    which of its trainings learned nothing or diverged, None where none did (see `studies.base.soundness`).
     """
 
     rewind: str | None
@@ -185,21 +264,29 @@ class Summary:
     density: float
     kept: Estimate
     total: int
-    test_accuracy: Estimate
-    validation_accuracy: Estimate
-    early_stop_test_accuracy: Estimate
-    f1: Estimate
+    test: Estimate
+    validation: Estimate
+    early_stop_test: Estimate
+    f1: Estimate | None
     early_stop_iteration: Estimate
     iterations_trained: Estimate
-    flops_dense: int
-    flops_effective: Estimate
+    flops_dense: int | None
+    flops_effective: Estimate | None
     seconds: Estimate
     seconds_per_iteration: Estimate | None
     engine: str
     fault: str | None
+    measure: Measure = ACCURACY
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """For a program: `test_accuracy`, or whatever the measure is."""
+        compared = ("test", "validation", "early_stop_test")
+        fields = {key: value for key, value in asdict(self).items() if key != "measure"}
+        return {f"{key}_{self.measure.name}" if key in compared else key: value for key, value in fields.items()}
 
 
-def summarise(rows: Sequence[Row]) -> list[Summary]:
+def summarise(rows: Sequence[Row], measure: Measure = ACCURACY) -> list[Summary]:
     """Summaries by mode and round, and within a round dense or ticket first, then the controls."""
     groups: dict[tuple[str | None, int, str], list[Row]] = {}
     for row in sorted((r for r in rows if r["kind"] == "training"), key=lambda r: r["replicate"]):
@@ -207,16 +294,19 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
     order = ["dense", HOST, "ticket", *controls]
     modes = list(dict.fromkeys(mode for mode, _, _ in groups))
     ordered = sorted(groups, key=lambda k: (k[0] is not None, modes.index(k[0]), k[1], order.index(k[2])))
-    return [_summary(groups[key], *key) for key in ordered]
+    return [_summary(groups[key], *key, measure) for key in ordered]
 
 
 def summaries_of_mode(summaries: Iterable[Summary], mode: str) -> list[Summary]:
     return [summary for summary in summaries if summary.rewind in (None, mode)]
 
 
-def _summary(group: list[Row], mode: str | None, round_index: int, branch: str) -> Summary:
+def _summary(group: list[Row], mode: str | None, round_index: int, branch: str, measure: Measure) -> Summary:
     def over(column: str, scale: float = 1.0) -> Estimate:
         return estimate([row[column] * scale for row in group])
+
+    def if_there(column: str, scale: float = 1.0) -> Estimate | None:
+        return None if any(row.get(column) is None for row in group) else over(column, scale)
 
     return Summary(
         rewind=mode,
@@ -225,18 +315,19 @@ def _summary(group: list[Row], mode: str | None, round_index: int, branch: str) 
         density=group[0]["density"],
         kept=over("kept"),
         total=group[0]["total"],
-        test_accuracy=over("test_accuracy", 100),
-        validation_accuracy=over("validation_accuracy", 100),
-        early_stop_test_accuracy=over("early_stop_test_accuracy", 100),
-        f1=over("test_f1", 100),
+        test=over(f"test_{measure.name}", measure.scale),
+        validation=over(f"validation_{measure.name}", measure.scale),
+        early_stop_test=over(f"early_stop_test_{measure.name}", measure.scale),
+        f1=if_there("test_f1", 100),
         early_stop_iteration=over("early_stop_iteration"),
         iterations_trained=over("iterations_trained"),
         flops_dense=group[0]["flops_dense"],
-        flops_effective=over("flops_effective"),
+        flops_effective=if_there("flops_effective"),
         seconds=over("seconds"),
         seconds_per_iteration=_per_iteration(group),
         engine=" and ".join(sorted({row["engine"] for row in group})),
-        fault=faults_of(group),
+        fault=faults_of(group, measure=measure),
+        measure=measure,
     )
 
 

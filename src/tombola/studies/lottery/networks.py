@@ -44,20 +44,20 @@ def replicate_data(config: LotteryConfig, index: int, data_dir: Path | None, che
 
     DataError where they are not those of `checksum`, which the run has recorded.
     """
-    return as_started(config, load_recorded(config.data, replicate_seed(config, index), data_dir, checksum))
+    return as_started(config, load_recorded(config.images, replicate_seed(config, index), data_dir, checksum))
 
 
 def stored_data(
     config: LotteryConfig, index: int, spec: Spec, data_dir: Path | None, checksum: str | None = None
 ) -> DataSet:
     """As `replicate_data`, normalised as the stored `spec` has it: a file that a run started from may be gone."""
-    data = load_recorded(config.data, replicate_seed(config, index), data_dir, checksum)
+    data = load_recorded(config.images, replicate_seed(config, index), data_dir, checksum)
     if config.start is None:
         return data
     return normalised(data, Normalisation(spec.normalisation.mean, spec.normalisation.std))
 
 
-def model_spec(config: LotteryConfig, index: int, input_shape: Sequence[int], classes: int) -> Spec:
+def model_spec(config: LotteryConfig, index: int, input_shape: Sequence[int] | None, classes: int | None) -> Spec:
     """The spec of a replicate's network, its seed included, but for the normalisation that its data bring."""
     return config.model.spec(input_shape, classes, derive_seed(replicate_seed(config, index), "init"))
 
@@ -70,6 +70,7 @@ def outline(config: LotteryConfig, input_shape: Sequence[int], classes: int) -> 
 
 def blank(spec: Spec) -> Tensor:
     """Two examples without content, for somebody's own function to be tried on."""
+    assert spec.input_shape is not None, "a task of one's own is tried on its own examples"
     return torch.zeros(()).expand(2, *spec.input_shape)
 
 

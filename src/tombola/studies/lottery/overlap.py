@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
+from tombola.models.tensors import load_own
 from tombola.pruning import Masks
 from tombola.pruning.prunable import prunable_shapes
 from tombola.runs.rows import Row
@@ -27,7 +28,12 @@ def overlap_units(result: Result) -> list[list[Row]]:
     """
     replicates = sorted({row["replicate"] for row in result.rows})
     rounds = sorted({row["round"] for row in result.rows if row["branch"] == "ticket"})
-    shapes = prunable_shapes(outline(result.config, result.data["input_shape"], result.data["classes"]))
+    if result.config.task is None:
+        shapes = prunable_shapes(outline(result.config, result.data["input_shape"], result.data["classes"]))
+    else:  # no code of somebody's own is called for what W_0 says as well
+        first, _ = load_own(ReplicateFiles.of(result.folder.checkpoints, replicates[0]).initial)
+        layers = {row["layer"] for row in result.rows if row["kind"] == "layer"}
+        shapes = {name: tensor.shape for name, tensor in first.items() if name in layers}
     like = {name: torch.empty(shape, dtype=torch.bool, device="meta") for name, shape in shapes.items()}
     units = []
     for mode in result.config.rewinds:

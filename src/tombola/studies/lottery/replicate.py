@@ -7,17 +7,18 @@ that only what came after its last checkpoint. Modes of rewinding share the dens
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from tombola.errors import TrainingError
 from tombola.models.own import initial_network
-from tombola.models.spec import Normalisation
 from tombola.models.tensors import SIZE_LIMIT, content_sha256, save_tensors
-from tombola.pruning import Masks, criteria, prune
+from tombola.pruning import Masks, UnsupportedParameterWarning, criteria, prune
 from tombola.pruning.criteria import Needs
 from tombola.pruning.emptied import not_warning
 from tombola.runs.atomic import make_folder, read_bytes, remove, write_bytes
@@ -25,13 +26,14 @@ from tombola.runs.executors import Emit
 from tombola.runs.sealed import write_sealed
 from tombola.runs.seeds import derive_seed
 from tombola.studies.base.averaging import AVERAGED
+from tombola.studies.base.measures import Scale
 from tombola.studies.base.watching import Progress
 from tombola.studies.base.work import Finished, unit_rows, write_unit
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls import HOST, Situation, controls
 from tombola.studies.lottery.early_bird import FOUND, EarlyBird, candidates, settled
 from tombola.studies.lottery.metrics import Unit, training_rows
-from tombola.studies.lottery.networks import layer_sizes, model_spec, replicate_data, replicate_seed
+from tombola.studies.lottery.networks import layer_sizes, replicate_seed
 from tombola.studies.lottery.plan import Round, plan_rounds, rates_of
 from tombola.studies.lottery.rewind import Rewind, Start, is_rewound, rewind, unsaved_buffers
 from tombola.studies.lottery.start import load_start
@@ -45,10 +47,10 @@ from tombola.studies.lottery.stored import (
     stored_masks,
     stored_start,
 )
+from tombola.studies.lottery.tasks import spec_of, task_of, tried_on
 from tombola.training import fit
-from tombola.training.batches import draw_batches, iterations_per_epoch
 from tombola.training.device import placed
-from tombola.training.own import loss_of
+from tombola.training.own import with_own_loss
 from tombola.training.statistics import reestimate_statistics
 from tombola.training.threads import one_thread
 from tombola.training.trained import Evaluation
@@ -80,6 +82,15 @@ def run_replicate(spec: ReplicateSpec, emit: Emit) -> None:
             raise TrainingError(f"replicate {spec.index}: {error}") from None
 
 
+@contextlib.contextmanager
+def _said_elsewhere() -> Iterator[None]:
+    """Within the block a pruning warns of nothing that the run says once: of nearly empty layers in rows and report, of
+    parameters that are left as they are before it begins."""
+    with not_warning():
+        warnings.simplefilter("ignore", UnsupportedParameterWarning)
+        yield
+
+
 class _Replicate:
     def __init__(self, spec: ReplicateSpec, emit: Emit) -> None:
         self.config = spec.config
@@ -88,14 +99,13 @@ class _Replicate:
         self.start_sha256 = spec.start
         self.seed = replicate_seed(spec.config, spec.index)
         self.files = ReplicateFiles.of(spec.folder, spec.index)
-        self.data = replicate_data(spec.config, spec.index, spec.data_dir, spec.data)
-        plain = model_spec(spec.config, spec.index, self.data.input_shape, self.data.classes)
-        self.model_spec = plain.model_copy(update={"normalisation": Normalisation(**asdict(self.data.normalisation))})
-        self.model = initial_network(self.model_spec, self.data.train.inputs)
+        self.task = task_of(spec.config, spec.index, spec.data_dir, spec.data)
+        self.model_spec = spec_of(spec.config, spec.index, self.task)
+        self.model = initial_network(self.model_spec, tried_on(self.task))
         self.unsaved = {name: buffer.clone() for name, buffer in unsaved_buffers(self.model).items()}
         self.full = Masks.full(self.model)
         self.rounds = plan_rounds(spec.config.pruning, layer_sizes(self.model))
-        self.per_epoch = iterations_per_epoch(len(self.data.train), spec.config.training.batch_size)
+        self.per_epoch = self.task.batches(spec.config.training.batch_size, 0).per_epoch
         make_folder(self.files.root)
         self.initial = self._initial_weights()
         self.trained: dict[str, Path] = {}
@@ -139,7 +149,7 @@ class _Replicate:
     def _fresh(self, seed: int) -> Mapping[str, Tensor]:
         """Initial weights of the same network drawn anew, from the same distribution."""
         spec = self.model_spec.model_copy(update={"seed": seed})
-        return initial_network(spec, self.data.train.inputs).state_dict()
+        return initial_network(spec, tried_on(self.task)).state_dict()
 
     def _host_start(self) -> Start:
         """A second dense network, from initial weights of its own, as stored."""
@@ -175,7 +185,8 @@ class _Replicate:
         pruning = self.config.pruning
         seed = derive_seed(self.seed, "criterion", planned.index)
         count = 1 if criteria.get(pruning.criterion).needs is Needs.EXAMPLE else pruning.score_batches
-        with not_warning(), placed(self.model, self.config.training.device):  # rows and report say it, once
+        training = self.config.training
+        with _said_elsewhere(), placed(self.model, training.device) as device:
             masks = prune(
                 self.model,
                 planned.sparsity,
@@ -183,8 +194,8 @@ class _Replicate:
                 structure=pruning.structure,
                 distribution=rates_of(pruning) if pruning.distribution == "rates" else pruning.distribution,
                 masks=earlier,
-                batches=draw_batches(self.data.train, self.config.training.batch_size, count, seed),
-                loss=loss_of(self.config.training),
+                batches=self.task.on(device).scoring(training.batch_size, count, seed),
+                loss=with_own_loss(self.task, training).criterion_loss,
                 min_keep=pruning.min_keep,
                 seed=seed,
             )
@@ -232,18 +243,18 @@ class _Replicate:
         rewound = is_rewound(self.model, start.state, start.masks)
         if unit.round.index:
             self._reestimate_statistics(unit, folder)
-        bird = self._early_bird(unit, start.masks, folder)
+        bird, shown = self._early_bird(unit, start.masks, folder), Scale(self.task.compares)
 
         def look(evaluation: Evaluation, iterations: int) -> None:
             if bird is not None:
                 bird.look(evaluation.iteration)
             where = f"round {unit.round.index}, {start.masks.density:.1%} {unit.branch}"
-            said = f"{where}, validation {evaluation.accuracy:.1%}"
+            said = f"{where}, validation {shown.said(evaluation.values[shown.measure.name])}"
             self.emit(Progress(f"replicate {unit.replicate}", evaluation.iteration, iterations, said))
 
         trained = fit(
             self.model,
-            self.data,
+            self.task,
             start.recipe,
             start.masks,
             # One order of examples per round, shared by ticket and controls so that they pair, and never the
@@ -267,7 +278,7 @@ class _Replicate:
             self.model,
             start.state,
             start.masks,
-            self.data,
+            self.task,
             trained,
             checks,
             found[1] if found else None,
@@ -283,7 +294,7 @@ class _Replicate:
     def _reestimate_statistics(self, unit: Unit, folder: Path) -> None:
         """Batch-norm statistics of the rewound network; a ticket's are part of what it restarts from."""
         with placed(self.model, self.config.training.device):
-            reestimate_statistics(self.model, self.data, STATISTICS_EXAMPLES)
+            reestimate_statistics(self.model, self.task, STATISTICS_EXAMPLES)
         buffers = dict(self.model.named_buffers())
         if buffers and unit.branch == "ticket":
             save_tensors(folder / STATISTICS, buffers)

@@ -17,7 +17,6 @@ from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.stabilities import StabilityResult, stability_caption, stability_chart
 from tombola.studies.lottery.tables import (
     COST_NOTE,
-    TABLE_NOTE,
     check_lines,
     cost_line,
     cost_table,
@@ -27,6 +26,7 @@ from tombola.studies.lottery.tables import (
     results_table,
     rounds_table,
     speed_notes,
+    table_note,
     verdict_notes,
 )
 
@@ -75,9 +75,9 @@ def report_page(result: Result, stabilities: Sequence[StabilityResult] = ()) -> 
 def accuracy_caption(result: Result) -> str:
     config = result.config
     return (
-        f"Final test accuracy, mean of n = {result.verdict.replicates} replicates; bands are 95 % confidence intervals "
-        "of the mean (Student t). Bands may overlap where the differences, paired by replicate, are clear: the verdict "
-        f"uses these. {config.model.title} on {config.data.name}, rewound to {config.rewind[0]}."
+        f"Final test {result.measure.name}, mean of n = {result.verdict.replicates} replicates; bands are 95 % "
+        "confidence intervals of the mean (Student t). Bands may overlap where the differences, paired by replicate, "
+        f"are clear: the verdict uses these. {config.model.title} on {config.subject}, rewound to {config.rewind[0]}."
     )
 
 
@@ -96,10 +96,10 @@ def summary_markdown(result: Result) -> str:
     tickets, rows = summaries_of_mode(result.summaries, config.rewind[0]), rows_of_mode(result.rows, config.rewind[0])
     return "\n\n".join(
         [
-            f"# {config.name}: {config.model.title} on {config.data.name}",
+            f"# {config.name}: {config.model.title} on {config.subject}",
             *judged,
             results_table(result.summaries).to_markdown(),
-            f"{TABLE_NOTE} {COST_NOTE} n = {result.verdict.replicates} replicates, Student t.",
+            f"{table_note(result.summaries)} {COST_NOTE} n = {result.verdict.replicates} replicates, Student t.",
             *origin_lines(result),
             "## Speed",
             rounds_table(tickets, rows).to_markdown(),
@@ -130,15 +130,19 @@ def _mode_sections(result: Result, n: str) -> list[Section]:
 
 def _accuracy_section(result: Result, rows: Sequence[Row], summaries: Sequence[Summary], n: str) -> Section:
     curve = _figure(charts.accuracy_chart(summaries), accuracy_caption(result))
-    gaps = _figure(charts.gaps_chart(rows), f"Differences in final test accuracy, paired by replicate; {n}")
+    measure = result.measure
+    gaps = _figure(
+        charts.gaps_chart(rows, measure), f"Differences in final test {measure.name}, paired by replicate; {n}"
+    )
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in verdict_notes(result.verdict))
-    return Section("Accuracy against weights remaining", curve + notes + gaps)
+    title = f"{measure.name[:1].upper()}{measure.name[1:]} against weights remaining"
+    return Section(title, curve + notes + gaps)
 
 
 def _table_section(summaries: Sequence[Summary]) -> Section:
-    table = results_table(summaries)
+    table, note = results_table(summaries), table_note(summaries)
     copies = copyable("As CSV", table.to_csv()) + copyable("As LaTeX", table.to_latex())
-    return Section("Results", table.to_html() + f"<p class='caption'>{TABLE_NOTE} {COST_NOTE}</p>" + copies)
+    return Section("Results", table.to_html() + f"<p class='caption'>{note} {COST_NOTE}</p>" + copies)
 
 
 def _origin_sections(result: Result) -> list[Section]:

@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tombola.compression.cost import count_flops, count_size
 from tombola.data.dataset import recorded
 from tombola.errors import ConfigError
 from tombola.models import ModelSpec
 from tombola.models.config import Spec
-from tombola.models.own import initial_network
+from tombola.models.own import Try, initial_network
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks
 from tombola.pruning.prunable import prunable_shapes
 from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row, rows_of
+from tombola.studies.base.measures import ACCURACY, measure_from
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls import controls
 from tombola.studies.lottery.metrics import UNIT, Summary, rows_of_mode, summarise
@@ -30,9 +31,9 @@ from tombola.studies.lottery.plan import Round, plan_rounds
 from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.lottery.verdict import Verdict, judge, not_judged
 from tombola.training.base import FrozenBase
-from tombola.training.batches import iterations_per_epoch
 from tombola.training.engine import layers_on_kernels
 from tombola.training.frozen import base_of, has_seen, load_examples, load_raw_examples
+from tombola.training.task import Measure
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class Result:
     verdicts: dict[str, Verdict]
 
     @property
+    def measure(self) -> Measure:
+        """What its networks are compared by."""
+        return measure_of(self.config, self.data, str(self.folder.manifest))
+
+    @property
     def verdict(self) -> Verdict:
         return self.verdicts[self.config.rewind[0]]
 
@@ -62,18 +68,26 @@ class Result:
         return max(summary.round for summary in self.summaries)
 
 
+def measure_of(config: LotteryConfig, data: Any, where: str) -> Measure:
+    """What the networks of a run are compared by, as its manifest has recorded it."""
+    if config.task is None:
+        return ACCURACY
+    compares = data.get("compares") if isinstance(data, dict) else None
+    return measure_from(compares if isinstance(compares, dict) else {}, where)
+
+
 def data_facts(config: LotteryConfig, data_dir: Path | None) -> dict[str, Any]:
     """What the manifest says of the data; a run is continued only on equal data."""
-    raw, base = load_raw_examples(config.data, data_dir), base_of(config.data, data_dir)
+    raw, base = load_raw_examples(config.images, data_dir), base_of(config.images, data_dir)
     facts = {
         **recorded(raw),
         "input_shape": list(raw.training.inputs.shape[1:]),
         "classes": raw.classes,
-        "training_examples": len(load_examples(config.data, config.seed, data_dir).train),
+        "training_examples": len(load_examples(config.images, config.seed, data_dir).train),
     }
     if base is None:
         return facts
-    return facts | {"base": base_facts(base), "seen_by_base": has_seen(base, config.data, data_dir)}
+    return facts | {"base": base_facts(base), "seen_by_base": has_seen(base, config.images, data_dir)}
 
 
 def base_facts(base: FrozenBase) -> dict[str, Any]:
@@ -84,9 +98,8 @@ def base_facts(base: FrozenBase) -> dict[str, Any]:
     return {**base.facts, "flops": flops, "parameters": size.parameters, "bytes": size.dense_bytes}
 
 
-def check_steps(config: LotteryConfig, examples: int) -> None:
+def check_steps(config: LotteryConfig, per_epoch: int) -> None:
     """Before anything is trained: steps to rewind to come before the end of training, and no two are the same."""
-    per_epoch = iterations_per_epoch(examples, config.training.batch_size)
     total = config.training.length.iterations(per_epoch)
     steps: dict[int, Rewind] = {}
     for mode in config.rewinds:
@@ -102,20 +115,26 @@ def check_network(config: LotteryConfig, input_shape: Sequence[int], classes: in
     ConfigError where a control cannot be made of it."""
     spec = model_spec(config, 0, input_shape, classes)
     model = initial_network(spec, blank(spec))
-    _refuse_odd_chance(config, spec, model)
-    for name in config.controls:
-        if (check := controls.get(name).check) is not None:
-            check(model)
+    check_made(config, spec, model, blank(spec) if config.model.factory else None)
     layers_on_kernels(model, config.training, Masks.full(model), config.training.batch_size)
 
 
-def _refuse_odd_chance(config: LotteryConfig, spec: Spec, model: nn.Module) -> None:
+def check_made(config: LotteryConfig, spec: Spec, model: nn.Module, tried: Tensor | Try | None) -> None:
+    """ConfigError where a control cannot be made of the initial network `model`; one of the zoo is not `tried`."""
+    if tried is not None:
+        _refuse_odd_chance(config, spec, model, tried)
+    for name in config.controls:
+        if (check := controls.get(name).check) is not None:
+            check(model)
+
+
+def _refuse_odd_chance(config: LotteryConfig, spec: Spec, model: nn.Module, tried: Tensor | Try) -> None:
     """ConfigError where somebody's own function has other chance in it than torch's, so that a run could not be
     continued, or too little of it: weights that no seed changes would be those of the ticket in a control, too."""
     if isinstance(spec, ModelSpec):
         return
     again, other = (
-        initial_network(spec.model_copy(update={"seed": seed}), blank(spec)).state_dict()
+        initial_network(spec.model_copy(update={"seed": seed}), tried).state_dict()
         for seed in (spec.seed, spec.seed + 1)
     )
     if content_sha256(again) != content_sha256(model.state_dict()):
@@ -159,12 +178,14 @@ def make_result(
     folder: RunFolder, config: LotteryConfig, data: dict[str, Any], rows: Sequence[Row], complete: set[int]
 ) -> Result:
     """The result of the `complete` replicates among `rows`; judged only where these are all that were asked for."""
+    measure = measure_of(config, data, str(folder.manifest))
     used = [row for row in rows if row["replicate"] in complete or row["kind"] == "look"]  # looks are never undone
     if complete == set(range(config.replicates)):
-        verdicts = {mode: judge(rows_of_mode(used, mode), config.tolerance) for mode in config.rewind}
+        verdicts = {mode: judge(rows_of_mode(used, mode), config.tolerance, measure) for mode in config.rewind}
     else:
-        verdicts = dict.fromkeys(config.rewind, not_judged(len(complete), config.replicates, config.tolerance))
-    return Result(folder, config, data, used, summarise(used), verdicts)
+        none = not_judged(len(complete), config.replicates, config.tolerance, measure)
+        verdicts = dict.fromkeys(config.rewind, none)
+    return Result(folder, config, data, used, summarise(used, measure), verdicts)
 
 
 def trained_weights(result: Result) -> dict[tuple[int, int], str]:

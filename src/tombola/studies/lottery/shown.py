@@ -11,13 +11,13 @@ from tombola.studies.lottery.metrics import rows_of_mode, summaries_of_mode
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.tables import (
     COST_NOTE,
-    TABLE_NOTE,
     check_lines,
     cost_line,
     origin_lines,
     results_table,
     rounds_table,
     speed_notes,
+    table_note,
     verdict_notes,
 )
 
@@ -25,7 +25,7 @@ from tombola.studies.lottery.tables import (
 def show_result(console: Console, result: Result) -> None:
     """The table, the checks, the verdict in one sentence and where the report lies."""
     console.print(drawn(results_table(result.summaries, costs=False), bold=("dense", "ticket")))
-    console.print(TABLE_NOTE + "\n", highlight=False)
+    console.print(table_note(result.summaries) + "\n", highlight=False)
     first = result.config.rewind[0]
     tickets, rows = summaries_of_mode(result.summaries, first), rows_of_mode(result.rows, first)
     console.print(drawn(rounds_table(tickets, rows), left=1))

@@ -11,6 +11,7 @@ from tombola.reports.intervals import CONFIDENCE, Estimate, bounds_of
 from tombola.reports.tables import plus_minus
 from tombola.runs.folder import RunFolder
 from tombola.runs.sealed import read_sealed
+from tombola.studies.base.numbers import within
 from tombola.studies.lottery.config import LotteryConfig
 
 POINTS = 30
@@ -62,7 +63,7 @@ class StabilityResult:
         matching = {True: "matching", False: "not matching", None: "undecided whether matching"}[self.matching]
         return (
             f"{stable}: instability {plus_minus(self.instability)} points of error at {self.density:.1%} of the "
-            f"weights; {matching} within {self.tolerance:g} point(s): error {self.ends.mean:.2f} % against "
+            f"weights; {matching} {within(self.tolerance)}: error {self.ends.mean:.2f} % against "
             f"{self.dense.mean:.2f} % dense (difference {plus_minus(self.excess)}; n = {self.instability.n})."
             + (f" Nothing is matched here: {self.fault}." if self.fault else "")
         )

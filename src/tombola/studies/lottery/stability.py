@@ -95,6 +95,11 @@ def run_stability(
         raise ConfigError(f"--round {index}: this run has rounds 0 to {len(opened.rounds) - 1}")
     if copies < 2:
         raise ConfigError(f"--copies {copies}: a line needs two ends")
+    if opened.config.task is not None:
+        raise ConfigError(
+            f"{root}: learned a task of its owner's ({opened.config.task.title}), and stability is measured in points "
+            "of error: only runs of data have it"
+        )
     _check_named(opened, factory, code)
     where = resolve(device or opened.config.training.device).type
     result = read_result(opened)

@@ -9,37 +9,43 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from torch import nn
 
 from tombola.errors import RunFolderError, StorageError
 from tombola.models.own import initial_network
+from tombola.pruning.prunable import listed, unsupported_parameters
+from tombola.runs.columns import Schema
 from tombola.runs.folder import writing
 from tombola.runs.inventory import seal, unseal
 from tombola.runs.rows import Row, rows_of
+from tombola.studies.base.measures import ACCURACY, Scale
 from tombola.studies.base.opened import open_study
 from tombola.studies.base.own_code import network_facts
 from tombola.studies.base.study import Study
 from tombola.studies.base.watching import FEATURES
 from tombola.studies.base.work import Work
 from tombola.studies.lottery.artefacts import ARTEFACTS, keras_export_is_due, write_results
-from tombola.studies.lottery.columns import SCHEMA
+from tombola.studies.lottery.columns import SCHEMA, schema_of_task
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls import controls
 from tombola.studies.lottery.forecast import Forecast, forecast, quick_forecast
 from tombola.studies.lottery.latency import latency_units, rounds_to_measure
 from tombola.studies.lottery.looks import look_row
 from tombola.studies.lottery.metrics import CHECKS, UNIT
-from tombola.studies.lottery.networks import blank, model_spec
+from tombola.studies.lottery.networks import blank, layer_sizes, model_spec
 from tombola.studies.lottery.overlap import overlap_units
 from tombola.studies.lottery.plan import Round, plan_rounds
 from tombola.studies.lottery.replicate import ReplicateSpec, run_replicate
 from tombola.studies.lottery.report import report_page
 from tombola.studies.lottery.result import (
     Result,
+    check_made,
     check_network,
     check_steps,
     complete_replicates,
     data_facts,
     make_result,
+    measure_of,
     plan_of,
     units_per_replicate,
 )
@@ -47,8 +53,11 @@ from tombola.studies.lottery.shown import show_result
 from tombola.studies.lottery.stabilities import stored_stabilities
 from tombola.studies.lottery.start import start_facts, started
 from tombola.studies.lottery.stored import ReplicateFiles
+from tombola.studies.lottery.tasks import spec_of, task_facts, task_of, tried_on
+from tombola.training.batches import iterations_per_epoch
 from tombola.training.engine import ANY_CLASSES, ANY_IMAGE
 from tombola.training.frozen import prepare_examples
+from tombola.training.task import Measure
 
 
 def open_lottery(root: Path) -> Lottery:
@@ -92,24 +101,62 @@ class Lottery(Study[LotteryConfig, Result]):
         """Trainings in a whole replicate."""
         return units_per_replicate(self.config, self.rounds)
 
+    @property
+    def measure(self) -> Measure:
+        """What the networks of the run, which has begun, are compared by."""
+        return measure_of(self.config, self.data, str(self.folder.manifest))
+
+    @property
+    def columns(self) -> Schema:
+        if self.config.task is None or not self.folder.manifest.exists():
+            return SCHEMA
+        measures = self.data.get("measures")
+        if not isinstance(measures, list) or self.measure.name not in measures:
+            raise RunFolderError(f"{self.folder.manifest}: does not say what was measured, it is damaged")
+        return schema_of_task(measures, self.measure.name)
+
     def facts(self) -> dict[str, Any]:
+        if self.config.task is not None:
+            return self._task_facts()
         config, data_dir = self.config, self.call.data_dir
         picky = any(controls.get(name).check for name in config.controls)
         # What no data change is refused before they are read.
         if self.own_code is None and (config.training.engine == "sparse" or picky):
             check_network(config, ANY_IMAGE, ANY_CLASSES)
-        prepare_examples(config.data, data_dir, self.call.watcher.counting(FEATURES))
+        prepare_examples(config.images, data_dir, self.call.watcher.counting(FEATURES))
         data = data_facts(config, data_dir)
         shape, classes = data["input_shape"], data["classes"]
         plan_of(config, shape, classes)
-        check_steps(config, data["training_examples"])
+        check_steps(config, iterations_per_epoch(data["training_examples"], config.training.batch_size))
         check_network(config, shape, classes)
         start = start_facts(config, tuple(shape), classes)
         return {"data": data, "seed": config.seed, **start, **self._network_facts(shape, classes)}
 
+    def _task_facts(self) -> dict[str, Any]:
+        config, task = self.config, task_of(self.config, 0, self.call.data_dir)
+        data, spec = task_facts(config, task), spec_of(config, 0, task)
+        network = initial_network(spec, tried_on(task))
+        check_made(config, spec, network, tried_on(task))
+        self._name_unpruned(network)
+        check_steps(config, task.batches(config.training.batch_size, 0).per_epoch)
+        plan_rounds(config.pruning, layer_sizes(network))
+        return {"data": data, "seed": config.seed, **network_facts(config.model, network)}
+
     def _network_facts(self, shape: Sequence[int], classes: int) -> dict[str, Any]:
+        if self.own_code is None:
+            return {}
         spec = model_spec(self.config, 0, shape, classes)
-        return network_facts(self.config.model, initial_network(spec, blank(spec))) if self.own_code else {}
+        network = initial_network(spec, blank(spec))
+        self._name_unpruned(network)
+        return network_facts(self.config.model, network)
+
+    def _name_unpruned(self, network: nn.Module) -> None:
+        """Once, before all rounds prune: what of somebody's own network is no weight that can be pruned."""
+        if names := unsupported_parameters(network):
+            self.call.watcher.say(
+                f"{listed(names)}: left as they are, not pruned and not counted, being no plain weights of Linear or "
+                "convolution layers"
+            )
 
     def plan(self, *, quick: bool) -> Forecast:
         return (quick_forecast if quick else forecast)(self.config, self.call.workers, self.call.data_dir)
@@ -181,8 +228,12 @@ class Lottery(Study[LotteryConfig, Result]):
         row = rows[0]
         return (
             f"replicate {row['replicate']}, round {row['round']}, {row['density']:.1%} {row['branch']}: "
-            f"validation {row['validation_accuracy']:.2%}"
+            f"validation {self._said_of(row)}"
         )
+
+    def _said_of(self, row: Row) -> str:
+        value, measure = row[f"validation_{self.measure.name}"], self.measure
+        return f"{value:.2%}" if measure == ACCURACY else Scale(measure).said(value)
 
     @staticmethod
     def show(console: Console, result: Result) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tombola.reports.tables import Table, plus_minus
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.checks import failed_checks
+from tombola.studies.base.measures import ACCURACY, Scale
 from tombola.studies.base.speed import FORMAT, Speed, microseconds, remarks, speeds_of, times
 from tombola.studies.lottery.metrics import CHECKS, UNIT, Summary, summaries_of_mode
 from tombola.studies.lottery.result import Result
@@ -14,11 +15,6 @@ from tombola.studies.lottery.start import start_line
 from tombola.studies.lottery.verdict import Verdict
 from tombola.training.frozen import SEEN
 
-TABLE_NOTE = (
-    "Test accuracy and macro-F1 in percent at the end of training, ± half of the 95 % confidence interval; the "
-    "iteration of minimum validation loss (early stop) and the test accuracy there; weights kept; effective "
-    "FLOPs of one example, in thousands."
-)
 COST_NOTE = (
     "Milliseconds of training per iteration (evaluations included), mean over replicates, beside those of the dense "
     "network; the engine that trained it."
@@ -27,30 +23,56 @@ NO_MATTER = 0.05
 """A head whose FLOPs are at most this fraction of base and head cannot move them, however few weights it keeps."""
 
 
+def table_note(summaries: Sequence[Summary]) -> str:
+    """What the columns of `results_table` are."""
+    measure, first = summaries[0].measure, summaries[0]
+    if measure == ACCURACY:
+        shown = "Test accuracy in percent" if first.f1 is None else "Test accuracy and macro-F1 in percent"
+    else:
+        shown = f"Test {Scale(measure).axis}{'' if measure.higher_is_better else ', the less the better,'}"
+    flops = "" if first.flops_effective is None else "; effective FLOPs of one example, in thousands"
+    return (
+        f"{shown} at the end of training, ± half of the 95 % confidence interval; the iteration of minimum validation "
+        f"loss (early stop) and the test {measure.name} there; weights kept{flops}."
+    )
+
+
 def results_table(summaries: Sequence[Summary], costs: bool = True) -> Table:
     """Density, accuracy ± CI, F1, early stop, kept weights and FLOPs, for ticket and controls; what training cost.
 
-    `TABLE_NOTE` and `COST_NOTE` say what the columns are; the titles are short, and without `costs` the table fits a
-    terminal. With several modes of rewinding a ticket's name says its mode.
+    `table_note` and `COST_NOTE` say what the columns are; the titles are short, and without `costs` the table fits a
+    terminal. With several modes of rewinding a ticket's name says its mode. Tasks without F1 or FLOPs have no such
+    column.
     """
     several = len({s.rewind for s in summaries} - {None}) > 1
-    columns = ["Density", "Network", "Test accuracy", "F1", "Early stop", "Accuracy there", "Weights", "kFLOPs"]
+    scale, first = scale_of(summaries), summaries[0]
+    f1, flops = first.f1 is not None, first.flops_effective is not None
+    name = scale.measure.name
+    columns = ["Density", "Network", f"Test {name}", *(["F1"] if f1 else []), "Early stop"]
+    columns += [f"{name[:1].upper()}{name[1:]} there", "Weights", *(["kFLOPs"] if flops else [])]
     columns += COST_COLUMNS if costs else ()
     rows = [
         (
             f"{s.density:.1%}",
             _named(s, several),
-            plus_minus(s.test_accuracy),
-            f"{s.f1.mean:.2f}",
+            scale.shown(s.test),
+            *([] if s.f1 is None else [f"{s.f1.mean:.2f}"]),
             plus_minus(s.early_stop_iteration, 0),
-            plus_minus(s.early_stop_test_accuracy),
+            scale.shown(s.early_stop_test),
             f"{round(s.kept.mean):,}",
-            f"{s.flops_effective.mean / 1000:,.1f}",
-            *(_cost_cells(s, summaries[0]) if costs else ()),
+            *([] if s.flops_effective is None else [f"{s.flops_effective.mean / 1000:,.1f}"]),
+            *(_cost_cells(s, first) if costs else ()),
         )
         for s in summaries
     ]
     return Table(columns, rows)
+
+
+def scale_of(summaries: Sequence[Summary]) -> Scale:
+    """How the values of summaries are written: with as many places as give their spread two figures."""
+    measure = summaries[0].measure
+    spreads = [s.test.half_width or abs(s.test.mean) / 100 for s in summaries]
+    return Scale.of(measure, 10 * (min((width for width in spreads if width), default=0.1)))
 
 
 def _named(summary: Summary, several: bool) -> str:
@@ -95,7 +117,9 @@ def speed_notes(summaries: Sequence[Summary], rows: Sequence[Row]) -> list[str]:
     tickets = [s for s in summaries if s.branch in ("dense", "ticket")]
     speeds = [(s.density, speed) for s in tickets for speed in round_speeds(rows, s.round)]
     measured = [(density, speed) for density, speed in speeds if speed.ratio is not None]
-    said = remarks(speed for _, speed in speeds)
+    reasons = dict.fromkeys(row.get("flops_reason") for row in rows_of(rows, kind="training"))
+    uncounted = [f"FLOPs are not counted: {reason}." for reason in reasons if reason]
+    said = [*uncounted, *remarks(speed for _, speed in speeds)]
     if not measured:
         return said
     batches = list(dict.fromkeys(speed.batch for _, speed in measured))
@@ -221,6 +245,8 @@ def _head_line(result: Result, flops: int) -> str:
     summaries = summaries_of_mode(result.summaries, result.config.rewind[0])
     ticket = next(s for s in summaries if s.branch == "ticket" and s.round == result.ticket_round)
     dense = summaries[0].flops_dense
+    assert dense is not None, "a head has classes, and FLOPs"
+    assert ticket.flops_effective is not None
     whole, left = flops + dense, flops + ticket.flops_effective.mean
     moves = "Here the head moves FLOPs" if dense > NO_MATTER * whole else "A head cannot move FLOPs"
     return (
@@ -268,8 +294,10 @@ def power_line(verdict: Verdict) -> str:
     """What this many replicates could have found."""
     if verdict.power is None:
         return "Power against the controls: unknown, one replicate has no spread."
+    scale = verdict.scale
     return (
         f"Power: with {verdict.replicates} replicates and the spread seen, a ticket that is truly "
-        f"{verdict.tolerance:g} point(s) better than a control, as many as the tolerance, would be told from it in "
-        f"{verdict.power:.0%} of such studies, and one that is {verdict.detectable:.2f} points better in 80%."
+        f"{scale.amount(verdict.tolerance)} better than a control, as many as the tolerance, would be told from it in "
+        f"{verdict.power:.0%} of such studies, and one that is {verdict.detectable:.{scale.places}f}{scale.unit} "
+        "better in 80%."
     )

@@ -10,23 +10,26 @@ and nothing can match it. What is decided holds for this test set; what is known
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from tombola.reports.intervals import Bounds, detectable, power
 from tombola.runs.rows import Row
+from tombola.studies.base.measures import ACCURACY, Scale
 from tombola.studies.base.new_examples import NewExamples, for_new_examples
 from tombola.studies.base.soundness import faults_of
 from tombola.studies.lottery.controls import controls, deciding
 from tombola.studies.lottery.looks import Levels, Looks
 from tombola.studies.lottery.metrics import paired_difference
+from tombola.training.task import Measure
 
 Outcome = Literal["winning", "matching", "not winning", "undecided"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome, the round it speaks of (None before any was tested) and the evidence, in points.
+    """The outcome, the round it speaks of (None before any was tested) and the evidence, in the unit of the `measure`:
+    points of accuracy, unless the task has another. Differences are positive where the ticket is better.
 
     `versus` has bounds on this test set by branch, dense and the controls, at the confidence that they name;
     `new_examples` has them for new examples, each with a reason where it is not known. The claim of a winning ticket
@@ -53,24 +56,38 @@ class Verdict:
     first_look: int | None = None
     new_examples: dict[str, NewExamples] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
+    measure: Measure = ACCURACY
+
+    @property
+    def scale(self) -> Scale:
+        """How its numbers are written."""
+        return Scale.of(self.measure, self.tolerance)
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """For a program; of accuracies the measure goes without saying."""
+        entry = asdict(self)
+        if self.measure == ACCURACY:
+            del entry["measure"]
+        return entry
 
 
-def judge(rows: Sequence[Row], tolerance: float) -> Verdict:
-    """The verdict on the complete replicates in `rows`; `tolerance` in points of accuracy."""
-    return _Judge(rows, tolerance).verdict()
+def judge(rows: Sequence[Row], tolerance: float, measure: Measure = ACCURACY) -> Verdict:
+    """The verdict on the complete replicates in `rows`; `tolerance` in the unit of the measure."""
+    return _Judge(rows, tolerance, measure).verdict()
 
 
-def not_judged(replicates: int, asked: int, tolerance: float) -> Verdict:
+def not_judged(replicates: int, asked: int, tolerance: float, measure: Measure = ACCURACY) -> Verdict:
     """Of a run that has not all the replicates it was asked for: judging it now would be a look of its own."""
     sentence = f"Not judged yet: {replicates} of {asked} replicates are complete."
-    return Verdict("undecided", sentence, None, None, tolerance, replicates)
+    return Verdict("undecided", sentence, None, None, tolerance, replicates, measure=measure)
 
 
 class _Judge:
     """The rows of a study by round and branch, and the levels of this look at them."""
 
-    def __init__(self, rows: Sequence[Row], tolerance: float) -> None:
-        self.tolerance = tolerance
+    def __init__(self, rows: Sequence[Row], tolerance: float, measure: Measure) -> None:
+        self.tolerance, self.measure, self.scale = tolerance, measure, Scale.of(measure, tolerance)
         self.groups: dict[tuple[int, str], list[Row]] = {}
         for row in rows:
             if row["kind"] == "training":
@@ -84,13 +101,13 @@ class _Judge:
         rounds = sorted(index for index, branch in self.groups if branch == "ticket")
         if not rounds:
             return self._found("undecided", "Undecided: no ticket was trained.")
-        if (fault := faults_of(self.dense, "validation") or faults_of(self.dense)) is not None:
+        if (fault := self._faults(self.dense, "validation") or self._faults(self.dense)) is not None:
             sentence = f"Undecided: the dense network {fault}, so that there is nothing to match."
             return self._found("undecided", sentence, faults={"dense": fault})
         passed = None
         for index in rounds:
             bounds = self._versus("ticket", "dense", index, "validation")
-            fault = faults_of(self.groups[index, "ticket"], "validation")
+            fault = self._faults(self.groups[index, "ticket"], "validation")
             if fault is not None or not _above(bounds, -self.tolerance):
                 return self._nothing_passed(index, bounds, fault) if passed is None else self._confirm(passed)
             passed = index
@@ -103,18 +120,21 @@ class _Judge:
         versus = {c: self._versus("ticket", c, index, "test") for c in controls if (index, c) in self.groups}
         branches = {"dense": self.dense, "ticket": ticket, **{c: self.groups[index, c] for c in versus}}
         decide = [name for name in deciding() if name in versus]
-        faults = {branch: fault for branch, rows in branches.items() if (fault := faults_of(rows)) is not None}
-        new = {other: for_new_examples(ticket, branches[other], 1 - self._level(other)) for other in ("dense", *versus)}
+        faults = {branch: fault for branch, rows in branches.items() if (fault := self._faults(rows)) is not None}
+        new = {
+            other: for_new_examples(ticket, branches[other], 1 - self._level(other), self.measure)
+            for other in ("dense", *versus)
+        }
         needed = None
         if "ticket" in faults:
-            outcome, sentence = _faulty(versus_dense, self.tolerance, self._at(index), faults["ticket"])
+            outcome, sentence = self._faulty(versus_dense, self._at(index), faults["ticket"])
         elif not _above(versus_dense, -self.tolerance):
             outcome, needed, sentence = self._not_confirmed(versus_dense, self._at(index))
         else:
             won = len(decide) == len(deciding()) and all(_above(versus[name], 0.0) for name in decide)
             outcome = "winning" if won else "matching"
             sentence = self._matches(index, versus_dense, versus, won)
-            sentence += _of_controls(faults) + _of_new_examples({n: new[n] for n in ("dense", *decide)}, self.tolerance)
+            sentence += _of_controls(faults) + self._of_new_examples({n: new[n] for n in ("dense", *decide)})
         return self._found(
             outcome,
             sentence,
@@ -127,18 +147,18 @@ class _Judge:
 
     def _matches(self, index: int, versus_dense: Bounds, versus: Mapping[str, Bounds], won: bool) -> str:
         within = (
-            f"{self._at(index)} is within {self.tolerance:g} point(s) of dense on this test set "
-            f"({_signed(versus_dense)})"
+            f"{self._at(index)} is within {self.scale.amount(self.tolerance)} of dense on this test set "
+            f"({self.scale.bounded(versus_dense)})"
         )
         if won:
-            better = " and ".join(f"{control} ({_signed(versus[control])})" for control in deciding())
+            better = " and ".join(f"{control} ({self.scale.bounded(versus[control])})" for control in deciding())
             return f"Winning: {within} and better than {better}."
         return f"Matching, not winning: {within}, but {self._what_lacks(versus)}."
 
     def _nothing_passed(self, index: int, bounds: Bounds, fault: str | None) -> Verdict:
         at, needed = f"on validation {self._at(index)}", None
         if fault is not None:
-            outcome, sentence = _faulty(bounds, self.tolerance, at, fault)
+            outcome, sentence = self._faulty(bounds, at, fault)
         else:
             outcome, needed, sentence = self._not_confirmed(bounds, at)
         faults = {} if fault is None else {"ticket": fault}
@@ -146,16 +166,17 @@ class _Judge:
 
     def _not_confirmed(self, bounds: Bounds, at: str) -> tuple[Outcome, int | None, str]:
         """Either it is shown to be worse, or more replicates would tell."""
+        tolerance, gap = self.scale.amount(self.tolerance), self.scale.gap(bounds.mean)
         if bounds.upper is not None and bounds.upper < -self.tolerance:
-            said = f"Not winning: {at} is worse than dense by more than {self.tolerance:g} point(s) "
-            return "not winning", None, f"{said}({bounds.mean:+.2f} points, at most {bounds.upper:+.2f})."
+            said = f"Not winning: {at} is worse than dense by more than {tolerance} "
+            return "not winning", None, f"{said}({gap}, at most {self.scale.gap(bounds.upper, unit=False)})."
         if bounds.sd is None:
-            said = f"Undecided: one replicate gives no interval ({at}: {bounds.mean:+.2f} points); "
+            said = f"Undecided: one replicate gives no interval ({at}: {gap}); "
             return "undecided", None, f"{said}run with --replicates 5 or more."
-        needed = self.looks.advised(abs(bounds.mean + self.tolerance), bounds.sd, bounds.n)
+        needed = self.looks.advised(abs(bounds.mean + self.tolerance), bounds.sd, bounds.n) if bounds.sd else None
         advice = f"about {needed:,} replicates would decide" if needed else "10,000 replicates would not decide"
-        said = f"Undecided: {at} may or may not be within {self.tolerance:g} point(s) of dense "
-        return "undecided", needed, f"{said}({_signed(bounds)}); {advice}."
+        said = f"Undecided: {at} may or may not be within {tolerance} of dense "
+        return "undecided", needed, f"{said}({self.scale.bounded(bounds)}); {advice}."
 
     def _what_lacks(self, versus: Mapping[str, Bounds]) -> str:
         parts = []
@@ -166,12 +187,15 @@ class _Judge:
             elif not _above(bounds, 0.0):
                 needed = self.looks.advised(bounds.mean, bounds.sd, bounds.n, controls=True) if bounds.sd else None
                 more = f", about {needed:,} replicates would show such a difference" if needed else ""
-                parts.append(f"not shown to be better than {control} ({_signed(bounds)}{more})")
+                parts.append(f"not shown to be better than {control} ({self.scale.bounded(bounds)}{more})")
         return " and ".join(parts)
 
     def _versus(self, ours: str, theirs: str, index: int, part: str) -> Bounds:
         other = self.dense if theirs == "dense" else self.groups[index, theirs]
-        return paired_difference(self.groups[index, ours], other, part, 1 - self._level(theirs))
+        return paired_difference(self.groups[index, ours], other, part, 1 - self._level(theirs), self.measure)
+
+    def _faults(self, rows: Sequence[Row], part: str = "test") -> str | None:
+        return faults_of(rows, part, self.measure)
 
     def _level(self, other: str) -> float:
         return self.levels.dense if other == "dense" else self.levels.controls
@@ -194,7 +218,7 @@ class _Judge:
         confidence = 1 - self.levels.controls
         return Verdict(
             outcome,
-            sentence,
+            sentence + (self.scale.direction if found else ""),
             index,
             None if index is None else self.groups[index, "ticket"][0]["density"],
             self.tolerance,
@@ -208,15 +232,32 @@ class _Judge:
             self.looks.first,
             new_examples or {},
             faults or {},
+            self.measure,
         )
 
+    def _faulty(self, bounds: Bounds, at: str, fault: str) -> tuple[Outcome, str]:
+        """A ticket of which a training learned nothing or diverged: it matches nothing, whatever the mean says."""
+        worse, gap = bounds.upper is not None and bounds.upper < -self.tolerance, self.scale.gap(bounds.mean)
+        if worse or " in replicate" not in fault:
+            return "not winning", f"Not winning: {at} {fault} ({gap} to dense)."
+        return "undecided", f"Undecided: {at} {fault}, so that it matches nothing ({gap} to dense)."
 
-def _faulty(bounds: Bounds, tolerance: float, at: str, fault: str) -> tuple[Outcome, str]:
-    """A ticket of which a training learned nothing or diverged: it matches nothing, whatever the mean says."""
-    worse = bounds.upper is not None and bounds.upper < -tolerance
-    if worse or " in replicate" not in fault:
-        return "not winning", f"Not winning: {at} {fault} ({bounds.mean:+.2f} points to dense)."
-    return "undecided", f"Undecided: {at} {fault}, so that it matches nothing ({bounds.mean:+.2f} points to dense)."
+    def _of_new_examples(self, new: Mapping[str, NewExamples]) -> str:
+        """What the same bounds are for examples that nobody has tested with yet; empty where that is not known."""
+        known = {name: found.bounds for name, found in new.items() if found.bounds is not None}
+        if len(known) < len(new):
+            return ""
+        shown = [
+            f"{self.scale.gap(bounds.lower or 0.0, unit=False)} {'to dense' if name == 'dense' else f'over {name}'}"
+            for name, bounds in known.items()
+        ]
+        short = [
+            name if name != "dense" else "dense within the tolerance"
+            for name, bounds in known.items()
+            if not _above(bounds, -self.tolerance if name == "dense" else 0.0)
+        ]
+        lacks = f"; there it is not shown against {' and '.join(short)}" if short else ""
+        return f" For new examples: at least {', '.join(shown)}{lacks}."
 
 
 def _of_controls(faults: Mapping[str, str]) -> str:
@@ -225,28 +266,5 @@ def _of_controls(faults: Mapping[str, str]) -> str:
     return f" The control {' and '.join(said)}." if said else ""
 
 
-def _of_new_examples(new: Mapping[str, NewExamples], tolerance: float) -> str:
-    """What the same bounds are for examples that nobody has tested with yet; empty where that is not known."""
-    known = {name: found.bounds for name, found in new.items() if found.bounds is not None}
-    if len(known) < len(new):
-        return ""
-    shown = [
-        f"{bounds.lower:+.2f} {'to dense' if name == 'dense' else f'over {name}'}" for name, bounds in known.items()
-    ]
-    short = [
-        name if name != "dense" else "dense within the tolerance"
-        for name, bounds in known.items()
-        if not _above(bounds, -tolerance if name == "dense" else 0.0)
-    ]
-    lacks = f"; there it is not shown against {' and '.join(short)}" if short else ""
-    return f" For new examples: at least {', '.join(shown)}{lacks}."
-
-
 def _above(bounds: Bounds, value: float) -> bool:
     return bounds.lower is not None and bounds.lower > value
-
-
-def _signed(bounds: Bounds) -> str:
-    """`+0.34 points, at least -0.10`: the mean and its one-sided lower bound."""
-    bound = "" if bounds.lower is None else f", at least {bounds.lower:+.2f}"
-    return f"{bounds.mean:+.2f} points{bound}"
