@@ -11,6 +11,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
+from said import error_in
 from small_study import SMALL_STUDY
 
 KINDS = ("train", "imp", "prune", "compare")
@@ -101,12 +102,10 @@ def numbers_of(folder: Path) -> dict[str, Any]:
 
 
 def one_line(result: Result) -> str | None:
-    """The error that a command ended with, one line and the last; None where it succeeded. Never anything else."""
-    lines = result.stderr.splitlines()
+    """The error that a command ended with, in one line; None where it succeeded. Never anything else."""
     assert "Traceback" not in result.output
     assert "internal error" not in result.output
     if result.exit_code == 0:
         return None
     assert result.exit_code == 2, result.output
-    assert [line.startswith("error: ") for line in lines].index(True) == len(lines) - 1, result.stderr
-    return lines[-1]
+    return error_in(result.stderr)

@@ -12,6 +12,7 @@ from typing import Any
 from click.testing import Result as CommandResult
 from typer.testing import CliRunner
 
+from said import error_in
 from tombola.models import load_model
 from tombola.models.tensors import content_sha256, load_tensors
 from tombola.pruning import Masks
@@ -79,11 +80,10 @@ def invoke(*arguments: object) -> CommandResult:
 def one_line(result: CommandResult, *parts: str, code: int = 2) -> None:
     """The promise of the command line: one line that names what is wrong, and no traceback."""
     assert result.exit_code == code, result.output
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
+    said = error_in(result.stderr)
     assert "Traceback" not in result.output
     for part in parts:
-        assert part in result.stderr, result.stderr
+        assert part in said, said
 
 
 def contents(folder: Path) -> dict[str, bytes]:

