@@ -29,12 +29,12 @@ from tombola.pruning import prune
 from tombola.reports.tables import Table
 from tombola.runs.folder import machine
 from tombola.training import Recipe
-from tombola.training.fit import Training
 from tombola.training.sparse.crossover import CROSSOVER, CROSSOVER_OF_CONVOLUTIONS
 from tombola.training.sparse.kept import KeptParameters
 from tombola.training.sparse.layer import Layer
 from tombola.training.sparse.layers import DenseLayer, SparseLayer
 from tombola.training.sparse.operations import Operations
+from tombola.training.training import Training
 from training_step import STEPS_PER_BLOCK, interleaved
 
 DENSITIES = (0.8, 0.64, 0.5, 0.35, 0.2, 0.1, 0.05, 0.02, 0.01)

@@ -34,7 +34,7 @@ from tombola.pruning import Masks, prune
 from tombola.reports.tables import Table
 from tombola.runs.folder import machine
 from tombola.training import Recipe
-from tombola.training.fit import Training
+from tombola.training.training import Training
 
 STEPS_PER_BLOCK = 40
 

@@ -20,8 +20,8 @@ from tombola.pruning import Mask, Masks, prunable_parameters, prune
 from tombola.runs.configs import load_config, validate
 from tombola.runs.shipped import config_path
 from tombola.training import Recipe, fit
-from tombola.training.fit import Training
 from tombola.training.trained import Evaluation
+from tombola.training.training import Training
 
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
 SMALL = (1, 32, 32)

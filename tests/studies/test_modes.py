@@ -28,9 +28,9 @@ from tombola.studies.lottery.rewind import Rewind, is_rewound
 from tombola.studies.lottery.stored import TRAINED, ReplicateFiles, stored_masks
 from tombola.training import Recipe, Step, fit
 from tombola.training.engine import DenseEngine
-from tombola.training.fit import Training
 from tombola.training.sparse.engine import SparseEngine
 from tombola.training.statistics import reestimate_statistics
+from tombola.training.training import Training
 
 MODES = ("init", "step:15it", "lr", "finetune")
 

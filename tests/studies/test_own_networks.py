@@ -56,7 +56,6 @@ def test_an_edited_function_does_not_continue_a_run(
 ) -> None:
     path = config(tmp_path, CONFIGS[command])
     with monkeypatch.context() as patch:
-        patch.setattr("tombola.training.fit.evaluate", None, raising=False)
         patch.setattr(
             "tombola.studies.single.train.fit" if command == "train" else "tombola.studies.single.grid.fit", stop
         )

@@ -24,7 +24,7 @@ from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.lottery.stored import MASKS, ReplicateFiles
 from tombola.studies.lottery.tables import cost_table, early_bird_line
 from tombola.training import Recipe, fit
-from tombola.training.fit import Training
+from tombola.training.training import Training
 
 
 def config(**changes: object) -> LotteryConfig:

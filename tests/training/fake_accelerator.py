@@ -17,7 +17,6 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-import tombola.training.fit  # noqa: F401 (the function of that name hides the module)
 from tombola.data import DataSet, Examples
 from tombola.pruning import Mask, Masks, criteria, precision
 from tombola.pruning.criteria import ScoringContext, make_criterion
@@ -27,10 +26,10 @@ from tombola.training import evolution as evolution_module
 from tombola.training import graphs as graphs_module
 from tombola.training import metrics as metrics_module
 from tombola.training.statistics import reestimate_statistics
+from tombola.training.training import Training
 
 DEVICE = "fake"
 AS_MPS = " where there is no float64"
-fit_module: Any = sys.modules["tombola.training.fit"]
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-4},
     "adam": {"optimizer": "adam"},
@@ -105,7 +104,7 @@ def training(make: Callable[[], tuple[Task, nn.Module]], mode: FakeTensorMode, *
     masks = half(model)
     evolution = more.pop("evolution", None)
     with mode:
-        begun = fit_module.Training(moved(model, mode), task, chosen(**more), masks, 0, 0, evolution)
+        begun = Training(moved(model, mode), task, chosen(**more), masks, 0, 0, evolution)
     assert begun.device.type == DEVICE
     return begun
 
@@ -305,7 +304,7 @@ def without_values(mode: FakeTensorMode) -> None:
         (metrics_module, "macro_f1", macro_f1),
         (nn.Module, "double", double),
         (nn.Module, "cpu", cpu),
-        (fit_module.Training, "_fingerprint", lambda training: ""),
+        (Training, "_fingerprint", lambda training: ""),
         (evolution_module, "prune", pruned),
         (dynamic, "lowest", lowest),
         (dynamic, "_check_scores", lambda *_: None),

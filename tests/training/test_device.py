@@ -26,10 +26,10 @@ from tombola.studies.single.config import CompareConfig, TrainConfig
 from tombola.training import Classification, Dynamic, Gradual, fit
 from tombola.training import device as device_module
 from tombola.training import engine as engine_module
+from tombola.training import training as training_module
 from tombola.training.device import deterministic, device_facts, on_device, placed, resolve
 from tombola.training.trained import Trained
 
-fit_module = sys.modules["tombola.training.fit"]
 HERE = Path(__file__).parent
 CUDA = torch.device("cuda", 0)
 
@@ -156,7 +156,7 @@ class TestRefused:
 
         with pytest.raises(KeyboardInterrupt):
             run(on_evaluation=kill_at(30))
-        monkeypatch.setattr(fit_module, "said", lambda device: "cuda (A100)")
+        monkeypatch.setattr(training_module, "said", lambda device: "cuda (A100)")
         with pytest.raises(StorageError, match=r"a checkpoint of a training on cpu, and this one is on cuda \(A100\)"):
             run()
         monkeypatch.undo()

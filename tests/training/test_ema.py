@@ -18,9 +18,9 @@ from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks, prune
 from tombola.training import Dynamic, Gradual, fit
 from tombola.training.ema import Average, decay_of
-from tombola.training.fit import Training
 from tombola.training.metrics import evaluate
 from tombola.training.trained import Evaluation, Trained
+from tombola.training.training import Training
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from tombola.pruning.dynamic import cosine_fraction
 from tombola.training import Recipe, fit
 from tombola.training import evolution as evolution_module
 from tombola.training.evolution import Dynamic, Evolution, Gradual
-from tombola.training.fit import Training
 from tombola.training.trained import Evaluation, Trained
+from tombola.training.training import Training
 
 OPTIMIZERS: list[dict[str, Any]] = [
     {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 1e-2},

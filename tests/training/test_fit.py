@@ -19,13 +19,13 @@ from tombola.pruning import Masks, prune
 from tombola.training import Recipe, fit
 from tombola.training.batches import Batches
 from tombola.training.classification import as_task
-from tombola.training.fit import Training
 from tombola.training.flat import FlatParameters
 from tombola.training.gradients import ChainGradients, gradients_of, linear_chain
 from tombola.training.metrics import evaluate, macro_f1
 from tombola.training.optimizers import OPTIMIZERS
 from tombola.training.statistics import reestimate_statistics
 from tombola.training.trained import Evaluation
+from tombola.training.training import Training
 
 OPTIMIZER_RECIPES = [
     {"optimizer": "sgd"},

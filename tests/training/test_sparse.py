@@ -31,7 +31,6 @@ from tombola.training import engine as engines
 from tombola.training import fit
 from tombola.training.batches import Batches
 from tombola.training.evolution import Gradual
-from tombola.training.fit import Training
 from tombola.training.gradients import linear_chain
 from tombola.training.metrics import evaluate
 from tombola.training.optimizers import OPTIMIZERS
@@ -40,6 +39,7 @@ from tombola.training.sparse.engine import SparseEngine
 from tombola.training.sparse.kept import KeptParameters
 from tombola.training.sparse.updates import make_update
 from tombola.training.trained import Evaluation
+from tombola.training.training import Training
 
 
 @pytest.fixture(scope="module")

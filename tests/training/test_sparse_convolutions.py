@@ -32,7 +32,6 @@ from tombola.pruning import Masks, prune
 from tombola.training import fit
 from tombola.training.batches import Batches
 from tombola.training.engine import layers_on_kernels
-from tombola.training.fit import Training
 from tombola.training.metrics import evaluate
 from tombola.training.sparse.activations import empty_chunks
 from tombola.training.sparse.chain import NoChainError, read_chain
@@ -41,6 +40,7 @@ from tombola.training.sparse.crossover import CROSSOVER_OF_CONVOLUTIONS, _multip
 from tombola.training.sparse.engine import SparseEngine
 from tombola.training.sparse.layers import DenseLayer, SparseLayer
 from tombola.training.trained import Evaluation
+from tombola.training.training import Training
 
 Convolution = tuple[int, tuple[int, int], tuple[int, int], bool, bool]
 """Channels, kernel, padding, whether it has a bias, whether a pool follows."""

@@ -20,9 +20,9 @@ from tombola.training import Gradual, fit
 from tombola.training.batches import Order
 from tombola.training.classification import Classification
 from tombola.training.engine import DenseEngine
-from tombola.training.fit import Training
 from tombola.training.gradients import linear_chain
 from tombola.training.task import Measure, Part, Scored, Task, without_augmentation
+from tombola.training.training import Training
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,9 @@ from tombola.pruning import Masks, prune
 from tombola.studies.lottery.early_bird import EarlyBird, EarlyBirdConfig, settled
 from tombola.training import Recipe, fit
 from tombola.training.evolution import Dynamic, Gradual
-from tombola.training.fit import Training
 from tombola.training.metrics import evaluate
 from tombola.training.trained import Evaluation
+from tombola.training.training import Training
 
 LENGTH, EVERY = 24, 4
 CAPTURED = (0, 6, 12)

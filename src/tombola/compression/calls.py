@@ -14,7 +14,8 @@ from itertools import pairwise
 
 import torch
 
-from tombola.compression.plans import Choice, Compiled, Form, Plan, Weights
+from tombola.compression.compiled import Compiled, Weights
+from tombola.compression.plans import Choice, Form, Plan
 from tombola.kernels.program import Program
 
 Call = Callable[[int, int], None]

@@ -12,11 +12,12 @@ from torch._C._dynamo.eval_frame import get_eval_frame_callback
 
 from tombola.compression.calls import Wholes, call_of
 from tombola.compression.chains import Chain
+from tombola.compression.compiled import Arrays, Weights
 from tombola.compression.fixed import Fixed
 from tombola.compression.graphs.arrays import GraphArrays
 from tombola.compression.graphs.nodes import Graph
 from tombola.compression.layers import Layer
-from tombola.compression.plans import Arrays, Form, Plan, Weights
+from tombola.compression.plans import Form, Plan
 from tombola.compression.tuning import best_of, expected_best, plan_on_torch
 from tombola.errors import ModelError
 from tombola.kernels.room import with_room

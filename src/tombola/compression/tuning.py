@@ -17,22 +17,10 @@ import torch
 from torch import Tensor
 
 from tombola.compression.calls import call_of
+from tombola.compression.compiled import Arrays, Operation, Weights, layer_steps, scratch_of, segments_of, width_of
 from tombola.compression.latency import interleaved
 from tombola.compression.layers import Layer
-from tombola.compression.plans import (
-    PANEL,
-    Arrays,
-    Choice,
-    Form,
-    Kernel,
-    Operation,
-    Plan,
-    Weights,
-    layer_steps,
-    scratch_of,
-    segments_of,
-    width_of,
-)
+from tombola.compression.plans import PANEL, Choice, Form, Kernel, Plan
 from tombola.kernels.packing import MOST_COLUMNS
 from tombola.kernels.program import Place, Where
 from tombola.kernels.side_by_side import fits

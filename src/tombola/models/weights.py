@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from tombola.errors import ModelError
+from tombola.models.pickles import NotWeightsError, Opaque
 from tombola.models.states import named_for, state_dict_of
 from tombola.models.tensors import SIZE_LIMIT, load_tensors
-from tombola.models.torch_files import NotWeightsError, Opaque, read_torch
+from tombola.models.torch_files import read_torch
 from tombola.runs.atomic import read_bytes
 from tombola.runs.kinds import LONGEST, other_kind
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from tombola.compression.compiled import Arrays, Compiled, without_places
 from tombola.compression.graphs.lowering import lower
 from tombola.compression.graphs.nodes import Convolution, Dense, Graph
 from tombola.compression.graphs.on_torch import computed
-from tombola.compression.plans import Arrays, Choice, Compiled, Kernel, Plan, without_places
+from tombola.compression.plans import Choice, Kernel, Plan
 from tombola.kernels.convolutions import (
     Packed,
     columns_of_all,

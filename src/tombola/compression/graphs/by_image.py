@@ -6,10 +6,11 @@ import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tombola.compression.compiled import Operation, layer_steps, scratch_of
 from tombola.compression.graphs.lowered import Lowered, PackedGraph
 from tombola.compression.graphs.nodes import Convolution, Dense, Flatten, Mean, Node, Pool, Shape, Shortcut
 from tombola.compression.graphs.places import flattened
-from tombola.compression.plans import Choice, Kernel, Operation, layer_steps, scratch_of
+from tombola.compression.plans import Choice, Kernel
 from tombola.kernels.expansions import Expansion, all_windows
 from tombola.kernels.pools import PoolKind
 from tombola.kernels.program import Place, Step, Where

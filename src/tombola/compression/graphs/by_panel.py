@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tombola.compression.compiled import Operation, layer_steps, width_of
 from tombola.compression.graphs.lowered import Lowered, PackedGraph
 from tombola.compression.graphs.nodes import Dense, Pool, Shape, Shortcut
 from tombola.compression.graphs.places import borders, flattened
-from tombola.compression.plans import Choice, Operation, layer_steps, width_of
+from tombola.compression.plans import Choice
 from tombola.kernels.pools import PoolKind
 from tombola.kernels.program import Place, Where
 from tombola.kernels.steps import from_panel, to_panel

@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
 
+from tombola.compression.compiled import Arrays, Operation
 from tombola.compression.graphs.nodes import (
     Combine,
     Convolution,
@@ -21,7 +22,7 @@ from tombola.compression.graphs.nodes import (
 )
 from tombola.compression.graphs.on_torch import TorchConvolution
 from tombola.compression.graphs.places import Room, last_uses
-from tombola.compression.plans import Arrays, Choice, Kernel, Operation
+from tombola.compression.plans import Choice, Kernel
 from tombola.kernels.convolutions import Packed
 from tombola.kernels.packing import Floats
 from tombola.kernels.products import Epilogue

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tombola.compression.compiled import Compiled, Operation, segments_of
 from tombola.compression.graphs.by_image import Images
 from tombola.compression.graphs.by_panel import Panels
 from tombola.compression.graphs.lowered import PackedGraph
-from tombola.compression.plans import Choice, Compiled, Form, Operation, Plan, segments_of
+from tombola.compression.plans import Choice, Form, Plan
 
 
 def lower(weights: PackedGraph, plan: Plan, rows: int) -> Compiled:

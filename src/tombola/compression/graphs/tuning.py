@@ -12,13 +12,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from tombola.compression.compiled import width_of
 from tombola.compression.graphs.arrays import GraphArrays
 from tombola.compression.graphs.by_image import image_of, unpooled
 from tombola.compression.graphs.by_panel import panel_of
 from tombola.compression.graphs.lowering import Bare, lower_bare
 from tombola.compression.graphs.nodes import Convolution, Dense, Graph
 from tombola.compression.graphs.places import borders
-from tombola.compression.plans import PANEL, Choice, Form, Kernel, Plan, width_of
+from tombola.compression.plans import PANEL, Choice, Form, Kernel, Plan
 from tombola.compression.tuning import (
     VECTORS_UP_TO,
     best_of,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tombola.data import DataConfig, load_raw
 from tombola.training.device import finish
-from tombola.training.fit import Training
+from tombola.training.training import Training
 
 SAMPLE_SECONDS, QUICK_SECONDS = 2.0, 0.3
 """How long iterations are timed for a whole plan, and for one line before a run."""

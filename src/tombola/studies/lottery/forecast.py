@@ -27,10 +27,10 @@ from tombola.studies.lottery.tasks import shape_of, spec_of, task_facts, task_of
 from tombola.training.classification import Classification
 from tombola.training.device import resolve
 from tombola.training.engine import layers_on_kernels
-from tombola.training.fit import Training
 from tombola.training.frozen import foreseen_examples
 from tombola.training.task import Task
 from tombola.training.threads import one_thread
+from tombola.training.training import Training
 
 PROBES = 4
 """Densities at which steps of the sparse engine are timed; the cost between them is interpolated."""

@@ -24,9 +24,9 @@ from tombola.studies.single.config import CompareConfig, Pruning
 from tombola.studies.single.parents import spec_for
 from tombola.training import Recipe
 from tombola.training.device import placed
-from tombola.training.fit import Training
 from tombola.training.frozen import foreseen_examples
 from tombola.training.threads import one_thread
+from tombola.training.training import Training
 
 REFUSED = "refused"
 
