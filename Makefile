@@ -14,12 +14,15 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Small networks are slower on two threads than on one; replicates run as processes instead.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test fuzz results-digits results-mnist results-lottery results-criteria results-speed results-hybrid benchmark benchmark-prune guide-figures clean
+.PHONY: help demo test fuzz results-digits results-mnist results-lottery results-criteria results-speed results-hybrid benchmark benchmark-prune guide-figures docs clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: $(VENV)/.stamp-core  ## install, then find a winning ticket on scikit-learn's digits (under 4 minutes)
 	$(TOMBOLA) imp digits
+	@echo
+	@echo "README shows other figures? Sums are rounded differently by another processor or version of torch, and then training"
+	@echo "goes another way. On one machine a run is the same to the bit; report.html names machine, versions and seeds."
 
 test: $(VENV)/.stamp-test  ## install, then lint, type-check, check the import law and run the tests
 	$(VENV)/bin/ruff format --check .
@@ -89,17 +92,23 @@ benchmark: $(VENV)/.stamp-core  ## the training step against a plain loop and th
 guide-figures: $(VENV)/.stamp-core  ## draw docs/images/structure-*.png and the guide's other figures
 	$(PY) docs/guide/draw_structures.py docs/images
 
+docs: $(VENV)/.stamp-docs  ## build the documentation into site/, with search and the API
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+	@echo "built; look at it with: $(PY) -m http.server --directory site"
+
 clean:  ## remove the virtual environment and caches; run folders stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 comma := ,
 
 define install
-	@$(PYTHON) -c 'import sys; v=sys.version_info[:2]; sys.exit(0 if (3,11)<=v<(3,14) else "Tombola needs Python 3.11 to 3.13, this is %d.%d; try: make PYTHON=python3.11" % v)'
-	@echo "Installing into $(VENV) (once, a minute or two) ..."
+	@$(PYTHON) -c 'import sys; v=sys.version_info[:2]; sys.exit(0 if (3,11)<=v<(3,15) else "Tombola needs Python 3.11 to 3.14, this is %d.%d; try: make PYTHON=python3.11" % v)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install -qq -e '$(1)'
+	@echo "Installing Tombola and what it needs into $(VENV), once: torch (the most of it), numpy, scipy, scikit-learn,"
+	@echo "matplotlib and smaller ones. About 1.5 GB with torch's CPU build, 5 to 6 GB with CUDA (README: Install)."
+	@$(PY) -m pip install --progress-bar off -e '$(1)' | grep --line-buffered -E '^ *(Downloading|Using cached|Installing|Successfully)' | cut -c1-100
 	@$(PY) -m pip check
+	@echo "$(VENV) now takes $$(du -sh $(VENV) | cut -f1)."
 	@touch $@
 endef
 
@@ -108,6 +117,9 @@ $(VENV)/.stamp-core: pyproject.toml constraints.txt
 
 $(VENV)/.stamp-test: pyproject.toml constraints.txt
 	$(call install,.[test])
+
+$(VENV)/.stamp-docs: pyproject.toml constraints.txt
+	$(call install,.[docs])
 
 $(VENV)/.stamp-bench: pyproject.toml constraints.txt
 	$(call install,.[bench])

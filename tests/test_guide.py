@@ -82,14 +82,8 @@ def _read(arguments: list[str]) -> None:
 
 
 @page
-def test_pages_are_short_and_links_lead_somewhere(page: Path) -> None:
-    text = page.read_text()
-    assert len(text.splitlines()) < 220
-    for target, _, anchor in (link.partition("#") for link in re.findall(r"\]\(([^)]+)\)", text)):
-        if not target.startswith("http"):
-            file = page.parent / target if target else page
-            assert file.exists(), target
-            assert not anchor or anchor in anchors(file), anchor
+def test_pages_are_short(page: Path) -> None:
+    assert len(page.read_text().splitlines()) < 220
 
 
 @pytest.mark.parametrize(
@@ -132,9 +126,3 @@ def commands(code: str) -> list[list[str]]:
     lines = [shlex.split(line, comments=True) for line in code.replace("\\\n", " ").splitlines()]
     assert all(line[0] == "tombola" for line in lines if line)
     return [line[1:] for line in lines if line]
-
-
-def anchors(page: Path) -> set[str]:
-    """GitHub's names of a page's headings."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.M)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

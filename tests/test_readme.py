@@ -1,4 +1,4 @@
-"""The README's promises that can be run: its Python runs, its links lead somewhere, its commands exist."""
+"""The README's promises that can be run: its Python runs, its commands exist."""
 
 from __future__ import annotations
 
@@ -26,14 +26,6 @@ def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
     assert "Masks(3 layers" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/lottery.md"])
-def test_links_lead_to_files(page: str) -> None:
-    text = (ROOT / page).read_text()
-    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", text) if not t.startswith("http")]
-    missing = [target for target in targets if not ((ROOT / page).parent / target).exists()]
-    assert not missing
 
 
 def test_its_commands_exist() -> None:
