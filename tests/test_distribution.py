@@ -19,9 +19,10 @@ ROOT = Path(__file__).parent.parent
 PARTS = ("benchmarks", "docs", "src", "tests")
 
 
-def run(*command: object, cwd: Path) -> str:
+def run(*command: object, cwd: Path, **variables: str) -> str:
     """What it prints; it sees nothing of this repository."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
+    environment |= variables
     done = subprocess.run([*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
@@ -104,6 +105,7 @@ def test_an_index_can_show_its_readme(wheel: Path) -> None:
     assert about["Home-page"] is None
 
 
+@pytest.mark.slow
 def test_installed_elsewhere_it_works(elsewhere: Path) -> None:
     tombola = elsewhere / "env" / "bin" / "tombola"
     assert "imp" in run(tombola, "--help", cwd=elsewhere)
@@ -121,3 +123,14 @@ def test_installed_elsewhere_it_works(elsewhere: Path) -> None:
     assert "50.0% sparse" in run(tombola, "prune", "lenet-300-100", *small, cwd=elsewhere)
     code = "import tombola; print(tombola.load_model('child')[2])"
     assert "Masks(3 layers" in run(elsewhere / "env" / "bin" / "python", "-c", code, cwd=elsewhere)
+
+
+def test_a_shell_learns_its_commands_and_configs(elsewhere: Path) -> None:
+    tombola, home = elsewhere / "env" / "bin" / "tombola", elsewhere / "home"
+    home.mkdir()
+    asked = {"HOME": str(home), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    run(tombola, "--install-completion", "bash", cwd=elsewhere, **asked)
+    (script,) = (file for file in home.rglob("*.sh") if "_TOMBOLA_COMPLETE" in file.read_text())
+    assert script.name in (home / ".bashrc").read_text()
+    typed = {"_TOMBOLA_COMPLETE": "complete_bash", "COMP_WORDS": "tombola imp di", "COMP_CWORD": "2"}
+    assert run(tombola, cwd=elsewhere, **typed).split() == ["digits"]

@@ -70,12 +70,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         tombola.doesnotexist  # type: ignore[attr-defined]  # noqa: B018
 
 
-@pytest.mark.parametrize(
-    "options", [["--version"], ["-h"], ["imp", "-h"], ["configs", "-h"], ["--show-completion", "bash"]]
-)
+@pytest.mark.parametrize("options", [["--version"], ["-h"], ["imp", "-h"], ["configs", "-h"]])
 def test_python_m_tombola(options: list[str]) -> None:
     result = subprocess.run([sys.executable, "-m", "tombola", *options], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    assert {"--version": f"tombola {tombola.__version__}\n", "--show-completion": "_TOMBOLA_COMPLETE"}.get(
-        options[0], "Usage: "
-    ) in result.stdout
+    assert (f"tombola {tombola.__version__}\n" if "--version" in options else "Usage: ") in result.stdout
