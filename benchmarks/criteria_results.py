@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tombola.reports.curves import png
+from tombola.reports.printed import png
 from tombola.runs.folder import RunFolder
 from tombola.studies.base.opened import open_study, read_result
 from tombola.studies.single.compare import Compare

@@ -174,7 +174,7 @@ def _schedules() -> Figure:
     rounds = 10
     for index, name in enumerate(schedules):
         values = [0.0, *schedules.get(name)(0.9, rounds)]
-        dash = DASHES[index] if DASHES[index] == "solid" else (0, tuple(int(n[:-2]) for n in DASHES[index].split(",")))
+        dash = (0, DASHES[index]) if DASHES[index] else "solid"
         style = {"color": COLOURS[index], "marker": MARKERS[index], "linestyle": dash}
         axes.plot(
             range(rounds + 1), [100 * value for value in values], **style, markersize=4, linewidth=1.2, label=name

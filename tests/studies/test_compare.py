@@ -19,7 +19,9 @@ from small_models import FINE_TUNING, SMALL_PARENT, contents, die_at_write, invo
 from tombola.errors import RunFailure
 from tombola.models import load_model
 from tombola.runs.configs import validate
+from tombola.runs.folder import LAYOUT
 from tombola.runs.rows import Row, rows_of
+from tombola.runs.sealed import write_sealed
 from tombola.studies.base.life import run_study
 from tombola.studies.base.numbers import whole_percent
 from tombola.studies.base.study import Call
@@ -388,16 +390,15 @@ class TestAPureFunctionOfTheRows:
             assert mine.lost.mean == pytest.approx(theirs.lost.mean, abs=1e-9)
             assert mine.by_replicate == theirs.by_replicate
 
-    def test_the_table_and_the_page(self) -> None:
-        made = summarise(
-            Path("nowhere"), config(structures=["weight"], sparsities=[0.5], replicates=3), hand_rows(ACCURACIES)
-        )
+    def test_the_table_and_the_page(self, tmp_path: Path) -> None:
+        write_sealed(tmp_path / "manifest.json", {"layout": LAYOUT, "must_match": {"study": "compare"}})
+        made = summarise(tmp_path, config(structures=["weight"], sparsities=[0.5], replicates=3), hand_rows(ACCURACIES))
         table = comparison_table(made.places)
         marked = {row[3]: row[4] for row in table.rows}
         assert marked == {"random": "16.00 ± 4.30", "magnitude (least)": "4.67 ± 1.43", "fpgm *": "5.00 ± 4.30"}
         page = comparison_page(made)
         assert "magnitude loses least" in page
-        assert "n = 3 replicate(s)" in page
+        assert "n = 3 replicates, bands" in page
 
 
 @pytest.mark.parametrize(

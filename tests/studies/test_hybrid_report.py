@@ -11,8 +11,6 @@ import pytest
 from hybrid_rows import EXITS, THRESHOLDS, altered, hybrid_result, hybrid_rows
 from rich.console import Console
 
-from tombola.reports.curves import Chart, Series, plotly_figure, png
-from tombola.reports.intervals import Estimate
 from tombola.studies.base.numbers import kilo, listed, mega, percent
 from tombola.studies.hybrid.answers import answers_of
 from tombola.studies.hybrid.artefacts import NAMES, OPTIONAL_NAMES, SUMMARY, write_results
@@ -133,13 +131,6 @@ class TestCharts:
     def test_nothing_to_draw(self) -> None:
         assert exits_chart([]) is None
         assert gate_chart(hybrid_rows(networks=("base",))) is None
-
-    def test_names_of_places_in_both_drawings(self) -> None:
-        value = Estimate(1.0, None, None, None, 1)
-        chart = Chart("Exit", "y", [Series("a", [0.0, 1.0], [value, value], 0)], places=("first", "second"))
-        assert plotly_figure(chart).layout.xaxis.ticktext == ("first", "second")
-        unnamed = Chart("Exit", "y", chart.series)
-        assert png(chart) != png(unnamed)
 
 
 def test_the_page_opens_with_the_answers_and_carries_all_it_needs(result: HybridResult) -> None:

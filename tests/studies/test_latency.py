@@ -20,7 +20,7 @@ from tombola.errors import KernelError
 from tombola.models import ModelSpec, build
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks, prune
-from tombola.reports.nature import factor_axis
+from tombola.reports.axes import factor_axis
 from tombola.runs.configs import validate
 from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row, read_rows, rows_of
@@ -422,8 +422,9 @@ def test_the_stand_in_of_other_tests_is_not_used_here() -> None:
 
 @pytest.mark.parametrize("values", [[1.0], [1.0, 1.05], [0.3, 0.4], [0.5, 20.0], [1.0, 137.0]])
 def test_an_axis_of_factors_has_ticks_and_holds_every_value(values: list[float]) -> None:
-    axis = factor_axis(values)
-    low, high = (10**end for end in axis["range"])
+    axis = factor_axis("Speed-up (×)", values)
+    assert axis.range is not None
+    low, high = axis.range
     assert low < min(values) <= max(values) < high
-    assert len(axis["tickvals"]) >= 2
-    assert all(low <= tick * (1 + 1e-9) and tick <= high * (1 + 1e-9) for tick in axis["tickvals"])
+    assert len(axis.ticks) >= 2
+    assert all(low <= tick * (1 + 1e-9) and tick <= high * (1 + 1e-9) for tick, _ in axis.ticks)

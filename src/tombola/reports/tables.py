@@ -1,14 +1,19 @@
-"""One table for every reader: HTML for a page, Markdown for a document; the terminal draws its own."""
+"""One table for every reader: here as data, Markdown, CSV and LaTeX; `html_tables` draws it on a page."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tombola.reports.intervals import Estimate
+
+MISSING = "–"
+"""In a table: there is no number, and a note says why."""
+NUMBER = re.compile(r"[+−-]?\d")
 
 
 @dataclass(frozen=True)
@@ -18,10 +23,10 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
-    def to_html(self) -> str:
-        head = "".join(f"<th scope='col'>{html.escape(column)}</th>" for column in self.columns)
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
-        return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    def is_numeric(self, column: int) -> bool:
+        """Whether a column holds numbers, perhaps with some missing: such columns are aligned right."""
+        cells = [row[column] for row in self.rows if row[column] not in ("", MISSING)]
+        return bool(cells) and all(NUMBER.match(cell) for cell in cells)
 
     def to_markdown(self) -> str:
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
@@ -57,6 +62,34 @@ def _latex(cell: str) -> str:
     ):
         cell = cell.replace(plain, escaped)
     return cell
+
+
+def fixed(values: Sequence[float | None]) -> list[str]:
+    """The numbers of one column with the same number of decimals: four figures of the largest, two of the smallest.
+
+    Args:
+        values: the column; None is where there is no number.
+
+    Returns:
+        One cell for each.
+
+    Examples:
+        >>> fixed([96.8712, 4.2, None])
+        ['96.87', '4.20', '–']
+        >>> fixed([1200, 50])
+        ['1,200', '50']
+    """
+    sizes = [abs(value) for value in values if value]
+    if not sizes or all(value == int(value) for value in sizes):
+        decimals = 0
+    else:
+        decimals = min(4, max(_decimals(max(sizes), 4), _decimals(min(sizes), 2), 0))
+    return [MISSING if value is None else f"{value:,.{decimals}f}" for value in values]
+
+
+def _decimals(value: float, figures: int) -> int:
+    """How many decimals show as many figures of a number."""
+    return figures - 1 - math.floor(math.log10(value))
 
 
 def plus_minus(estimate: Estimate, digits: int = 2, scale: float = 1.0) -> str:

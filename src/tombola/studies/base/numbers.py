@@ -7,9 +7,7 @@ from collections.abc import Sequence
 
 from tombola.reports.intervals import Estimate
 from tombola.reports.significance import Judged
-
-MISSING = "–"
-"""In a table: there is no number, and a note says why."""
+from tombola.reports.tables import MISSING as MISSING
 
 
 def duration(seconds: float) -> str:

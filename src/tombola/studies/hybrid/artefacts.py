@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tombola.reports import curves
+from tombola.reports.printed import png
 from tombola.reports.tables import Table
 from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
 from tombola.runs.results import Artefacts
@@ -37,7 +37,7 @@ def write_results(result: HybridResult) -> None:
         if chart is None:
             (results / name).unlink(missing_ok=True)
         else:
-            write_bytes(results / name, curves.png(chart))
+            write_bytes(results / name, png(chart))
     write_json(
         results / SUMMARY,
         {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tombola.reports.curves import Chart, Series
+from tombola.reports.chart import Chart, Series
 from tombola.reports.intervals import Estimate
 from tombola.runs.rows import Row
 from tombola.studies.hybrid.gating import gates_of

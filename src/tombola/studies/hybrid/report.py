@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
-from tombola.reports import curves
-from tombola.reports.curves import Chart
-from tombola.reports.page import Section, copyable, figure_html, page
-from tombola.reports.tables import Table
+from tombola.reports.chart import Chart
+from tombola.reports.figures import figure_html
+from tombola.reports.html_tables import table_html
+from tombola.reports.page import Section, bullets, copyable, folded, listing, page, paragraphs, titled
 from tombola.runs.configs import dump_config
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.base.numbers import begun
+from tombola.studies.base.header import run_header
+from tombola.studies.base.numbers import begun, percent
 from tombola.studies.hybrid import charts
 from tombola.studies.hybrid.answers import answers_of, lotteries_of
 from tombola.studies.hybrid.checks import check_lines, facts_lines
-from tombola.studies.hybrid.questions import Answer, tickets_line
+from tombola.studies.hybrid.questions import Answer, Lottery, tickets_line
 from tombola.studies.hybrid.result import HybridResult
 from tombola.studies.hybrid.rounds import ROUNDS_NOTE, rounds_table
 from tombola.studies.hybrid.tables import (
@@ -28,6 +28,7 @@ from tombola.studies.hybrid.tables import (
     latency_table,
 )
 from tombola.studies.hybrid.timings import latency_remarks
+from tombola.studies.lottery.charts import WON
 
 LATENCY_NOTE = (
     "Median µs per call [quartiles], measured once on the machine of the run: replicate 0 on test images, float32, one "
@@ -57,20 +58,21 @@ MEASURED = (
 
 def report_page(result: HybridResult) -> str:
     """`report.html`, whole: the answers first."""
-    answers = answers_of(result)
-    rows = result.rows
-    lead = f"{answers[1].lead} {answers[3].lead}"
+    answers, rows, config = answers_of(result), result.rows, result.config
     sections = [
         Section("The four questions", _answers_body(answers)),
         Section("Lotteries", _lotteries_body(result)),
-        Section("Exits", f"<p>{html.escape(_tickets(result))}</p>{_exits_body(rows)}"),
+        Section("Exits", paragraphs([_tickets(result)]) + _exits_body(rows)),
         Section("Gates", _gates_body(rows)),
         Section("Latency", _latency_body(rows)),
-        Section("Checks of the run", _list(check_lines(rows))),
-        Section("How it was measured", _list([*MEASURED, *facts_lines(rows)])),
-        Section("Configuration", f"<pre>{html.escape(dump_config(result.config, defaults=False))}</pre>"),
+        Section("Checks of the run", bullets(check_lines(rows))),
+        Section("How it was measured", bullets([*MEASURED, *facts_lines(rows)])),
+        Section("Configuration", listing(dump_config(config, defaults=False), "Configuration")),
     ]
-    return page(f"Hybrid study: {result.config.name}", lead, sections)
+    verdict = f"{answers[1].lead} {answers[3].lead}"
+    seed = config.cnn.seed if config.seed is None else config.seed
+    replicates = len({row["replicate"] for row in rows_of(rows, kind="forest")})
+    return page(run_header(f"Hybrid study: {config.name}", verdict, result.folder, seed, replicates), sections)
 
 
 def summary_markdown(result: HybridResult) -> str:
@@ -113,16 +115,28 @@ def _tickets(result: HybridResult) -> str:
 
 
 def _answers_body(answers: Sequence[Answer]) -> str:
-    return "".join(f"<h3>{html.escape(a.question)}</h3><p>{html.escape(a.text)}</p>" for a in answers)
+    """Each answer in one sentence, what it stands on folded below."""
+    parts = []
+    for answer in answers:
+        evidence = folded("Evidence", paragraphs(answer.sentences[1:])) if len(answer.sentences) > 1 else ""
+        parts.append(titled(answer.question, paragraphs([answer.lead]) + evidence))
+    return "".join(parts)
 
 
 def _lotteries_body(result: HybridResult) -> str:
-    lotteries = lotteries_of(result)
-    tables = "".join(
-        f"<h3>{html.escape(begun(lottery.title))}</h3>{rounds_table(lottery).to_html()}"
-        for lottery in lotteries.values()
-    )
-    return f"{tables}<p class='caption'>{html.escape(ROUNDS_NOTE)}</p>"
+    tables = [
+        table_html(rounds_table(lottery), begun(lottery.title), marked=_won(lottery))
+        for lottery in lotteries_of(result).values()
+    ]
+    return "".join(tables) + paragraphs([ROUNDS_NOTE], "note")
+
+
+def _won(lottery: Lottery) -> dict[str, str]:
+    """The sparsity whose ticket won or matches, and which of the two."""
+    verdict = lottery.verdict
+    if verdict.outcome not in WON or verdict.density is None:
+        return {}
+    return {percent(1 - verdict.density): verdict.outcome}
 
 
 def _lotteries_parts(result: HybridResult) -> list[str]:
@@ -139,20 +153,23 @@ def _lotteries_parts(result: HybridResult) -> list[str]:
 
 def _exits_body(rows: Sequence[Row]) -> str:
     figure = _figure(charts.exits_chart(rows), charts.EXITS_CAPTION)
-    every = copyable("Every features at every exit, as CSV", features_table(rows).to_csv())
-    return f"{figure}{_table(exits_table(rows), EXITS_NOTE)}<h3>Baselines</h3>{_table(baselines_table(rows))}{every}"
+    exits = table_html(exits_table(rows), "Forests at every exit", EXITS_NOTE, grouped=True)
+    baselines = table_html(baselines_table(rows), "Baselines: forests without a network, whole networks")
+    return figure + exits + baselines + copyable("Every features at every exit, as CSV", features_table(rows).to_csv())
 
 
 def _gates_body(rows: Sequence[Row]) -> str:
     if not rows_of(rows, kind="gate"):
-        return "<p>No gate was measured.</p>"
-    return _figure(charts.gate_chart(rows), charts.GATE_CAPTION) + _table(gates_table(rows), GATES_NOTE)
+        return paragraphs(["No gate was measured."])
+    table = table_html(gates_table(rows), "Gates at their chosen thresholds", GATES_NOTE)
+    return _figure(charts.gate_chart(rows), charts.GATE_CAPTION) + table
 
 
 def _latency_body(rows: Sequence[Row]) -> str:
     if not rows_of(rows, kind="latency"):
-        return _list(latency_remarks(rows))
-    return _table(latency_table(rows), " ".join([LATENCY_NOTE, *latency_remarks(rows)]))
+        return bullets(latency_remarks(rows))
+    note = " ".join([LATENCY_NOTE, *latency_remarks(rows)])
+    return table_html(latency_table(rows), "Measured time per call", note, grouped=True)
 
 
 def _latency_parts(rows: Sequence[Row]) -> list[str]:
@@ -161,15 +178,7 @@ def _latency_parts(rows: Sequence[Row]) -> list[str]:
 
 
 def _figure(chart: Chart | None, caption: str) -> str:
-    return "" if chart is None else figure_html(curves.plotly_figure(chart), caption)
-
-
-def _table(table: Table, note: str = "") -> str:
-    return table.to_html() + (f"<p class='caption'>{html.escape(note)}</p>" if note else "")
-
-
-def _list(lines: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
+    return "" if chart is None else figure_html(chart, caption)
 
 
 def _bullets(lines: Sequence[str]) -> str:

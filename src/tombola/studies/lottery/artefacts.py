@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from tombola.compression.ticket import write_ticket
-from tombola.reports import curves
+from tombola.reports.figures import still_html
 from tombola.reports.intervals import Estimate
-from tombola.reports.page import Section, figure_html, page
+from tombola.reports.page import Section, page
+from tombola.reports.printed import png
 from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
 from tombola.runs.results import Artefacts, read_summary
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.measures import ACCURACY
-from tombola.studies.lottery.charts import COST_CAPTION, accuracy_chart, cost_chart, modes_chart
+from tombola.studies.lottery.charts import COST_CAPTION, accuracy_chart, cost_chart, marked, modes_chart, speed_chart
 from tombola.studies.lottery.keras_ticket import MASKS, MODEL, extra_is_missing, write_keras_ticket
 from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_mode
 from tombola.studies.lottery.networks import layer_sizes, outline, restored_ticket
-from tombola.studies.lottery.report import accuracy_caption, speed_body, summary_markdown
+from tombola.studies.lottery.report import accuracy_caption, header, speed_table, summary_markdown
 from tombola.studies.lottery.result import Result
-from tombola.studies.lottery.tables import results_table, round_speeds
+from tombola.studies.lottery.tables import results_table, round_speeds, speed_notes
 from tombola.training.task import Measure
 
 SUMMARY, MODES = "sparsity_vs_accuracy.json", "modes.png"
@@ -54,14 +55,14 @@ def write_results(result: Result, data_dir: Path | None = None) -> None:
     results = result.folder.results
     make_folder(results)
     summaries = summaries_of_mode(result.summaries, result.config.rewind[0])
-    chart = accuracy_chart(summaries)
-    curve = figure_html(curves.plotly_figure(chart), accuracy_caption(result))
-    title = f"{result.config.name}: {result.measure.name} against weights remaining"
-    write_text(results / "sparsity_curve.html", page(title, result.verdict.sentence, [Section("Curve", curve)]))
-    write_bytes(results / "sparsity_curve.png", curves.png(chart))
-    _write_sparsity_vs_time(results, result.config.name, summaries, rows_of_mode(result.rows, result.config.rewind[0]))
+    chart = marked(accuracy_chart(summaries), summaries, result.verdict)
+    curve = still_html(chart, accuracy_caption(result))
+    head = header(result, f"{result.config.name}: {result.measure.name} against weights remaining")
+    write_text(results / "sparsity_curve.html", page(head, [Section("Curve", curve)]))
+    write_bytes(results / "sparsity_curve.png", png(chart))
+    _write_sparsity_vs_time(result, summaries, rows_of_mode(result.rows, result.config.rewind[0]))
     if len(result.config.rewind) > 1:
-        write_bytes(results / MODES, curves.png(modes_chart(result.summaries, result.config.rewind)))
+        write_bytes(results / MODES, png(modes_chart(result.summaries, result.config.rewind)))
     write_text(results / "summary.md", summary_markdown(result))
     table = results_table(result.summaries)
     write_text(results / "table.csv", table.to_csv())
@@ -144,12 +145,14 @@ def _keras_entry(result: Result) -> dict[str, Any]:
     return export if isinstance(export, dict) else {}
 
 
-def _write_sparsity_vs_time(results: Path, name: str, summaries: Sequence[Summary], rows: Sequence[Row]) -> None:
+def _write_sparsity_vs_time(result: Result, summaries: Sequence[Summary], rows: Sequence[Row]) -> None:
     """Density against measured latency of the tickets, FLOPs, and measured time of their training."""
-    figure = figure_html(curves.plotly_figure(cost_chart(summaries)), COST_CAPTION)
-    lead = "How fast a ticket is and what it costs, against the fraction of its weights that is kept."
-    sections = [Section("Speed", speed_body(summaries, rows)), Section("Cost", figure)]
-    write_text(results / "sparsity_vs_time.html", page(f"{name}: sparsity against time", lead, sections))
+    results, notes, chart = result.folder.results, speed_notes(summaries, rows), speed_chart(summaries, rows)
+    speed = "" if chart is None else still_html(chart, " ".join(notes))
+    speed += speed_table(result, summaries, rows, () if chart else notes)
+    sections = [Section("Speed", speed), Section("Cost", still_html(cost_chart(summaries), COST_CAPTION))]
+    head = header(result, f"{result.config.name}: sparsity against time")
+    write_text(results / "sparsity_vs_time.html", page(head, sections))
     dense = summaries[0].seconds_per_iteration
     points = [
         {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tombola.reports import nature
-from tombola.reports.curves import Chart, Series
+from tombola.reports.chart import Chart, Mark, Series
 from tombola.reports.intervals import Estimate, estimate
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.measures import ACCURACY, Scale
@@ -14,10 +14,13 @@ from tombola.studies.base.paired import paired_measure
 from tombola.studies.base.speed import speeds_of
 from tombola.studies.lottery.controls import controls, title_of
 from tombola.studies.lottery.metrics import Summary, summaries_of_mode
+from tombola.studies.lottery.verdict import Verdict
 from tombola.training.task import Measure
 
 TRAINING_CURVES = 5
 PERCENT = (0.0, 100.0)
+WON = ("winning", "matching")
+"""Verdicts whose round is marked in curves and tables."""
 COST_CAPTION = (
     "A forward pass's FLOPs fall with the weights; the measured time of a training iteration (evaluations included) "
     "does where sparse kernels train it, and does not on dense ones. Zeros alone save no time: what a ticket saves on "
@@ -39,6 +42,15 @@ def test_axis(measure: Measure) -> str:
 def within(measure: Measure) -> tuple[float, float] | None:
     """What values can be at all, where that is known."""
     return PERCENT if measure == ACCURACY else None
+
+
+def marked(chart: Chart, summaries: Sequence[Summary], verdict: Verdict, column: str = "test") -> Chart:
+    """The chart with a ring round the ticket that the verdict is of, where it won or matches."""
+    found = [s for s in summaries if s.branch == "ticket" and s.round == verdict.round]
+    if not found or verdict.outcome not in WON:
+        return chart
+    label = f"{verdict.outcome} round, {found[0].density:.1%} of the weights"
+    return replace(chart, mark=Mark(label, 100 * found[0].density, getattr(found[0], column).mean))
 
 
 def early_stop_chart(summaries: Sequence[Summary]) -> Chart:
@@ -158,7 +170,10 @@ def overlap_chart(rows: Sequence[Row]) -> Chart:
     def line(name: str, column: str, style: int) -> Series:
         # Pairs of replicates share replicates, so they give a mean and no interval.
         means = [100 * sum(row[column] for row in group) / len(group) for group in groups]
-        return Series(name, densities, [Estimate(mean, None, None, None, 1) for mean in means], style)
+        counts = [len(group) for group in groups]
+        return Series(
+            name, densities, [Estimate(m, None, None, None, n) for m, n in zip(means, counts, strict=True)], style
+        )
 
     series = [line("found", "shared", 0), line("by chance", "shared_by_chance", 1)]
     return Chart(nature.DENSITY_AXIS, "Kept weights shared (%)", series, over_density=True)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 
 from tombola.errors import ConfigError
-from tombola.reports import curves, nature
-from tombola.reports.curves import Chart, Series
-from tombola.reports.page import Section, copyable, figure_html, page
+from tombola.reports import nature
+from tombola.reports.chart import Chart, Series
+from tombola.reports.figures import figure_html
+from tombola.reports.html_tables import table_html
+from tombola.reports.page import Header, Section, bullets, copyable, page
 from tombola.reports.tables import Table
 from tombola.runs.atomic import write_text
 from tombola.runs.configs import flat
+from tombola.studies.base.header import run_header
 from tombola.studies.base.opened import read_result
 from tombola.studies.lottery.charts import test_axis, within
 from tombola.studies.lottery.metrics import summaries_of_mode
@@ -41,25 +43,34 @@ def compare_runs(roots: Sequence[Path], out: Path) -> Path:
         "intervals."
     )
     table = comparison_table(results, names)
-    verdicts = "".join(
-        f"<li><b>{html.escape(line)}</b>: {html.escape(verdict.sentence)}</li>"
+    verdicts = [
+        f"{line}: {verdict.sentence}"
         for name, result in zip(names, results, strict=True)
         for line, verdict in zip(_lines(name, result), result.verdicts.values(), strict=True)
-    )
-    sections = [
-        Section("Tickets", figure_html(curves.plotly_figure(chart), caption)),
-        Section("Verdicts", f"<ul>{verdicts}</ul>"),
-        Section("What differs between their configs", differences_table(results, names).to_html()),
-        Section(
-            "Results",
-            table.to_html()
-            + f"<p class='caption'>{table_note(results[0].summaries)} {COST_NOTE}</p>"
-            + copyable("As CSV", table.to_csv())
-            + copyable("As LaTeX", table.to_latex()),
-        ),
     ]
-    write_text(out, page("Lottery runs compared", f"{len(results)} runs: {', '.join(names)}.", sections))
+    shown = table_html(
+        table, "Every round of every run", f"{table_note(results[0].summaries)} {COST_NOTE}", grouped=True
+    )
+    differ = table_html(differences_table(results, names), "Keys that differ", grouped=True)
+    sections = [
+        Section("Tickets", figure_html(chart, caption)),
+        Section("Verdicts", bullets(verdicts)),
+        Section("What differs between their configs", differ),
+        Section("Results", shown + copyable("As CSV", table.to_csv()) + copyable("As LaTeX", table.to_latex())),
+    ]
+    head = Header("Lottery runs compared", f"{len(results)} runs: {', '.join(names)}.", _facts(names, results))
+    write_text(out, page(head, sections))
     return out
+
+
+def _facts(names: Sequence[str], results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Of every run, when it was begun, by which version, on what."""
+    facts = []
+    for name, result in zip(names, results, strict=True):
+        found = dict(run_header("", "", result.folder, result.config.seed, result.verdict.replicates).facts)
+        said = (found.get(fact) for fact in ("Run", "Begun", "Machine", "Seeds", "Data"))
+        facts.append((name, "; ".join([*(fact for fact in said if fact), f"Tombola {found.get('Tombola', '–')}"])))
+    return facts
 
 
 def comparison_chart(results: Sequence[Result], names: Sequence[str]) -> Chart:

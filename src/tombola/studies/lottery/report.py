@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
-from tombola.reports import curves
-from tombola.reports.curves import Chart
-from tombola.reports.maps import histograms, pixel_maps
-from tombola.reports.page import Section, copyable, figure_html, page
+from tombola.reports.figures import figure_html
+from tombola.reports.html_tables import table_html
+from tombola.reports.page import Header, Section, bullets, copyable, listing, page, paragraphs
 from tombola.runs.configs import dump_config
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.lottery import charts
+from tombola.studies.base.header import run_header
+from tombola.studies.base.numbers import begun
+from tombola.studies.lottery import averaged, charts, maps
 from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_mode
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.stabilities import StabilityResult, stability_caption, stability_chart
@@ -29,47 +29,49 @@ from tombola.studies.lottery.tables import (
     table_note,
     verdict_notes,
 )
-
-MOST_HISTOGRAMS = 4
-"""Layers whose weights are shown, spread from the first to the last."""
+from tombola.studies.lottery.verdict import Verdict
 
 
 def report_page(result: Result, stabilities: Sequence[StabilityResult] = ()) -> str:
     """`report.html`, whole. Figures are of the run's first mode of rewinding; the others are compared with it."""
     first = result.config.rewind[0]
     rows, summaries = rows_of_mode(result.rows, first), summaries_of_mode(result.summaries, first)
-    config, n = (
-        result.config,
-        f"n = {result.verdict.replicates} replicates, bands 95 % confidence intervals (Student t).",
-    )
+    n = f"n = {result.verdict.replicates} replicates, bands 95 % confidence intervals (Student t)."
     sections = [
-        *_mode_sections(result, n),
         _accuracy_section(result, rows, summaries, n),
-        Section(
-            "How soon it learns",
-            _figure(
-                charts.early_stop_chart(summaries),
-                f"Iteration of minimum validation loss; {n} Lower learns sooner. Trained for {config.training.length}. "
-                + early_stop_note(rows),
-            ),
-        ),
-        _table_section(result.summaries),
+        _results_section(result),
+        *_mode_sections(result, n),
+        *_averaged_sections(result, rows, summaries, n),
+        Section("How soon it learns", _early_stop_body(result, rows, summaries, n)),
         *_origin_sections(result),
         Section("Sparsity against time, and what the search cost", _cost_body(result, summaries, rows, n)),
-        Section("Speed", speed_body(summaries, rows)),
-        Section("Where the weights go", _layers_body(rows, n)),
+        Section("Speed", speed_body(result, summaries, rows)),
+        Section(
+            "Where the weights go",
+            figure_html(maps.layer_figure(rows), f"Fraction of each layer's weights kept; {n}"),
+        ),
         *_map_sections(rows, summaries),
         *_overlap_sections(rows),
         Section(
             "Training curves of chosen rounds",
-            _figure(charts.training_chart(rows, summaries), f"By weights remaining; {n}"),
+            figure_html(charts.training_chart(rows, summaries), f"By weights remaining; {n}"),
         ),
-        *[Section(f"Stability of round {s.round} ({s.mode})", _stability_body(s)) for s in stabilities],
-        Section("Checks of the run", _list(check_lines(result.rows)) + f"<p>{cost_line(result.rows)}.</p>"),
-        Section("Configuration", f"<pre>{html.escape(dump_config(config))}</pre>"),
+        *[
+            Section(f"Stability of round {s.round} ({s.mode})", figure_html(stability_chart(s), stability_caption(s)))
+            for s in stabilities
+        ],
+        Section("Checks of the run", bullets(check_lines(result.rows)) + paragraphs([f"{cost_line(result.rows)}."])),
+        Section("Configuration", listing(dump_config(result.config), "Configuration")),
     ]
-    lead = result.verdict.sentence if len(result.verdicts) == 1 else f"Rewound to {first}: {result.verdict.sentence}"
-    return page(f"Lottery study: {config.name}", lead, sections)
+    return page(header(result, f"Lottery study: {result.config.name}"), sections)
+
+
+def header(result: Result, title: str) -> Header:
+    """The head of every page of a lottery study."""
+    config = result.config
+    several = f"Rewound to {config.rewind[0]}: " if len(result.verdicts) > 1 else ""
+    verdict = f"{several}{result.verdict.sentence}"
+    return run_header(title, verdict, result.folder, config.seed, result.verdict.replicates)
 
 
 def accuracy_caption(result: Result) -> str:
@@ -79,6 +81,13 @@ def accuracy_caption(result: Result) -> str:
         "confidence intervals of the mean (Student t). Bands may overlap where the differences, paired by replicate, "
         f"are clear: the verdict uses these. {config.model.title} on {config.subject}, rewound to {config.rewind[0]}."
     )
+
+
+def won(summaries: Sequence[Summary], verdict: Verdict) -> dict[str, str]:
+    """What tables say at the density of the round that won or matches; empty where none did."""
+    if verdict.outcome not in charts.WON:
+        return {}
+    return {f"{s.density:.1%}": verdict.outcome for s in summaries if s.round == verdict.round}
 
 
 def summary_markdown(result: Result) -> str:
@@ -100,6 +109,7 @@ def summary_markdown(result: Result) -> str:
             *judged,
             results_table(result.summaries).to_markdown(),
             f"{table_note(result.summaries)} {COST_NOTE} n = {result.verdict.replicates} replicates, Student t.",
+            *_averaged_parts(rows, tickets),
             *origin_lines(result),
             "## Speed",
             rounds_table(tickets, rows).to_markdown(),
@@ -116,94 +126,113 @@ def summary_markdown(result: Result) -> str:
     )
 
 
-def _figure(chart: Chart, caption: str) -> str:
-    return figure_html(curves.plotly_figure(chart), caption)
+def _accuracy_section(result: Result, rows: Sequence[Row], summaries: Sequence[Summary], n: str) -> Section:
+    measure = result.measure
+    curve = charts.marked(charts.accuracy_chart(summaries), summaries, result.verdict)
+    caption = f"Differences in final test {measure.name}, paired by replicate; {n}"
+    gaps = figure_html(charts.gaps_chart(rows, measure), caption)
+    said = paragraphs(verdict_notes(result.verdict))
+    title = f"{begun(measure.name)} against weights remaining"
+    return Section(title, figure_html(curve, accuracy_caption(result)) + said + gaps)
+
+
+def _results_section(result: Result) -> Section:
+    """What the verdict is of first, every round folded below."""
+    summaries, verdict = result.summaries, result.verdict
+    shown = verdict.round if verdict.round is not None else result.ticket_round
+    short = [s for s in summaries if s.round in (0, shown)]
+    marked, note = won(summaries, verdict), f"{table_note(summaries)} {COST_NOTE}"
+    tables = [
+        table_html(results_table(short), "Dense, and the round of the verdict", note, grouped=True, marked=marked)
+    ]
+    whole = results_table(summaries)
+    if len(short) < len(summaries):
+        tables.append(table_html(whole, "Every round", grouped=True, marked=marked))
+    return Section(
+        "Results", "".join(tables) + copyable("As CSV", whole.to_csv()) + copyable("As LaTeX", whole.to_latex())
+    )
 
 
 def _mode_sections(result: Result, n: str) -> list[Section]:
     if len(result.config.rewind) < 2:
         return []
-    figure = _figure(charts.modes_chart(result.summaries, result.config.rewind), f"Tickets by what they rewind to; {n}")
-    verdicts = _list([f"{mode}: {verdict.sentence}" for mode, verdict in result.verdicts.items()])
-    return [Section("Modes of rewinding", figure + verdicts)]
+    chart = charts.modes_chart(result.summaries, result.config.rewind)
+    figure = figure_html(chart, f"Tickets by what they rewind to; {n}")
+    return [
+        Section(
+            "Modes of rewinding",
+            figure + bullets([f"{mode}: {verdict.sentence}" for mode, verdict in result.verdicts.items()]),
+        )
+    ]
 
 
-def _accuracy_section(result: Result, rows: Sequence[Row], summaries: Sequence[Summary], n: str) -> Section:
-    curve = _figure(charts.accuracy_chart(summaries), accuracy_caption(result))
-    measure = result.measure
-    gaps = _figure(
-        charts.gaps_chart(rows, measure), f"Differences in final test {measure.name}, paired by replicate; {n}"
+def _averaged_sections(result: Result, rows: Sequence[Row], summaries: Sequence[Summary], n: str) -> list[Section]:
+    if not averaged.has_averages(rows):
+        return []
+    chart = averaged.averaged_chart(rows, summaries)
+    table = averaged.averaged_table(rows, summaries)
+    marked = won(summaries, result.verdict)
+    shown = table_html(table, "Raw and averaged weights", averaged.NOTE, grouped=True, marked=marked)
+    return [Section("Averaged weights", figure_html(chart, f"Dense network and tickets; {n}") + shown)]
+
+
+def _averaged_parts(rows: Sequence[Row], summaries: Sequence[Summary]) -> list[str]:
+    if not averaged.has_averages(rows):
+        return []
+    return ["## Averaged weights", averaged.averaged_table(rows, summaries).to_markdown(), averaged.NOTE]
+
+
+def _early_stop_body(result: Result, rows: Sequence[Row], summaries: Sequence[Summary], n: str) -> str:
+    chart = charts.marked(charts.early_stop_chart(summaries), summaries, result.verdict, "early_stop_iteration")
+    return figure_html(
+        chart,
+        f"Iteration of minimum validation loss; {n} Lower learns sooner. Trained for {result.config.training.length}. "
+        + early_stop_note(rows),
     )
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in verdict_notes(result.verdict))
-    title = f"{measure.name[:1].upper()}{measure.name[1:]} against weights remaining"
-    return Section(title, curve + notes + gaps)
-
-
-def _table_section(summaries: Sequence[Summary]) -> Section:
-    table, note = results_table(summaries), table_note(summaries)
-    copies = copyable("As CSV", table.to_csv()) + copyable("As LaTeX", table.to_latex())
-    return Section("Results", table.to_html() + f"<p class='caption'>{note} {COST_NOTE}</p>" + copies)
 
 
 def _origin_sections(result: Result) -> list[Section]:
     lines = origin_lines(result)
-    return [Section("What came before", "".join(f"<p>{html.escape(line)}</p>" for line in lines))] if lines else []
+    return [Section("What came before", paragraphs(lines))] if lines else []
 
 
 def _cost_body(result: Result, summaries: Sequence[Summary], rows: Sequence[Row], n: str) -> str:
-    figure = _figure(
-        charts.cost_chart(summaries),
-        f"{charts.COST_CAPTION} {n}",
-    )
-    note = "<p class='caption'>Mean per replicate, in trainings of the dense network (all modes of rewinding).</p>"
+    figure = figure_html(charts.cost_chart(summaries), f"{charts.COST_CAPTION} {n}")
+    note = "Mean per replicate, in trainings of the dense network (all modes of rewinding)."
+    table = table_html(cost_table(result.summaries), "What each round cost", note)
     bird = early_bird_line(rows)
-    note += f"<p>{cost_line(result.rows)}.</p>"
-    return figure + cost_table(result.summaries).to_html() + note + (f"<p>{bird}</p>" if bird else "")
+    return figure + table + paragraphs([f"{cost_line(result.rows)}.", *([bird] if bird else [])])
 
 
-def speed_body(summaries: Sequence[Summary], rows: Sequence[Row]) -> str:
-    """What a ticket's training cost and how fast it is, as a figure where speed was measured, and a table."""
-    notes = speed_notes(summaries, rows)
-    chart = charts.speed_chart(summaries, rows)
-    figure = "" if chart is None else _figure(chart, " ".join(notes))
-    notes = [COST_NOTE, *([] if figure else notes)]
-    table = rounds_table(summaries, rows).to_html()
-    return f"{figure}{table}<p class='caption'>{html.escape(' '.join(notes))}</p>"
+def speed_table(result: Result, summaries: Sequence[Summary], rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """What a ticket's training cost and how fast it is."""
+    note = " ".join([COST_NOTE, *notes])
+    marked = won(summaries, result.verdict)
+    return table_html(rounds_table(summaries, rows), "Cost of training and measured speed", note, marked=marked)
 
 
-def _layers_body(rows: Sequence[Row], n: str) -> str:
-    return _figure(charts.layer_chart(rows), f"Fraction of each layer's weights kept; {n}")
+def speed_body(result: Result, summaries: Sequence[Summary], rows: Sequence[Row]) -> str:
+    """The table, below a figure where speed was measured."""
+    notes, chart = speed_notes(summaries, rows), charts.speed_chart(summaries, rows)
+    if chart is None:
+        return speed_table(result, summaries, rows, notes)
+    return figure_html(chart, " ".join(notes)) + speed_table(result, summaries, rows, ())
 
 
 def _map_sections(rows: Sequence[Row], summaries: Sequence[Summary]) -> list[Section]:
     """Surviving connections per pixel (mean over replicates), and weight histograms of replicate 0."""
     chosen = charts.chosen_rounds(summaries)
-    maps, titles = [], []
-    for summary in chosen:
-        found = rows_of(rows, kind="connections", round=summary.round)
-        if found:
-            _, height, width = found[0]["shape"]
-            pixels = height * width
-            # Channels are added up: a pixel's connections are those of all its channels.
-            means = [sum(sum(row["counts"][i::pixels]) for row in found) / len(found) for i in range(pixels)]
-            maps.append([means[y * width : (y + 1) * width] for y in range(height)])
-            titles.append(f"{summary.density:.1%}")
     sections = []
-    if maps:
-        caption = "Kept connections of every input pixel to the first layer, mean over replicates; darker is more."
-        sections.append(Section("Which pixels are looked at", figure_html(pixel_maps(titles, maps), caption)))
-    last = rows_of(rows, kind="histogram", replicate=min(row["replicate"] for row in rows), round=chosen[-1].round)
-    if last:
-        shown = sorted({round(i * (len(last) - 1) / (MOST_HISTOGRAMS - 1)) for i in range(MOST_HISTOGRAMS)})
-        last = [last[i] for i in shown]
-        figure = histograms(
-            [row["layer"].removesuffix(".weight") for row in last],
-            [row["limit"] for row in last],
-            [row["before"] for row in last],
-            [row["after"] for row in last],
+    if pixels := maps.pixel_maps(rows, chosen):
+        caption = (
+            "Kept connections of every input pixel to the first layer, mean over replicates; stronger is more, each "
+            "map by its own scale."
         )
-        caption = f"Kept weights of one ticket with {chosen[-1].density:.1%} of the weights, before and after training."
-        sections.append(Section("Weights before and after", figure_html(figure, caption)))
+        sections.append(Section("Which pixels are looked at", figure_html(pixels, caption)))
+    last = chosen[-1]
+    if histograms := maps.weight_histograms(rows, last.round):
+        caption = f"Kept weights of one ticket with {last.density:.1%} of the weights, before and after training."
+        sections.append(Section("Weights before and after", figure_html(histograms, caption)))
     return sections
 
 
@@ -213,12 +242,4 @@ def _overlap_sections(rows: Sequence[Row]) -> list[Section]:
     caption = (
         "Fraction of a ticket's weights that another replicate's ticket keeps too, mean over all pairs of replicates."
     )
-    return [Section("Do replicates find the same ticket?", _figure(charts.overlap_chart(rows), caption))]
-
-
-def _stability_body(stability: StabilityResult) -> str:
-    return _figure(stability_chart(stability), stability_caption(stability))
-
-
-def _list(lines: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
+    return [Section("Do replicates find the same ticket?", figure_html(charts.overlap_chart(rows), caption))]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tombola.errors import StorageError
-from tombola.reports.curves import Chart, Series
+from tombola.reports.chart import Chart, Series
 from tombola.reports.intervals import CONFIDENCE, Estimate, bounds_of
 from tombola.reports.tables import plus_minus
 from tombola.runs.folder import RunFolder

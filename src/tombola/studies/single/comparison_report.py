@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tombola.reports.curves import Chart, Series, plotly_figure, png
+from tombola.reports.chart import Chart, Series
+from tombola.reports.figures import figure_html
+from tombola.reports.html_tables import table_html
 from tombola.reports.intervals import Estimate
-from tombola.reports.page import Section, copyable, figure_html, page
+from tombola.reports.page import Section, bullets, copyable, listing, page, paragraphs
+from tombola.reports.printed import png
 from tombola.reports.tables import Table, plus_minus
 from tombola.runs.atomic import write_bytes, write_text
 from tombola.runs.configs import dump_config
 from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row
-from tombola.studies.base.numbers import half_width, whole_percent
+from tombola.studies.base.header import run_header
+from tombola.studies.base.numbers import counted, half_width, whole_percent
 from tombola.studies.single.comparison import Comparison, Place
 from tombola.studies.single.tables import WHAT_HELPS
 
@@ -108,23 +111,25 @@ def remarks(comparison: Comparison) -> list[str]:
 def comparison_page(comparison: Comparison) -> str:
     """`report.html`, whole."""
     config = comparison.config
-    n = f"n = {config.replicates} replicate(s), bands 95 % confidence intervals (Student t)."
+    n = f"n = {counted(config.replicates, 'replicate')}, bands 95 % confidence intervals (Student t)."
     sections = []
     for structure, distribution in panels(comparison):
         chart = loss_chart(comparison, structure, distribution)
-        said = "".join(f"<li>{html.escape(p.sentence)}</li>" for p in _of(comparison, structure, distribution))
-        figure = figure_html(plotly_figure(chart), f"Lower loses less; {n}") if chart.series else ""
-        sections.append(Section(f"{structure}, {distribution}", f"{figure}<ul>{said}</ul>"))
+        figure = figure_html(chart, f"Lower loses less; {n}") if chart.series else ""
+        said = bullets([place.sentence for place in _of(comparison, structure, distribution)])
+        sections.append(Section(f"{structure}, {distribution}", figure + said))
     table = comparison_table(comparison.places)
     copies = copyable("As CSV", table.to_csv()) + copyable("As LaTeX", table.to_latex())
-    sections.append(Section("All ways", f"{table.to_html()}<p class='caption'>{html.escape(NOTE)}</p>{copies}"))
+    sections.append(Section("All ways", table_html(table, "Every way", NOTE, grouped=True) + copies))
     if refused := refusals(comparison.places):
-        sections.append(Section("Refused", "<ul>" + "".join(f"<li>{html.escape(r)}</li>" for r in refused) + "</ul>"))
+        sections.append(Section("Refused", bullets(refused)))
     if lines := emptied(comparison.rows):
-        said = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-        sections.append(Section("Layers left nearly empty", f"<ul>{said}</ul><p class='caption'>{WHAT_HELPS}</p>"))
-    sections.append(Section("Configuration", f"<pre>{html.escape(dump_config(config))}</pre>"))
-    return page(f"Comparison: {config.name}", lead(comparison), sections)
+        sections.append(Section("Layers left nearly empty", bullets(lines) + paragraphs([WHAT_HELPS], "note")))
+    sections.append(Section("Configuration", listing(dump_config(config), "Configuration")))
+    folder = RunFolder(comparison.folder)
+    return page(
+        run_header(f"Comparison: {config.name}", lead(comparison), folder, config.seed, config.replicates), sections
+    )
 
 
 def lead(comparison: Comparison) -> str:

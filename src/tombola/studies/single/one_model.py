@@ -22,11 +22,12 @@ from tombola.runs.atomic import read_json, write_json
 from tombola.runs.configs import C
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.averaging import averaged_look
+from tombola.studies.base.header import run_header
 from tombola.studies.base.study import Study
 from tombola.studies.base.work import Work
 from tombola.studies.single.columns import SCHEMA
 from tombola.studies.single.metrics import failed
-from tombola.studies.single.report import child_page, lead
+from tombola.studies.single.report import child_page, lead, verdict_line
 from tombola.studies.single.tables import check_line, layers_note, layers_table, stages_note, stages_table
 from tombola.training.threads import one_thread
 from tombola.training.trained import Trained
@@ -114,7 +115,9 @@ class OneModel(Study[C, Result]):
         return Result(self.folder.root, list(rows))
 
     def report(self, result: Result) -> str:
-        return child_page(self.title, result.rows, read_checks(result.folder), read_spec(result.folder)[1])
+        verdict = verdict_line(result.stages, read_checks(result.folder))
+        header = run_header(self.title, verdict, self.folder, getattr(self.config, "seed", None))
+        return child_page(header, result.rows, read_spec(result.folder)[1])
 
     @staticmethod
     def show(console: Console, result: Result) -> None:

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tombola.reports.curves import Chart, Series, plotly_figure
+from tombola.reports.chart import Chart, Series
+from tombola.reports.figures import figure_html
+from tombola.reports.html_tables import table_html
 from tombola.reports.intervals import estimate
-from tombola.reports.page import Section, figure_html, page
+from tombola.reports.page import Header, Section, listing, page
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.soundness import fault_of
 from tombola.studies.single.tables import check_line, layers_note, layers_table, stages_note, stages_table
 
 
-def child_page(title: str, rows: Sequence[Row], checks: Mapping[str, Any], history: Mapping[str, Any]) -> str:
+def child_page(header: Header, rows: Sequence[Row], history: Mapping[str, Any]) -> str:
     """`report.html`: the stages, the layers, how the fine-tuning went, how it was made."""
     stages = rows_of(rows, kind="stage")
     latencies, layers = rows_of(rows, kind="latency"), rows_of(rows, kind="layer")
-    table, note = stages_table(stages, latencies).to_html(), html.escape(stages_note(stages, latencies))
+    several = len(stages) > 1
+    measures = table_html(
+        stages_table(stages, latencies),
+        "Before, pruned, fine-tuned" if several else "What was measured",
+        stages_note(stages, latencies),
+    )
     sections = [
-        Section("Stages" if len(stages) > 1 else "The model", f"{table}<p class='caption'>{note}</p>"),
-        Section("Layers", f"{layers_table(layers).to_html()}<p class='caption'>{html.escape(layers_note(layers))}</p>"),
+        Section("Stages" if several else "The model", measures),
+        Section("Layers", table_html(layers_table(layers), "Weights of every layer", layers_note(layers))),
         *_training_sections(rows),
-        Section("How it was made", f"<pre>{html.escape(json.dumps(dict(history), indent=1))}</pre>"),
+        Section("How it was made", listing(json.dumps(dict(history), indent=1), "How it was made")),
     ]
-    return page(title, f"{lead(stages)} {check_line(checks)}".strip(), sections)
+    return page(header, sections)
+
+
+def verdict_line(stages: Sequence[Row], checks: Mapping[str, Any]) -> str:
+    """What came of it, and what was checked."""
+    return f"{lead(stages)} {check_line(checks)}".strip()
 
 
 def lead(stages: Sequence[Row]) -> str:
@@ -58,8 +69,7 @@ def _training_sections(rows: Sequence[Row]) -> list[Section]:
     for number in sorted({row["training"] for row in looks}):
         own = rows_of(looks, training=number)
         accuracies = [estimate([100 * row["validation_accuracy"]]) for row in own]
-        series.append(
-            Series(f"training {number}", [float(row["iteration"]) for row in own], accuracies, (number - 1) % 7)
-        )
+        iterations = [float(row["iteration"]) for row in own]
+        series.append(Series(f"training {number}", iterations, accuracies, number - 1))
     chart = Chart("Iteration", "Validation accuracy (%)", series)
-    return [Section("Training", figure_html(plotly_figure(chart), "Accuracy on the validation set while it learns."))]
+    return [Section("Training", figure_html(chart, "Accuracy on the validation set while it learns."))]

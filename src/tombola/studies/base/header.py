@@ -1,0 +1,63 @@
+"""The head of a study's page: what the run is, from its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from tombola.reports.page import Header
+from tombola.runs.folder import DEVICE, RunFolder
+from tombola.studies.base.numbers import counted
+
+
+def run_header(title: str, verdict: str, folder: RunFolder, seed: int | None, replicates: int = 1) -> Header:
+    """The head of the page of a run.
+
+    Args:
+        title: what kind of study, and its name.
+        verdict: what came of it, in a sentence.
+        folder: the run, whose manifest is read.
+        seed: the root seed, None where the run draws nothing.
+        replicates: how many experiments, each with a seed of its own that derives from the root.
+    """
+    manifest = folder.read_manifest()
+    facts: Mapping[str, Any] = manifest["must_match"]
+    versions: Mapping[str, str] = facts.get("versions", {})
+    others = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "tombola")
+    found = {
+        "Run": folder.root.resolve().name,
+        "Begun": _date(manifest.get("created")),
+        "Tombola": versions.get("tombola"),
+        "Versions": others or None,
+        "Machine": _machine(manifest.get("machine", {}), facts.get(DEVICE)),
+        "Seeds": _seeds(seed, replicates),
+        "Data": _data(facts.get("data")),
+    }
+    return Header(title, verdict, [(name, value) for name, value in found.items() if value])
+
+
+def _date(created: str | None) -> str | None:
+    if created is None:
+        return None
+    return f"{datetime.fromisoformat(created).astimezone(UTC):%d %B %Y, %H:%M} UTC".lstrip("0")
+
+
+def _machine(machine: Mapping[str, Any], device: object) -> str:
+    cores = machine.get("cores")
+    devices = [str(one.get("name", one.get("type"))) for one in device] if isinstance(device, list) else []
+    parts = [machine.get("cpu"), counted(cores, "core") if cores else None, machine.get("system"), *devices]
+    return ", ".join(part for part in parts if part)
+
+
+def _seeds(seed: int | None, replicates: int) -> str | None:
+    if seed is None:
+        return None
+    return f"root seed {seed}" + (f", {replicates} replicates derived from it" if replicates > 1 else "")
+
+
+def _data(data: object) -> str | None:
+    if not isinstance(data, dict):
+        return None
+    checksum = data.get("checksum")
+    return str(data.get("name", "own data")) + (f" ({str(checksum)[:16]}…)" if checksum else "")
