@@ -88,7 +88,8 @@ def _below(shown: Sequence[Figure], caption: str, save: str = "") -> str:
     legend = _legend(first) if isinstance(first, Chart) else ""
     table = numbers(first) if isinstance(first, Chart) and len(shown) == 1 else None
     listed = "" if table is None else table_html(table, "Numbers of this figure", grouped=True)
-    fold = f"<details><summary>Numbers and file</summary>{save}{listed}</details>" if save or listed else ""
+    held = " and ".join(name for name, part in (("numbers", listed), ("file", save)) if part).capitalize()
+    fold = f"<details><summary>{held}</summary>{save}{listed}</details>" if held else ""
     return f"{legend}<figcaption>{html.escape(caption)}</figcaption>{fold}"
 
 

@@ -24,9 +24,9 @@ class Table:
     rows: Sequence[Sequence[str]]
 
     def is_numeric(self, column: int) -> bool:
-        """Whether a column holds numbers, perhaps with some missing: such columns are aligned right."""
+        """Whether most of a column are numbers, as far as it has any: such columns are aligned right."""
         cells = [row[column] for row in self.rows if row[column] not in ("", MISSING)]
-        return bool(cells) and all(NUMBER.match(cell) for cell in cells)
+        return 2 * sum(bool(NUMBER.match(cell)) for cell in cells) > len(cells)
 
     def to_markdown(self) -> str:
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]

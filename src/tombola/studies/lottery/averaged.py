@@ -26,7 +26,7 @@ def has_averages(rows: Sequence[Row]) -> bool:
 
 
 def averaged_chart(rows: Sequence[Row], summaries: Sequence[Summary]) -> Chart:
-    """Dense network and tickets with raw and with averaged weights, against weights remaining; one mode of rewinding."""
+    """Dense network and tickets with raw and averaged weights, against weights remaining; one mode of rewinding."""
     tickets, measure = [s for s in summaries if s.branch in ("dense", "ticket")], summaries[0].measure
     raw = Series("raw weights", [100 * s.density for s in tickets], [s.test for s in tickets], 0)
     found = [(100 * s.density, mean) for s in tickets if (mean := _averaged(rows, s)) is not None]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tombola.reports.tables import Table, plus_minus
+from tombola.reports.tables import MISSING, Table, fixed, plus_minus
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.checks import failed_checks
 from tombola.studies.base.measures import ACCURACY, Scale
-from tombola.studies.base.speed import FORMAT, Speed, microseconds, remarks, speeds_of, times
+from tombola.studies.base.speed import FORMAT, Speed, remarks, speeds_of, times
 from tombola.studies.lottery.metrics import CHECKS, UNIT, Summary, summaries_of_mode
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.start import start_line
@@ -61,9 +61,9 @@ def results_table(summaries: Sequence[Summary], costs: bool = True) -> Table:
             scale.shown(s.early_stop_test),
             f"{round(s.kept.mean):,}",
             *([] if s.flops_effective is None else [f"{s.flops_effective.mean / 1000:,.1f}"]),
-            *(_cost_cells(s, first) if costs else ()),
+            *(cost if costs else ()),
         )
-        for s in summaries
+        for s, cost in zip(summaries, _cost_cells(summaries), strict=True)
     ]
     return Table(columns, rows)
 
@@ -84,13 +84,15 @@ def _named(summary: Summary, several: bool) -> str:
 COST_COLUMNS = ("ms/it", "Of dense", "Engine")
 
 
-def _cost_cells(summary: Summary, dense: Summary) -> tuple[str, str, str]:
-    """What an iteration of a training cost, and relative to the dense network's; dashes where nothing was trained."""
-    mine, whole = summary.seconds_per_iteration, dense.seconds_per_iteration
-    if mine is None:
-        return "–", "–", "–"
-    relative = "–" if whole is None or not whole.mean else f"{mine.mean / whole.mean:.2f} ×"
-    return f"{1000 * mine.mean:.3g}", relative, summary.engine
+def _cost_cells(summaries: Sequence[Summary]) -> list[tuple[str, str, str]]:
+    """What an iteration of a training cost, and relative to the dense network's, the first; dashes where nothing was
+    trained."""
+    costs = [s.seconds_per_iteration for s in summaries]
+    means = [None if cost is None else cost.mean for cost in costs]
+    relative = [f"{mean / means[0]:.2f} ×" if mean is not None and means[0] else MISSING for mean in means]
+    engines = [MISSING if mean is None else s.engine for s, mean in zip(summaries, means, strict=True)]
+    milliseconds = fixed([None if mean is None else 1000 * mean for mean in means])
+    return list(zip(milliseconds, relative, engines, strict=True))
 
 
 def rounds_table(summaries: Sequence[Summary], rows: Sequence[Row]) -> Table:
@@ -100,11 +102,14 @@ def rounds_table(summaries: Sequence[Summary], rows: Sequence[Row]) -> Table:
     columns: list[str] = ["Density", *COST_COLUMNS]
     for speed in speeds[tickets[0].round]:
         columns += [f"batch {speed.batch}: dense µs", "ticket µs", "×"]
-    body = []
-    for s in tickets:
-        cells = [(microseconds(v.dense), microseconds(v.sparse), times(v.ratio)) for v in speeds[s.round]]
-        body.append((f"{s.density:.1%}", *_cost_cells(s, tickets[0]), *(part for cell in cells for part in cell)))
-    return Table(columns, body)
+    measured: list[Sequence[str]] = []
+    for of_batch in zip(*speeds.values(), strict=True):
+        for engine in ("dense", "sparse"):
+            quartiles = [getattr(speed, engine) for speed in of_batch]
+            measured.append(fixed([found and 1e6 * found[1] for found in quartiles]))
+        measured.append([times(speed.ratio) for speed in of_batch])
+    cells = zip(tickets, _cost_cells(tickets), zip(*measured, strict=True), strict=True)
+    return Table(columns, [(f"{s.density:.1%}", *cost, *speed) for s, cost, speed in cells])
 
 
 def round_speeds(rows: Sequence[Row], index: int) -> list[Speed]:
