@@ -100,6 +100,8 @@ clean:  ## remove the virtual environment and caches; run folders stay
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 comma := ,
+# Where there is a browser, the tests look at pages in it.
+PAGES := $(if $(or $(CHROMIUM),$(shell command -v chromium || command -v google-chrome)),$(comma)pages)
 
 define install
 	@$(PYTHON) -c 'import sys; v=sys.version_info[:2]; sys.exit(0 if (3,11)<=v<(3,15) else "Tombola needs Python 3.11 to 3.14, this is %d.%d; try: make PYTHON=python3.11" % v)'
@@ -116,7 +118,7 @@ $(VENV)/.stamp-core: pyproject.toml constraints.txt
 	$(call install,.)
 
 $(VENV)/.stamp-test: pyproject.toml constraints.txt
-	$(call install,.[test])
+	$(call install,.[test$(PAGES)])
 
 $(VENV)/.stamp-docs: pyproject.toml constraints.txt
 	$(call install,.[docs])

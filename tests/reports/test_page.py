@@ -52,6 +52,10 @@ def test_nothing_comes_from_outside_and_the_browser_is_told_so(whole: str) -> No
     assert "url(" not in markup(whole)
 
 
+def test_text_to_copy_has_plain_line_ends() -> None:
+    assert "a,b\nc,d" in page(HEAD, [Section("Table", copyable("As CSV", "a,b\r\nc,d"))])
+
+
 def test_plotly_is_there_once_and_only_where_a_figure_wants_it(whole: str) -> None:
     assert whole.count("plotly.js v") == 1
     still = page(HEAD, [Section("Curve", still_html(chart(), "a curve"))])

@@ -89,7 +89,7 @@ def _below(shown: Sequence[Figure], caption: str, save: str = "") -> str:
     table = numbers(first) if isinstance(first, Chart) and len(shown) == 1 else None
     listed = "" if table is None else table_html(table, "Numbers of this figure", grouped=True)
     held = " and ".join(name for name, part in (("numbers", listed), ("file", save)) if part).capitalize()
-    fold = f"<details><summary>{held}</summary>{save}{listed}</details>" if held else ""
+    fold = f"<details class='aside'><summary>{held}</summary>{save}{listed}</details>" if held else ""
     return f"{legend}<figcaption>{html.escape(caption)}</figcaption>{fold}"
 
 

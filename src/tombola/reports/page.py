@@ -72,9 +72,10 @@ def page(header: Header, sections: Sequence[Section]) -> str:
 
 
 def copyable(label: str, text: str) -> str:
-    """A fold with text and a button that copies it."""
+    """A fold with text and a button that copies it; not printed."""
+    text = text.replace("\r\n", "\n")
     return (
-        f"<details><summary>{html.escape(label)}</summary><button type='button' class='copy'>Copy</button>"
+        f"<details class='aside'><summary>{html.escape(label)}</summary><button type='button' class='copy'>Copy</button>"
         f"{listing(text, label)}</details>"
     )
 
