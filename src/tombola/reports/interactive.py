@@ -27,10 +27,9 @@ def plotly_figure(figure: Chart | Heatmap) -> dict[str, Any]:
     """
     if isinstance(figure, Heatmap):
         return {"data": [_cells(figure)], "layout": _map_layout(figure)}
-    data: list[dict[str, Any]] = []
-    for series, style in figure.drawn:
-        data += [*_band(figure, series, style), _line(figure, series, style)]
-    return {"data": data + _baseline(figure) + _ring(figure), "layout": _chart_layout(figure)}
+    bands = [band for series, style in figure.drawn for band in _band(figure, series, style)]
+    lines = [_line(figure, series, style) for series, style in figure.drawn]  # after every band, which would tint them
+    return {"data": [*bands, *lines, *_baseline(figure), *_ring(figure)], "layout": _chart_layout(figure)}
 
 
 def dashes(dash: tuple[float, ...], width: float) -> str:

@@ -75,8 +75,8 @@ def copyable(label: str, text: str) -> str:
     """A fold with text and a button that copies it; not printed."""
     text = text.replace("\r\n", "\n")
     return (
-        f"<details class='aside'><summary>{html.escape(label)}</summary><button type='button' class='copy'>Copy</button>"
-        f"{listing(text, label)}</details>"
+        f"<details class='aside'><summary>{html.escape(label)}</summary>"
+        f"<button type='button' class='copy'>Copy</button>{listing(text, label)}</details>"
     )
 
 

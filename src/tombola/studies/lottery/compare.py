@@ -51,7 +51,7 @@ def compare_runs(roots: Sequence[Path], out: Path) -> Path:
     shown = table_html(
         table, "Every round of every run", f"{table_note(results[0].summaries)} {COST_NOTE}", grouped=True
     )
-    differ = table_html(differences_table(results, names), "Keys that differ", grouped=True)
+    differ = table_html(differences_table(results, names), "Keys that differ")
     sections = [
         Section("Tickets", figure_html(chart, caption)),
         Section("Verdicts", bullets(verdicts)),
