@@ -177,15 +177,15 @@ def test_figures_are_as_wide_as_the_column_and_can_be_read(
 
 def test_figures_follow_light_and_dark(pages: dict[str, Path], visit: Any) -> None:
     page = visit(pages["hybrid"]).page
-    stroke = "getComputedStyle(document.querySelector('.plot .js-line')).stroke"
+    filled = "getComputedStyle(document.querySelector('.plot .points path')).fill"
 
     def rgb(colour: str) -> str:
         return f"rgb({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))})"
 
-    assert page.evaluate(stroke) == rgb(COLOURS[0])
+    assert page.evaluate(filled) == rgb(COLOURS[0])
     page.emulate_media(color_scheme="dark")
     page.wait_for_timeout(100)
-    assert page.evaluate(stroke) == rgb(DARK_COLOURS[0])
+    assert page.evaluate(filled) == rgb(DARK_COLOURS[0])
 
 
 def test_a_pointer_shows_mean_interval_and_n(pages: dict[str, Path], visit: Any) -> None:
@@ -227,7 +227,7 @@ def test_a_printed_page_is_light_and_unfolded(pages: dict[str, Path], visit: Any
     page = visit(pages["hybrid"], DESK, "dark").page
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0
-    assert page.evaluate("getComputedStyle(document.querySelector('.plot .js-line')).stroke") == "rgb(0, 114, 178)"
+    assert page.evaluate("getComputedStyle(document.querySelector('.plot .points path')).fill") == "rgb(0, 114, 178)"
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("details[open]").count() == 0
     assert page.pdf().startswith(b"%PDF")

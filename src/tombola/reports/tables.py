@@ -80,7 +80,7 @@ def fixed(values: Sequence[float | None]) -> list[str]:
         ['1,200', '50']
     """
     sizes = [abs(value) for value in values if value]
-    if not sizes or all(value == int(value) for value in sizes):
+    if not sizes or all(math.isclose(value, round(value), rel_tol=1e-9) for value in sizes):
         decimals = 0
     else:
         decimals = min(4, max(_decimals(max(sizes), 4), _decimals(min(sizes), 2), 0))

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from tombola.compression.measured import BATCH_SIZES
 from tombola.reports.intervals import Estimate, estimate
-from tombola.reports.tables import Table, plus_minus
+from tombola.reports.tables import Table, fixed, plus_minus
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.base.numbers import MISSING, cell, kilo, mega, percent
+from tombola.studies.base.numbers import MISSING, cell, mega, percent
 from tombola.studies.base.speed import microseconds
 from tombola.studies.hybrid.gating import gates_of
 from tombola.studies.hybrid.summaries import (
@@ -20,7 +20,7 @@ from tombola.studies.hybrid.summaries import (
     paired,
     resolution_of,
 )
-from tombola.studies.hybrid.timings import clock, fastest
+from tombola.studies.hybrid.timings import fastest
 from tombola.studies.hybrid.units import NETWORK
 
 EXITS_NOTE = (
@@ -44,27 +44,19 @@ MEASURES = ("Test accuracy", "F1", "MFLOPs", "MFLOPs kept", "Comparisons", *TIME
 def exits_table(rows: Sequence[Row]) -> Table:
     """A line for every network and exit."""
     exits = [forest for forest in best_features(forests_of(rows)) if forest.exit is not None]
-    body = []
-    for forest in exits:
-        size = (_kilo(forest, "cnn_bytes"), _kilo(forest, "forest_bytes"))
-        name = (_named(NETWORK[forest.network], forest), forest.exit or "", forest.features or "")
-        body.append((*name, *_measures(forest), *_clocks(rows, forest), *size))
+    names = [(_named(NETWORK[one.network], one), one.exit or "", one.features or "") for one in exits]
+    body = [(*name, *cells) for name, cells in zip(names, _measures(rows, exits), strict=True)]
     return Table(("Network", "Exit", "Features", *MEASURES), body)
 
 
 def baselines_table(rows: Sequence[Row]) -> Table:
     """Forests on plain pixels and PCA, and the whole networks."""
     forests = [forest for forest in best_features(forests_of(rows)) if forest.exit is None]
-    body = []
-    for forest in forests:
-        size = (_kilo(forest, "cnn_bytes"), _kilo(forest, "forest_bytes"))
-        name = _named(f"forest on {NETWORK[forest.network]}", forest)
-        body.append((name, *_measures(forest), *_clocks(rows, forest), *size))
-    for network in networks_of(rows).values():
-        size = (_kilo(network, "bytes"), MISSING)
-        name = _named(f"{NETWORK[network.network]} network, whole", network)
-        body.append((name, *_measures(network), *_clocks(rows, network), *size))
-    return Table(("Baseline", *MEASURES), body)
+    networks = [*networks_of(rows).values()]
+    names = [_named(f"forest on {NETWORK[forest.network]}", forest) for forest in forests]
+    names += [_named(f"{NETWORK[network.network]} network, whole", network) for network in networks]
+    measures = _measures(rows, [*forests, *networks])
+    return Table(("Baseline", *MEASURES), [(name, *cells) for name, cells in zip(names, measures, strict=True)])
 
 
 def features_table(rows: Sequence[Row]) -> Table:
@@ -137,27 +129,38 @@ def _named(name: str, measured: Measured) -> str:
     return name if measured.fault is None else f"{name}, {measured.fault}"
 
 
-def _measures(measured: Measured) -> tuple[str, ...]:
-    """Accuracy, F1, FLOPs dense and effective, comparisons."""
-    accuracy = measured.over("test_accuracy", 100)
-    f1 = measured.over("test_f1", 100)
-    comparisons = measured.over("comparisons") if "comparisons" in measured.rows[0] else None
-    return (
-        MISSING if accuracy is None else plus_minus(accuracy),
-        MISSING if f1 is None else f"{f1.mean:.2f}",
-        *(MISSING if (n := measured.mean(c)) is None else mega(n) for c in ("flops_dense", "flops_effective")),
-        MISSING if comparisons is None else f"{comparisons.mean:,.0f}",
-    )
+def _measures(rows: Sequence[Row], lines: Sequence[Measured]) -> list[tuple[str, ...]]:
+    """The cells of `MEASURES` line by line; a column has as many decimals in every line."""
+
+    def column(name: str, unit: float, instead: str | None = None) -> list[str]:
+        means = [_mean(one, name if name in one.rows[0] else instead) for one in lines]
+        return fixed([None if mean is None else mean / unit for mean in means])
+
+    accuracies = [one.over("test_accuracy", 100) for one in lines]
+    f1 = [one.over("test_f1", 100) for one in lines]
+    comparisons = [_mean(one, "comparisons") for one in lines]
+    columns = [
+        [MISSING if value is None else plus_minus(value) for value in accuracies],
+        [MISSING if value is None else f"{value.mean:.2f}" for value in f1],
+        column("flops_dense", 1e6),
+        column("flops_effective", 1e6),
+        [MISSING if mean is None else f"{mean:,.0f}" for mean in comparisons],
+        *(fixed([_microseconds(rows, one, batch) for one in lines]) for batch in BATCH_SIZES),
+        column("cnn_bytes", 1e3, "bytes"),
+        column("forest_bytes", 1e3),
+    ]
+    return list(zip(*columns, strict=True))
 
 
-def _clocks(rows: Sequence[Row], measured: Measured) -> tuple[str, ...]:
-    place = (measured.network, measured.exit, measured.features if measured.exit else None)
-    return tuple(clock(fastest(rows, *place, batch)) for batch in BATCH_SIZES)
+def _mean(measured: Measured, column: str | None) -> float | None:
+    """None where the rows have no such column, too."""
+    return measured.mean(column) if column in measured.rows[0] else None
 
 
-def _kilo(measured: Measured, column: str) -> str:
-    size = measured.mean(column)
-    return MISSING if size is None else kilo(size)
+def _microseconds(rows: Sequence[Row], measured: Measured, batch: int) -> float | None:
+    """The median of the whole call by its fastest engine."""
+    found = fastest(rows, measured.network, measured.exit, measured.features if measured.exit else None, batch)
+    return None if found is None else 1e6 * float(found["seconds"][1])
 
 
 def _interval(value: Estimate | None) -> tuple[str, str, str]:
