@@ -55,11 +55,10 @@ def save_model(
         >>> import tempfile
         >>> from tombola.models import ModelSpec, build
         >>> spec = ModelSpec(input_shape=(1, 28, 28), classes=10, seed=0)
-        >>> folder = tempfile.mkdtemp()
+        >>> folder = Path(tempfile.mkdtemp())
         >>> save_model(folder, spec, build(spec))
-        >>> model, found, masks = load_model(folder)
-        >>> found.architecture, masks is None
-        ('lenet-300-100', True)
+        >>> sorted(file.name for file in folder.iterdir())
+        ['spec.json', 'weights.safetensors']
     """
     folder = Path(folder).resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
@@ -136,12 +135,13 @@ def load_model(
 
     Examples:
         >>> import tempfile
+        >>> from tombola import prune
         >>> from tombola.models import ModelSpec, build
-        >>> spec = ModelSpec(input_shape=(1, 28, 28), classes=10, seed=0)
-        >>> folder = tempfile.mkdtemp()
-        >>> save_model(folder, spec, build(spec))
-        >>> type(load_model(folder)[0]).__name__
-        'Sequential'
+        >>> spec, folder = ModelSpec(input_shape=(1, 8, 8), classes=10, seed=0), tempfile.mkdtemp()
+        >>> save_model(folder, spec, build(spec), prune(build(spec), 0.9))
+        >>> model, found, masks = load_model(folder)
+        >>> found.architecture, round(masks.sparsity, 3)
+        ('lenet-300-100', 0.9)
     """
     folder = Path(folder)
     opened = _open_spec(folder)

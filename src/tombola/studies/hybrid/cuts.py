@@ -15,6 +15,7 @@ from torch import nn
 from tombola.data import DataConfig, DataSet, normalised
 from tombola.data.dataset import Normalisation
 from tombola.errors import ConfigError, ModelError
+from tombola.models.config import Spec
 from tombola.models.spec import Normalisation as SpecNormalisation
 from tombola.pruning import Masks
 from tombola.runs.folder import RunFolder
@@ -125,15 +126,8 @@ def cuts_of(sources: Sources, replicate: int, images: DataSet) -> Iterator[Cut]:
         data = normalised(images, normalisation_of(base.normalisation))
         yield Cut(BASE, base.network, Masks.full(base.network), data, whole=False)
         yield from _headed(sources, replicate, base, data)
-    folder = RunFolder(sources.cnn)
-    lottery = sources.config.lotteries()["cnn"]
     for name, index in ((DENSE, 0), (TICKET, sources.round)):
-        recorded = sources.trained.get(("cnn", replicate, index))
-        network, spec, masks = trained_network(
-            folder, lottery.rewinds[0], replicate, index, recorded, lottery.model.factory
-        )
-        if not isinstance(network, nn.Sequential):
-            raise ConfigError(f"cnn: a {lottery.model.title} is no chain of layers and has no exits")
+        network, spec, masks = _trained(sources, "cnn", sources.cnn, replicate, index)
         yield Cut(name, network, masks, normalised(images, normalisation_of(spec.normalisation)), whole=True)
 
 
@@ -141,17 +135,23 @@ def _headed(sources: Sources, replicate: int, base: FrozenBase, images: DataSet)
     """The base with its head, dense, then as its ticket."""
     assert sources.head is not None  # a base is that of a head
     assert sources.head_round is not None
-    config, folder = sources.config.lotteries()["head"], RunFolder(sources.head)
+    config = sources.config.lotteries()["head"]
     for name, index in ((HEAD, 0), (HEAD_TICKET, sources.head_round)):
-        recorded = sources.trained.get(("head", replicate, index))
-        network, spec, masks = trained_network(
-            folder, config.rewinds[0], replicate, index, recorded, config.model.factory
-        )
-        if not isinstance(network, nn.Sequential):
-            raise ConfigError(f"head: a {config.model.title} is no chain of layers, and none to stand behind a base")
+        network, spec, masks = _trained(sources, "head", sources.head, replicate, index)
         whole = behind(base.network, network)
         head = Head(network, masks, stored_data(config, replicate, spec, sources.data_dir))
         yield Cut(name, whole, Masks({**Masks.full(whole), **masks}), images, True, head)
+
+
+def _trained(sources: Sources, role: str, run: Path, replicate: int, index: int) -> tuple[nn.Sequential, Spec, Masks]:
+    """A lottery's dense network (round 0) or ticket at the end of its training, its spec and its masks."""
+    config, recorded = sources.config.lotteries()[role], sources.trained.get((role, replicate, index))
+    network, spec, masks = trained_network(
+        RunFolder(run), config.rewinds[0], replicate, index, recorded, config.model.factory
+    )
+    if not isinstance(network, nn.Sequential):
+        raise ConfigError(f"{role}: a {config.model.title} is no chain of layers, and only these are cut or joined")
+    return network, spec, masks
 
 
 def target_round(role: str, lottery: Result) -> int:

@@ -74,9 +74,10 @@ def open_parent(
     if config.factory is not None:
         raise ConfigError("--factory goes with a model folder; a factory alone is the model itself")
     if config.model in architectures:
-        return _from_zoo(config, data_dir, on_features)
+        untrained = config.model if config.weights is not None else f"{config.model} (untrained)"
+        return _made(config, ModelConfig(architecture=config.model), untrained, data_dir, on_features)
     if is_factory_name(config.model):
-        return _from_factory(config, data_dir, on_features)
+        return _made(config, ModelConfig(factory=config.model), config.model, data_dir, on_features)
     raise ConfigError(
         f"{config.model!r} is no folder, no package.module:function and no model of the zoo"
         f"{suggest(config.model, architectures)}"
@@ -88,31 +89,17 @@ def spec_for(model: ModelConfig, data: DataSet, seed: int) -> ModelSpec | Factor
     return model.spec(data.input_shape, data.classes, seed, Normalisation(**asdict(data.normalisation)))
 
 
-def _from_zoo(config: PruneConfig, data_dir: Path | None, on_features: OnFeatures) -> Parent:
+def _made(config: PruneConfig, model: ModelConfig, name: str, data_dir: Path | None, on_features: OnFeatures) -> Parent:
+    """A network of the zoo or of somebody's own function, with the weights that `config` names, if any."""
     chosen = _chosen_data(config)
     prepare_examples(chosen, data_dir, on_features)
     data = load_examples(chosen, config.seed, data_dir)
-    spec = spec_for(ModelConfig(architecture=config.model), data, config.seed)
-    model = initial_network(spec, data.train.inputs)
-    name = config.model
-    if config.weights is None:
-        name += " (untrained)"
-    else:
-        load_weights(model, config.weights)
-    record = split_record(chosen, config.seed, data.checksum)
-    return Parent(name, model, spec, Masks.full(model), data, record)
-
-
-def _from_factory(config: PruneConfig, data_dir: Path | None, on_features: OnFeatures) -> Parent:
-    chosen = _chosen_data(config)
-    prepare_examples(chosen, data_dir, on_features)
-    data = load_examples(chosen, config.seed, data_dir)
-    spec = spec_for(ModelConfig(factory=config.model), data, config.seed)
-    model = initial_network(spec, data.train.inputs)
+    spec = spec_for(model, data, config.seed)
+    network = initial_network(spec, data.train.inputs)
     if config.weights is not None:
-        load_weights(model, config.weights)
+        load_weights(network, config.weights)
     record = split_record(chosen, config.seed, data.checksum)
-    return Parent(config.model, model, spec, Masks.full(model), data, record)
+    return Parent(name, network, spec, Masks.full(network), data, record)
 
 
 def _from_folder(config: PruneConfig, data_dir: Path | None, on_features: OnFeatures) -> Parent:
