@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import random
+import sys
+import types
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +93,51 @@ def test_a_checkpoint_is_none_of_another_function(digits: DataSet, tmp_path: Pat
         trained(digits, own_training.rmsprop, **again)
 
 
+OWN_CODE = """
+import torch
+from torch.nn import functional
+
+def optimizer(parameters, rate):
+    return torch.optim.SGD(parameters, lr=rate)
+
+def schedule(iteration, total):
+    return 1 - iteration / (2 * total)
+
+def loss(logits, targets):
+    return functional.cross_entropy(logits, targets)
+"""
+
+
+@pytest.mark.parametrize(
+    ("role", "before", "after"),
+    [
+        ("own", "lr=rate", "lr=rate / 2"),
+        ("schedule", "2 * total", "3 * total"),
+        ("loss", "targets)\n", "targets) * 2\n"),
+    ],
+)
+def test_nor_is_it_one_of_the_same_function_edited(
+    role: str, before: str, after: str, digits: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = {"checkpoint": tmp_path / "checkpoint.safetensors"}
+
+    def train(source: str, **more: Any) -> Trained:
+        (tmp_path / "edited_code.py").write_text(source)
+        module = types.ModuleType("edited_code")
+        module.__file__ = str(tmp_path / "edited_code.py")
+        exec(compile(source, module.__file__, "exec"), module.__dict__)
+        monkeypatch.setitem(sys.modules, "edited_code", module)
+        if role == "loss":
+            return trained(Classification(digits, module.loss), **again, **more)[1]
+        return trained(digits, **{role: getattr(module, {"own": "optimizer"}.get(role, role))}, **again, **more)[1]
+
+    with pytest.raises(KeyboardInterrupt):
+        train(OWN_CODE, on_evaluation=kill_at(30))
+    with pytest.raises(StorageError, match="or of your own code before an edit"):
+        train(OWN_CODE.replace(before, after))
+    assert train(OWN_CODE).early_stop.accuracy > 0.1
+
+
 def of_a_factor(factor: float) -> Any:
     return lambda iteration, total: factor
 
@@ -110,7 +157,9 @@ class TestFunctionsWithoutAName:
     def test_are_refused_beside_a_checkpoint(self, functions: Any, digits: DataSet, tmp_path: Path) -> None:
         trained(digits, **functions, length="1it")
         role = "optimizer" if "own" in functions else "schedule"
-        with pytest.raises(TrainingError, match=rf"^the {role} .*a checkpoint knows functions by their names alone"):
+        with pytest.raises(
+            TrainingError, match=rf"^the {role} .*a checkpoint knows functions by their names and the code"
+        ):
             trained(digits, **functions, checkpoint=tmp_path / "checkpoint.safetensors")
 
     @pytest.mark.parametrize(

@@ -31,7 +31,10 @@ def load_checkpoint(path: Path, fingerprint: str, device: str) -> tuple[dict[str
     except StorageError as error:
         raise StorageError(f"{error}; delete this checkpoint to repeat its training from the start") from None
     if facts.get("fingerprint") != fingerprint:
-        raise StorageError(f"{path}: a checkpoint of another training; delete it to repeat this one")
+        raise StorageError(
+            f"{path}: a checkpoint of another training, or of your own code before an edit; delete it to repeat this "
+            "one"
+        )
     if facts["device"] != device:
         raise StorageError(
             f"{path}: a checkpoint of a training on {facts['device']}, and this one is on {device}, which computes "

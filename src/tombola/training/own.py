@@ -20,6 +20,7 @@ from tombola.errors import TrainingError, one_line_by_name
 from tombola.models.factory import is_factory_name, own_function
 from tombola.runs.configs import Config, parts_of
 from tombola.training.classification import Classification, name_of
+from tombola.training.code import code_sha256
 from tombola.training.device import CPU
 from tombola.training.flat import FlatParameters
 from tombola.training.recipe import KNOWN, Recipe, Schedule, factor_of
@@ -63,7 +64,7 @@ class OwnFunctions:
         return recipe.learning_rate * factor_of(self.schedule, iteration, recipe.length.iterations(per_epoch))
 
     def check_named(self, recipe: Recipe, task: Task) -> None:
-        """Raises TrainingError for functions that a checkpoint, which knows names, cannot tell from others."""
+        """TrainingError for functions that a checkpoint, which knows names and modules, cannot tell from others."""
         loss = task.criterion_loss if isinstance(task, Classification) else None
         for role, function in (("optimizer", self.optimizer), ("schedule", self.schedule), ("loss", loss)):
             name = getattr(recipe, role)
@@ -73,14 +74,15 @@ class OwnFunctions:
                 continue
             raise TrainingError(
                 f"the {role} {name_of(function)} is a lambda, a closure, a partial or an object, and a checkpoint "
-                "knows functions by their names alone: give it a function of a module (a `def` that is in no other), "
-                "or no checkpoint"
+                "knows functions by their names and the code of their modules: give it a function of a module (a "
+                "`def` that is in no other), or no checkpoint"
             )
 
-    @property
-    def names(self) -> str:
-        """What a checkpoint knows them by; nothing where there are none."""
-        return " ".join(name_of(function) for function in (self.optimizer, self.schedule) if function is not None)
+    def identity(self, task: Task) -> list[str]:
+        """What a checkpoint knows them by, and the task's loss: names and digests of code; nothing of Tombola's."""
+        loss = task.criterion_loss if isinstance(task, Classification) and not task.plain else None
+        own = [function for function in (self.optimizer, self.schedule, loss) if function is not None]
+        return [f"{name_of(function)} {code_sha256(function)}" for function in own]
 
 
 def _is_of_module(function: Callable[..., Any]) -> bool:

@@ -256,7 +256,7 @@ class Training:
             f"{self.seed} {self.first}",
             self.task.name,
             *self.task.identity(),
-            self.functions.names,
+            *self.functions.identity(self.task),
             *_frozen(self.model),
         ]
         if self.evolution is not None:
