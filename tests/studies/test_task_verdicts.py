@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -202,6 +203,17 @@ class TestNewExamples:
                 scores_of(row | {"test_each": damage}, ERROR)
         with pytest.raises(StorageError, match="does not have the row's mae"):
             scores_of(row | {"test_mae": 2 * row["test_mae"]}, ERROR)
+
+
+def test_tables_show_a_measure_by_its_title() -> None:
+    titled = Measure("mae", higher_is_better=False, unit="kcal", title="mean absolute error")
+    assert (Scale(titled).axis, Scale(ERROR).axis, Scale(NATS).axis) == (
+        "mean absolute error (kcal)",
+        "mae",
+        "nats a token",
+    )
+    assert "Differences in mean absolute error are positive" in Scale(titled).direction
+    assert measure_from(asdict(titled), "here") == titled
 
 
 @pytest.mark.parametrize("facts", [{}, {"name": 3}, {"name": "mae", "higher_is_better": "no", "scale": 1, "unit": ""}])

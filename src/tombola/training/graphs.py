@@ -45,7 +45,7 @@ class GraphTask(Task):
         self.kind = kind
         self.name = f"graph {kind}"
         if kind == "regression":
-            self.compares = Measure("mae", higher_is_better=False)
+            self.compares = Measure("mae", higher_is_better=False, title="mean absolute error")
             self.criterion_loss = squared_error
         else:
             self.compares = Measure("accuracy", higher_is_better=True, scale=100, unit="points")

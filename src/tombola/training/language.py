@@ -71,7 +71,7 @@ class LanguageModelling(Task):
     """
 
     name = "language modelling"
-    compares = Measure("nats", higher_is_better=False, unit="nats a token")
+    compares = Measure("nats", higher_is_better=False, unit="nats a token", title="cross-entropy")
 
     def __init__(self, train: Tokens, validation: Tokens, test: Tokens) -> None:
         self.device = CPU

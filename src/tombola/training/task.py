@@ -25,12 +25,21 @@ Loss = Callable[[Any, Any], Tensor]
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of a network on examples. Shown as `scale` times the number, in `unit`s."""
+    """A number of a network on examples. Shown as `scale` times the number, in `unit`s, under its `title`.
+
+    The `name` is that of its columns in the rows; without a title it is shown by its name.
+    """
 
     name: str
     higher_is_better: bool
     scale: float = 1.0
     unit: str = ""
+    title: str = ""
+
+    @property
+    def words(self) -> str:
+        """What a sentence or a column calls it."""
+        return self.title or self.name
 
 
 @dataclass(frozen=True)

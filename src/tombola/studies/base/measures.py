@@ -19,11 +19,12 @@ ACCURACY = Measure("accuracy", higher_is_better=True, scale=100, unit="points")
 def measure_from(facts: Mapping[str, Any], where: str) -> Measure:
     """The measure that `asdict` of one has recorded; RunFolderError, which begins with `where`, for anything else."""
     name, higher, scale, unit = (facts.get(key) for key in ("name", "higher_is_better", "scale", "unit"))
+    title = facts.get("title", "")
     known = isinstance(name, str) and isinstance(higher, bool) and isinstance(scale, int | float)
-    if not known or not isinstance(unit, str):
+    if not known or not isinstance(unit, str) or not isinstance(title, str):
         raise RunFolderError(f"{where}: does not say what its networks are compared by, it is damaged")
     assert isinstance(name, str), "looked at above"
-    return Measure(name, bool(higher), float(scale or 1.0), unit)
+    return Measure(name, bool(higher), float(scale or 1.0), unit, title)
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ class Scale:
 
     @property
     def axis(self) -> str:
-        """`accuracy (%)`, `nats a token`: for the title of an axis with values."""
+        """`accuracy (%)`, `cross-entropy (nats a token)`: for the title of an axis with values."""
         if self.measure == ACCURACY:
             return "accuracy (%)"
-        if self.measure.unit.split()[:1] == [self.measure.name]:
+        if self.measure.unit.split()[:1] == [self.measure.words]:
             return self.measure.unit
-        return f"{self.measure.name} ({self.measure.unit})" if self.measure.unit else self.measure.name
+        return f"{self.measure.words} ({self.measure.unit})" if self.measure.unit else self.measure.words
 
     @property
     def direction(self) -> str:
@@ -60,7 +61,7 @@ class Scale:
         if self.measure.higher_is_better:
             return ""
         return (
-            f" Differences in {self.measure.name} are positive where the ticket is better, which is where it has less."
+            f" Differences in {self.measure.words} are positive where the ticket is better, which is where it has less."
         )
 
     def said(self, number: float) -> str:
