@@ -131,7 +131,7 @@ def test_the_verdict_is_in_nats_and_better_is_positive(language: Ticket) -> None
 
 def test_pages_and_files_speak_of_nats(language: Ticket) -> None:
     page = language.report.read_text()
-    for said in ("Test nats a token", "Nats against weights remaining", "Relative to dense"):
+    for said in ("Test cross-entropy (nats a token)", "Cross-entropy against weights remaining", "Relative to dense"):
         assert said in page, said
     assert "accuracy (%)" not in page
     summary = json.loads((language.folder / "results" / "sparsity_vs_accuracy.json").read_text())

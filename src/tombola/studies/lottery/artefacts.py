@@ -57,7 +57,7 @@ def write_results(result: Result, data_dir: Path | None = None) -> None:
     summaries = summaries_of_mode(result.summaries, result.config.rewind[0])
     chart = marked(accuracy_chart(summaries), summaries, result.verdict)
     curve = still_html(chart, accuracy_caption(result))
-    head = header(result, f"{result.config.name}: {result.measure.name} against weights remaining")
+    head = header(result, f"{result.config.name}: {result.measure.words} against weights remaining")
     write_text(results / "sparsity_curve.html", page(head, [Section("Curve", curve)]))
     write_bytes(results / "sparsity_curve.png", png(chart))
     _write_sparsity_vs_time(result, summaries, rows_of_mode(result.rows, result.config.rewind[0]))

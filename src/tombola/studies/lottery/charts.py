@@ -83,7 +83,7 @@ def gaps_chart(rows: Sequence[Row], measure: Measure = ACCURACY) -> Chart:
             series.append(Series(name, [x for x, _ in points], [gap for _, gap in points], style))
     unit = f" ({measure.unit})" if measure.unit else ""
     sign = "" if measure.higher_is_better else ", positive is better"
-    title = f"Test {measure.name} gap{unit}{sign}"
+    title = f"Test {measure.words} gap{unit}{sign}"
     return Chart(nature.DENSITY_AXIS, title, series, ("no gap", 0.0), over_density=True)
 
 

@@ -33,13 +33,13 @@ def compare_runs(roots: Sequence[Path], out: Path) -> Path:
     names = _names(results)
     measures = list(dict.fromkeys(result.measure for result in results))
     if len(measures) > 1:
-        said = ", ".join(f"{name} by {result.measure.name}" for name, result in zip(names, results, strict=True))
+        said = ", ".join(f"{name} by {result.measure.words}" for name, result in zip(names, results, strict=True))
         raise ConfigError(
             f"these runs do not go on one page, for their networks are compared by other measures: {said}"
         )
     chart = comparison_chart(results, names)
     caption = (
-        f"Final test {measures[0].name} of each run's ticket, mean over its replicates; bands 95 % confidence "
+        f"Final test {measures[0].words} of each run's ticket, mean over its replicates; bands 95 % confidence "
         "intervals."
     )
     table = comparison_table(results, names)

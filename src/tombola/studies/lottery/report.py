@@ -77,7 +77,7 @@ def header(result: Result, title: str) -> Header:
 def accuracy_caption(result: Result) -> str:
     config = result.config
     return (
-        f"Final test {result.measure.name}, mean of n = {result.verdict.replicates} replicates; bands are 95 % "
+        f"Final test {result.measure.words}, mean of n = {result.verdict.replicates} replicates; bands are 95 % "
         "confidence intervals of the mean (Student t). Bands may overlap where the differences, paired by replicate, "
         f"are clear: the verdict uses these. {config.model.title} on {config.subject}, rewound to {config.rewind[0]}."
     )
@@ -129,10 +129,10 @@ def summary_markdown(result: Result) -> str:
 def _accuracy_section(result: Result, rows: Sequence[Row], summaries: Sequence[Summary], n: str) -> Section:
     measure = result.measure
     curve = charts.marked(charts.accuracy_chart(summaries), summaries, result.verdict)
-    caption = f"Differences in final test {measure.name}, paired by replicate; {n}"
+    caption = f"Differences in final test {measure.words}, paired by replicate; {n}"
     gaps = figure_html(charts.gaps_chart(rows, measure), caption)
     said = paragraphs(verdict_notes(result.verdict))
-    title = f"{begun(measure.name)} against weights remaining"
+    title = f"{begun(measure.words)} against weights remaining"
     return Section(title, figure_html(curve, accuracy_caption(result)) + said + gaps)
 
 

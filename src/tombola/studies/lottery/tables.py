@@ -33,7 +33,7 @@ def table_note(summaries: Sequence[Summary]) -> str:
     flops = "" if first.flops_effective is None else "; effective FLOPs of one example, in thousands"
     return (
         f"{shown} at the end of training, ± half of the 95 % confidence interval; the iteration of minimum validation "
-        f"loss (early stop) and the test {measure.name} there; weights kept{flops}."
+        f"loss (early stop) and the test {measure.words} there; weights kept{flops}."
     )
 
 
@@ -47,7 +47,7 @@ def results_table(summaries: Sequence[Summary], costs: bool = True) -> Table:
     several = len({s.rewind for s in summaries} - {None}) > 1
     scale, first = scale_of(summaries), summaries[0]
     f1, flops = first.f1 is not None, first.flops_effective is not None
-    name = scale.measure.name
+    name = scale.measure.words
     columns = ["Density", "Network", f"Test {name}", *(["F1"] if f1 else []), "Early stop"]
     columns += [f"{name[:1].upper()}{name[1:]} there", "Weights", *(["kFLOPs"] if flops else [])]
     columns += COST_COLUMNS if costs else ()
