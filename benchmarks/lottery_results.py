@@ -18,7 +18,7 @@ from tombola.reports.tables import Table
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.opened import read_result
 from tombola.studies.base.paired import paired_accuracy
-from tombola.studies.lottery.charts import paired_gap
+from tombola.studies.lottery.curves import paired_gap
 from tombola.studies.lottery.report import summary_markdown
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.study import open_lottery

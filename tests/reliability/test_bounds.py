@@ -11,7 +11,7 @@ from finished_runs import STUDIES
 from tombola.errors import ConfigError, RunFolderError
 from tombola.runs.configs import validate
 from tombola.runs.rows import RowTable, read_rows
-from tombola.studies.lottery.columns import SCHEMA
+from tombola.studies.lottery.training_rows import SCHEMA
 from tombola.studies.single.config import CompareConfig
 
 
@@ -28,8 +28,8 @@ def test_bombs_are_refused_before_they_take_memory_or_time(tmp_path: Path) -> No
 def test_counts_of_strangers_are_bounded(tmp_path: Path) -> None:
     blocks = [f"block:1x{width}" for width in range(1, 102)]
     grid = {"structures": blocks, "sparsities": [number / 100 for number in range(1, 100)], "criteria": ["magnitude"]}
-    assert len(validate(STUDIES["compare"] | grid, CompareConfig, "grid").ways()) == 9_999
-    with pytest.raises(ConfigError, match=r"19,998 ways to prune are more than 10,000"):
+    assert len(validate(STUDIES["compare"] | grid, CompareConfig, "grid").methods()) == 9_999
+    with pytest.raises(ConfigError, match=r"19,998 methods are more than 10,000"):
         validate(STUDIES["compare"] | grid | {"criteria": ["magnitude", "random"]}, CompareConfig, "grid")
     look = {"kind": "look", "replicate": 0, "rewind": None, "round": 0, "branch": "look"}
     RowTable(tmp_path / "rows.jsonl", ("replicate",)).append_unit([look])

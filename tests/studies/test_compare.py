@@ -29,7 +29,7 @@ from tombola.studies.base.watching import SILENT, Watcher
 from tombola.studies.single import compare as compare_module
 from tombola.studies.single import grid
 from tombola.studies.single.compare import Compare
-from tombola.studies.single.comparison import Comparison, Place, summarise
+from tombola.studies.single.comparison import Comparison, Setting, summarise
 from tombola.studies.single.comparison_report import comparison_page, comparison_table, figure_name, lead
 from tombola.studies.single.config import CompareConfig
 
@@ -43,7 +43,7 @@ GRID: dict[str, Any] = {
     "sparsities": [0.5, 0.9],
     "score_batches": 2,
 }
-"""Two parents with twelve ways each; fpgm scores whole outputs and is refused for single weights."""
+"""Two parents with twelve methods each; fpgm scores whole outputs and is refused for single weights."""
 
 
 def config(**changes: Any) -> CompareConfig:
@@ -110,8 +110,8 @@ class TestARun:
         figures = {"weight-global.png", "neuron-global.png"}
         assert {"rows.jsonl", "report.html", "summary.md", "config.yaml", "manifest.json"} | figures <= names
         summary = (comparison.folder / "summary.md").read_text()
-        for place in comparison.places:
-            assert place.sentence in summary
+        for setting in comparison.settings:
+            assert setting.sentence in summary
         assert "Root seed 0" in summary
         assert "(neuron-global.png)" in summary
         left = {path.name for path in (comparison.folder / "checkpoints" / "replicate-00").iterdir()}
@@ -126,11 +126,11 @@ class TestARun:
 
     def test_the_same_again_trains_nothing(self, comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
         before = contents(comparison.folder)
-        for name in ("train_parent", "make_way"):
+        for name in ("train_parent", "measure_child"):
             monkeypatch.setattr(compare_module, name, lambda *_: pytest.fail("made again"))
         again = compare(config(), comparison.folder.parent)
         assert again.rows == comparison.rows
-        assert [place.sentence for place in again.places] == [place.sentence for place in comparison.places]
+        assert [setting.sentence for setting in again.settings] == [setting.sentence for setting in comparison.settings]
         after = contents(comparison.folder)
         assert {name: after[name] for name in ("rows.jsonl", "summary.md")} == {
             name: before[name] for name in ("rows.jsonl", "summary.md")
@@ -142,17 +142,17 @@ class TestARun:
         assert parallel.folder.name == comparison.folder.name
         mine, theirs = (what_must_agree(run.folder) for run in (parallel, comparison))
         assert mine == theirs
-        assert [p.sentence for p in parallel.places] == [p.sentence for p in comparison.places]
+        assert [p.sentence for p in parallel.settings] == [p.sentence for p in comparison.settings]
 
     def test_the_command(self, tmp_path: Path) -> None:
         path = tmp_path / "grid.yaml"
         path.write_text(yaml.safe_dump({**GRID, "replicates": 1, "sparsities": [0.999, 0.5], "fine_tuning": None}))
         result = invoke("compare", path, "--out", tmp_path / "runs", "--workers", 1, "--set", "structures=[weight]")
         assert result.exit_code == 0, result.output
-        assert "weight, global, 99.9% removed: every way is refused" in result.stdout
+        assert "weight, global, 99.9% removed: every method is refused" in result.stdout
         assert "weight, global, 50% removed: magnitude loses least" in result.stdout
         assert "one replicate: nothing is known of chance" in result.stdout
-        assert "Of 2 places in the grid, these lose least on validation: magnitude in 1." in result.stdout
+        assert "Of 2 settings in the grid, these lose least on validation: magnitude in 1." in result.stdout
 
     def test_a_dry_run_counts_and_leaves_nothing(self, tmp_path: Path) -> None:
         path = tmp_path / "grid.yaml"
@@ -264,9 +264,9 @@ def hand_rows(
     return rows
 
 
-def place_of(rows: list[Row], **changes: Any) -> Place:
+def setting_of(rows: list[Row], **changes: Any) -> Setting:
     small = {"structures": ["weight"], "sparsities": [0.5], "replicates": 3, **changes}
-    return summarise(Path("nowhere"), config(**small), rows).places[0]
+    return summarise(Path("nowhere"), config(**small), rows).settings[0]
 
 
 def by_hand(values: list[float]) -> tuple[float, float]:
@@ -277,28 +277,28 @@ def by_hand(values: list[float]) -> tuple[float, float]:
 
 class TestAPureFunctionOfTheRows:
     def test_losses_are_paired_by_replicate(self) -> None:
-        place = place_of(hand_rows(ACCURACIES))
-        for way in place.ways:
-            lost = [100 * (p - a) for p, a in zip(PARENTS, ACCURACIES[way.criterion], strict=True)]
+        setting = setting_of(hand_rows(ACCURACIES))
+        for method in setting.methods:
+            lost = [100 * (p - a) for p, a in zip(PARENTS, ACCURACIES[method.criterion], strict=True)]
             mean, half = by_hand(lost)
-            assert way.lost is not None
-            assert way.lost.mean == pytest.approx(mean)
-            assert way.lost.half_width == pytest.approx(half)
-            assert way.lost_pruned is not None
-            assert way.lost_pruned.mean == pytest.approx(mean + 10)
-            assert (way.weights_kept, way.flops_kept, way.units_kept) == pytest.approx((0.5, 0.4, 0.5))
+            assert method.lost is not None
+            assert method.lost.mean == pytest.approx(mean)
+            assert method.lost.half_width == pytest.approx(half)
+            assert method.lost_pruned is not None
+            assert method.lost_pruned.mean == pytest.approx(mean + 10)
+            assert (method.weights_kept, method.flops_kept, method.units_kept) == pytest.approx((0.5, 0.4, 0.5))
 
     def test_rivals_are_told_by_the_paired_difference(self) -> None:
         """fpgm is 1, -1 and 1 points from magnitude; random 10 and more."""
-        place = place_of(hand_rows(ACCURACIES))
-        assert place.best is not None
-        assert place.best.criterion == "magnitude"
-        assert place.rivals == ["fpgm"]
+        setting = setting_of(hand_rows(ACCURACIES))
+        assert setting.best is not None
+        assert setting.best.criterion == "magnitude"
+        assert setting.rivals == ["fpgm"]
         expected = (
             "magnitude loses least on validation, 4.67 points (95 % CI 3.23 to 6.10, n = 3) of test accuracy; no "
             "significant difference to it: fpgm"
         )
-        assert place.sentence.startswith(f"weight, global, 50% removed: {expected} (80 % of such studies would find ")
+        assert setting.sentence.startswith(f"weight, global, 50% removed: {expected} (80 % of such studies would find ")
 
     def test_pairing_finds_what_the_spread_of_parents_hides(self) -> None:
         parents = (0.95, 0.75, 0.55)
@@ -307,66 +307,66 @@ class TestAPureFunctionOfTheRows:
             "magnitude": tuple(p - 0.01 for p in parents),
             "fpgm": tuple(p - 0.03 for p in parents),
         }
-        place = place_of(hand_rows(test, parents=parents))
-        assert place.rivals == []
-        assert place.sentence.endswith("; every other way loses more.")
+        setting = setting_of(hand_rows(test, parents=parents))
+        assert setting.rivals == []
+        assert setting.sentence.endswith("; every other method loses more.")
 
     def test_agreement_by_rounding_is_no_certainty(self) -> None:
         """Two replicates differ by one and the same example of a hundred: that much is chance."""
         test = {"random": (0.90, 0.92), "magnitude": (0.91, 0.93), "fpgm": (0.5, 0.52)}
-        assert place_of(hand_rows(test, test_examples=10**9), replicates=2).rivals == []
-        place = place_of(hand_rows(test, test_examples=100), replicates=2)
-        assert "random" in place.rivals
-        assert place.best is not None
-        assert place.best.lost is not None
-        assert place.best.lost.half_width == pytest.approx(stats.t.ppf(0.975, 1) / math.sqrt(6) / math.sqrt(2))
+        assert setting_of(hand_rows(test, test_examples=10**9), replicates=2).rivals == []
+        setting = setting_of(hand_rows(test, test_examples=100), replicates=2)
+        assert "random" in setting.rivals
+        assert setting.best is not None
+        assert setting.best.lost is not None
+        assert setting.best.lost.half_width == pytest.approx(stats.t.ppf(0.975, 1) / math.sqrt(6) / math.sqrt(2))
 
     def test_chosen_on_validation_reported_on_test(self) -> None:
         validation = {"random": (0.99,) * 3, "magnitude": (0.5,) * 3, "fpgm": (0.6,) * 3}
-        place = place_of(hand_rows(ACCURACIES, validation))
-        assert place.best is not None
-        assert place.best.criterion == "random"
-        assert "random loses least on validation, 16.00 points (95 % CI " in place.sentence
-        assert place.better == ["magnitude", "fpgm"]  # the test set says so, and it is said
-        assert "on the test set these lose less: magnitude, fpgm" in place.sentence
-        assert "every other way loses more" not in place.sentence
+        setting = setting_of(hand_rows(ACCURACIES, validation))
+        assert setting.best is not None
+        assert setting.best.criterion == "random"
+        assert "random loses least on validation, 16.00 points (95 % CI " in setting.sentence
+        assert setting.better == ["magnitude", "fpgm"]  # the test set says so, and it is said
+        assert "on the test set these lose less: magnitude, fpgm" in setting.sentence
+        assert "every other method loses more" not in setting.sentence
 
     def test_sentences_change_when_rows_change(self) -> None:
-        one = place_of(hand_rows(ACCURACIES)).sentence
+        one = setting_of(hand_rows(ACCURACIES)).sentence
         better = ACCURACIES | {"random": (0.94, 0.96, 0.95)}
-        two = place_of(hand_rows(better)).sentence
+        two = setting_of(hand_rows(better)).sentence
         assert "random loses least on validation, 1.00 points (95 % CI 1.00 to 1.00, n = 3)" in two
         assert one != two
 
     def test_one_replicate_has_no_interval(self) -> None:
-        place = place_of(hand_rows({name: values[:1] for name, values in ACCURACIES.items()}))
-        assert all(way.lost is not None and way.lost.half_width is None for way in place.ways)
-        assert place.sentence.endswith("5.00 points of test accuracy (one replicate: nothing is known of chance).")
-        table = comparison_table([place])
+        setting = setting_of(hand_rows({name: values[:1] for name, values in ACCURACIES.items()}))
+        assert all(method.lost is not None and method.lost.half_width is None for method in setting.methods)
+        assert setting.sentence.endswith("5.00 points of test accuracy (one replicate: nothing is known of chance).")
+        table = comparison_table([setting])
         assert not any("±" in cell for row in table.rows for cell in row)
 
     def test_one_refused_replicate_refuses_the_way(self) -> None:
         rows = hand_rows(ACCURACIES)
         rows[3] = {key: rows[3][key] for key in list(rows[3])[:6]} | {"refused": "too small"}
-        place = place_of(rows)
-        assert place.ways[0].refused == "too small"
-        assert place.ways[0].lost is None
-        assert place.rivals == ["fpgm"]
+        setting = setting_of(rows)
+        assert setting.methods[0].refused == "too small"
+        assert setting.methods[0].lost is None
+        assert setting.rivals == ["fpgm"]
 
     def test_all_refused(self) -> None:
         rows = [row | ({"refused": "no"} if row["kind"] == "way" else {}) for row in hand_rows(ACCURACIES)]
-        place = place_of(rows)
-        assert place.best is None
-        assert place.rivals == place.better == []
-        assert place.sentence == "weight, global, 50% removed: every way is refused (no)."
+        setting = setting_of(rows)
+        assert setting.best is None
+        assert setting.rivals == setting.better == []
+        assert setting.sentence == "weight, global, 50% removed: every method is refused (no)."
 
     def test_a_single_way_has_none_to_lose_to(self) -> None:
-        place = place_of(hand_rows({"magnitude": (0.9, 0.93, 0.91)}), criteria=["magnitude"])
-        assert place.sentence.endswith("4.67 points (95 % CI 3.23 to 6.10, n = 3) of test accuracy.")
+        setting = setting_of(hand_rows({"magnitude": (0.9, 0.93, 0.91)}), criteria=["magnitude"])
+        assert setting.sentence.endswith("4.67 points (95 % CI 3.23 to 6.10, n = 3) of test accuracy.")
 
     def test_a_gain_is_a_negative_loss_with_a_real_minus(self) -> None:
-        place = place_of(hand_rows({"magnitude": (0.96, 0.98, 0.97)}), criteria=["magnitude"])
-        assert "loses least on validation, −1.00 points (95 % CI −1.00 to −1.00, n = 3)" in place.sentence
+        setting = setting_of(hand_rows({"magnitude": (0.96, 0.98, 0.97)}), criteria=["magnitude"])
+        assert "loses least on validation, −1.00 points (95 % CI −1.00 to −1.00, n = 3)" in setting.sentence
 
     @given(
         st.lists(st.tuples(*[st.integers(0, 1000)] * 4), min_size=2, max_size=6),
@@ -378,22 +378,22 @@ class TestAPureFunctionOfTheRows:
         names = ("random", "magnitude", "fpgm")
         test = {name: tuple(row[i + 1] / 1000 for row in counts) for i, name in enumerate(names)}
         rows = hand_rows(test, parents=parents)
-        one = place_of(rows)
+        one = setting_of(rows)
         chance.shuffle(rows)
-        two = place_of(rows)
+        two = setting_of(rows)
         assert one.best is not None
         assert two.best is not None
-        assert {way.criterion for way in one.ways} == set(names)
+        assert {method.criterion for method in one.methods} == set(names)
         assert one.best.lost_validation.mean == pytest.approx(two.best.lost_validation.mean)
         assert not set(one.rivals) & set(one.better)
-        for mine, theirs in zip(one.ways, two.ways, strict=True):
+        for mine, theirs in zip(one.methods, two.methods, strict=True):
             assert mine.lost.mean == pytest.approx(theirs.lost.mean, abs=1e-9)
             assert mine.by_replicate == theirs.by_replicate
 
     def test_the_table_and_the_page(self, tmp_path: Path) -> None:
         write_sealed(tmp_path / "manifest.json", {"layout": LAYOUT, "must_match": {"study": "compare"}})
         made = summarise(tmp_path, config(structures=["weight"], sparsities=[0.5], replicates=3), hand_rows(ACCURACIES))
-        table = comparison_table(made.places)
+        table = comparison_table(made.settings)
         marked = {row[3]: row[4] for row in table.rows}
         assert marked == {"random": "16.00 ± 4.30", "magnitude (least)": "4.67 ± 1.43", "fpgm *": "5.00 ± 4.30"}
         page = comparison_page(made)

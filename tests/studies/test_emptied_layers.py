@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from tombola.pruning import Mask, Masks
-from tombola.studies.lottery.tables import emptied_lines
+from tombola.studies.lottery.round_results import emptied_lines
 from tombola.studies.single.comparison_report import emptied
 from tombola.studies.single.metrics import emptied_layers, layer_rows
-from tombola.studies.single.tables import layers_note, layers_table
+from tombola.studies.single.stages import layers_note, layers_table
 
 
 def rows_of_a_child(kept: int) -> list[dict[str, Any]]:

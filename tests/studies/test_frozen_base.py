@@ -24,8 +24,8 @@ from tombola.runs.configs import validate
 from tombola.runs.rows import read_rows, rows_of
 from tombola.studies.base import watching
 from tombola.studies.base.opened import read_result
+from tombola.studies.lottery.origins import base_line
 from tombola.studies.lottery.study import open_lottery
-from tombola.studies.lottery.tables import base_line
 from tombola.studies.single.config import PruneConfig
 from tombola.studies.single.parents import open_parent
 from tombola.training import frozen

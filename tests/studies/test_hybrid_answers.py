@@ -31,12 +31,12 @@ from tombola.studies.hybrid.contest import contest
 from tombola.studies.hybrid.costs import cost
 from tombola.studies.hybrid.cuts import sources_of
 from tombola.studies.hybrid.degradation import degradation
+from tombola.studies.hybrid.forest_results import baselines_table, exits_table
 from tombola.studies.hybrid.heads import head_sentences
 from tombola.studies.hybrid.maps import maps
 from tombola.studies.hybrid.questions import Answer, Lottery
 from tombola.studies.hybrid.rounds import rounds_table
 from tombola.studies.hybrid.summaries import best_features, exits_of, forests_of, networks_of
-from tombola.studies.hybrid.tables import baselines_table, exits_table
 from tombola.studies.lottery.looks import look_row
 from tombola.studies.lottery.verdict import judge
 

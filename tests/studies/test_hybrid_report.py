@@ -14,21 +14,15 @@ from rich.console import Console
 from tombola.studies.base.numbers import kilo, listed, mega, percent
 from tombola.studies.hybrid.answers import answers_of
 from tombola.studies.hybrid.artefacts import NAMES, OPTIONAL_NAMES, SUMMARY, write_results
-from tombola.studies.hybrid.charts import exits_chart, gate_chart
 from tombola.studies.hybrid.checks import check_lines, facts_lines
-from tombola.studies.hybrid.gating import gates_of
-from tombola.studies.hybrid.outlook import Outlook
+from tombola.studies.hybrid.exit_curves import exits_chart, gate_chart
+from tombola.studies.hybrid.forest_results import baselines_table, exits_table, features_table
+from tombola.studies.hybrid.gating import curve_table, gates_of, gates_table
 from tombola.studies.hybrid.report import report_page, summary_markdown
+from tombola.studies.hybrid.requirements import HybridPlan
 from tombola.studies.hybrid.result import HybridResult
 from tombola.studies.hybrid.shown import show_result
-from tombola.studies.hybrid.tables import (
-    baselines_table,
-    curve_table,
-    exits_table,
-    features_table,
-    gates_table,
-    latency_table,
-)
+from tombola.studies.hybrid.timings import latency_table
 
 ALL = ("base", "dense", "ticket")
 
@@ -209,7 +203,7 @@ class TestTerminal:
         assert str(result.folder.report) in said
 
     def test_the_cost_of_a_study_without_lotteries_to_run(self) -> None:
-        assert Outlook({}, 28).line == "28 forests"
+        assert HybridPlan({}, 28).line == "28 forests"
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,9 @@ from tombola.studies.hybrid.artefacts import NAMES, OPTIONAL_NAMES
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.cuts import frozen_base, images_of, normalisation_of, sources_of
 from tombola.studies.hybrid.exits import features_at
-from tombola.studies.hybrid.outlook import check_lotteries, exits_of
 from tombola.studies.hybrid.pooled import base_features
 from tombola.studies.hybrid.replicate import ReplicateSpec, run_replicate
+from tombola.studies.hybrid.requirements import asked_exits, check_lotteries
 from tombola.studies.hybrid.result import HybridResult
 from tombola.studies.hybrid.study import Hybrid
 from tombola.studies.hybrid.units import UNIT, complete_replicates, unit_names
@@ -192,7 +192,7 @@ class TestARun:
         """To the bit, as without the cache; nothing runs again but one image, which says how many features."""
         sources = sources_of(result.config, result.lotteries, None)
         base = frozen_base(result.config, None)
-        exits = exits_of(result.config, base.network)
+        exits = asked_exits(result.config, base.network)
         passed: list[int] = []
 
         def watch(model: Any, exits: Any, kinds: Any, inputs: Any) -> Any:

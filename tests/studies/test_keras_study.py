@@ -29,8 +29,8 @@ from tombola.studies.lottery.artefacts import SUMMARY, keras_line
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.keras_ticket import MASKS, MODEL, write_keras_ticket
 from tombola.studies.lottery.networks import trained_network
+from tombola.studies.lottery.origins import origin_lines
 from tombola.studies.lottery.result import Result
-from tombola.studies.lottery.tables import origin_lines
 
 LENET = (2, 3, 9, 7)
 

@@ -28,14 +28,15 @@ from tombola.studies.base.opened import read_result
 from tombola.studies.base.speed import microseconds, speeds_of, times
 from tombola.studies.base.watching import Progress
 from tombola.studies.lottery import latency as latency_module
-from tombola.studies.lottery.charts import speed_chart
 from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.curves import speed_chart
 from tombola.studies.lottery.metrics import summarise
 from tombola.studies.lottery.result import Result
+from tombola.studies.lottery.round_results import results_table
+from tombola.studies.lottery.search_costs import cost_line, rounds_table, speed_notes
 from tombola.studies.lottery.study import open_lottery
-from tombola.studies.lottery.tables import cost_line, results_table, rounds_table, speed_notes
 from tombola.studies.single.one_model import Result as Child
-from tombola.studies.single.tables import stages_note, stages_table
+from tombola.studies.single.stages import stages_note, stages_table
 
 pytestmark = pytest.mark.usefixtures("sparse_kernels")
 

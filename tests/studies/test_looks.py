@@ -17,8 +17,8 @@ from tombola.studies.base.opened import read_result
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.looks import Looks, look_row
 from tombola.studies.lottery.study import open_lottery
-from tombola.studies.lottery.tables import levels_line
 from tombola.studies.lottery.verdict import judge
+from tombola.studies.lottery.verdict_notes import levels_line
 
 NUMBERS = (5, 6, 10, 20)
 """Replicates at which a study is looked at: one at a time for a while, then always doubled."""

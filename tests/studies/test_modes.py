@@ -17,9 +17,9 @@ from tombola.runs.configs import validate
 from tombola.runs.rows import rows_of
 from tombola.runs.seeds import derive_seed
 from tombola.studies.base.checks import failed_checks
-from tombola.studies.lottery.charts import modes_chart
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls.random import shuffled
+from tombola.studies.lottery.curves import modes_chart
 from tombola.studies.lottery.extract import extract
 from tombola.studies.lottery.metrics import CHECKS, UNIT
 from tombola.studies.lottery.networks import model_spec, replicate_seed

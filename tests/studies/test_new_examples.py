@@ -11,8 +11,8 @@ from scipy.stats import norm
 from tombola.errors import StorageError
 from tombola.studies.base.new_examples import answer_columns, correct_of, for_new_examples
 from tombola.studies.base.paired import paired_accuracy
-from tombola.studies.lottery.tables import new_examples_line
 from tombola.studies.lottery.verdict import judge
+from tombola.studies.lottery.verdict_notes import new_examples_line
 
 OWN, COMMON, SHIFT = 0.03, 0.6, 0.3
 

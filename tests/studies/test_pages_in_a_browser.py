@@ -23,7 +23,7 @@ from tombola.runs.folder import LAYOUT
 from tombola.runs.sealed import write_sealed
 from tombola.studies.hybrid.report import report_page
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.single.comparison import Comparison, Place, Way
+from tombola.studies.single.comparison import Comparison, Method, Setting
 from tombola.studies.single.comparison_report import comparison_page
 from tombola.studies.single.config import CompareConfig
 
@@ -65,18 +65,22 @@ def pages(tmp_path_factory: pytest.TempPathFactory, parent: Path) -> dict[str, P
 
 
 def comparison(folder: Path) -> Comparison:
-    """Two ways on three replicates, one of them refused at one place."""
+    """Two methods on three replicates, one of them refused in one setting."""
     write_sealed(folder / "manifest.json", {"layout": LAYOUT, "must_match": {"study": "compare"}})
     asked = {"name": "two", "criteria": ["magnitude", "random"], "structures": ["weight"], "sparsities": [0.5, 0.9]}
     recipe = {"length": "4it", "evaluate_every": "2it", "learning_rate": 1e-2}
     config = CompareConfig.model_validate(asked | {"data": {"name": "digits"}, "training": recipe, "replicates": 3})
     lost = [estimate([1.0, 2.0, 2.5 + index]) for index in range(4)]
-    ways = [
-        Way(name, None, found, found, found, estimate([90.0, 91.0, 92.0]), kept, kept, kept, {0: 1.0, 1: 2.0, 2: 3.0})
+    accuracy = estimate([90.0, 91.0, 92.0])
+    methods = [
+        Method(name, None, found, found, found, accuracy, kept, kept, kept, {0: 1.0, 1: 2.0, 2: 3.0})
         for name, found, kept in zip(asked["criteria"] * 2, lost, (0.5, 0.5, 0.1, 0.1), strict=True)
     ]
-    places = [Place("weight", "global", 0.5, ways[:2]), Place("weight", "global", 0.9, [*ways[2:], Way("fpgm", "no")])]
-    return Comparison(folder, config, [], estimate([93.0, 94.0, 95.0]), places)
+    settings = [
+        Setting("weight", "global", 0.5, methods[:2]),
+        Setting("weight", "global", 0.9, [*methods[2:], Method("fpgm", "no")]),
+    ]
+    return Comparison(folder, config, [], estimate([93.0, 94.0, 95.0]), settings)
 
 
 @pytest.fixture(scope="module")

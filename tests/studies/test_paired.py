@@ -8,7 +8,7 @@ import pytest
 
 from tombola.reports.intervals import Paired, detectable, power
 from tombola.studies.base.paired import paired_accuracy
-from tombola.studies.lottery.charts import gaps_chart
+from tombola.studies.lottery.curves import gaps_chart
 from tombola.studies.lottery.metrics import paired_difference
 
 EXAMPLES = 360

@@ -29,7 +29,7 @@ from tombola.studies.single.child import Child
 from tombola.studies.single.child import make_child as really_make_child
 from tombola.studies.single.config import PruneConfig
 from tombola.studies.single.one_model import Result
-from tombola.studies.single.tables import LINES, stages_table
+from tombola.studies.single.stages import LINES, stages_table
 from tombola.training.engine import DenseEngine
 from tombola.training.sparse.engine import SparseEngine
 

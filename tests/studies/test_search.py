@@ -21,8 +21,8 @@ from tombola.studies.lottery.early_bird import EarlyBird, EarlyBirdConfig, candi
 from tombola.studies.lottery.forecast import forecast
 from tombola.studies.lottery.metrics import CHECKS, UNIT, summarise
 from tombola.studies.lottery.rewind import Rewind
+from tombola.studies.lottery.search_costs import cost_table, early_bird_line
 from tombola.studies.lottery.stored import MASKS, ReplicateFiles
-from tombola.studies.lottery.tables import cost_table, early_bird_line
 from tombola.training import Recipe, fit
 from tombola.training.training import Training
 

@@ -156,7 +156,7 @@ def test_a_comparison_names_ways_and_parents_that_learned_nothing() -> None:
             names = {"kind": "way", "replicate": replicate, "criterion": criterion, "flops_effective": 1}
             rows.append(stage("fine-tuned", accuracy) | where | more | names)
     comparison = summarise_comparison(Path("x"), config, rows)
-    assert comparison.places[0].sentence.endswith("No better than the most frequent class: random learned nothing.")
+    assert comparison.settings[0].sentence.endswith("No better than the most frequent class: random learned nothing.")
     assert comparison.parent_fault is None
     blind = [row | {"test_accuracy": 0.6} if row["kind"] == "stage" else row for row in rows]
     said = lead_of_comparison(summarise_comparison(Path("x"), config, blind))

@@ -18,10 +18,10 @@ from tombola.studies.base.new_examples import MOST_SCORES, for_new_examples, sco
 from tombola.studies.base.numbers import amount
 from tombola.studies.base.paired import paired_accuracy, paired_measure
 from tombola.studies.base.soundness import UNSHOWN_ANSWER, faults_of
-from tombola.studies.lottery.charts import accuracy_chart, gaps_chart
+from tombola.studies.lottery.curves import accuracy_chart, gaps_chart
 from tombola.studies.lottery.metrics import summarise
-from tombola.studies.lottery.tables import new_examples_line, power_line
 from tombola.studies.lottery.verdict import Verdict, judge
+from tombola.studies.lottery.verdict_notes import new_examples_line, power_line
 from tombola.training.task import Measure
 
 NATS = Measure("nats", higher_is_better=False, unit="nats a token")

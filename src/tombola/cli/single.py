@@ -1,4 +1,4 @@
-"""The commands around one parent: train it, prune it, compare ways to prune it."""
+"""The commands around one parent: train it, prune it, compare methods to prune it."""
 
 from __future__ import annotations
 
@@ -145,9 +145,9 @@ def compare(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Compare **ways to prune**: criteria × structures × distributions × sparsities, on a fresh parent per replicate.
+    """Compare **pruning methods**: criteria × structures × distributions × sparsities, on a fresh parent per replicate.
 
-    Ends with a table with confidence intervals, a sentence per place of the grid on which way loses least, and
+    Ends with a table with confidence intervals, a sentence per setting of the grid on which method loses least, and
     `report.html`. The same command again continues or shows it.
 
     Example: `tombola compare criteria --set 'criteria=[magnitude, taylor]'`

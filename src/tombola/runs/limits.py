@@ -34,7 +34,7 @@ KERAS_LAYERS, KERAS_DEPTH = 2_000, 8  # layers of a .keras file; models within m
 ARCHIVE_DEPTH = 8  # folders within folders in a tar
 SCANS = 100  # scans of a progressive JPEG: it has about ten, or the file was made to be slow
 REPLICATES = 1_000  # of a study
-WAYS = 10_000  # to prune, of a comparison
+METHODS = 10_000  # to prune, of a comparison
 WIDTHS = 1_000  # hidden layers of a model's spec
 PLANS, NODES = 64, 10_000  # of a sparse model: batch sizes that were tuned, steps of its graph
 

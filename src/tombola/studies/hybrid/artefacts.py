@@ -8,10 +8,11 @@ from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
 from tombola.runs.results import Artefacts
 from tombola.runs.rows import rows_of
 from tombola.studies.hybrid.answers import answers_of, lotteries_of
-from tombola.studies.hybrid.charts import exits_chart, gate_chart
+from tombola.studies.hybrid.exit_curves import exits_chart, gate_chart
+from tombola.studies.hybrid.forest_results import features_table
+from tombola.studies.hybrid.gating import curve_table
 from tombola.studies.hybrid.report import summary_markdown
 from tombola.studies.hybrid.result import HybridResult
-from tombola.studies.hybrid.tables import curve_table, features_table
 
 SUMMARY = "hybrid.json"
 NAMES = (SUMMARY, "answers.json", "exits.csv", "gates.csv", "summary.md")

@@ -9,7 +9,7 @@ from typing import Any
 from tombola.studies.base.numbers import begun, kilo, mega, percent
 from tombola.studies.hybrid.questions import Lottery, not_run
 from tombola.studies.hybrid.summaries import Measured
-from tombola.studies.lottery.tables import NO_MATTER
+from tombola.studies.lottery.origins import NO_MATTER
 
 FLOAT32 = 4
 

@@ -1,4 +1,4 @@
-"""Measured time of the ways to a class: a network up to an exit and a forest behind it, a forest alone, a network.
+"""Measured time from images to classes: a network up to an exit and a forest behind it, a forest alone, a network.
 
 Whole calls on real inputs, on one thread, taking turns. What cannot be measured has a reason instead of a time.
 """
@@ -27,13 +27,13 @@ from tombola.studies.hybrid.forests import Forest
 from tombola.training.threads import one_thread
 
 FOREST_ENGINE = "onnxruntime"
-WAYS_IN_SECONDS = 2
-"""How many ways `measured.SECONDS` are for."""
+CALLS_IN_SECONDS = 2
+"""How many calls `measured.SECONDS` are for."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A way from images to classes, by the name of its `network` in the rows.
+    """From images to classes, by the name of its `network` in the rows.
 
     With `model`, `masks`, `exit`, `pooling` and `forest`: the network up to the exit, then the forest. With `model` and
     `masks` alone: the whole network. With `forest` alone: it takes the images' pixels as they are. `inputs`
@@ -108,10 +108,9 @@ def measure_pipelines(
     """Rows of kind `latency`, batch size by batch size, of all pipelines, each on its own images.
 
     Every network is run by torch and on sparse kernels. What cuts it at the same exit shares the kernels: they are
-    chosen up to the exit, and torch pools behind them. All ways of a batch size take turns, for about half of
-    `measured.SECONDS` each. All that depends on the clock is in the columns `seconds`
-    and `clock`. Never raises for what cannot be
-    measured.
+    chosen up to the exit, and torch pools behind them. All calls of a batch size take turns, for about half of
+    `measured.SECONDS` each. All that depends on the clock is in the columns `seconds` and `clock`. Never raises for
+    what cannot be measured.
     """
     models = {id(pipeline.model): pipeline.model for pipeline in pipelines if pipeline.model is not None}
     with contextlib.ExitStack() as modes:
@@ -131,7 +130,7 @@ def measure_pipelines(
 
 
 def _engines(pipeline: Pipeline, batch_sizes: Sequence[int]) -> list[_Engine]:
-    """All ways to run the network up to the exit, or whole; none where there is no network."""
+    """The engines that run the network up to the exit, or whole; none where there is no network."""
     if pipeline.model is None or pipeline.masks is None:
         return []
     part = pipeline.model if pipeline.exit is None else prefix(pipeline.model, pipeline.exit)
@@ -182,18 +181,18 @@ def _within(masks: Masks, part: nn.Module) -> Masks:
 
 def _rows(calls: Sequence[_Call], size: int) -> list[Row]:
     """A row for each call, on batches of one size."""
-    ways: dict[int, Callable[[], object]] = {}
+    able: dict[int, Callable[[], object]] = {}
     reasons = {position: call.reason for position, call in enumerate(calls)}
     for position, call in enumerate(calls):
         if call.call is None:
             continue
         try:  # a model may refuse a batch of this size, and must not take the others with it
-            ways[position] = measured.in_turn(call.call, call.inputs(size))
-            ways[position]()
+            able[position] = measured.in_turn(call.call, call.inputs(size))
+            able[position]()
         except Exception as error:
-            ways.pop(position, None)
+            able.pop(position, None)
             reasons[position] = one_line(error)
-    times = interleaved(ways, measured.SECONDS * len(ways) / WAYS_IN_SECONDS, LEAST_BLOCKS) if ways else {}
+    times = interleaved(able, measured.SECONDS * len(able) / CALLS_IN_SECONDS, LEAST_BLOCKS) if able else {}
     clock = measured.why_untrusted(times.values())
     quartiles = {} if clock else {position: measured.quartiles_of(blocks.quiet) for position, blocks in times.items()}
     return [

@@ -21,7 +21,7 @@ from tombola.models.exits import Exit
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.cuts import frozen_base, images_config
 from tombola.studies.hybrid.exits import features_at
-from tombola.studies.hybrid.outlook import exits_of
+from tombola.studies.hybrid.requirements import asked_exits
 from tombola.studies.lottery.networks import replicate_seed
 from tombola.training.base import FrozenBase
 from tombola.training.feature_cache import FeatureCache
@@ -62,7 +62,7 @@ def _of_all(config: HybridConfig, data_dir: Path | None) -> Features:
     base = frozen_base(config, data_dir)
     assert base is not None  # asked for where there is one
     raw = load_raw(images_config(config), data_dir)
-    inputs, exits = Joined.of(raw), exits_of(config, base.network)
+    inputs, exits = Joined.of(raw), asked_exits(config, base.network)
     caches = _caches(base, raw, exits, config.features)
     for cache in caches.values():
         cache.begin()

@@ -31,8 +31,8 @@ from tombola.studies.hybrid.cuts import BASE, Cut, Sources, cuts_of, images_of
 from tombola.studies.hybrid.early_exits import gate_rows
 from tombola.studies.hybrid.exits import features_at
 from tombola.studies.hybrid.forests import Forest, comparisons, fit_forest, fit_pca
-from tombola.studies.hybrid.outlook import exits_of
 from tombola.studies.hybrid.pooled import PARTS, base_features
+from tombola.studies.hybrid.requirements import asked_exits
 from tombola.studies.hybrid.trees import Projection
 from tombola.studies.hybrid.units import LATENCY, PCA, PIXELS
 from tombola.studies.lottery.networks import replicate_seed
@@ -128,7 +128,7 @@ class _Replicate:
         whole = whole_row(cut)
         if cut.head is not None:
             return [whole]
-        exits, features = exits_of(self.config, cut.network), self._features(cut)
+        exits, features = asked_exits(self.config, cut.network), self._features(cut)
         rows: list[Row] = []
         gated = []
         for exit in exits:
@@ -149,7 +149,7 @@ class _Replicate:
         """Of each part, at every exit and of every kind. A base is the same in all replicates: its are cached."""
         if cut.name == BASE:
             return base_features(self.config, self.spec.index, self.spec.sources.data_dir)
-        exits, kinds = exits_of(self.config, cut.network), self.config.features
+        exits, kinds = asked_exits(self.config, cut.network), self.config.features
         return {part: features_at(cut.network, exits, kinds, getattr(cut.data, part).inputs) for part in PARTS}
 
     def _forest_row(

@@ -12,29 +12,22 @@ from tombola.runs.configs import dump_config
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.header import run_header
 from tombola.studies.base.numbers import begun, percent
-from tombola.studies.hybrid import charts
+from tombola.studies.hybrid import exit_curves
 from tombola.studies.hybrid.answers import answers_of, lotteries_of
 from tombola.studies.hybrid.checks import check_lines, facts_lines
+from tombola.studies.hybrid.forest_results import EXITS_NOTE, baselines_table, exits_table, features_table
+from tombola.studies.hybrid.gating import GATES_NOTE, gates_table
 from tombola.studies.hybrid.questions import Answer, Lottery, tickets_line
 from tombola.studies.hybrid.result import HybridResult
 from tombola.studies.hybrid.rounds import ROUNDS_NOTE, rounds_table
-from tombola.studies.hybrid.tables import (
-    EXITS_NOTE,
-    GATES_NOTE,
-    baselines_table,
-    exits_table,
-    features_table,
-    gates_table,
-    latency_table,
-)
-from tombola.studies.hybrid.timings import latency_remarks
-from tombola.studies.lottery.charts import WON
+from tombola.studies.hybrid.timings import latency_remarks, latency_table
+from tombola.studies.lottery.curves import WON
 
 LATENCY_NOTE = (
     "Median µs per call [quartiles], measured once on the machine of the run: replicate 0 on test images, float32, one "
-    "thread, all ways taking turns. Every network ran on both engines, a dense one with all of its weights; behind an "
-    "exit torch pools on both. The part cnn is the network up to the exit and the pooling, forest its ONNX file, whole "
-    "both."
+    "thread, all pipelines taking turns. Every network ran on both engines, a dense one with all its weights; behind "
+    "an exit torch pools on both. The part cnn is the network up to the exit and the pooling, forest its ONNX file, "
+    "whole both."
 )
 MEASURED = (
     "FLOPs are of one example's forward pass, a multiply-add being two; effective ones count kept weights only, as a "
@@ -152,7 +145,7 @@ def _lotteries_parts(result: HybridResult) -> list[str]:
 
 
 def _exits_body(rows: Sequence[Row]) -> str:
-    figure = _figure(charts.exits_chart(rows), charts.EXITS_CAPTION)
+    figure = _figure(exit_curves.exits_chart(rows), exit_curves.EXITS_CAPTION)
     exits = table_html(exits_table(rows), "Forests at every exit", EXITS_NOTE, grouped=True)
     baselines = table_html(baselines_table(rows), "Baselines: forests without a network, whole networks")
     return figure + exits + baselines + copyable("Every features at every exit, as CSV", features_table(rows).to_csv())
@@ -162,7 +155,7 @@ def _gates_body(rows: Sequence[Row]) -> str:
     if not rows_of(rows, kind="gate"):
         return paragraphs(["No gate was measured."])
     table = table_html(gates_table(rows), "Gates at their chosen thresholds", GATES_NOTE)
-    return _figure(charts.gate_chart(rows), charts.GATE_CAPTION) + table
+    return _figure(exit_curves.gate_chart(rows), exit_curves.GATE_CAPTION) + table
 
 
 def _latency_body(rows: Sequence[Row]) -> str:

@@ -9,9 +9,10 @@ from tombola.reports.tables import Table
 from tombola.reports.terminal import drawn
 from tombola.studies.hybrid.answers import answers_of, lotteries_of
 from tombola.studies.hybrid.checks import check_lines
+from tombola.studies.hybrid.forest_results import EXITS_NOTE, baselines_table, exits_table
+from tombola.studies.hybrid.gating import GATES_NOTE, gates_table
 from tombola.studies.hybrid.questions import tickets_line
 from tombola.studies.hybrid.result import HybridResult
-from tombola.studies.hybrid.tables import EXITS_NOTE, GATES_NOTE, baselines_table, exits_table, gates_table
 from tombola.studies.hybrid.timings import latency_remarks
 
 ONLY_ON_THE_PAGE = ("F1", "MFLOPs", "kB network", "kB forest")

@@ -15,19 +15,19 @@ from tombola.studies.base.study import Study
 from tombola.studies.base.work import Work
 from tombola.studies.hybrid.answers import answers_of
 from tombola.studies.hybrid.artefacts import ARTEFACTS, write_results
-from tombola.studies.hybrid.columns import SCHEMA
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.cuts import sources_of
 from tombola.studies.hybrid.latency import latency_unit
-from tombola.studies.hybrid.outlook import Outlook, check_lotteries, check_study, look_ahead
 from tombola.studies.hybrid.pooled import prepare_base
 from tombola.studies.hybrid.replicate import ReplicateSpec, is_stored, run_replicate
 from tombola.studies.hybrid.report import report_page
+from tombola.studies.hybrid.requirements import HybridPlan, check_lotteries, check_study, plan_hybrid
 from tombola.studies.hybrid.result import HybridResult, read_lotteries
 from tombola.studies.hybrid.shown import show_result
 from tombola.studies.hybrid.units import (
     MEASURED_REPLICATE,
     NETWORK,
+    SCHEMA,
     UNIT,
     complete_replicates,
     is_measured,
@@ -61,9 +61,9 @@ class Hybrid(Study[HybridConfig, HybridResult]):
         """What the study stands on, lotteries apart; what cannot run is refused here."""
         return check_study(self.config, self.call.data_dir)
 
-    def plan(self, *, quick: bool) -> Outlook:
+    def plan(self, *, quick: bool) -> HybridPlan:
         call, cost = self.call, quick_forecast if quick else forecast
-        return look_ahead(self.config, self.requirements, call.out, call.workers, call.data_dir, cost)
+        return plan_hybrid(self.config, self.requirements, call.out, call.workers, call.data_dir, cost)
 
     def facts(self) -> dict[str, Any]:
         check_lotteries(self.requirements, self.lotteries)

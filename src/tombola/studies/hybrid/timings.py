@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from tombola.compression.measured import DENSE
+from tombola.compression.measured import BATCH_SIZES, DENSE
+from tombola.reports.tables import Table
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.numbers import MISSING
 from tombola.studies.base.speed import NOT_MEASURED, Speed, microseconds, reason_of, remarks
+from tombola.studies.hybrid.units import NETWORK
+
+TIMES = tuple(f"µs, batch {batch}" for batch in BATCH_SIZES)
 
 
 def timed(
@@ -54,3 +58,20 @@ def latency_remarks(rows: Iterable[Row]) -> list[str]:
     return remarks(
         Speed(row["batch"], None, row["seconds"], reason_of(row), tuple(row["on_torch"])) for row in latencies
     )
+
+
+def latency_table(rows: Sequence[Row]) -> Table:
+    """Every call measured: median and quartiles in microseconds, for each batch size."""
+    calls: dict[tuple[str, ...], dict[int, Row]] = {}
+    for row in rows_of(rows, kind="latency"):
+        place = (NETWORK[row["network"]], row["exit"] or "whole network", row["features"] or "")
+        calls.setdefault((*place, row["part"], row["engine"]), {})[row["batch"]] = row
+    body = [(*call, *(_quartiles(found.get(batch)) for batch in BATCH_SIZES)) for call, found in calls.items()]
+    return Table(("Network", "Exit", "Features", "Part", "Engine", *TIMES), body)
+
+
+def _quartiles(row: Row | None) -> str:
+    if row is None or row["seconds"] is None:
+        return MISSING
+    low, median, high = (microseconds([seconds] * 3) for seconds in row["seconds"])
+    return f"{median} [{low}–{high}]"

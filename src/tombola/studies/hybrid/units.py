@@ -1,4 +1,6 @@
-"""The units of a hybrid study, and when the table has all of one: each network's rows, and all latencies as one.
+"""The units of a hybrid study: what their rows hold, and when the table has all of one.
+
+Each network's rows are a unit, and all latencies are one more.
 
 A unit is what a kill can lose. Its last row is known by its kind, so that rows alone say what is finished.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tombola.compression.measured import BATCH_SIZES
+from tombola.runs.columns import Check, Schema, amount, count, fraction, number, optional, text, truth
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.cuts import BASE, DENSE, HEAD, HEAD_TICKET, TICKET
@@ -28,6 +31,42 @@ NETWORK = {
 """The networks and baselines as people call them, in the order of tables."""
 MEASURED_REPLICATE = 0
 """Whose networks are timed."""
+
+_UNIT: dict[str, Check] = {"replicate": count, "unit": text}
+_PLACE: dict[str, Check] = {**_UNIT, "network": text, "exit": optional(text), "features": optional(text)}
+_COSTS: dict[str, Check] = {"flops_dense": count, "flops_effective": count, "density": fraction}
+
+SCHEMA: Schema = {
+    "forest": {
+        **_PLACE,
+        **_COSTS,
+        **dict.fromkeys((f"{part}_{name}" for part in ("validation", "test") for name in ("accuracy", "f1")), fraction),
+        **dict.fromkeys(("inputs", "train_examples", "test_examples", "trees", "nodes", "forest_bytes"), count),
+        "cnn_bytes": count,
+        "comparisons": amount,
+        "onnx_checked": count,
+        "onnx_error": number,
+        "seconds_fit": amount,
+    },
+    "network": {
+        **_UNIT,
+        **_COSTS,
+        **dict.fromkeys(("validation_accuracy", "test_accuracy"), optional(fraction)),
+        "network": text,
+        "bytes": count,
+        "reason": optional(text),
+    },
+    "gate": {**_PLACE, "part": text, "threshold": number, "chosen": truth},
+    "latency": {
+        **_PLACE,
+        "batch": count,
+        "part": text,
+        "engine": text,
+        "reason": optional(text),
+        "seconds": optional(lambda value: isinstance(value, list) and all(map(amount, value))),
+    },
+}
+"""What rows hold by their kind: looked at when a table is read."""
 
 
 def unit_names(config: HybridConfig) -> list[str]:

@@ -9,9 +9,9 @@ from tombola.reports.intervals import Estimate, Paired, estimate
 from tombola.reports.nature import DENSITY_AXIS
 from tombola.reports.tables import MISSING, Table
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.lottery.charts import test_axis, within
+from tombola.studies.lottery.curves import test_axis, within
 from tombola.studies.lottery.metrics import Summary
-from tombola.studies.lottery.tables import scale_of
+from tombola.studies.lottery.round_results import scale_of
 
 NOTE = (
     "The final value on test of raw weights and of their exponential average (`ema` in the recipe), ± half of the 95 % "

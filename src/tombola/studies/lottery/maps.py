@@ -9,7 +9,7 @@ from tombola.reports.heatmap import Heatmap
 from tombola.reports.intervals import Estimate
 from tombola.reports.nature import STYLES
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.lottery.charts import layer_chart
+from tombola.studies.lottery.curves import layer_chart
 from tombola.studies.lottery.metrics import Summary
 
 MOST_HISTOGRAMS = 4

@@ -11,25 +11,22 @@ from tombola.runs.configs import dump_config
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.header import run_header
 from tombola.studies.base.numbers import begun
-from tombola.studies.lottery import averaged, charts, maps
+from tombola.studies.lottery import averaged, curves, maps
 from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_mode
+from tombola.studies.lottery.origins import origin_lines
 from tombola.studies.lottery.result import Result
-from tombola.studies.lottery.stabilities import StabilityResult, stability_caption, stability_chart
-from tombola.studies.lottery.tables import (
+from tombola.studies.lottery.round_results import check_lines, early_stop_note, results_table, table_note
+from tombola.studies.lottery.search_costs import (
     COST_NOTE,
-    check_lines,
     cost_line,
     cost_table,
     early_bird_line,
-    early_stop_note,
-    origin_lines,
-    results_table,
     rounds_table,
     speed_notes,
-    table_note,
-    verdict_notes,
 )
+from tombola.studies.lottery.stabilities import StabilityResult, stability_caption, stability_chart
 from tombola.studies.lottery.verdict import Verdict
+from tombola.studies.lottery.verdict_notes import verdict_notes
 
 
 def report_page(result: Result, stabilities: Sequence[StabilityResult] = ()) -> str:
@@ -54,7 +51,7 @@ def report_page(result: Result, stabilities: Sequence[StabilityResult] = ()) -> 
         *_overlap_sections(rows),
         Section(
             "Training curves of chosen rounds",
-            figure_html(charts.training_chart(rows, summaries), f"By weights remaining; {n}"),
+            figure_html(curves.training_chart(rows, summaries), f"By weights remaining; {n}"),
         ),
         *[
             Section(f"Stability of round {s.round} ({s.mode})", figure_html(stability_chart(s), stability_caption(s)))
@@ -85,7 +82,7 @@ def accuracy_caption(result: Result) -> str:
 
 def won(summaries: Sequence[Summary], verdict: Verdict) -> dict[str, str]:
     """What tables say at the density of the round that won or matches; empty where none did."""
-    if verdict.outcome not in charts.WON:
+    if verdict.outcome not in curves.WON:
         return {}
     return {f"{s.density:.1%}": verdict.outcome for s in summaries if s.round == verdict.round}
 
@@ -128,9 +125,9 @@ def summary_markdown(result: Result) -> str:
 
 def _accuracy_section(result: Result, rows: Sequence[Row], summaries: Sequence[Summary], n: str) -> Section:
     measure = result.measure
-    curve = charts.marked(charts.accuracy_chart(summaries), summaries, result.verdict)
+    curve = curves.marked(curves.accuracy_chart(summaries), summaries, result.verdict)
     caption = f"Differences in final test {measure.words}, paired by replicate; {n}"
-    gaps = figure_html(charts.gaps_chart(rows, measure), caption)
+    gaps = figure_html(curves.gaps_chart(rows, measure), caption)
     said = paragraphs(verdict_notes(result.verdict))
     title = f"{begun(measure.words)} against weights remaining"
     return Section(title, figure_html(curve, accuracy_caption(result)) + said + gaps)
@@ -156,7 +153,7 @@ def _results_section(result: Result) -> Section:
 def _mode_sections(result: Result, n: str) -> list[Section]:
     if len(result.config.rewind) < 2:
         return []
-    chart = charts.modes_chart(result.summaries, result.config.rewind)
+    chart = curves.modes_chart(result.summaries, result.config.rewind)
     figure = figure_html(chart, f"Tickets by what they rewind to; {n}")
     return [
         Section(
@@ -183,7 +180,7 @@ def _averaged_parts(rows: Sequence[Row], summaries: Sequence[Summary]) -> list[s
 
 
 def _early_stop_body(result: Result, rows: Sequence[Row], summaries: Sequence[Summary], n: str) -> str:
-    chart = charts.marked(charts.early_stop_chart(summaries), summaries, result.verdict, "early_stop_iteration")
+    chart = curves.marked(curves.early_stop_chart(summaries), summaries, result.verdict, "early_stop_iteration")
     return figure_html(
         chart,
         f"Iteration of minimum validation loss; {n} Lower learns sooner. Trained for {result.config.training.length}. "
@@ -197,7 +194,7 @@ def _origin_sections(result: Result) -> list[Section]:
 
 
 def _cost_body(result: Result, summaries: Sequence[Summary], rows: Sequence[Row], n: str) -> str:
-    figure = figure_html(charts.cost_chart(summaries), f"{charts.COST_CAPTION} {n}")
+    figure = figure_html(curves.cost_chart(summaries), f"{curves.COST_CAPTION} {n}")
     note = "Mean per replicate, in trainings of the dense network (all modes of rewinding)."
     table = table_html(cost_table(result.summaries), "What each round cost", note)
     bird = early_bird_line(rows)
@@ -213,7 +210,7 @@ def speed_table(result: Result, summaries: Sequence[Summary], rows: Sequence[Row
 
 def speed_body(result: Result, summaries: Sequence[Summary], rows: Sequence[Row]) -> str:
     """The table, below a figure where speed was measured."""
-    notes, chart = speed_notes(summaries, rows), charts.speed_chart(summaries, rows)
+    notes, chart = speed_notes(summaries, rows), curves.speed_chart(summaries, rows)
     if chart is None:
         return speed_table(result, summaries, rows, notes)
     return figure_html(chart, " ".join(notes)) + speed_table(result, summaries, rows, ())
@@ -221,7 +218,7 @@ def speed_body(result: Result, summaries: Sequence[Summary], rows: Sequence[Row]
 
 def _map_sections(rows: Sequence[Row], summaries: Sequence[Summary]) -> list[Section]:
     """Surviving connections per pixel (mean over replicates), and weight histograms of replicate 0."""
-    chosen = charts.chosen_rounds(summaries)
+    chosen = curves.chosen_rounds(summaries)
     sections = []
     if pixels := maps.pixel_maps(rows, chosen):
         caption = (
@@ -242,4 +239,4 @@ def _overlap_sections(rows: Sequence[Row]) -> list[Section]:
     caption = (
         "Fraction of a ticket's weights that another replicate's ticket keeps too, mean over all pairs of replicates."
     )
-    return [Section("Do replicates find the same ticket?", figure_html(charts.overlap_chart(rows), caption))]
+    return [Section("Do replicates find the same ticket?", figure_html(curves.overlap_chart(rows), caption))]

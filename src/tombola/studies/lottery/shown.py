@@ -8,18 +8,11 @@ from rich.markup import escape
 from tombola.reports.terminal import drawn
 from tombola.studies.lottery.artefacts import keras_line
 from tombola.studies.lottery.metrics import rows_of_mode, summaries_of_mode
+from tombola.studies.lottery.origins import origin_lines
 from tombola.studies.lottery.result import Result
-from tombola.studies.lottery.tables import (
-    COST_NOTE,
-    check_lines,
-    cost_line,
-    origin_lines,
-    results_table,
-    rounds_table,
-    speed_notes,
-    table_note,
-    verdict_notes,
-)
+from tombola.studies.lottery.round_results import check_lines, results_table, table_note
+from tombola.studies.lottery.search_costs import COST_NOTE, cost_line, rounds_table, speed_notes
+from tombola.studies.lottery.verdict_notes import verdict_notes
 
 
 def show_result(console: Console, result: Result) -> None:

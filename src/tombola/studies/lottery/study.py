@@ -25,7 +25,6 @@ from tombola.studies.base.study import Study
 from tombola.studies.base.watching import FEATURES
 from tombola.studies.base.work import Work
 from tombola.studies.lottery.artefacts import ARTEFACTS, keras_export_is_due, write_results
-from tombola.studies.lottery.columns import SCHEMA, schema_of_task
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls import controls
 from tombola.studies.lottery.forecast import Forecast, forecast, quick_forecast
@@ -54,6 +53,7 @@ from tombola.studies.lottery.stabilities import stored_stabilities
 from tombola.studies.lottery.start import start_facts, started
 from tombola.studies.lottery.stored import ReplicateFiles
 from tombola.studies.lottery.tasks import spec_of, task_facts, task_of, tried_on
+from tombola.studies.lottery.training_rows import SCHEMA, schema_of_task
 from tombola.training.batches import iterations_per_epoch
 from tombola.training.engine import ANY_CLASSES, ANY_IMAGE
 from tombola.training.frozen import prepare_examples

@@ -1,1 +1,1 @@
-"""One parent: trained, pruned, fine-tuned, compared in many ways."""
+"""One parent: trained, pruned, fine-tuned, compared over many methods."""

@@ -1,4 +1,4 @@
-"""`tombola compare`: which way of pruning loses least. A parent per replicate, every way of the grid on each."""
+"""`tombola compare`: which method of pruning loses least. A parent per replicate, every method of the grid on each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from tombola.studies.base.study import Plan, Study
 from tombola.studies.base.timing import warned_of_later
 from tombola.studies.base.watching import FEATURES
 from tombola.studies.base.work import Work
-from tombola.studies.single.columns import GRID_SCHEMA, MADE
 from tombola.studies.single.comparison import Comparison, summarise
 from tombola.studies.single.comparison_report import (
     NOTE,
@@ -33,9 +32,9 @@ from tombola.studies.single.comparison_report import (
     write_beside,
 )
 from tombola.studies.single.config import CompareConfig
-from tombola.studies.single.grid import UNIT, ParentSpec, WaySpec, make_way, train_parent
+from tombola.studies.single.grid import UNIT, ChildSpec, ParentSpec, measure_child, train_parent
 from tombola.studies.single.grid_plan import plan_grid
-from tombola.studies.single.metrics import CHECKS
+from tombola.studies.single.metrics import CHECKS, GRID_SCHEMA, MADE
 from tombola.studies.single.parents import spec_for
 from tombola.training.frozen import load_examples, prepare_examples
 
@@ -68,20 +67,22 @@ class Compare(Study[CompareConfig, Comparison]):
             ParentSpec(config, index, self.folder.checkpoints, self.call.data_dir, checksum)
             for index in range(config.replicates)
         ]
-        children = {parent: [WaySpec(parent, *way) for way in enumerate(config.ways())] for parent in parents}
-        ways = [way for parent in parents for way in children[parent]]
-        units: list[ParentSpec | WaySpec] = []
+        children = {
+            parent: [ChildSpec(parent, *method) for method in enumerate(config.methods())] for parent in parents
+        }
+        every_child = [child for parent in parents for child in children[parent]]
+        units: list[ParentSpec | ChildSpec] = []
         for parent in parents:
             units += [parent, *children[parent]]
         known = {unit.key for unit in units if work.table.holds(unit.key)}
         work.watcher.begin("parents and children", len(units), len(known))
         work.write_in_order(unit.key for unit in units)
         work.cells(train_parent, [parent for parent in parents if parent.key not in known or not parent.is_whole])
-        work.cells(make_way, [way for way in ways if way.key not in known or not way.is_whole])
+        work.cells(measure_child, [child for child in every_child if child.key not in known or not child.is_whole])
 
     def complete(self, rows: Sequence[Row]) -> set[int]:
         found = Counter(row["replicate"] for row in rows)
-        return {index for index, count in found.items() if count == 1 + len(self.config.ways())}
+        return {index for index, count in found.items() if count == 1 + len(self.config.methods())}
 
     def result(self, rows: Sequence[Row], complete: set[int]) -> Comparison:
         config = self.config.model_copy(update={"replicates": len(complete)})
@@ -94,7 +95,7 @@ class Compare(Study[CompareConfig, Comparison]):
         write_beside(self.folder, result)
 
     def read_rows(self) -> list[Row]:
-        """A way that was not refused has what was measured of it."""
+        """A child whose method was not refused has what was measured of it."""
         rows = super().read_rows()
         for line_number, row in enumerate(rows, start=1):
             if row["kind"] == "way" and row["refused"] is None and (wrong := misfit(row, MADE)):
@@ -106,15 +107,15 @@ class Compare(Study[CompareConfig, Comparison]):
         if row["kind"] == "stage":
             return f"parent {row['replicate']}"
         outcome = "refused" if row["refused"] else f"test {row['test_accuracy']:.2%}"
-        way = f"{row['criterion']}, {row['structure']}, {row['distribution']}, {whole_percent(row['sparsity'])}"
-        return f"{way}: {outcome}"
+        method = f"{row['criterion']}, {row['structure']}, {row['distribution']}, {whole_percent(row['sparsity'])}"
+        return f"{method}: {outcome}"
 
     @staticmethod
     def show(console: Console, result: Comparison) -> None:
-        """The table, what each place says, and where the page lies."""
-        console.print(drawn(comparison_table(result.places), left=4), soft_wrap=False)
+        """The table, what each setting says, and where the page lies."""
+        console.print(drawn(comparison_table(result.settings), left=4), soft_wrap=False)
         console.print(NOTE + "\n", highlight=False)
-        for line in [*(place.sentence for place in result.places), *remarks(result)]:
+        for line in [*(setting.sentence for setting in result.settings), *remarks(result)]:
             console.print(escape(line), highlight=False, soft_wrap=True)
         console.print(f"\n[bold]{escape(lead(result))}[/bold]", highlight=False, soft_wrap=True)
         console.print(f"Report: {result.folder / 'report.html'}", highlight=False, soft_wrap=True, markup=False)

@@ -1,6 +1,6 @@
 """What a comparison came to: a pure function of its rows.
 
-A way's loss is its parent's accuracy minus its own, in points, paired by replicate. The way that loses least is
+A method's loss is its parent's accuracy minus its own, in points, paired by replicate. The method that loses least is
 chosen on validation and reported on test; the others are compared with it on test, as one family (Holm), and those
 without a significant difference to it are named, with the difference that such a study would find.
 """
@@ -21,8 +21,8 @@ from tombola.studies.single.config import CompareConfig
 
 
 @dataclass(frozen=True)
-class Way:
-    """One criterion in one place of the grid; the estimates are None where the way is refused.
+class Method:
+    """One criterion in one setting of the grid; the estimates are None where it is refused.
 
     `lost` is in points of test accuracy after fine-tuning, `lost_pruned` before it; `resolution` is the step in
     which they can move, 100 / test examples.
@@ -44,28 +44,33 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Place:
-    """The ways of one structure, distribution and sparsity, in the config's order."""
+class Setting:
+    """The methods of one structure, distribution and sparsity, in the config's order."""
 
     structure: str
     distribution: str
     sparsity: float
-    ways: list[Way]
+    methods: list[Method]
 
     @property
-    def best(self) -> Way | None:
-        """The way that loses least on validation; None where all are refused."""
-        able = [way for way in self.ways if way.lost_validation is not None]
+    def name(self) -> str:
+        """`filter, global, 90%`."""
+        return f"{self.structure}, {self.distribution}, {whole_percent(self.sparsity)}"
+
+    @property
+    def best(self) -> Method | None:
+        """The method that loses least on validation; None where all are refused."""
+        able = [method for method in self.methods if method.lost_validation is not None]
         return min(able, key=_validation_loss) if able else None
 
     @property
     def rivals(self) -> list[str]:
-        """The ways whose test loss, paired with the best one's, shows no significant difference."""
+        """The methods whose test loss, paired with the best one's, shows no significant difference."""
         return [name for name, one in self._to_best.items() if one.side == "open"]
 
     @property
     def better(self) -> list[str]:
-        """The ways that are shown to lose less on test than the best one on validation."""
+        """The methods that are shown to lose less on test than the best one on validation."""
         return [name for name, one in self._to_best.items() if one.side == "below"]
 
     @cached_property
@@ -73,16 +78,16 @@ class Place:
         best = self.best
         if best is None:
             return {}
-        others = [way for way in self.ways if way is not best and way.lost is not None]
-        return judged({way.criterion: _difference(way, best) for way in others})
+        others = [method for method in self.methods if method is not best and method.lost is not None]
+        return judged({method.criterion: _difference(method, best) for method in others})
 
     @property
     def sentence(self) -> str:
-        """What the place says, for a person."""
-        where = f"{self.structure}, {self.distribution}, {whole_percent(self.sparsity)} removed"
+        """What the setting says, for a person."""
+        where = f"{self.name} removed"
         best = self.best
         if best is None or best.lost is None:
-            return f"{where}: every way is refused ({self.ways[0].refused})."
+            return f"{where}: every method is refused ({self.methods[0].refused})."
         said = f"{where}: {best.criterion} loses least on validation, {interval(best.lost)} of test accuracy"
         if best.lost.n < 2:
             return f"{said} (one replicate: nothing is known of chance).{self._nothing_learned}"
@@ -92,14 +97,14 @@ class Place:
             found = [one.detectable for one in map(self._to_best.get, self.rivals) if one and one.detectable]
             at_most = f" (80 % of such studies would find {max(found):.2f} points)" if found else ""
             said += f"; no significant difference to it: {', '.join(self.rivals)}{at_most}"
-        others = [way for way in self.ways if way is not best and way.lost is not None]
-        said += "." if self.better or self.rivals or not others else "; every other way loses more."
+        others = [method for method in self.methods if method is not best and method.lost is not None]
+        said += "." if self.better or self.rivals or not others else "; every other method loses more."
         return said + self._nothing_learned
 
     @property
     def _nothing_learned(self) -> str:
-        """Which ways left a network that is not shown to be better than always answering the most frequent class."""
-        found = [f"{way.criterion} {way.fault}" for way in self.ways if way.fault]
+        """Which methods left a network that is not shown to be better than always answering the most frequent class."""
+        found = [f"{method.criterion} {method.fault}" for method in self.methods if method.fault]
         return f" No better than the most frequent class: {', '.join(found)}." if found else ""
 
 
@@ -111,36 +116,36 @@ class Comparison:
     config: CompareConfig
     rows: list[Row]
     parent: Estimate
-    places: list[Place]
+    settings: list[Setting]
     parent_fault: str | None = None
 
 
 def summarise(folder: Path, config: CompareConfig, rows: Sequence[Row]) -> Comparison:
     """The comparison that the rows make."""
     parents = {row["replicate"]: row for row in rows_of(rows, kind="stage")}
-    places = [
-        Place(
+    settings = [
+        Setting(
             structure,
             distribution,
             sparsity,
-            [_way(rows, parents, structure, distribution, sparsity, c) for c in config.criteria],
+            [_method(rows, parents, structure, distribution, sparsity, c) for c in config.criteria],
         )
         for structure in config.structures
         for distribution in config.distributions
         for sparsity in config.sparsities
     ]
     parent = estimate([100 * row["test_accuracy"] for row in parents.values()])
-    return Comparison(folder, config, list(rows), parent, places, faults_of(list(parents.values())))
+    return Comparison(folder, config, list(rows), parent, settings, faults_of(list(parents.values())))
 
 
-def _way(
+def _method(
     rows: Sequence[Row], parents: dict[int, Row], structure: str, distribution: str, sparsity: float, criterion: str
-) -> Way:
-    place = {"structure": structure, "distribution": distribution, "sparsity": sparsity, "criterion": criterion}
-    own = rows_of(rows, kind="way", **place)
+) -> Method:
+    setting = {"structure": structure, "distribution": distribution, "sparsity": sparsity, "criterion": criterion}
+    own = rows_of(rows, kind="way", **setting)
     refusals = [row["refused"] for row in own if row["refused"] is not None]
     if refusals or not own:
-        return Way(criterion, refusals[0] if refusals else "not run")
+        return Method(criterion, refusals[0] if refusals else "not run")
 
     def lost(mine: str, theirs: str) -> Paired:
         before = {index: 100 * row[theirs] for index, row in parents.items()}
@@ -151,7 +156,7 @@ def _way(
 
     resolution = 100 / own[0]["test_examples"]
     test = lost("test_accuracy", "test_accuracy")
-    return Way(
+    return Method(
         criterion,
         None,
         test.interval,
@@ -167,16 +172,16 @@ def _way(
     )
 
 
-def _validation_loss(way: Way) -> float:
-    assert way.lost_validation is not None
-    return way.lost_validation.mean
+def _validation_loss(method: Method) -> float:
+    assert method.lost_validation is not None
+    return method.lost_validation.mean
 
 
-def _difference(way: Way, best: Way) -> Estimate:
-    return _paired(way.by_replicate, best.by_replicate, best.resolution).interval
+def _difference(method: Method, best: Method) -> Estimate:
+    return _paired(method.by_replicate, best.by_replicate, best.resolution).interval
 
 
 def _paired(ours: dict[int, float], theirs: dict[int, float], resolution: float) -> Paired:
     found = Paired.of(ours, theirs, resolution)
-    assert found is not None  # every replicate has its parent and every way
+    assert found is not None  # every replicate has its parent and every method
     return found

@@ -19,13 +19,13 @@ from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row
 from tombola.studies.base.header import run_header
 from tombola.studies.base.numbers import counted, half_width, whole_percent
-from tombola.studies.single.comparison import Comparison, Place
-from tombola.studies.single.tables import WHAT_HELPS
+from tombola.studies.single.comparison import Comparison, Setting
+from tombola.studies.single.stages import WHAT_HELPS
 
 NOTE = (
     "Lost are points of test accuracy to the unpruned parent, mean ± half of the 95 % confidence interval (Student t), "
-    "paired by replicate. (least): the way that loses least on validation; those without a significant difference to "
-    "it have an asterisk (paired differences on test, at 5 % after Holm's correction for the ways of a place; "
+    "paired by replicate. (least): the method that loses least on validation; those without a significant difference "
+    "to it have an asterisk (paired differences on test, at 5 % after Holm's correction for the methods of a setting; "
     "intervals are each by itself). No significant difference is no proof of none."
 )
 
@@ -43,36 +43,36 @@ def figure_name(structure: str, distribution: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{structure}-{distribution}")
 
 
-def comparison_table(places: Sequence[Place]) -> Table:
-    """One line per way."""
+def comparison_table(settings: Sequence[Setting]) -> Table:
+    """One line per method."""
     rows = []
-    for place in places:
-        best, rivals = place.best, place.rivals
-        for way in place.ways:
-            place_cells = (place.structure, place.distribution, whole_percent(place.sparsity))
-            if way.lost is None:
-                rows.append((*place_cells, way.criterion, "refused", "", "", "", ""))
+    for setting in settings:
+        best, rivals = setting.best, setting.rivals
+        for method in setting.methods:
+            asked = (setting.structure, setting.distribution, whole_percent(setting.sparsity))
+            if method.lost is None:
+                rows.append((*asked, method.criterion, "refused", "", "", "", ""))
                 continue
-            mark = " (least)" if way is best else " *" if way.criterion in rivals else ""
-            mark += f", {way.fault}" if way.fault else ""
-            assert way.accuracy is not None
-            cells = (half_width(way.lost), _points(way.lost_pruned), plus_minus(way.accuracy))
-            fractions = (_percent(way.weights_kept), _percent(way.flops_kept))
-            rows.append((*place_cells, way.criterion + mark, *cells, *fractions))
+            mark = " (least)" if method is best else " *" if method.criterion in rivals else ""
+            mark += f", {method.fault}" if method.fault else ""
+            assert method.accuracy is not None
+            cells = (half_width(method.lost), _points(method.lost_pruned), plus_minus(method.accuracy))
+            fractions = (_percent(method.weights_kept), _percent(method.flops_kept))
+            rows.append((*asked, method.criterion + mark, *cells, *fractions))
     columns = ("Structure", "Distribution", "Removed", "Criterion", "Lost", "Before fine-tuning", "Test accuracy")
     return Table((*columns, "Weights kept", "FLOPs kept"), rows)
 
 
 def loss_chart(comparison: Comparison, structure: str, distribution: str) -> Chart:
     """Points lost against units kept, a line per criterion."""
-    places = [p for p in comparison.places if (p.structure, p.distribution) == (structure, distribution)]
+    settings = [p for p in comparison.settings if (p.structure, p.distribution) == (structure, distribution)]
     series = []
     for style, criterion in enumerate(comparison.config.criteria):
         found = [
-            (100 * way.units_kept, way.lost)
-            for place in places
-            for way in place.ways
-            if way.criterion == criterion and way.lost is not None and way.units_kept is not None
+            (100 * method.units_kept, method.lost)
+            for setting in settings
+            for method in setting.methods
+            if method.criterion == criterion and method.lost is not None and method.units_kept is not None
         ]
         if found:
             series.append(Series(criterion, [x for x, _ in found], [y for _, y in found], style))
@@ -82,30 +82,30 @@ def loss_chart(comparison: Comparison, structure: str, distribution: str) -> Cha
     )
 
 
-def refusals(places: Sequence[Place]) -> list[str]:
-    """Each reason once, with the places it holds for."""
+def refusals(settings: Sequence[Setting]) -> list[str]:
+    """Each reason once, with the settings it holds for."""
     found: dict[str, list[str]] = {}
-    for place in places:
-        for way in place.ways:
-            if way.refused is not None:
-                where = f"{way.criterion} on {place.structure}, {place.distribution}, {whole_percent(place.sparsity)}"
-                found.setdefault(way.refused, []).append(where)
+    for setting in settings:
+        for method in setting.methods:
+            if method.refused is not None:
+                found.setdefault(method.refused, []).append(f"{method.criterion} on {setting.name}")
     return [f"{'; '.join(where)}: {reason}" for reason, where in found.items()]
 
 
 def emptied(rows: Sequence[Row]) -> list[str]:
-    """The ways that leave layers nearly empty in some replicate, and which layers."""
+    """The methods that leave layers nearly empty in some replicate, and which layers."""
     found: dict[str, dict[str, None]] = {}
     for row in rows:
         if layers := row.get("nearly_empty"):
-            way = f"{row['criterion']} on {row['structure']}, {row['distribution']}, {whole_percent(row['sparsity'])}"
-            found.setdefault(way, {}).update(dict.fromkeys(name.removesuffix(".weight") for name in layers))
-    return [f"{way} leaves nearly empty: {', '.join(layers)}." for way, layers in found.items()]
+            setting = Setting(row["structure"], row["distribution"], row["sparsity"], [])
+            named = found.setdefault(f"{row['criterion']} on {setting.name}", {})
+            named.update(dict.fromkeys(name.removesuffix(".weight") for name in layers))
+    return [f"{method} leaves nearly empty: {', '.join(layers)}." for method, layers in found.items()]
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """What is to be known of single ways: why they are refused, which layers they leave nearly empty."""
-    return refusals(comparison.places) + emptied(comparison.rows)
+    """What is to be known of single methods: why they are refused, which layers they leave nearly empty."""
+    return refusals(comparison.settings) + emptied(comparison.rows)
 
 
 def comparison_page(comparison: Comparison) -> str:
@@ -116,12 +116,12 @@ def comparison_page(comparison: Comparison) -> str:
     for structure, distribution in panels(comparison):
         chart = loss_chart(comparison, structure, distribution)
         figure = figure_html(chart, f"Lower loses less; {n}") if chart.series else ""
-        said = bullets([place.sentence for place in _of(comparison, structure, distribution)])
+        said = bullets([setting.sentence for setting in _of(comparison, structure, distribution)])
         sections.append(Section(f"{structure}, {distribution}", figure + said))
-    table = comparison_table(comparison.places)
+    table = comparison_table(comparison.settings)
     copies = copyable("As CSV", table.to_csv()) + copyable("As LaTeX", table.to_latex())
-    sections.append(Section("All ways", table_html(table, "Every way", NOTE, grouped=True) + copies))
-    if refused := refusals(comparison.places):
+    sections.append(Section("All methods", table_html(table, "Every method", NOTE, grouped=True) + copies))
+    if refused := refusals(comparison.settings):
         sections.append(Section("Refused", bullets(refused)))
     if lines := emptied(comparison.rows):
         sections.append(Section("Layers left nearly empty", bullets(lines) + paragraphs([WHAT_HELPS], "note")))
@@ -133,14 +133,14 @@ def comparison_page(comparison: Comparison) -> str:
 
 
 def lead(comparison: Comparison) -> str:
-    """How often which way lost least."""
+    """How often which method lost least."""
     wins: dict[str, int] = {}
-    for place in comparison.places:
-        if place.best is not None:
-            wins[place.best.criterion] = wins.get(place.best.criterion, 0) + 1
+    for setting in comparison.settings:
+        if setting.best is not None:
+            wins[setting.best.criterion] = wins.get(setting.best.criterion, 0) + 1
     ranked = sorted(wins.items(), key=lambda item: -item[1])
     said = ", ".join(f"{criterion} in {count}" for criterion, count in ranked)
-    found = f"Of {len(comparison.places)} places in the grid, these lose least on validation: {said or 'none'}."
+    found = f"Of {len(comparison.settings)} settings in the grid, these lose least on validation: {said or 'none'}."
     if comparison.parent_fault is None:
         return found
     return f"Nothing to lose: the parent {comparison.parent_fault}. {found}"
@@ -150,7 +150,7 @@ def comparison_document(comparison: Comparison, manifest: Mapping[str, Any], fig
     """The comparison as Markdown; its figures are linked below `figures_at`."""
     machine, facts, config = manifest["machine"], manifest["must_match"], comparison.config
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    refused = [f"- Refused: {reason}" for reason in refusals(comparison.places)]
+    refused = [f"- Refused: {reason}" for reason in refusals(comparison.settings)]
     figures = [
         f"![Test accuracy lost by {structure}, {distribution}]({figures_at}{figure_name(structure, distribution)}.png)"
         for structure, distribution in panels(comparison)
@@ -161,12 +161,12 @@ def comparison_document(comparison: Comparison, manifest: Mapping[str, Any], fig
             f"# {config.name}: {config.model.architecture} on {config.data.name}",
             f"**{lead(comparison)}** The parents have {plus_minus(comparison.parent)} % test accuracy, "
             f"n = {config.replicates} replicate(s).",
-            "\n".join([f"- {place.sentence}" for place in comparison.places] + refused),
+            "\n".join([f"- {setting.sentence}" for setting in comparison.settings] + refused),
             *figures,
-            comparison_table(comparison.places).to_markdown(),
+            comparison_table(comparison.settings).to_markdown(),
             NOTE,
-            f"Root seed {config.seed}; {machine['cpu']}, one thread per way; {versions}; data {facts['data']['name']} "
-            f"({facts['data']['checksum']}).",
+            f"Root seed {config.seed}; {machine['cpu']}, one thread per method; {versions}; data "
+            f"{facts['data']['name']} ({facts['data']['checksum']}).",
             f"```yaml\n{dump_config(config).rstrip()}\n```\n",
         ]
     )
@@ -181,8 +181,12 @@ def panels(comparison: Comparison) -> list[tuple[str, str]]:
     ]
 
 
-def _of(comparison: Comparison, structure: str, distribution: str) -> list[Place]:
-    return [place for place in comparison.places if (place.structure, place.distribution) == (structure, distribution)]
+def _of(comparison: Comparison, structure: str, distribution: str) -> list[Setting]:
+    return [
+        setting
+        for setting in comparison.settings
+        if (setting.structure, setting.distribution) == (structure, distribution)
+    ]
 
 
 def _points(value: Estimate | None) -> str:

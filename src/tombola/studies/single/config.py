@@ -1,4 +1,4 @@
-"""What you ask: a parent to train, a child to prune from it, a grid of ways to compare."""
+"""What you ask: a parent to train, a child to prune from it, a grid of methods to compare."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class PruneConfig(_Continued):
 
 
 class CompareConfig(_Continued):
-    """A grid of ways to prune: criteria × structures × distributions × sparsities, on a parent per replicate."""
+    """A grid of methods: criteria × structures × distributions × sparsities, on a parent per replicate."""
 
     study: Literal["compare"] = "compare"
     name: Name
@@ -163,9 +163,9 @@ class CompareConfig(_Continued):
             given = getattr(self, field)
             if len(set(given)) < len(given):
                 raise ValueError(f"`{field}` names something twice")
-        ways = math.prod(len(part) for part in (self.criteria, self.structures, self.distributions, self.sparsities))
-        if ways > limits.WAYS:
-            raise ValueError(f"{ways:,} ways to prune are more than {limits.WAYS:,}; name fewer")
+        methods = math.prod(len(part) for part in (self.criteria, self.structures, self.distributions, self.sparsities))
+        if methods > limits.METHODS:
+            raise ValueError(f"{methods:,} methods are more than {limits.METHODS:,}; name fewer")
         for structure in self.structures:
             if make_structure(structure).sparsity is not None:
                 raise ValueError(f"{structure} fixes its own sparsity and cannot be compared over `sparsities`")
@@ -183,8 +183,8 @@ class CompareConfig(_Continued):
         """Without what changes no row: the number of replicates, which may grow, and how often they are saved."""
         return {k: v for k, v in super().identity().items() if k not in ("replicates", "checkpoint_seconds")}
 
-    def ways(self) -> list[Pruning]:
-        """The grid's points, in order; a way that the toolbox refuses becomes a row that says so."""
+    def methods(self) -> list[Pruning]:
+        """The grid's points, in order; a method that the toolbox refuses becomes a row that says so."""
         shared = {"protect": self.protect, "min_keep": self.min_keep, "score_batches": self.score_batches}
         return [
             Pruning(sparsity=sparsity, criterion=criterion, structure=structure, distribution=distribution, **shared)

@@ -1,4 +1,4 @@
-"""The cells of a comparison: a parent is trained, a child is made of it in one way of the grid, and measured."""
+"""The cells of a comparison: a parent is trained, a child is made of it by one method of the grid, and measured."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ParentSpec:
 
 
 @dataclass(frozen=True)
-class WaySpec:
+class ChildSpec:
     """What a worker needs to make and measure one child."""
 
     parent: ParentSpec
@@ -116,17 +116,17 @@ def train_parent(spec: ParentSpec, emit: Emit) -> None:
     emit(Finished(path))
 
 
-def make_way(spec: WaySpec, emit: Emit) -> None:
-    """The executor's cell of a child: one way of the grid, or the reason why it is refused."""
+def measure_child(spec: ChildSpec, emit: Emit) -> None:
+    """The executor's cell of a child: by one method of the grid, or the reason why it is refused."""
     path = spec.path.with_suffix(".json")
     with one_thread():
         if not path.exists():
-            write_unit(path, [_way_row(spec)])
+            write_unit(path, [_child_row(spec)])
         shutil.rmtree(spec.path, ignore_errors=True)
     emit(Finished(path))
 
 
-def _way_row(spec: WaySpec) -> Row:
+def _child_row(spec: ChildSpec) -> Row:
     config, pruning = spec.parent.config, spec.pruning
     key = dict(zip(UNIT, spec.key, strict=True)) | {"kind": "way"}
     data = load_recorded(config.data, spec.parent.seed, spec.parent.data_dir, spec.parent.checksum)
@@ -143,7 +143,7 @@ def _way_row(spec: WaySpec) -> Row:
         pruning,
         config.fine_tuning,
         config.batch_size,
-        # The same batches and the same order of examples for every way, so that they pair.
+        # The same batches and the same order of examples for every method, so that they pair.
         derive_seed(spec.parent.seed, "ways"),
         spec.path,
         config.checkpoint_seconds,

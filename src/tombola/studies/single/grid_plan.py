@@ -33,14 +33,14 @@ REFUSED = "refused"
 
 @dataclass(frozen=True)
 class Scoring:
-    """The ways of one structure and criterion: how many, and the seconds that pruning takes in the first of them.
+    """The methods of one structure and criterion: how many, and the seconds that pruning takes in the first of them.
 
     Seconds are None where that is refused.
     """
 
     structure: str
     criterion: str
-    ways: int
+    methods: int
     seconds: float | None
 
 
@@ -53,7 +53,7 @@ class GridPlan:
     """
 
     parents: int
-    ways: int
+    methods: int
     workers: int
     parent_seconds: float
     tuning_seconds: float
@@ -63,9 +63,9 @@ class GridPlan:
     @property
     def seconds(self) -> float:
         """Of the whole comparison: parents first, then their children, on all workers."""
-        pruning = sum(scoring.ways * scoring.seconds for scoring in self.scorings if scoring.seconds is not None)
-        refused = sum(scoring.ways for scoring in self.scorings if scoring.seconds is None)
-        children = self.parents * (pruning + (self.ways - refused) * self.tuning_seconds)
+        pruning = sum(scoring.methods * scoring.seconds for scoring in self.scorings if scoring.seconds is not None)
+        refused = sum(scoring.methods for scoring in self.scorings if scoring.seconds is None)
+        children = self.parents * (pruning + (self.methods - refused) * self.tuning_seconds)
         return self.features_seconds + -(-self.parents // self.workers) * self.parent_seconds + children / self.workers
 
     @property
@@ -74,14 +74,14 @@ class GridPlan:
 
     @property
     def _counted(self) -> str:
-        return f"{self.parents} parents and {self.parents * self.ways} children, {self.ways} of each parent"
+        return f"{self.parents} parents and {self.parents * self.methods} children, {self.methods} of each parent"
 
     def show(self, console: Console) -> None:
         rows = [
-            (f"{s.criterion} on {s.structure}", str(s.ways), REFUSED if s.seconds is None else f"{s.seconds:.3g}")
+            (f"{s.criterion} on {s.structure}", str(s.methods), REFUSED if s.seconds is None else f"{s.seconds:.3g}")
             for s in self.scorings
         ]
-        table = Table(("Way", "Children of a parent", "Seconds to prune one"), rows)
+        table = Table(("Method", "Children of a parent", "Seconds to prune one"), rows)
         console.print(drawn(table, left=1))
         said = [
             f"{self._counted}; a parent trains for about {duration(self.parent_seconds)}, a child for at most "
@@ -103,9 +103,9 @@ def plan_grid(config: CompareConfig, workers: int, data_dir: Path | None, *, qui
     with one_thread():
         parent, tuning = (_seconds(model, data, recipe, sample) for recipe in (config.training, config.fine_tuning))
         scorings = [] if quick else list(_scorings(config, model, data))
-    units = config.replicates * len(config.ways())
+    units = config.replicates * len(config.methods())
     return GridPlan(
-        config.replicates, len(config.ways()), min(workers, units), parent, tuning, features_seconds, scorings
+        config.replicates, len(config.methods()), min(workers, units), parent, tuning, features_seconds, scorings
     )
 
 
@@ -118,14 +118,14 @@ def _seconds(model: nn.Module, data: DataSet, recipe: Recipe | None, sample: flo
 
 def _scorings(config: CompareConfig, model: nn.Module, data: DataSet) -> Iterator[Scoring]:
     groups: dict[tuple[str, str], list[Pruning]] = {}
-    for way in config.ways():
-        groups.setdefault((way.structure, way.criterion), []).append(way)
-    for (structure, criterion), ways in groups.items():
-        making = Making(model, Masks.full(model), data, ways[0], None, config.batch_size, config.seed, Path(), 0.0)
+    for method in config.methods():
+        groups.setdefault((method.structure, method.criterion), []).append(method)
+    for (structure, criterion), methods in groups.items():
+        making = Making(model, Masks.full(model), data, methods[0], None, config.batch_size, config.seed, Path(), 0.0)
         began = time.perf_counter()
         try:
             prune_once(making)
             seconds: float | None = time.perf_counter() - began
         except PruningError:
             seconds = None
-        yield Scoring(structure, criterion, len(ways), seconds)
+        yield Scoring(structure, criterion, len(methods), seconds)

@@ -25,10 +25,9 @@ from tombola.studies.base.averaging import averaged_look
 from tombola.studies.base.header import run_header
 from tombola.studies.base.study import Study
 from tombola.studies.base.work import Work
-from tombola.studies.single.columns import SCHEMA
-from tombola.studies.single.metrics import failed
+from tombola.studies.single.metrics import SCHEMA, failed
 from tombola.studies.single.report import child_page, lead, verdict_line
-from tombola.studies.single.tables import check_line, layers_note, layers_table, stages_note, stages_table
+from tombola.studies.single.stages import check_line, layers_note, layers_table, stages_note, stages_table
 from tombola.training.threads import one_thread
 from tombola.training.trained import Trained
 

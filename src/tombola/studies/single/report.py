@@ -13,7 +13,7 @@ from tombola.reports.intervals import estimate
 from tombola.reports.page import Header, Section, listing, page
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.soundness import fault_of
-from tombola.studies.single.tables import check_line, layers_note, layers_table, stages_note, stages_table
+from tombola.studies.single.stages import check_line, layers_note, layers_table, stages_note, stages_table
 
 
 def child_page(header: Header, rows: Sequence[Row], history: Mapping[str, Any]) -> str:

@@ -1,26 +1,21 @@
-"""The tables of a hybrid study: exits, baselines, gates, latencies, and what was checked."""
+"""What forests come to at every exit, baselines and whole networks beside them: accuracy, cost, size, time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from tombola.compression.measured import BATCH_SIZES
-from tombola.reports.intervals import Estimate, estimate
+from tombola.reports.intervals import Estimate
 from tombola.reports.tables import Table, fixed, plus_minus
-from tombola.runs.rows import Row, rows_of
-from tombola.studies.base.numbers import MISSING, cell, mega, percent
-from tombola.studies.base.speed import microseconds
-from tombola.studies.hybrid.gating import gates_of
+from tombola.runs.rows import Row
+from tombola.studies.base.numbers import MISSING
 from tombola.studies.hybrid.summaries import (
     Measured,
-    accuracies,
     best_features,
     forests_of,
     networks_of,
-    paired,
-    resolution_of,
 )
-from tombola.studies.hybrid.timings import fastest
+from tombola.studies.hybrid.timings import TIMES, fastest
 from tombola.studies.hybrid.units import NETWORK
 
 EXITS_NOTE = (
@@ -30,14 +25,8 @@ EXITS_NOTE = (
     "which are no FLOPs; median µs of a whole call by the faster of torch and sparse kernels; kB of the network up "
     "to the exit (kept weights packed) and of the forest as ONNX."
 )
-GATES_NOTE = (
-    "An example leaves at the exit when the forest's largest probability is above the threshold, and goes on "
-    "through the network otherwise. Thresholds are chosen on validation, the rest is of the test set: the fraction "
-    "that leaves, accuracy in percent, ± half of the 95 % confidence interval, its difference in points to the network "
-    "without a gate [95 % confidence interval], paired by replicate and uncorrected, effective MFLOPs and comparisons "
-    "of a mean example."
-)
-TIMES = tuple(f"µs, batch {batch}" for batch in BATCH_SIZES)
+
+
 MEASURES = ("Test accuracy", "F1", "MFLOPs", "MFLOPs kept", "Comparisons", *TIMES, "kB network", "kB forest")
 
 
@@ -75,53 +64,6 @@ def features_table(rows: Sequence[Row]) -> Table:
             cells += [*_interval(forest.over(f"{part}_accuracy", 100)), _plain(forest.over(f"{part}_f1", 100))]
         body.append((*cells, *(_plain(forest.over(column)) for column in means)))
     return Table((*columns, *means), body)
-
-
-def gates_table(rows: Sequence[Row]) -> Table:
-    """A line for every gate at its chosen thresholds."""
-    networks = networks_of(rows)
-    columns = ("Network", "Exit", "Features", "Threshold", "Leave early", "Test accuracy", "To the whole network")
-    body = []
-    for gate in gates_of(rows):
-        chosen, whole = gate.chosen, networks.get(gate.network)
-        if not chosen:
-            continue
-        flops = estimate([row["flops"] for row in chosen]).mean
-        body.append(
-            (
-                *(NETWORK[gate.network], gate.exit, gate.features),
-                _span([row["threshold"] for row in chosen]),
-                percent(estimate([row["left"] for row in chosen]).mean),
-                plus_minus(estimate([100 * row["accuracy"] for row in chosen])),
-                _to_whole(chosen, whole, rows),
-                mega(flops),
-                MISSING if whole is None else _of_whole(flops, whole),
-                f"{estimate([row['comparisons'] for row in chosen]).mean:,.0f}",
-            )
-        )
-    return Table((*columns, "MFLOPs", "MFLOPs of whole", "Comparisons"), body)
-
-
-def curve_table(rows: Sequence[Row]) -> Table:
-    """Every gate row, for programs: thresholds are each replicate's own, `chosen` the one it chose on validation."""
-    names = ("network", "exit", "features", "part", "replicate")
-    numbers = ("threshold", "left", "accuracy", "f1", "flops", "comparisons")
-    gates = sorted(rows_of(rows, kind="gate"), key=lambda row: tuple(row[name] for name in (*names, "threshold")))
-    body = [
-        (*(str(row[name]) for name in names), str(int(row["chosen"])), *(f"{row[name]:.9g}" for name in numbers))
-        for row in gates
-    ]
-    return Table((*names, "chosen", *numbers), body)
-
-
-def latency_table(rows: Sequence[Row]) -> Table:
-    """Every call measured: median and quartiles in microseconds, for each batch size."""
-    calls: dict[tuple[str, ...], dict[int, Row]] = {}
-    for row in rows_of(rows, kind="latency"):
-        place = (NETWORK[row["network"]], row["exit"] or "whole network", row["features"] or "")
-        calls.setdefault((*place, row["part"], row["engine"]), {})[row["batch"]] = row
-    body = [(*call, *(_quartiles(found.get(batch)) for batch in BATCH_SIZES)) for call, found in calls.items()]
-    return Table(("Network", "Exit", "Features", "Part", "Engine", *TIMES), body)
 
 
 def _named(name: str, measured: Measured) -> str:
@@ -172,28 +114,3 @@ def _interval(value: Estimate | None) -> tuple[str, str, str]:
 
 def _plain(value: Estimate | None) -> str:
     return "" if value is None else f"{value.mean:.9g}"
-
-
-def _span(thresholds: Sequence[float]) -> str:
-    low, high = min(thresholds), max(thresholds)
-    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-
-
-def _to_whole(gate: Sequence[Row], whole: Measured | None, rows: Sequence[Row]) -> str:
-    if whole is None:
-        return MISSING
-    ours = {row["replicate"]: 100 * row["accuracy"] for row in gate}
-    gap = paired(ours, accuracies(whole), resolution_of(rows))
-    return MISSING if gap is None else cell(gap)
-
-
-def _of_whole(flops: float, whole: Measured) -> str:
-    dense = whole.mean("flops_effective")
-    return MISSING if not dense else percent(flops / dense)
-
-
-def _quartiles(row: Row | None) -> str:
-    if row is None or row["seconds"] is None:
-        return MISSING
-    low, median, high = (microseconds([seconds] * 3) for seconds in row["seconds"])
-    return f"{median} [{low}–{high}]"

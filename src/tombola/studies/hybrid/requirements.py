@@ -1,4 +1,4 @@
-"""What a hybrid study will run, and whether it can: all that is refused before anything is trained or written."""
+"""What a hybrid study requires and will run: all that is refused before anything is trained or written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ONNX = ("onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
-class Outlook:
+class HybridPlan:
     """The lotteries that are to run first, by role, with what they will cost; and how many forests are grown then."""
 
     lotteries: dict[str, Forecast]
@@ -69,19 +69,19 @@ def check_study(config: HybridConfig, data_dir: Path | None) -> dict[str, Any]:
             check_steps(lottery, iterations_per_epoch(facts["training_examples"], lottery.training.batch_size))
             check_network(lottery, shape, facts["classes"])
             start_facts(lottery, tuple(shape), facts["classes"])
-    _exits(config, lotteries["cnn"], facts, data_dir)
+    _exits_of_all(config, lotteries["cnn"], facts, data_dir)
     versions = {name: version(name) for name in ONNX}
     return {"data": facts, **({} if base is None else {"base": base_facts(base)}), "onnx": versions}
 
 
-def look_ahead(
+def plan_hybrid(
     config: HybridConfig,
     facts: Mapping[str, Any],
     out: Path,
     workers: int,
     data_dir: Path | None,
     cost: Callable[[LotteryConfig, int, Path | None], Forecast],
-) -> Outlook:
+) -> HybridPlan:
     """What a study that `check_study` let pass with `facts` will run below `out`.
 
     Lotteries that have begun there already are left out.
@@ -92,9 +92,9 @@ def look_ahead(
         for role, lottery in lotteries.items()
         if not run_folder(out, lottery.study, lottery.name, lottery).manifest.exists()
     }
-    exits = _exits(config, lotteries["cnn"], facts["data"], data_dir)
+    exits = _exits_of_all(config, lotteries["cnn"], facts["data"], data_dir)
     forests = len((PIXELS, PCA)) + len(config.features) * sum(map(len, exits))
-    return Outlook(
+    return HybridPlan(
         {role: cost(lottery, workers, data_dir) for role, lottery in left.items()},
         forests * lotteries["cnn"].replicates,
     )
@@ -112,7 +112,7 @@ def check_lotteries(facts: Mapping[str, Any], lotteries: Mapping[str, Result]) -
             )
 
 
-def exits_of(config: HybridConfig, network: nn.Module) -> list[Exit]:
+def asked_exits(config: HybridConfig, network: nn.Module) -> list[Exit]:
     """The exits of a network that are asked for, the gated one among them. ConfigError for one that it has not."""
     with _named("exits"):
         exits = [find_exit(network, name) for name in config.exits or default_exits(network)]
@@ -121,15 +121,15 @@ def exits_of(config: HybridConfig, network: nn.Module) -> list[Exit]:
     return exits if gated in exits else [*exits, gated]
 
 
-def _exits(
+def _exits_of_all(
     config: HybridConfig, cnn: LotteryConfig, facts: Mapping[str, Any], data_dir: Path | None
 ) -> Sequence[list[Exit]]:
     """The exits of every network that is cut: the base, the dense cnn, its ticket."""
     base = frozen_base(config, data_dir)
     with _named("cnn"):
-        network = exits_of(config, outline(cnn, facts["input_shape"], facts["classes"]))
+        network = asked_exits(config, outline(cnn, facts["input_shape"], facts["classes"]))
     with _named("the frozen base of the head"):
-        return [*([] if base is None else [exits_of(config, base.network)]), network, network]
+        return [*([] if base is None else [asked_exits(config, base.network)]), network, network]
 
 
 @contextmanager
