@@ -1,4 +1,4 @@
-"""The head of a study's page: what the run is, from its manifest."""
+"""The head of a study's page and the foot of its document: what the run is, from its manifest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tombola.reports.page import Header
+from tombola.runs.configs import Config, dump_config
 from tombola.runs.folder import DEVICE, RunFolder
 from tombola.studies.base.numbers import counted
 
@@ -35,6 +36,23 @@ def run_header(title: str, verdict: str, folder: RunFolder, seed: int | None, re
         "Data": _data(facts.get("data")),
     }
     return Header(title, verdict, [(name, value) for name, value in found.items() if value])
+
+
+def document_foot(
+    manifest: Mapping[str, Any], config: Config, cell: str, *, seed: int | None = None, defaults: bool = True
+) -> list[str]:
+    """The last paragraphs of a document: seed, machine, versions and data; then the config, perhaps without `defaults`.
+
+    `cell` is what one thread computes.
+    """
+    facts = manifest["must_match"]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    root = "" if seed is None else f"Root seed {seed}; "
+    return [
+        f"{root}{manifest['machine']['cpu']}, one thread per {cell}; {versions}; "
+        f"data {facts['data']['name']} ({facts['data']['checksum']}).",
+        f"```yaml\n{dump_config(config, defaults=defaults).rstrip()}\n```\n",
+    ]
 
 
 def _date(created: str | None) -> str | None:

@@ -7,9 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from tombola.compression.measured import BATCH_SIZES, DENSE, SPARSE
+from tombola.runs.columns import Check, amount, count, optional, text
 from tombola.runs.rows import Row
 
 NOT_MEASURED = "not measured"
+LATENCY: dict[str, Check] = {
+    "batch": count,
+    "engine": text,
+    "reason": optional(text),
+    "seconds": optional(lambda value: isinstance(value, list) and all(map(amount, value))),
+}
+"""What rows of latency hold in every study, beside what they are of."""
+IMAGES = 64
+"""Test images that are measured on."""
 FORMAT = f"float32, one thread; dense by {DENSE}, ticket on {SPARSE}, taking turns; disturbed blocks measured again"
 
 

@@ -19,7 +19,7 @@ from tombola.reports.significance import Judged, judged
 from tombola.studies.base.numbers import begun, found_in_most, listed, points, signed, within
 from tombola.studies.base.paired import paired_accuracy
 from tombola.studies.hybrid.degradation import Decline, Step
-from tombola.studies.hybrid.questions import CONTEST, TITLE, Answer, Lottery, not_run
+from tombola.studies.hybrid.questions import CONTEST, TITLE, Answer, Lottery, not_run, numbers_of
 from tombola.studies.hybrid.soundness import faults
 from tombola.studies.lottery.controls import controls, title_of
 from tombola.studies.lottery.looks import Levels, Looks
@@ -125,11 +125,7 @@ def contest(lotteries: Mapping[str, Lottery]) -> Answer:
     missing += [f"{TITLE[name]} has no ticket" for name in TITLE if name in lotteries and name not in contests]
     if missing:
         sentences.append(f"{begun(listed(missing))}.")
-    return Answer(
-        CONTEST,
-        tuple(sentences),
-        {name: contests[name].numbers if name in contests else {"reason": not_run(name)} for name in TITLE},
-    )
+    return Answer(CONTEST, tuple(sentences), numbers_of(contests))
 
 
 def _lead(contests: Mapping[str, Contest]) -> str:

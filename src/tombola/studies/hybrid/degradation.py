@@ -15,7 +15,7 @@ from tombola.reports.intervals import Bounds, Estimate
 from tombola.reports.significance import Judged, judged
 from tombola.studies.base.numbers import begun, counted, found_in_most, percent, points, signed, within
 from tombola.studies.base.paired import paired_accuracy
-from tombola.studies.hybrid.questions import DEGRADATION, TITLE, Answer, Lottery, not_run
+from tombola.studies.hybrid.questions import DEGRADATION, TITLE, Answer, Lottery, not_run, numbers_of
 from tombola.studies.hybrid.soundness import fault_sentence, faults
 
 
@@ -114,11 +114,7 @@ def degradation(lotteries: Mapping[str, Lottery]) -> Answer:
         'All of this is test accuracy; "shown" is by one-sided tests at 5 %, corrected for the sparsities of each '
         "lottery (Holm) and not for there being several lotteries."
     )
-    return Answer(
-        DEGRADATION,
-        tuple(sentences),
-        {name: declines[name].numbers if name in declines else {"reason": not_run(name)} for name in TITLE},
-    )
+    return Answer(DEGRADATION, tuple(sentences), numbers_of(declines))
 
 
 def _compared(declines: Mapping[str, Decline], first: str, second: str) -> str:

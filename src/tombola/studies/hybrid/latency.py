@@ -12,6 +12,7 @@ from pathlib import Path
 from tombola.runs import limits
 from tombola.runs.atomic import read_bytes
 from tombola.runs.rows import Row
+from tombola.studies.base.speed import IMAGES
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.cuts import Cut, Sources, cuts_of, images_of
 from tombola.studies.hybrid.forests import Forest
@@ -19,8 +20,6 @@ from tombola.studies.hybrid.pipelines import Pipeline, measure_pipelines
 from tombola.studies.hybrid.replicate import forest_path
 from tombola.studies.hybrid.requirements import asked_exits
 from tombola.studies.hybrid.units import LATENCY, MEASURED_REPLICATE, PCA, PIXELS
-
-IMAGES = 64
 
 
 def latency_unit(sources: Sources, folder: Path, on_prepared: Callable[[int, int], None]) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -102,6 +102,11 @@ class Lottery:
 def not_run(name: str) -> str:
     """Why there is nothing to say of a lottery."""
     return f"the lottery of {TITLE[name]} was not run"
+
+
+def numbers_of(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The `numbers` of what was found of each lottery, for a program; of others why there are none."""
+    return {name: found[name].numbers if name in found else {"reason": not_run(name)} for name in TITLE}
 
 
 def tickets_line(lotteries: Sequence[Lottery]) -> str:

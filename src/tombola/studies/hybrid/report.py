@@ -10,7 +10,7 @@ from tombola.reports.html_tables import table_html
 from tombola.reports.page import Section, bullets, copyable, folded, listing, page, paragraphs, titled
 from tombola.runs.configs import dump_config
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.base.header import run_header
+from tombola.studies.base.header import document_foot, run_header
 from tombola.studies.base.numbers import begun, percent
 from tombola.studies.hybrid import exit_curves
 from tombola.studies.hybrid.answers import answers_of, lotteries_of
@@ -70,9 +70,6 @@ def report_page(result: HybridResult) -> str:
 
 def summary_markdown(result: HybridResult) -> str:
     """The result as a document: the answers, every table, how it was made."""
-    manifest = result.folder.read_manifest()
-    machine, facts = manifest["machine"], manifest["must_match"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     rows = result.rows
     gates = gates_table(rows)
     gating = [gates.to_markdown(), GATES_NOTE] if gates.rows else ["No gate was measured."]
@@ -96,9 +93,7 @@ def summary_markdown(result: HybridResult) -> str:
             _bullets(check_lines(rows)),
             "## How it was measured",
             _bullets([*MEASURED, *facts_lines(rows)]),
-            f"{machine['cpu']}, one thread per replicate; {versions}; data {facts['data']['name']} "
-            f"({facts['data']['checksum']}).",
-            f"```yaml\n{dump_config(result.config, defaults=False).rstrip()}\n```\n",
+            *document_foot(result.folder.read_manifest(), result.config, "replicate", defaults=False),
         ]
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from tombola.compression.measured import BATCH_SIZES
 from tombola.runs.columns import Check, Schema, amount, count, fraction, number, optional, text, truth
 from tombola.runs.rows import Row, rows_of
+from tombola.studies.base.speed import LATENCY as LATENCY_COLUMNS
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.cuts import BASE, DENSE, HEAD, HEAD_TICKET, TICKET
 
@@ -57,14 +58,7 @@ SCHEMA: Schema = {
         "reason": optional(text),
     },
     "gate": {**_PLACE, "part": text, "threshold": number, "chosen": truth},
-    "latency": {
-        **_PLACE,
-        "batch": count,
-        "part": text,
-        "engine": text,
-        "reason": optional(text),
-        "seconds": optional(lambda value: isinstance(value, list) and all(map(amount, value))),
-    },
+    "latency": {**_PLACE, **LATENCY_COLUMNS, "part": text},
 }
 """What rows hold by their kind: looked at when a table is read."""
 

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from tombola.compression.measured import BATCH_SIZES, Latency, measure_latency
 from tombola.runs.rows import Row, rows_of
+from tombola.studies.base.speed import IMAGES
 from tombola.studies.lottery.networks import trained_network
 from tombola.studies.lottery.result import Result, trained_weights
 from tombola.studies.lottery.tasks import task_of
 from tombola.training.classification import Classification
 
 REPLICATE = 0
-IMAGES = 64
 ROWS = 2 * len(BATCH_SIZES)
 """Of a whole unit: dense and on sparse kernels, in every batch size."""
 

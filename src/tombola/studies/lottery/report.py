@@ -9,7 +9,7 @@ from tombola.reports.html_tables import table_html
 from tombola.reports.page import Header, Section, bullets, copyable, listing, page, paragraphs
 from tombola.runs.configs import dump_config
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.base.header import run_header
+from tombola.studies.base.header import document_foot, run_header
 from tombola.studies.base.numbers import begun
 from tombola.studies.lottery import averaged, curves, maps
 from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_mode
@@ -89,9 +89,6 @@ def won(summaries: Sequence[Summary], verdict: Verdict) -> dict[str, str]:
 
 def summary_markdown(result: Result) -> str:
     """The result as a document: verdict, table, how it was made."""
-    manifest = result.folder.read_manifest()
-    machine, facts = manifest["machine"], manifest["must_match"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     config, verdicts = result.config, result.verdicts
     several = len(verdicts) > 1
     judged = [
@@ -116,9 +113,7 @@ def summary_markdown(result: Result) -> str:
             cost_table(result.summaries).to_markdown(),
             *([bird] if bird else []),
             early_stop_note(result.rows),
-            f"Root seed {config.seed}; {machine['cpu']}, one thread per replicate; {versions}; data "
-            f"{facts['data']['name']} ({facts['data']['checksum']}).",
-            f"```yaml\n{dump_config(config).rstrip()}\n```\n",
+            *document_foot(result.folder.read_manifest(), config, "replicate", seed=config.seed),
         ]
     )
 

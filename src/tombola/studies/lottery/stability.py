@@ -49,6 +49,7 @@ from tombola.training.metrics import evaluate
 from tombola.training.own import own_functions
 from tombola.training.processor import processor_facts
 from tombola.training.statistics import reestimate_statistics
+from tombola.training.threads import one_thread
 
 Measured = tuple[list[list[float]], list[float]]
 """Of one replicate: the errors along each line, and those of the copies themselves."""
@@ -149,12 +150,8 @@ def stability_cell(spec: StabilitySpec, emit: Emit) -> None:
     """One replicate: trains the copies that are not stored yet, then measures the lines between them."""
     if _replicate_path(spec).exists():
         return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         _measure(spec, emit)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _measure(spec: StabilitySpec, emit: Emit) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tombola.runs.columns import Check, Schema, amount, count, counts, fraction, number, optional, text, truth
+from tombola.studies.base.speed import LATENCY
 
 _UNIT = {"replicate": count, "rewind": optional(text), "round": count, "branch": text}
 _SCORES = {
@@ -42,14 +43,7 @@ SCHEMA: Schema = {
     "evaluation": {**_UNIT, "iteration": count, "loss": number, "accuracy": fraction},
     "overlap": {**_UNIT, "other": count, "density": fraction, "shared": fraction, "shared_by_chance": amount},
     "look": {**_UNIT, "replicates": count},
-    "latency": {
-        **_UNIT,
-        "density": fraction,
-        "batch": count,
-        "engine": text,
-        "reason": optional(text),
-        "seconds": optional(lambda value: isinstance(value, list) and all(map(amount, value))),
-    },
+    "latency": {**_UNIT, **LATENCY, "density": fraction},
 }
 
 

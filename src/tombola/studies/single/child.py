@@ -32,7 +32,7 @@ from tombola.studies.single.metrics import units_removed
 from tombola.training import Recipe, Step, Trained, fit
 from tombola.training.batches import draw_batches, iterations_per_epoch
 from tombola.training.device import placed
-from tombola.training.evolution import Gradual
+from tombola.training.evolution import Evolution, Gradual
 from tombola.training.own import loss_of
 from tombola.training.trained import OnEvaluation
 
@@ -138,8 +138,8 @@ def _in_rounds(making: Making, on_progress: OnProgress) -> Child:
         masks = _round(making, model, masks, number, target, on_progress)
         if making.recipe is not None:
             stage = "fine-tuning" if len(targets) == 1 else f"round {number} of {len(targets)}"
-            trained = _fine_tune(making, model, masks, number, reporting(stage, on_progress))
-            trainings.append(trained)
+            look = reporting(stage, on_progress)
+            trainings.append(_fine_tune(making, model, masks, number, f"round-{number:02d}", look))
     return Child(model, masks, trainings, making.spared)
 
 
@@ -187,7 +187,16 @@ def device_asked(recipe: Recipe | None) -> str:
     return "cpu" if recipe is None else recipe.device
 
 
-def _fine_tune(making: Making, model: nn.Module, masks: Masks, number: int, look: OnEvaluation) -> Trained:
+def _fine_tune(
+    making: Making,
+    model: nn.Module,
+    masks: Masks,
+    number: int,
+    name: str,
+    look: OnEvaluation,
+    evolution: Evolution | None = None,
+) -> Trained:
+    """Trains the model and gives it the weights of its lowest validation loss; `name` is its checkpoint's."""
     assert making.recipe is not None
     trained = fit(
         model,
@@ -195,9 +204,10 @@ def _fine_tune(making: Making, model: nn.Module, masks: Masks, number: int, look
         making.recipe,
         masks,
         derive_seed(making.seed, "fine-tuning", number),
-        checkpoint=making.folder / f"round-{number:02d}.checkpoint.safetensors",
+        checkpoint=making.folder / f"{name}.checkpoint.safetensors",
         checkpoint_seconds=making.checkpoint_seconds,
         on_evaluation=look,
+        evolution=evolution,
     )
     model.load_state_dict(trained.early_stop_state)
     return trained
@@ -219,26 +229,17 @@ def _gradually(making: Making, on_progress: OnProgress) -> Child:
         raise PruningError(f"sparsity {asked:g} rounds to none of the {pruning.structure}s: ask for more")
     model = copy_of(making.parent)
     make_folder(making.folder)
-    trained = fit(
-        model,
-        making.data,
-        making.recipe,
-        making.masks,
-        derive_seed(making.seed, "fine-tuning", 1),
-        checkpoint=making.folder / "gradual.checkpoint.safetensors",
-        checkpoint_seconds=making.checkpoint_seconds,
-        on_evaluation=reporting("pruning and fine-tuning", on_progress),
-        evolution=Gradual(
-            sparsity=sparsity,
-            criterion=pruning.criterion,
-            structure=pruning.structure,
-            distribution=pruning.distribution,
-            protect=making.protected,
-            end=Step(extra=every * rounds),
-            every=Step(extra=every),
-            min_keep=pruning.min_keep,
-            score_batches=pruning.score_batches,
-        ),
+    evolution = Gradual(
+        sparsity=sparsity,
+        criterion=pruning.criterion,
+        structure=pruning.structure,
+        distribution=pruning.distribution,
+        protect=making.protected,
+        end=Step(extra=every * rounds),
+        every=Step(extra=every),
+        min_keep=pruning.min_keep,
+        score_batches=pruning.score_batches,
     )
-    model.load_state_dict(trained.early_stop_state)
+    look = reporting("pruning and fine-tuning", on_progress)
+    trained = _fine_tune(making, model, making.masks, 1, "gradual", look, evolution)
     return Child(model, trained.masks, [trained], making.spared)

@@ -17,7 +17,7 @@ from tombola.runs.atomic import write_bytes, write_text
 from tombola.runs.configs import dump_config
 from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row
-from tombola.studies.base.header import run_header
+from tombola.studies.base.header import document_foot, run_header
 from tombola.studies.base.numbers import counted, half_width, whole_percent
 from tombola.studies.single.comparison import Comparison, Setting
 from tombola.studies.single.stages import WHAT_HELPS
@@ -148,8 +148,7 @@ def lead(comparison: Comparison) -> str:
 
 def comparison_document(comparison: Comparison, manifest: Mapping[str, Any], figures_at: str = "") -> str:
     """The comparison as Markdown; its figures are linked below `figures_at`."""
-    machine, facts, config = manifest["machine"], manifest["must_match"], comparison.config
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    config = comparison.config
     refused = [f"- Refused: {reason}" for reason in refusals(comparison.settings)]
     figures = [
         f"![Test accuracy lost by {structure}, {distribution}]({figures_at}{figure_name(structure, distribution)}.png)"
@@ -165,9 +164,7 @@ def comparison_document(comparison: Comparison, manifest: Mapping[str, Any], fig
             *figures,
             comparison_table(comparison.settings).to_markdown(),
             NOTE,
-            f"Root seed {config.seed}; {machine['cpu']}, one thread per method; {versions}; data "
-            f"{facts['data']['name']} ({facts['data']['checksum']}).",
-            f"```yaml\n{dump_config(config).rstrip()}\n```\n",
+            *document_foot(manifest, config, "method", seed=config.seed),
         ]
     )
 

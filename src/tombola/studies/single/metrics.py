@@ -18,6 +18,7 @@ from tombola.pruning.units import count_units, layers_with_units
 from tombola.runs.columns import Check, Schema, amount, count, counts, fraction, number, optional, text, truth
 from tombola.runs.rows import Row
 from tombola.studies.base.soundness import majority_accuracy
+from tombola.studies.base.speed import LATENCY
 from tombola.studies.single.config import Pruning
 from tombola.training.device import placed
 from tombola.training.metrics import evaluate
@@ -49,13 +50,7 @@ SCHEMA: Schema = {
         "validation_loss": number,
         "validation_accuracy": fraction,
     },
-    "latency": {
-        "stage": text,
-        "batch": count,
-        "engine": text,
-        "reason": optional(text),
-        "seconds": optional(lambda value: isinstance(value, list) and all(map(amount, value))),
-    },
+    "latency": {"stage": text, **LATENCY},
 }
 """Of `train` and `prune`."""
 

@@ -23,6 +23,7 @@ from tombola.runs.atomic import storage_errors
 from tombola.runs.configs import flat, identity_hash
 from tombola.runs.folder import RunFolder, check_facts, holds_nothing, run_folder
 from tombola.runs.rows import Row
+from tombola.studies.base.speed import IMAGES
 from tombola.studies.base.watching import FEATURES
 from tombola.studies.base.work import Work
 from tombola.studies.single.child import Child, Making, device_asked, make_child, under_masks
@@ -31,9 +32,6 @@ from tombola.studies.single.metrics import check_child, layer_rows, stage_row, u
 from tombola.studies.single.one_model import Made, OneModel, evaluation_rows
 from tombola.studies.single.parents import Parent, is_folder, open_parent
 from tombola.training.threads import one_thread
-
-IMAGES = 64
-"""Test images that latency is measured on."""
 
 
 def default_folder(config: PruneConfig) -> Path:
