@@ -226,7 +226,7 @@ class TestConfigs:
             ("train", "data={name: digits, training: 5000}", "5000 training examples are asked for"),
             ("compare", "criteria=[]", "criteria"),
             ("compare", "criteria=[magnitud]", "did you mean 'magnitude'"),
-            ("compare", "criteria=[magnitude, magnitude]", "names something twice"),
+            ("compare", "criteria=[magnitude, magnitude]", "name each criterion once"),
             ("compare", "structures=['2:4']", "fixes its own sparsity"),
             ("compare", "distributions=['rates:0.2']", "takes no sparsity"),
             ("compare", "sparsities=[1]", "sparsities.0"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from tombola.errors import ConfigError, StorageError, one_line
@@ -39,9 +39,25 @@ Name = Annotated[str, AfterValidator(_fit_for_a_folder)]
 
 
 UNNAMED = object()
-"""Marks a key that is no part of a run's name: it says how a result is computed, and not which."""
+"""Marks a key that is no part of a run's name: it says how a result is computed, or how many, and not which."""
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], UNNAMED]
 """Where it is computed."""
+CheckpointSeconds = Annotated[
+    float, Field(ge=0, description="how often a training in progress is saved, in seconds"), UNNAMED
+]
+Replicates = Annotated[int, UNNAMED]
+"""Whole experiments; more can be added to a run later."""
+
+
+def each_once(thing: str) -> AfterValidator:
+    """For keys that are tuples of names: none of them twice."""
+
+    def check(names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError(f"name each {thing} once")
+        return names
+
+    return AfterValidator(check)
 
 
 class Config(BaseModel):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tombola.data import DataConfig
 from tombola.errors import ConfigError
 from tombola.runs import limits
-from tombola.runs.configs import Config, Name, validate
+from tombola.runs.configs import Config, Name, each_once, validate
 from tombola.studies.hybrid.exits import poolings
 from tombola.studies.lottery.config import LotteryConfig
 
@@ -35,8 +35,12 @@ class HybridConfig(Config):
     cnn: LotteryConfig = Field(description="of a convolutional network, whole: its dense network and ticket are cut")
     head: LotteryConfig | None = Field(None, description="of a dense head behind a frozen base, which is cut, too")
     lenet: LotteryConfig | None = Field(None, description="of a LeNet, to compare")
-    exits: tuple[str, ...] = Field((), description="layers to leave at; default the last convolution of each block")
-    features: tuple[str, ...] = Field(("gap", "gap+max", "grid"), min_length=1, description="how images are pooled")
+    exits: Annotated[tuple[str, ...], each_once("exit")] = Field(
+        (), description="layers to leave at; default the last convolution of each block"
+    )
+    features: Annotated[tuple[str, ...], each_once("kind of features")] = Field(
+        ("gap", "gap+max", "grid"), min_length=1, description="how images are pooled"
+    )
     trees: int = Field(300, ge=1, le=10_000)
     components: PositiveInt = Field(50, description="of the baseline PCA + forest")
     gate_exit: str = Field("block3_conv3", description="the early exit that is gated, timed and compared")
@@ -50,15 +54,6 @@ class HybridConfig(Config):
                 poolings.get(name)
             except ConfigError as error:
                 raise ValueError(str(error)) from None
-        if len(set(names)) < len(names):
-            raise ValueError("name each kind of features once")
-        return names
-
-    @field_validator("exits")
-    @classmethod
-    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(names)) < len(names):
-            raise ValueError("name each exit once")
         return names
 
     @model_validator(mode="after")

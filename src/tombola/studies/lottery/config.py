@@ -14,7 +14,7 @@ from tombola.models.factory import PATTERN
 from tombola.pruning import criteria, distributions, schedules, structures
 from tombola.registry import Registry, suggest
 from tombola.runs import limits
-from tombola.runs.configs import Config, Name
+from tombola.runs.configs import CheckpointSeconds, Config, Name, Replicates, each_once
 from tombola.studies.lottery.controls import HOST, controls
 from tombola.studies.lottery.early_bird import EarlyBirdConfig
 from tombola.studies.lottery.rewind import Rewind
@@ -128,7 +128,7 @@ class LotteryConfig(Config):
     study: Literal["lottery"] = "lottery"
     name: Name
     seed: int = Field(0, ge=0, description="makes everything; replicate i uses a seed derived from (seed, i)")
-    replicates: int = Field(
+    replicates: Replicates = Field(
         5, ge=1, le=limits.REPLICATES, description="whole experiments; more can be added to a run later"
     )
     data: DataConfig | None = None
@@ -139,13 +139,16 @@ class LotteryConfig(Config):
     pruning: PruningConfig
     rewind: tuple[str, ...] = Field(("init",), min_length=1, description="init, step:500it, lr, finetune; or a list")
     early_bird: EarlyBirdConfig | None = None
-    controls: tuple[str, ...] = Field(("random", "reinit"), description="see `tombola list controls`")
+    controls: Annotated[tuple[str, ...], each_once("control")] = Field(
+        ("random", "reinit"), description="see `tombola list controls`"
+    )
+    # It changes no row but names the run: it is to be chosen before the result is seen.
     tolerance: float = Field(
         1.0,
         gt=0,
         description="points of accuracy (or units of the task's measure) that a ticket may lose and still match",
     )
-    checkpoint_seconds: float = Field(10.0, ge=0, description="how often a training in progress is saved")
+    checkpoint_seconds: CheckpointSeconds = 10.0
 
     @field_validator("rewind", mode="before")
     @classmethod
@@ -203,23 +206,13 @@ class LotteryConfig(Config):
 
     @field_validator("controls")
     @classmethod
-    def _known_and_each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _known_controls(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             if name not in controls:
                 raise ValueError(f"unknown control {name!r}{suggest(name, controls)}")
-        if len(set(names)) != len(names):
-            raise ValueError("name each control once")
         return names
 
     @property
     def dense_branches(self) -> tuple[str, ...]:
         """What is trained in round 0: the dense network, and a second one where a control needs it."""
         return ("dense", HOST) if any(controls.get(name).needs_host for name in self.controls) else ("dense",)
-
-    def identity(self) -> dict[str, Any]:
-        """Without what changes no result of a replicate: their number, and how often they are saved.
-
-        The tolerance stays in, though it changes no row: it is to be chosen before the result is seen.
-        """
-        fields = super().identity()
-        return {k: v for k, v in fields.items() if k not in ("replicates", "checkpoint_seconds")}

@@ -16,7 +16,7 @@ from tombola.pruning.criteria import make_criterion
 from tombola.pruning.distributions import PerLayerRates, make_distribution
 from tombola.pruning.structures import make_structure
 from tombola.runs import limits
-from tombola.runs.configs import Config, Name
+from tombola.runs.configs import CheckpointSeconds, Config, Name, Replicates, each_once
 from tombola.studies.single.schedule import PruneSchedule
 from tombola.training import Recipe
 from tombola.training.evolution import Evolution
@@ -49,16 +49,7 @@ DistributionName = Annotated[str, AfterValidator(_known_distribution)]
 Sparsity = Annotated[float, Field(gt=0, lt=1)]
 
 
-class _Continued(Config):
-    """A run that is saved on the way; how often changes no result and names no run."""
-
-    checkpoint_seconds: float = Field(10.0, ge=0, description="how often a training in progress is saved")
-
-    def identity(self) -> dict[str, Any]:
-        return {key: value for key, value in super().identity().items() if key != "checkpoint_seconds"}
-
-
-class TrainConfig(_Continued):
+class TrainConfig(Config):
     """A parent: a model of the zoo, trained; sparse from the start or on the way where `evolution` says so."""
 
     study: Literal["train"] = "train"
@@ -68,6 +59,7 @@ class TrainConfig(_Continued):
     model: ModelConfig = ModelConfig()
     training: Recipe
     evolution: Evolution | None = None
+    checkpoint_seconds: CheckpointSeconds = 10.0
 
     @model_validator(mode="after")
     def _features_stay(self) -> TrainConfig:
@@ -104,7 +96,7 @@ class Pruning(Config):
         return self
 
 
-class PruneConfig(_Continued):
+class PruneConfig(Config):
     """A child of one parent. `data` may be left out where the parent's folder records its own."""
 
     study: Literal["prune"] = "prune"
@@ -116,6 +108,7 @@ class PruneConfig(_Continued):
     pruning: Pruning
     fine_tuning: Recipe | None = None
     batch_size: int = Field(64, ge=1, description="of the batches that criteria look at")
+    checkpoint_seconds: CheckpointSeconds = 10.0
 
     def identity(self) -> dict[str, Any]:
         """With the folder of the parent as it is, however its path is written: relative, absolute or through a link."""
@@ -137,32 +130,29 @@ class PruneConfig(_Continued):
         return self
 
 
-class CompareConfig(_Continued):
+class CompareConfig(Config):
     """A grid of methods: criteria × structures × distributions × sparsities, on a parent per replicate."""
 
     study: Literal["compare"] = "compare"
     name: Name
     seed: int = Field(0, ge=0, description="makes everything; replicate i uses a seed derived from (seed, i)")
-    replicates: int = Field(3, ge=1, le=100)
+    replicates: Replicates = Field(3, ge=1, le=100)
     data: DataConfig
     model: ModelConfig = ModelConfig()
     training: Recipe = Field(description="of the parents")
     fine_tuning: Recipe | None = Field(None, description="of the children; without it they are only pruned")
-    criteria: tuple[CriterionName, ...] = Field(min_length=1)
-    structures: tuple[StructureName, ...] = Field(("weight",), min_length=1)
-    distributions: tuple[DistributionName, ...] = Field(("global",), min_length=1)
-    sparsities: tuple[Sparsity, ...] = Field(min_length=1)
+    criteria: Annotated[tuple[CriterionName, ...], each_once("criterion")] = Field(min_length=1)
+    structures: Annotated[tuple[StructureName, ...], each_once("structure")] = Field(("weight",), min_length=1)
+    distributions: Annotated[tuple[DistributionName, ...], each_once("distribution")] = Field(("global",), min_length=1)
+    sparsities: Annotated[tuple[Sparsity, ...], each_once("sparsity")] = Field(min_length=1)
     protect: tuple[str, ...] = ()
     min_keep: int = Field(1, ge=1)
     score_batches: int = Field(16, ge=1)
     batch_size: int = Field(64, ge=1, description="of the batches that criteria look at")
+    checkpoint_seconds: CheckpointSeconds = 10.0
 
     @model_validator(mode="after")
-    def _each_once(self) -> CompareConfig:
-        for field in ("criteria", "structures", "distributions", "sparsities"):
-            given = getattr(self, field)
-            if len(set(given)) < len(given):
-                raise ValueError(f"`{field}` names something twice")
+    def _comparable(self) -> CompareConfig:
         methods = math.prod(len(part) for part in (self.criteria, self.structures, self.distributions, self.sparsities))
         if methods > limits.METHODS:
             raise ValueError(f"{methods:,} methods are more than {limits.METHODS:,}; name fewer")
@@ -178,10 +168,6 @@ class CompareConfig(_Continued):
         refuse_augmentation(self.data, self.training)
         refuse_augmentation(self.data, self.fine_tuning)
         return self
-
-    def identity(self) -> dict[str, Any]:
-        """Without what changes no row: the number of replicates, which may grow, and how often they are saved."""
-        return {k: v for k, v in super().identity().items() if k not in ("replicates", "checkpoint_seconds")}
 
     def methods(self) -> list[Pruning]:
         """The grid's points, in order; a method that the toolbox refuses becomes a row that says so."""
