@@ -7,9 +7,8 @@ import math
 import pytest
 
 from tombola.reports.intervals import Paired, detectable, power
-from tombola.studies.base.paired import paired_accuracy
+from tombola.studies.base.paired import paired_accuracy, paired_measure
 from tombola.studies.lottery.curves import gaps_chart
-from tombola.studies.lottery.metrics import paired_difference
 
 EXAMPLES = 360
 
@@ -35,7 +34,7 @@ def test_the_gaps_figure_has_the_resolution_of_the_verdict() -> None:
     drawn = gaps_chart(rows).series[0].y[0]
     assert drawn.half_width is not None
     assert drawn.half_width > 0.1
-    judged = paired_difference(ticket, dense, "test", 0.975)
+    judged = paired_measure(ticket, dense).bounds(0.975)
     assert (drawn.mean, drawn.low, drawn.high) == (judged.mean, judged.lower, judged.upper)
 
 

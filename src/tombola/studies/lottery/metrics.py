@@ -15,12 +15,11 @@ from tombola.errors import ModelError
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks, nearly_empty
 from tombola.pruning.prunable import weight_layouts
-from tombola.reports.intervals import CONFIDENCE, Bounds, Estimate, estimate
+from tombola.reports.intervals import Estimate, estimate
 from tombola.runs.rows import Row
 from tombola.studies.base.averaging import averaged_columns, averaged_look
 from tombola.studies.base.measures import ACCURACY
 from tombola.studies.base.new_examples import answer_columns, score_columns
-from tombola.studies.base.paired import paired_measure
 from tombola.studies.base.soundness import faults_of, frequency_loss, majority_accuracy
 from tombola.studies.lottery.controls import HOST, controls
 from tombola.studies.lottery.plan import Round
@@ -235,17 +234,6 @@ def _histogram_rows(unit: Unit, start: Mapping[str, Tensor], weights: Mapping[st
 def rows_of_mode(rows: Iterable[Row], mode: str) -> list[Row]:
     """The rows of one mode of rewinding, and those of the dense network that it shares."""
     return [row for row in rows if row["rewind"] in (None, mode)]
-
-
-def paired_difference(
-    ticket: Sequence[Row],
-    other: Sequence[Row],
-    part: str,
-    confidence: float = CONFIDENCE,
-    measure: Measure = ACCURACY,
-) -> Bounds:
-    """How much better the ticket is on `part` at the end of training, paired by replicate; training rows."""
-    return paired_measure(ticket, other, part, measure).bounds(confidence)
 
 
 @dataclass(frozen=True)

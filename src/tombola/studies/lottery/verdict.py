@@ -17,10 +17,10 @@ from tombola.reports.intervals import Bounds, detectable, power
 from tombola.runs.rows import Row
 from tombola.studies.base.measures import ACCURACY, Scale
 from tombola.studies.base.new_examples import NewExamples, for_new_examples
+from tombola.studies.base.paired import paired_measure
 from tombola.studies.base.soundness import faults_of
 from tombola.studies.lottery.controls import controls, deciding
 from tombola.studies.lottery.looks import Levels, Looks
-from tombola.studies.lottery.metrics import paired_difference
 from tombola.training.task import Measure
 
 Outcome = Literal["winning", "matching", "not winning", "undecided"]
@@ -192,7 +192,8 @@ class _Judge:
 
     def _versus(self, ours: str, theirs: str, index: int, part: str) -> Bounds:
         other = self.dense if theirs == "dense" else self.groups[index, theirs]
-        return paired_difference(self.groups[index, ours], other, part, 1 - self._level(theirs), self.measure)
+        pair = paired_measure(self.groups[index, ours], other, part, self.measure)
+        return pair.bounds(1 - self._level(theirs))
 
     def _faults(self, rows: Sequence[Row], part: str = "test") -> str | None:
         return faults_of(rows, part, self.measure)
