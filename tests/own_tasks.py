@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tombola.errors import TombolaError
 from tombola.training import Classification, GraphTask, LanguageModelling, Tokens
-from tombola.training.task import Task
+from tombola.training.task import Measure, Task
 
 VOCABULARY, LENGTH = 13, 8
 HIDDEN = 12
@@ -130,3 +130,13 @@ def digits() -> Task:
     from tombola.data import DataConfig, load_data
 
     return Classification(load_data(DataConfig(name="digits"), 0))
+
+
+class ByF1(Classification):
+    compares = Measure("f1", higher_is_better=True, scale=100, unit="points")
+
+
+def digits_by_f1() -> Task:
+    from tombola.data import DataConfig, load_data
+
+    return ByF1(load_data(DataConfig(name="digits"), 0))

@@ -206,6 +206,16 @@ def test_digits_in_a_task_of_ones_own_are_those_of_the_data_set(tmp_path: Path) 
     assert (mine["flops_dense"], list(mine)) == (theirs["flops_dense"], list(theirs))
     assert rows_of(found.rows, kind="connections")
     assert all(row["seconds"] for row in rows_of(found.rows, kind="latency"))
+    again = find_ticket("own_models:dense", "own_tasks:digits", **asked, out=tmp_path)
+    assert again.rows == found.rows
+    assert invoke("show", found.folder).exit_code == 0
+
+
+def test_classes_compared_by_another_of_their_measures_are_read_again(tmp_path: Path) -> None:
+    asked = SHORT | {"replicates": 1, "controls": (), "out": tmp_path}
+    found = find_ticket("own_models:dense", "own_tasks:digits_by_f1", **asked)
+    assert find_ticket("own_models:dense", "own_tasks:digits_by_f1", **asked).rows == found.rows
+    assert found.verdict.measure.name == "f1"
 
 
 def test_functions_of_ones_own_are_arguments(tmp_path: Path) -> None:

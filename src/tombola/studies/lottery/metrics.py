@@ -131,8 +131,9 @@ def _listed(scores: Scored) -> Row:
 
 
 def _evaluation_row(unit: Unit, look: Evaluation, task: Task) -> Row:
-    """A look at the validation set: the loss, and all measures of a task of one's own, of classes the accuracy."""
-    names = ("accuracy",) if isinstance(task, Classification) else tuple(look.values)
+    """A look at the validation set: the loss and what networks are compared by; all measures where they are no
+    classes of a data set."""
+    names = (task.compares.name,) if isinstance(task, Classification) else tuple(look.values)
     values = {name: look.values[name] for name in names}
     key = {"kind": "evaluation", **unit.key, "iteration": look.iteration}
     return {**key, "loss": look.loss, **values, **averaged_look(look, measures=names)}

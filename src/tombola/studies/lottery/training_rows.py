@@ -48,7 +48,10 @@ SCHEMA: Schema = {
 
 
 def schema_of_task(measures: Sequence[str], compares: str) -> Schema:
-    """The same of a task of one's own: its measures in place of accuracy and F1, and FLOPs where there are some."""
+    """The same of a task of one's own: its measures in place of accuracy and F1, and FLOPs where there are some.
+
+    Looks have what networks are compared by; of further measures only some tasks' (`metrics`).
+    """
     scores: dict[str, Check] = {}
     for part in ("train", "validation", "test"):
         scores |= {f"{part}_{name}": number for name in ("loss", *measures)} | {f"{part}_examples": count}
@@ -59,5 +62,5 @@ def schema_of_task(measures: Sequence[str], compares: str) -> Schema:
     return {
         **SCHEMA,
         "training": {**common, **scores, **ends, **flops},
-        "evaluation": {**looks, **dict.fromkeys(measures, number)},
+        "evaluation": {**looks, compares: number},
     }
