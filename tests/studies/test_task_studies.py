@@ -16,6 +16,7 @@ import own_training
 from small_models import invoke, one_line
 from small_study import run_lottery
 from tombola import find_ticket
+from tombola.data import DataConfig, load_data
 from tombola.errors import ConfigError, RunFolderError, TombolaError
 from tombola.runs.configs import validate
 from tombola.runs.rows import rows_of
@@ -24,7 +25,7 @@ from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.find import Ticket
 from tombola.studies.lottery.result import Result
-from tombola.training import LanguageModelling
+from tombola.training import Classification, LanguageModelling
 from tombola.training.task import Measure
 
 SHORT: dict[str, Any] = {
@@ -176,6 +177,25 @@ def test_a_task_in_memory_is_known_by_its_content(tmp_path: Path, monkeypatch: p
     assert "was an object of a Python program" in refused.stderr.splitlines()[-1]
     with pytest.raises(ConfigError, match="other processes do not have your Task"):
         find_ticket(own_tasks.Context, own_tasks.language(), **asked, workers=2)
+
+
+def test_a_task_in_memory_is_known_by_its_class_and_its_attributes(tmp_path: Path) -> None:
+    """Equal data and an equal name do not make it the same experiment."""
+    asked = SHORT | {"replicates": 1, "controls": (), "tolerance": 0.5, "out": tmp_path}
+    first = find_ticket(own_tasks.Context, own_tasks.Scaled(1.0), **asked)
+    assert find_ticket(own_tasks.Context, own_tasks.Scaled(1.0), **asked).folder == first.folder
+    for other in (own_tasks.Scaled(0.5), own_tasks.language()):
+        with pytest.raises(RunFolderError, match="begun with task ") as caught:
+            find_ticket(own_tasks.Context, other, **asked | {"replicates": 2})
+        assert "\n" not in str(caught.value)
+
+
+def test_another_split_of_the_same_data_is_another_task(tmp_path: Path) -> None:
+    asked = SHORT | {"replicates": 1, "controls": (), "out": tmp_path}
+    data = [load_data(DataConfig(name="digits"), seed) for seed in (0, 1)]
+    find_ticket("own_models:dense", Classification(data[0]), **asked)
+    with pytest.raises(RunFolderError, match="begun with task "):
+        find_ticket("own_models:dense", Classification(data[1]), **asked | {"replicates": 2})
 
 
 def test_the_command_says_whose_code_makes_the_task(tmp_path: Path) -> None:

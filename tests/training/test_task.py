@@ -12,6 +12,7 @@ from sparse_steps import kill_at, random_masks, recipe
 from torch import Tensor, nn
 from torch.nn import functional
 
+import own_training
 from tombola.data import DataConfig, DataSet, load_data
 from tombola.errors import StorageError, TrainingError
 from tombola.models.tensors import content_sha256
@@ -19,6 +20,7 @@ from tombola.pruning import Masks, prune
 from tombola.training import Gradual, fit
 from tombola.training.batches import Order
 from tombola.training.classification import Classification
+from tombola.training.code import own_sha256
 from tombola.training.engine import DenseEngine
 from tombola.training.gradients import linear_chain
 from tombola.training.task import Measure, Part, Scored, Task, without_augmentation
@@ -126,6 +128,85 @@ class TestATaskOfOnesOwn:
     def test_refuses_augmentation(self) -> None:
         with pytest.raises(TrainingError, match="augmentation is for images, this task is regression: leave 'flip'"):
             fit(chain(1, 1), Sines(), recipe(augmentation=("flip",)), Masks({}), 0)
+
+
+class Smoothed(Classification):
+    """A loss of its own, beside what the constructor is given."""
+
+    weight = 0.1
+
+    def __init__(self, data: DataSet) -> None:
+        super().__init__(data)
+        self.smoothing = self.weight
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        inputs, targets = batch
+        return functional.cross_entropy(model(inputs), targets, label_smoothing=self.smoothing)
+
+
+class Smoothest(Smoothed):
+    """Other code with the same attributes."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        return 2 * super().loss(model, batch)
+
+
+class Halved(Classification):
+    """Other batches, and the loss that the recipe names."""
+
+    def batches(self, size: int, seed: int, augmentation: Sequence[str] = ()) -> Any:
+        return super().batches(size // 2, seed, augmentation)
+
+
+class TestAClassOfOnesOwnOfClassification:
+    def test_takes_no_fast_path(self, digits: DataSet) -> None:
+        model, task = chain(), Smoothed(digits)
+        masks = random_masks(model, [0.1, 0.1])
+        training = Training(model, task, recipe(), masks, 0)
+        assert isinstance(training.engine, DenseEngine)
+        training.engine.gradients(0)
+        reference = chain()
+        masks.apply_(reference)
+        task.loss(reference, task.batches(60, 0).at(0)).backward()
+        for mine, exact in zip(model.parameters(), reference.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad, exact.grad)
+        with pytest.raises(TrainingError, match=r"cross-entropy only, and this task has a class of its own .*Smoothed"):
+            fit(model, task, recipe(engine="sparse"), masks, 0)
+
+    def test_stays_what_it_is_on_its_way_into_a_training(self, digits: DataSet) -> None:
+        named = recipe(loss="own_training:smoothed")
+        training = Training(chain(), Halved(digits), named, Masks.full(chain()), 0)
+        assert isinstance(training.task, Halved)
+        assert training.task.criterion_loss is own_training.smoothed
+        assert training.batches.size == 30
+        assert isinstance(Smoothed(digits).on(torch.device("cpu")), Smoothed)
+        with pytest.raises(TrainingError, match="this task has its own"):  # which would pass the recipe's by
+            Training(chain(), Smoothed(digits), named, Masks.full(chain()), 0)
+
+    def test_a_checkpoint_of_other_settings_or_other_code_is_refused(self, digits: DataSet, tmp_path: Path) -> None:
+        checkpoint, model = tmp_path / "checkpoint.safetensors", chain()
+        again: dict[str, Any] = {"checkpoint": checkpoint, "checkpoint_seconds": 0}
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, Smoothed(digits), recipe(), Masks.full(model), 0, on_evaluation=kill_at(20), **again)
+        other = Smoothed(digits)
+        other.smoothing = 0.5
+        for task in (other, Classification(digits), Smoothest(digits)):
+            with pytest.raises(StorageError):
+                fit(chain(), task, recipe(), Masks.full(model), 0, **again)
+        fit(chain(), Smoothed(digits), recipe(), Masks.full(model), 0, **again)
+
+
+def test_what_is_somebodys_own_in_a_task(digits: DataSet) -> None:
+    assert own_sha256(Classification(digits)) == own_sha256(Classification(digits, functional.nll_loss)) == ""
+    assert own_sha256(Classification(digits, smoothed)) != ""
+    task, known = Smoothed(digits), own_sha256(Smoothed(digits))
+    task._cache, task.device = 3, torch.device("meta")  # type: ignore[attr-defined]
+    assert own_sha256(task) == known
+    for value in (0.2, torch.ones(3), nn.ReLU(), smoothed, [0.1, {"a": 1}], Sines):
+        task.smoothing = value  # type: ignore[assignment]
+        found = own_sha256(task)
+        assert found != known
+        known = found
 
 
 class TestClassificationByALossOfOnesOwn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,11 +40,29 @@ class Classification(Task):
                 Examples(part.inputs.to(device), part.targets.to(device)) for part in (data.train, data.validation)
             )
             data = replace(data, train=train, validation=validation)
-        return Classification(data, self.criterion_loss, device=device)
+        moved = copy.copy(self)
+        moved.data, moved.device = data, device
+        return moved
+
+    def by_loss(self, loss: Loss) -> Classification:
+        """The same task learned by another loss."""
+        changed = copy.copy(self)
+        changed.criterion_loss = loss
+        return changed
 
     @property
     def plain(self) -> bool:
-        """Whether the loss is the plain cross-entropy, which the written-out steps know."""
+        """Whether this is what the written-out steps know: the plain cross-entropy, and no subclass, which may have a
+        loss, batches or scores of its own."""
+        return type(self) is Classification and self._by_cross_entropy
+
+    @property
+    def takes_a_loss(self) -> bool:
+        """Whether a loss by name may take the place of the cross-entropy, and a method `loss` does not pass it by."""
+        return self._by_cross_entropy and type(self).loss is Classification.loss
+
+    @property
+    def _by_cross_entropy(self) -> bool:
         return self.criterion_loss is functional.cross_entropy
 
     @property
@@ -53,7 +72,7 @@ class Classification(Task):
     def identity(self) -> tuple[str, ...]:
         data = self.data
         targets = content_sha256({"train": data.train.targets, "validation": data.validation.targets})
-        own = () if self.plain else (name_of(self.criterion_loss),)
+        own = () if self._by_cross_entropy else (name_of(self.criterion_loss),)
         return (data.checksum, str(data.normalisation), targets, *own)
 
     def arrays(self, part: Part) -> Examples:

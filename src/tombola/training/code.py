@@ -1,4 +1,4 @@
-"""What a function or class of somebody's own computes, as a digest: equal as long as nobody edits it."""
+"""What a function, a class or a task of somebody's own computes, as a digest: equal as long as nobody edits it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from tombola.models.tensors import content_sha256
 from tombola.training.seen import PLAIN
+
+KNOWN_PACKAGES = {"tombola", "torch", *sys.stdlib_module_names} - {"__main__"}
+"""Whose code is recorded by its version."""
 
 
 def code_sha256(value: Any, named: str | None = None) -> str:
@@ -38,6 +45,58 @@ def _source(module: str) -> bytes | None:
         return None if file is None else Path(file).read_bytes()
     except (TypeError, OSError):
         return None
+
+
+def own_sha256(task: object) -> str:
+    """A digest of what is somebody's own in a task, beside its data: equal in every process that makes it again.
+
+    The code of its classes and of functions that it holds, which may stand in any modules, and, where a class is its
+    owner's, the attributes that say how it computes. Names with a leading underscore, cached properties and devices
+    are none of these. Empty of Tombola's tasks with Tombola's or torch's losses.
+    """
+    kinds = [kind for kind in type(task).__mro__ if _is_own(kind)]
+    parts = [code_sha256(kind) for kind in kinds]
+    for name, value in sorted(vars(task).items()):
+        if isinstance(value, FunctionType) and _is_own(value):
+            parts.append(f"{name} {code_sha256(value)}")
+        elif kinds and not _is_passing(type(task), name, value):
+            parts.append(f"{name} {digest_of(_contents(value))}")
+    return digest_of(parts) if parts else ""
+
+
+def _is_passing(kind: type, name: str, value: Any) -> bool:
+    """Whether an attribute may be another one later in the same task."""
+    cached = isinstance(getattr(kind, name, None), functools.cached_property)
+    return cached or name.startswith("_") or isinstance(value, torch.device)
+
+
+def _is_own(value: Any) -> bool:
+    return (_module(value) or "").partition(".")[0] not in KNOWN_PACKAGES
+
+
+def _contents(value: Any) -> Iterator[str]:
+    """What an attribute holds, as far as one can look into it; of other objects their type."""
+    if isinstance(value, PLAIN):
+        yield repr(value)
+    elif isinstance(value, Tensor):
+        yield content_sha256({"": value})
+    elif isinstance(value, nn.Module):
+        yield repr(value)
+        yield content_sha256(
+            {name: tensor for name, tensor in value.state_dict().items() if isinstance(tensor, Tensor)}
+        )
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield repr(key)
+            yield from _contents(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _contents(part)
+    elif isinstance(value, functools.partial):
+        yield from _contents((value.func, value.args, value.keywords))
+    else:
+        kind = value if isinstance(value, (FunctionType, type)) else type(value)
+        yield code_sha256(kind) if _is_own(kind) else f"{kind.__module__}:{kind.__qualname__}"
 
 
 def digest_of(parts: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from tombola.errors import KernelError, TrainingError
 from tombola.kernels.target import host
 from tombola.pruning import Masks
 from tombola.training.batches import Batches
-from tombola.training.classification import Classification
+from tombola.training.classification import Classification, name_of
 from tombola.training.device import autocast, device_of
 from tombola.training.flat import FlatParameters
 from tombola.training.gradients import gradients_of
@@ -218,7 +218,8 @@ def _shape_for_kernels(task: Task) -> tuple[int, ...]:
     if not isinstance(task, Classification):
         raise NoChainError(f"knows classification only, and this task is {task.name}")
     if not task.plain:
-        raise NoChainError("knows the cross-entropy only, and this task has a loss of its own")
+        own = "a loss of its own" if type(task) is Classification else f"a class of its own ({name_of(type(task))})"
+        raise NoChainError(f"knows the cross-entropy only, and this task has {own}")
     return tuple(task.arrays("train").inputs.shape[1:])
 
 

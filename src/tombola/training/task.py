@@ -99,7 +99,11 @@ class Task(ABC):
 
     @abstractmethod
     def identity(self) -> tuple[str, ...]:
-        """Equal for two tasks exactly where the same training of both ends with the same weights."""
+        """Equal for two tasks of one class exactly where the same training of both ends with the same weights.
+
+        The code of a class of one's own need not be in it, nor attributes without a leading underscore: these are
+        looked at beside (`code.own_sha256`), and must not change while a network learns.
+        """
 
     @abstractmethod
     def count(self, part: Part) -> int:

@@ -19,6 +19,7 @@ from tombola.pruning import Masks
 from tombola.runs.seeds import derive_seed
 from tombola.training.checkpoint import load_checkpoint, save_checkpoint
 from tombola.training.classification import as_task
+from tombola.training.code import own_sha256
 from tombola.training.device import (
     device_of,
     random_states,
@@ -259,6 +260,8 @@ class Training:
             *self.functions.identity(self.task),
             *_frozen(self.model),
         ]
+        if own := own_sha256(self.task):
+            parts.append(own)
         if self.evolution is not None:
             parts.append(self.evolution.model_dump_json())
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()

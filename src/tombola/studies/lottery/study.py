@@ -52,7 +52,7 @@ from tombola.studies.lottery.shown import show_result
 from tombola.studies.lottery.stabilities import stored_stabilities
 from tombola.studies.lottery.start import start_facts, started
 from tombola.studies.lottery.stored import ReplicateFiles
-from tombola.studies.lottery.tasks import spec_of, task_facts, task_of, tried_on
+from tombola.studies.lottery.tasks import spec_of, task_facts, task_of, task_sha256, tried_on
 from tombola.studies.lottery.training_rows import SCHEMA, schema_of_task
 from tombola.training.batches import iterations_per_epoch
 from tombola.training.engine import ANY_CLASSES, ANY_IMAGE
@@ -134,13 +134,14 @@ class Lottery(Study[LotteryConfig, Result]):
 
     def _task_facts(self) -> dict[str, Any]:
         config, task = self.config, task_of(self.config, 0, self.call.data_dir)
+        own = task_sha256(task)
         data, spec = task_facts(config, task), spec_of(config, 0, task)
         network = initial_network(spec, tried_on(task))
         check_made(config, spec, network, tried_on(task))
         self._name_unpruned(network)
         check_steps(config, task.batches(config.training.batch_size, 0).per_epoch)
         plan_rounds(config.pruning, layer_sizes(network))
-        return {"data": data, "seed": config.seed, **network_facts(config.model, network)}
+        return {"data": data, "task": own, "seed": config.seed, **network_facts(config.model, network)}
 
     def _network_facts(self, shape: Sequence[int], classes: int) -> dict[str, Any]:
         if self.own_code is None:

@@ -25,6 +25,7 @@ from tombola.pruning import Masks
 from tombola.studies.lottery.config import LotteryConfig, TaskConfig
 from tombola.studies.lottery.networks import model_spec, replicate_data
 from tombola.training.classification import Classification
+from tombola.training.code import digest_of, own_sha256
 from tombola.training.engine import layers_on_kernels
 from tombola.training.own import with_own_loss
 from tombola.training.task import Scored, Task
@@ -118,6 +119,11 @@ def task_facts(config: LotteryConfig, task: Task) -> dict[str, Any]:
     }
     shape = shape_of(task)
     return facts if shape is None else facts | {"input_shape": list(shape[0]), "classes": shape[1]}
+
+
+def task_sha256(task: Task) -> str:
+    """Equal for tasks that teach the same, in the same split and by the same code: what a run is continued on."""
+    return digest_of([task.name, *task.identity(), own_sha256(task)])
 
 
 def _check_trainable(config: LotteryConfig, task: Task) -> None:
