@@ -147,6 +147,28 @@ def test_what_no_file_keeps_is_rewound_too(tmp_path: Path, monkeypatch: pytest.M
     assert one == other
 
 
+def test_what_no_file_keeps_is_as_it_was_when_data_choose_the_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the masks of a round depended on what was trained before them in the same process."""
+    asked = SHORT | {"replicates": 1, "controls": ("reinit",), "criterion": "taylor"}
+    whole = find_ticket("own_models:Tiring", "digits", **asked, out=tmp_path / "whole")
+    real, calls = replicate_module.prune, []
+
+    def dies(*given: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*given, **named)
+
+    monkeypatch.setattr(replicate_module, "prune", dies)
+    with pytest.raises(KeyboardInterrupt):
+        find_ticket("own_models:Tiring", "digits", **asked, out=tmp_path / "stopped")
+    found = find_ticket("own_models:Tiring", "digits", **asked, out=tmp_path / "stopped")
+    one, other = ([row["masks_sha256"] for row in rows_of(t.rows, kind="training")] for t in (whole, found))
+    assert one == other
+
+
 def test_lazy_layers_are_drawn_from_the_seed() -> None:
     spec = ModelConfig(factory="own_models:lazy").spec((1, 8, 8), 10, seed=3)
     first, again = (initial_network(spec, torch.zeros(2, 1, 8, 8)).state_dict() for _ in range(2))

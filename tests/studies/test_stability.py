@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -90,6 +91,25 @@ def test_a_killed_analysis_goes_on_with_the_next_copy(result: Result, monkeypatc
         run_stability(result.folder.root, 3, copies=3)
     run_stability(result.folder.root, 3, copies=3)
     assert len(calls) == 1 + 1 + 5  # one done, one killed, the other five of two replicates
+
+
+def test_what_no_file_keeps_is_as_it_was_for_every_copy_and_every_measurement(tmp_path: Path) -> None:
+    """Else a copy began where the one before it had ended, and a kill between the two changed the result."""
+    study = {**SMALL_STUDY, "replicates": 1, "controls": [], "model": {"factory": "own_models:Tiring"}}
+    study["pruning"] = {"rate": 0.5, "target_density": 0.5}
+    root = run_lottery(validate(study, LotteryConfig, "x"), tmp_path).folder.root
+
+    def measured() -> tuple[dict[str, str], Any]:
+        found = run_stability(root, 1, factory="own_models:Tiring")
+        copies = sorted((root / "stability").glob("*copy*.safetensors"))
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in copies}, found
+
+    whole = measured()
+    assert len(set(whole[0].values())) == 2
+    for path in (root / "stability").iterdir():  # as after a kill between the two copies
+        if "copy-0" not in path.name:
+            path.unlink()
+    assert measured() == whole
 
 
 @pytest.mark.parametrize(

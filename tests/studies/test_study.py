@@ -139,7 +139,7 @@ class TestRewind:
             for parameter in model.parameters():
                 parameter.add_(1)
         assert not is_rewound(model, start, masks)
-        rewind(model, start, masks)
+        rewind(model, start, masks, {})
         assert is_rewound(model, start, masks)
         assert masks.removed_nonzeros(model) == 0
 
@@ -147,7 +147,7 @@ class TestRewind:
     def test_any_difference_is_seen(self, damage: str) -> None:
         model, start = build_small(), build_small().state_dict()
         masks = prune(model, 0.6)
-        rewind(model, start, masks)
+        rewind(model, start, masks, {})
         name, keep = "fc1.weight", masks["fc1.weight"].keep
         parameter = prunable_parameters(model)[name]
         with torch.no_grad():
@@ -215,7 +215,7 @@ def fit_and_bring_back(
 
 
 def rewind_but_a_bias(model: torch.nn.Module, start: dict, masks: Masks) -> None:
-    rewind(model, start, masks)
+    rewind(model, start, masks, {})
     with torch.no_grad():
         model.output.bias += 1  # type: ignore[union-attr, operator]
 

@@ -13,7 +13,7 @@ from tombola.models.own import initial_network
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import blank, replicate_seed, restored_ticket
 from tombola.studies.lottery.plan import Round
-from tombola.studies.lottery.rewind import Rewind, rewind
+from tombola.studies.lottery.rewind import Rewind, rewind, unsaved_buffers
 from tombola.studies.lottery.study import Lottery, open_lottery
 
 NEAR = 0.05
@@ -48,7 +48,8 @@ def extract(
         ) from None
     if reinit is not None:
         spec = spec.model_copy(update={"seed": reinit})
-        rewind(model, initial_network(spec, blank(spec), factory).state_dict(), masks)
+        fresh = initial_network(spec, blank(spec), factory).state_dict()
+        rewind(model, fresh, masks, unsaved_buffers(model))
     history = {
         "run": run.resolve().name,
         "replicate": replicate,

@@ -22,7 +22,7 @@ from tombola.runs.folder import RunFolder
 from tombola.runs.sealed import read_sealed
 from tombola.runs.seeds import derive_seed
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.rewind import Rewind, rewind
+from tombola.studies.lottery.rewind import Rewind, rewind, unsaved_buffers
 from tombola.studies.lottery.start import as_started
 from tombola.studies.lottery.stored import (
     STATISTICS,
@@ -91,7 +91,7 @@ def restored_ticket(
     stored = _Stored(files, factory)
     start = stored_start(files, mode, index, stored.like)
     network, masks = stored.built(mode, index)
-    rewind(network, start, masks)
+    rewind(network, start, masks, unsaved_buffers(network))
     statistics = files.round(mode, index) / STATISTICS
     if statistics.exists():  # of batch norm, estimated again for the ticket
         network.load_state_dict(load_stored(statistics, dict(network.named_buffers())), strict=False)

@@ -35,7 +35,7 @@ from tombola.studies.lottery.early_bird import FOUND, EarlyBird, candidates, set
 from tombola.studies.lottery.metrics import Unit, training_rows
 from tombola.studies.lottery.networks import layer_sizes, replicate_seed
 from tombola.studies.lottery.plan import Round, plan_rounds, rates_of
-from tombola.studies.lottery.rewind import Rewind, Start, is_rewound, rewind, unsaved_buffers
+from tombola.studies.lottery.rewind import Rewind, Start, is_rewound, load_whole, rewind, unsaved_buffers
 from tombola.studies.lottery.start import load_start
 from tombola.studies.lottery.stored import (
     MASKS,
@@ -102,7 +102,7 @@ class _Replicate:
         self.task = task_of(spec.config, spec.index, spec.data_dir, spec.data)
         self.model_spec = spec_of(spec.config, spec.index, self.task)
         self.model = initial_network(self.model_spec, tried_on(self.task))
-        self.unsaved = {name: buffer.clone() for name, buffer in unsaved_buffers(self.model).items()}
+        self.unsaved = unsaved_buffers(self.model)
         self.full = Masks.full(self.model)
         self.rounds = plan_rounds(spec.config.pruning, layer_sizes(self.model))
         self.per_epoch = self.task.batches(spec.config.training.batch_size, 0).per_epoch
@@ -176,7 +176,7 @@ class _Replicate:
             before = self.files.round(mode, planned.index - 1)
             bird = settled(before) if self.config.early_bird else None
             if bird is None:
-                self.model.load_state_dict(load_stored(before / TRAINED, self.initial))
+                load_whole(self.model, load_stored(before / TRAINED, self.initial), self.unsaved)
             masks = bird[0] if bird else self._prune(planned, earlier)
             save_tensors(path, masks.to_tensors())
         return stored_masks(self.files, mode, planned.index, self.full)
@@ -237,9 +237,7 @@ class _Replicate:
         write_unit(folder / f"{unit.branch}.json", rows)
 
     def _train_anew(self, unit: Unit, start: Start, folder: Path, checkpoint: Path) -> None:
-        rewind(self.model, start.state, start.masks)
-        for name, buffer in unsaved_buffers(self.model).items():
-            buffer.copy_(self.unsaved[name])
+        rewind(self.model, start.state, start.masks, self.unsaved)
         rewound = is_rewound(self.model, start.state, start.masks)
         if unit.round.index:
             self._reestimate_statistics(unit, folder)

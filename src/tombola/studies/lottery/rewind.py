@@ -71,16 +71,24 @@ class Start:
     earlier: Masks | None = None
 
 
-def rewind(model: nn.Module, start: Mapping[str, Tensor], masks: Masks) -> None:
-    """Sets all of `model` to `start` and its removed weights to 0, in place."""
-    model.load_state_dict(dict(start), strict=True)
+def rewind(model: nn.Module, start: Mapping[str, Tensor], masks: Masks, unsaved: Mapping[str, Tensor]) -> None:
+    """Sets all of `model` to `start`, what no file keeps to `unsaved`, and its removed weights to 0, in place."""
+    load_whole(model, start, unsaved)
     masks.apply_(model)
 
 
+def load_whole(model: nn.Module, state: Mapping[str, Tensor], unsaved: Mapping[str, Tensor]) -> None:
+    """Sets `model` to `state`, and what no file keeps to `unsaved`: what was trained before leaves no trace in it."""
+    model.load_state_dict(dict(state), strict=True)
+    for name, buffer in model.named_buffers():
+        if name in unsaved:
+            buffer.copy_(unsaved[name])
+
+
 def unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """What a model keeps beside its state: buffers that its code calls not persistent, which no file has."""
+    """Copies of what a model keeps beside its state: buffers that its code calls not persistent, which no file has."""
     saved = model.state_dict().keys()
-    return {name: buffer for name, buffer in model.named_buffers() if name not in saved}
+    return {name: buffer.clone() for name, buffer in model.named_buffers() if name not in saved}
 
 
 def is_rewound(model: nn.Module, start: Mapping[str, Tensor], masks: Masks) -> bool:

@@ -38,7 +38,7 @@ from tombola.studies.lottery.looks import Looks
 from tombola.studies.lottery.networks import blank, model_spec, replicate_seed, restored_ticket, stored_data
 from tombola.studies.lottery.replicate import STATISTICS_EXAMPLES
 from tombola.studies.lottery.result import Result, data_facts
-from tombola.studies.lottery.rewind import Rewind
+from tombola.studies.lottery.rewind import Rewind, load_whole, rewind, unsaved_buffers
 from tombola.studies.lottery.stabilities import POINTS, StabilityResult, stability_folder
 from tombola.studies.lottery.stored import load_stored
 from tombola.studies.lottery.study import Lottery, open_lottery
@@ -160,16 +160,17 @@ def _measure(spec: StabilitySpec, emit: Emit) -> None:
     model, specified, masks = restored_ticket(opened.folder, mode, spec.replicate, spec.round, spec.factory)
     data = stored_data(opened.config, spec.replicate, specified, spec.data_dir, opened.data.get("checksum"))
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    unsaved = unsaved_buffers(model)
     copies = []
     for copy in range(spec.copies):
-        model.load_state_dict(start)
+        rewind(model, start, masks, unsaved)
         copies.append(_copy(spec, copy, opened, model, masks, data, emit))
     ends = []
     with placed(model, spec.device):
         for state in copies:
-            model.load_state_dict(state)
+            load_whole(model, state, unsaved)
             ends.append(_error(model, data))
-        lines = [_line(model, a, b, data) for a, b in itertools.combinations(copies, 2)]
+        lines = [_line(model, a, b, unsaved, data) for a, b in itertools.combinations(copies, 2)]
     write_sealed(_replicate_path(spec), {"lines": lines, "ends": ends})
 
 
@@ -205,11 +206,13 @@ def _copy(
     return load_stored(path, model.state_dict())
 
 
-def _line(model: nn.Module, a: Mapping[str, Tensor], b: Mapping[str, Tensor], data: DataSet) -> list[float]:
+def _line(
+    model: nn.Module, a: Mapping[str, Tensor], b: Mapping[str, Tensor], unsaved: Mapping[str, Tensor], data: DataSet
+) -> list[float]:
     """Errors from `a` to `b`; batch-norm statistics are estimated in the same way at every point, ends included."""
     errors = []
     for point in range(POINTS):
-        model.load_state_dict(interpolated(a, b, point / (POINTS - 1)))
+        load_whole(model, interpolated(a, b, point / (POINTS - 1)), unsaved)
         reestimate_statistics(model, data, STATISTICS_EXAMPLES)
         errors.append(_error(model, data))
     return errors
