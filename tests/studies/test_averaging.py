@@ -9,13 +9,20 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import own_models
 from small_study import SMALL_STUDY, run_lottery
 from tombola.cli import app
 from tombola.data import DataConfig, load_data
 from tombola.models.folder import load_model
 from tombola.models.tensors import load_tensors
-from tombola.runs.rows import Row, rows_of
+from tombola.runs.configs import validate
+from tombola.runs.rows import Row, read_rows, rows_of
+from tombola.studies.base.life import run_study
+from tombola.studies.base.study import Call
 from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.single.config import PruneConfig
+from tombola.studies.single.prune import Prune
+from tombola.studies.single.stages import stages_table
 from tombola.training.metrics import evaluate
 
 TIMES = {"seconds"}
@@ -61,6 +68,45 @@ def test_a_training_writes_the_average_that_it_measured(tmp_path: Path) -> None:
     shown = f"{evaluate(model, data.test).accuracy:.2%}"
     (line,) = (line for line in done.output.splitlines() if "averaged weights" in line)
     assert shown in line
+
+
+AVERAGING = {"length": "30it", "evaluate_every": "10it", "ema": 0.5}
+COMPARISON: dict[str, Any] = {
+    "name": "averaged",
+    "replicates": 1,
+    "data": {"name": "digits"},
+    "model": {"widths": [20, 10]},
+    "training": AVERAGING,
+    "fine_tuning": AVERAGING,
+    "criteria": ["magnitude"],
+    "sparsities": [0.5],
+}
+
+
+def test_a_comparison_measures_and_shows_the_average_of_parents_and_ways(tmp_path: Path) -> None:
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(COMPARISON))
+    done = CliRunner().invoke(app, ["compare", str(tmp_path / "compare.yaml"), "--out", str(tmp_path / "runs")])
+    assert done.exit_code == 0, done.output
+    (root,) = (tmp_path / "runs").glob("compare-*")
+    parent, way = read_rows(root / "rows.jsonl")
+    assert 0 < parent["averaged_test_accuracy"] < 1
+    assert 0 < way["averaged_validation_loss"] < 9
+    assert way["averaged_test_accuracy"] != way["test_accuracy"]  # seeds and length are chosen so
+    assert f"{100 * way['averaged_test_accuracy']:.2f}" in (root / "summary.md").read_text()
+    assert "Averaged weights" in (root / "summary.md").read_text()
+
+
+def test_a_fine_tuning_writes_and_shows_the_average_that_it_measured(tmp_path: Path) -> None:
+    asked = {"model": "own_models:dense", "data": {"name": "digits"}, "pruning": {"sparsity": 0.5}}
+    config = validate({**asked, "fine_tuning": AVERAGING}, PruneConfig, "x")
+    result = run_study(Prune, config, Call(tmp_path / "child"))
+    model, _, masks = load_model(result.folder, own_models.dense)
+    model.load_state_dict(load_tensors(result.folder / "averaged.safetensors")[0])
+    assert masks is not None
+    assert masks.removed_nonzeros(model) == 0
+    shown = f"{evaluate(model, load_data(DataConfig(name='digits'), 0).test).accuracy:.2%}"
+    (line,) = (row for row in stages_table(result.stages).rows if "averaged weights" in row[0])
+    assert line[1:] == ("–", "–", shown)  # the parent was not trained here
 
 
 @pytest.mark.parametrize("ema", ["0", "2"])

@@ -10,12 +10,17 @@ from tombola.data import DataSet
 from tombola.runs.rows import Row
 from tombola.training.classification import as_task
 from tombola.training.task import Part, Task
-from tombola.training.trained import Evaluation
+from tombola.training.trained import Evaluation, Trained
 
 PARTS: tuple[Part, ...] = ("validation", "test")
 
 AVERAGED = "averaged.safetensors"
 """The file with the state of a model with averaged weights."""
+
+
+def averaged_state(trained: Trained) -> Mapping[str, Tensor] | None:
+    """The state with averaged weights at their early stop, beside which a model of its early stop is measured."""
+    return None if trained.averaged is None else trained.averaged.early_stop_state
 
 
 def averaged_columns(model: nn.Module, state: Mapping[str, Tensor], data: DataSet | Task) -> Row:

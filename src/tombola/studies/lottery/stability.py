@@ -186,7 +186,7 @@ def _copy(
     checkpoint = path.with_suffix(".checkpoint.safetensors")
     config, mode = opened.config, Rewind.parse(spec.mode)
     per_epoch = iterations_per_epoch(len(data.train), config.training.batch_size)
-    training = config.training.model_copy(update={"device": spec.device})
+    training = config.training.model_copy(update={"device": spec.device, "ema": None})  # no average is looked at
     if not path.exists():
         fit(
             model,

@@ -6,12 +6,12 @@ Masks of every round and the state of a fine-tuning in progress are on disk for 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from tombola.data import DataSet
 from tombola.errors import PruningError
@@ -26,6 +26,7 @@ from tombola.pruning.structures import Neuron, make_structure
 from tombola.pruning.units import count_units, fraction_of_all
 from tombola.runs.atomic import make_folder
 from tombola.runs.seeds import derive_seed
+from tombola.studies.base.averaging import averaged_state
 from tombola.studies.base.watching import SILENT, Progress
 from tombola.studies.single.config import Pruning
 from tombola.studies.single.metrics import units_removed
@@ -81,6 +82,11 @@ class Child:
     masks: Masks
     trainings: list[Trained]
     spared: tuple[str, ...]
+
+    @property
+    def averaged(self) -> Mapping[str, Tensor] | None:
+        """The state with averaged weights of its last fine-tuning, where that averaged any."""
+        return averaged_state(self.trainings[-1]) if self.trainings else None
 
 
 def make_child(making: Making, on_progress: OnProgress) -> Child:

@@ -41,6 +41,8 @@ class Method:
     resolution: float = 0.0
     fault: str | None = None
     """In which replicates it learned nothing (see `studies.base.soundness`)."""
+    averaged: Estimate | None = None
+    """Test accuracy with averaged weights, where the fine-tuning averages them; decides nothing."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ def _method(
         return estimate([value(row) for row in own]).mean
 
     resolution = 100 / own[0]["test_examples"]
+    averaged = [100 * value for row in own if (value := row.get("averaged_test_accuracy")) is not None]
     test = lost("test_accuracy", "test_accuracy")
     return Method(
         criterion,
@@ -169,6 +172,7 @@ def _method(
         dict(zip(sorted(row["replicate"] for row in own), test.values, strict=True)),
         resolution,
         faults_of(own),
+        estimate(averaged) if averaged else None,
     )
 
 

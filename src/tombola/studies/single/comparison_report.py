@@ -44,23 +44,27 @@ def figure_name(structure: str, distribution: str) -> str:
 
 
 def comparison_table(settings: Sequence[Setting]) -> Table:
-    """One line per method."""
+    """One line per method; averaged weights have a column where there are some."""
     rows = []
+    averages = any(method.averaged for setting in settings for method in setting.methods)
     for setting in settings:
         best, rivals = setting.best, setting.rivals
         for method in setting.methods:
             asked = (setting.structure, setting.distribution, whole_percent(setting.sparsity))
             if method.lost is None:
-                rows.append((*asked, method.criterion, "refused", "", "", "", ""))
+                rows.append((*asked, method.criterion, "refused", *[""] * (5 if averages else 4)))
                 continue
             mark = " (least)" if method is best else " *" if method.criterion in rivals else ""
             mark += f", {method.fault}" if method.fault else ""
             assert method.accuracy is not None
-            cells = (half_width(method.lost), _points(method.lost_pruned), plus_minus(method.accuracy))
+            cells = [half_width(method.lost), _points(method.lost_pruned), plus_minus(method.accuracy)]
+            if averages:
+                cells.append("" if method.averaged is None else plus_minus(method.averaged))
             fractions = (_percent(method.weights_kept), _percent(method.flops_kept))
             rows.append((*asked, method.criterion + mark, *cells, *fractions))
-    columns = ("Structure", "Distribution", "Removed", "Criterion", "Lost", "Before fine-tuning", "Test accuracy")
-    return Table((*columns, "Weights kept", "FLOPs kept"), rows)
+    columns = ["Structure", "Distribution", "Removed", "Criterion", "Lost", "Before fine-tuning", "Test accuracy"]
+    averaged = ["Averaged weights"] if averages else []
+    return Table((*columns, *averaged, "Weights kept", "FLOPs kept"), rows)
 
 
 def loss_chart(comparison: Comparison, structure: str, distribution: str) -> Chart:

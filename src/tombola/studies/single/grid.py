@@ -18,6 +18,7 @@ from tombola.runs.executors import Emit
 from tombola.runs.rows import Row
 from tombola.runs.sealed import read_sealed
 from tombola.runs.seeds import derive_seed
+from tombola.studies.base.averaging import averaged_state
 from tombola.studies.base.watching import SILENT
 from tombola.studies.base.work import AGAIN, Finished, Key, write_unit
 from tombola.studies.single.child import Making, make_child, under_masks
@@ -108,7 +109,7 @@ def train_parent(spec: ParentSpec, emit: Emit) -> None:
             )
             model.load_state_dict(trained.early_stop_state)
             write_model_files(spec.path, model_spec, model)
-            row = stage_row("parent", model, masks, data, config.training.device)
+            row = stage_row("parent", model, masks, data, config.training.device, averaged_state(trained))
             row |= dict(zip(UNIT, spec.key, strict=True))
             sha256 = content_sha256(model.state_dict())
             write_unit(path, [row | {"seconds": trained.seconds}], weights_sha256=sha256)
@@ -156,7 +157,9 @@ def _child_row(spec: ChildSpec) -> Row:
     seconds = time.perf_counter() - began
     device = config.training.device
     pruned = stage_row("pruned", under_masks(model, child.masks), child.masks, data, device)
-    end = stage_row("fine-tuned", child.model, child.masks, data, device) if config.fine_tuning else pruned
+    end = pruned
+    if config.fine_tuning:
+        end = stage_row("fine-tuned", child.model, child.masks, data, device, child.averaged)
     unchanged = content_sha256(model.state_dict()) == before
     return {
         **end,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from tombola.compression.cost import count_flops, count_size
 from tombola.data import DataSet
@@ -17,6 +17,7 @@ from tombola.pruning.structures import make_structure
 from tombola.pruning.units import count_units, layers_with_units
 from tombola.runs.columns import Check, Schema, amount, count, counts, fraction, number, optional, text, truth
 from tombola.runs.rows import Row
+from tombola.studies.base.averaging import averaged_columns
 from tombola.studies.base.soundness import majority_accuracy
 from tombola.studies.base.speed import LATENCY
 from tombola.studies.single.config import Pruning
@@ -87,14 +88,23 @@ CHECKS = {
 }
 
 
-def stage_row(stage: str, model: nn.Module, masks: Masks, data: DataSet, device: str = "cpu") -> Row:
+def stage_row(
+    stage: str,
+    model: nn.Module,
+    masks: Masks,
+    data: DataSet,
+    device: str = "cpu",
+    averaged: Mapping[str, Tensor] | None = None,
+) -> Row:
     """The measurements of a model under its masks: fractions in [0, 1], sizes in bytes, FLOPs of one example.
 
-    It is scored on `device`. A loss that is no finite number is None, and so are FLOPs of a forward pass that does not
+    It is scored on `device`, and so is `averaged`, its state with averaged weights, where its training had some
+    (columns `averaged_*`). A loss that is no finite number is None, and so are FLOPs of a forward pass that does not
     run without values.
     """
     with placed(model, device):
         validation, test = evaluate(model, data.validation), evaluate(model, data.test)
+        average = {} if averaged is None else averaged_columns(model, averaged, data)
     size = count_size(model, masks)
     return {
         "kind": "stage",
@@ -117,6 +127,7 @@ def stage_row(stage: str, model: nn.Module, masks: Masks, data: DataSet, device:
         **_flops(model, masks, data),
         "bytes_dense": size.dense_bytes,
         "bytes_packed": size.packed_bytes,
+        **{name: _finite(value) for name, value in average.items()},
     }
 
 

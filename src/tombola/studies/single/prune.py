@@ -16,13 +16,14 @@ from tombola.compression.measured import measure_latency
 from tombola.data.dataset import recorded
 from tombola.errors import ConfigError, RunFolderError, TombolaError, TrainingError
 from tombola.models.factory import is_factory_name
-from tombola.models.tensors import content_sha256
+from tombola.models.tensors import content_sha256, save_tensors
 from tombola.pruning import Masks
 from tombola.pruning.copies import copy_of
 from tombola.runs.atomic import storage_errors
 from tombola.runs.configs import flat, identity_hash
 from tombola.runs.folder import RunFolder, check_facts, holds_nothing, run_folder
 from tombola.runs.rows import Row
+from tombola.studies.base.averaging import AVERAGED
 from tombola.studies.base.speed import IMAGES
 from tombola.studies.base.watching import FEATURES
 from tombola.studies.base.work import Work
@@ -32,6 +33,8 @@ from tombola.studies.single.metrics import check_child, layer_rows, stage_row, u
 from tombola.studies.single.one_model import Made, OneModel, evaluation_rows
 from tombola.studies.single.parents import Parent, is_folder, open_parent
 from tombola.training.threads import one_thread
+
+FINE_TUNED = "fine-tuned"
 
 
 def default_folder(config: PruneConfig) -> Path:
@@ -127,6 +130,8 @@ class Prune(OneModel[PruneConfig]):
             *evaluation_rows(child.trainings),
             *_latencies(models, parent, watcher.counting("measuring latency")),
         ]
+        if child.averaged is not None:
+            save_tensors(self.folder.root / AVERAGED, child.averaged)
         unchanged = content_sha256(parent.model.state_dict()) == sha256
         checks = check_child(child.model, child.masks, parent.masks, config.pruning, child.spared, unchanged)
         history = {
@@ -150,7 +155,7 @@ def _models(parent: Parent, child: Child, config: PruneConfig) -> Stages:
         ("pruned", under_masks(parent.model, child.masks), child.masks),
     ]
     if config.fine_tuning is not None:
-        models.append(("fine-tuned", copy_of(child.model), child.masks))
+        models.append((FINE_TUNED, copy_of(child.model), child.masks))
     return models
 
 
@@ -158,7 +163,8 @@ def _stages(models: Stages, parent: Parent, child: Child, config: PruneConfig) -
     """The labels of the test set are looked at here and nowhere else."""
     structure, device = config.pruning.structure, device_asked(config.fine_tuning)
     return [
-        stage_row(stage, model, masks, parent.data, device) | unit_columns(model, masks, structure, child.spared)
+        stage_row(stage, model, masks, parent.data, device, child.averaged if stage == FINE_TUNED else None)
+        | unit_columns(model, masks, structure, child.spared)
         for stage, model, masks in models
     ]
 

@@ -17,7 +17,7 @@ from tombola.pruning.observe import output_weights
 from tombola.pruning.structures import Neuron, make_structure
 from tombola.pruning.units import count_units, fraction_of_all
 from tombola.runs.seeds import derive_seed
-from tombola.studies.base.averaging import AVERAGED, averaged_columns
+from tombola.studies.base.averaging import AVERAGED, averaged_state
 from tombola.studies.base.own_code import network_facts
 from tombola.studies.base.watching import FEATURES
 from tombola.studies.single.child import reporting
@@ -83,10 +83,10 @@ class Train(OneModel[TrainConfig]):
         masks = trained.masks
         structure = "weight" if config.evolution is None else getattr(config.evolution, "structure", "weight")
         layers = layer_rows("trained", model, masks, structure)
-        stage = stage_row("trained", model, masks, data, config.training.device)
-        if trained.averaged is not None:
-            stage |= averaged_columns(model, trained.averaged.early_stop_state, data)
-            save_tensors(self.folder.root / AVERAGED, trained.averaged.early_stop_state)
+        averaged = averaged_state(trained)
+        stage = stage_row("trained", model, masks, data, config.training.device, averaged)
+        if averaged is not None:
+            save_tensors(self.folder.root / AVERAGED, averaged)
         history = {
             "run": self.folder.root.name,
             "data": split_record(config.data, config.seed, data.checksum),
