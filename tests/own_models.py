@@ -66,6 +66,10 @@ def lazy() -> nn.Module:
     return nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
 
 
+def lazy_dense() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(2))
+
+
 def zero_head() -> nn.Module:
     model = dense()
     nn.init.zeros_(model[-1].weight)

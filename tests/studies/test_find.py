@@ -68,6 +68,16 @@ def test_the_ticket_restarts_from_what_its_function_makes(ticket: Ticket) -> Non
     assert model[1].weight[kept].abs().min() > 0
 
 
+@pytest.mark.parametrize(("shape", "seen"), [((5,), "numbers"), ((2, 3, 4), "pixels")])
+def test_vectors_and_images_of_any_shape_come_to_a_report(shape: tuple[int, ...], seen: str, tmp_path: Path) -> None:
+    inputs = torch.rand(90, *shape, generator=torch.Generator().manual_seed(0))
+    data = [(part, (part.flatten(1)[:, 0] > 0.5).long()) for part in inputs.split(30)]
+    asked = SHORT | {"rounds": 1, "replicates": 1, "length": "4it", "recipe": {"evaluate_every": "2it"}}
+    ticket = find_ticket(own_models.lazy_dense, data, **asked, controls=(), out=tmp_path)
+    assert f"Which {seen} are looked at" in ticket.report.read_text()
+    assert rows_of(ticket.rows, kind="connections")[0]["shape"] == list(shape)
+
+
 def test_the_same_call_shows_it_and_trains_nothing(ticket: Ticket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicate_module, "fit", lambda *_, **__: pytest.fail("trained again"))
     again = find_ticket(own_models.dense, digits(), **SHORT, out=ticket.folder.parent)

@@ -36,6 +36,7 @@ def layer_figure(rows: Sequence[Row]) -> Chart | Heatmap:
 def pixel_maps(rows: Sequence[Row], chosen: Sequence[Summary]) -> list[Heatmap]:
     """Kept connections of every input pixel to the first layer, mean over replicates, one map for each round.
 
+    Examples that are no images are maps, too: of their last two axes, or of one line where they are vectors.
     None where the first layer does not see every pixel, or the run did not count them.
     """
     maps = []
@@ -43,9 +44,9 @@ def pixel_maps(rows: Sequence[Row], chosen: Sequence[Summary]) -> list[Heatmap]:
         found = rows_of(rows, kind="connections", round=summary.round)
         if not found:
             continue
-        _, height, width = found[0]["shape"]
+        height, width = [1, 1, *found[0]["shape"]][-2:]
         pixels = height * width
-        # Channels are added up: a pixel's connections are those of all its channels.
+        # Axes before the last two are added up: a pixel's connections are those of all its channels.
         means = [sum(sum(row["counts"][i::pixels]) for row in found) / len(found) for i in range(pixels)]
         lines = [means[y * width : (y + 1) * width] for y in range(height)]
         maps.append(Heatmap(lines, "connections kept", title=f"{summary.density:.1%} of the weights"))

@@ -28,6 +28,9 @@ from tombola.studies.lottery.stabilities import StabilityResult, stability_capti
 from tombola.studies.lottery.verdict import Verdict
 from tombola.studies.lottery.verdict_notes import verdict_notes
 
+IMAGE_AXES = 3
+"""Of an example that is an image: channels, height, width."""
+
 
 def report_page(result: Result, stabilities: Sequence[StabilityResult] = ()) -> str:
     """`report.html`, whole. Figures are of the run's first mode of rewinding; the others are compared with it."""
@@ -216,11 +219,12 @@ def _map_sections(rows: Sequence[Row], summaries: Sequence[Summary]) -> list[Sec
     chosen = curves.chosen_rounds(summaries)
     sections = []
     if pixels := maps.pixel_maps(rows, chosen):
+        seen = "pixel" if len(rows_of(rows, kind="connections")[0]["shape"]) == IMAGE_AXES else "number"
         caption = (
-            "Kept connections of every input pixel to the first layer, mean over replicates; stronger is more, each "
+            f"Kept connections of every input {seen} to the first layer, mean over replicates; stronger is more, each "
             "map by its own scale."
         )
-        sections.append(Section("Which pixels are looked at", figure_html(pixels, caption)))
+        sections.append(Section(f"Which {seen}s are looked at", figure_html(pixels, caption)))
     last = chosen[-1]
     if histograms := maps.weight_histograms(rows, last.round):
         caption = f"Kept weights of one ticket with {last.density:.1%} of the weights, before and after training."
