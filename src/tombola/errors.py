@@ -23,6 +23,11 @@ def printable(text: str) -> str:
     return "".join(characters).strip()
 
 
+def counted(count: int, thing: str) -> str:
+    """`1 exit`, `5 exits`."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 class TombolaError(Exception):
     """Base of every deliberate error. The message is one line for a person to act on.
 

@@ -121,7 +121,7 @@ class TestTorchvision:
         for path in (right, wrong):
             path.write_bytes((tmp_path / "vgg16.pth").read_bytes())
         assert len(read_base(right, preprocessing="none").weights) == 26
-        with pytest.raises(ModelError, match=f"its name promises a SHA-256 of 397923af..., it is {digest}"):
+        with pytest.raises(ModelError, match=f"its name says a SHA-256 of 397923af..., it is {digest}"):
             read_base(wrong, preprocessing="none")
 
     @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

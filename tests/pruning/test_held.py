@@ -259,7 +259,7 @@ def test_weights_overwritten_behind_its_back_are_an_error() -> None:
     optimizer = SGD(model.parameters(), 0.1)
     masks = prune(model, 0.5)
     removed = masks.total - masks.kept
-    with pytest.raises(PruningError, match=rf"{removed} removed weight\(s\) are not 0.*load_state_dict"):
+    with pytest.raises(PruningError, match=rf"removed weights that are not 0: {removed} .*load_state_dict"):
         overwrite(masks, model, optimizer, None)
     assert not optimizer._optimizer_step_post_hooks
 

@@ -183,4 +183,4 @@ def test_an_extension_killed_at_its_last_steps_takes_them_later(
         assert invoke(*extend).exit_code == 130
     assert invoke(*extend).exit_code == 0
     assert json.loads((hybrid_in(out) / "results" / "hybrid.json").read_text())["replicates"] == 3
-    assert "3 replicate(s)" in (hybrid_in(out) / "report.html").read_text()
+    assert "3 replicates" in (hybrid_in(out) / "report.html").read_text()

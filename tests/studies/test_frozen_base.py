@@ -280,7 +280,7 @@ class TestRefusals:
         ("changes", "says"),
         [
             ({"base": {"weights": "gone"}}, "data.base.weights: there is no gone"),
-            ({"base": {"weights": "parent"}, "channels": 3}, "takes images of 1 channel(s), these have 3"),
+            ({"base": {"weights": "parent"}, "channels": 3}, "takes images of 1 channel, these have 3"),
             ({"base": {"weights": "parent", "layer": "conv9"}}, "known: block1_conv1"),
             ({"base": {"weights": "parent"}, "size": 8}, "does not take images of shape (1, 8, 8)"),
             ({"base": {"widths": list(WIDTHS)}, "size": 8}, "at least 32×32"),

@@ -438,7 +438,7 @@ class TestWhatIsRefused:
         content = hybrid_study(images)
         (folder,) = parent.iterdir()
         content["head"]["data"] = {"name": "digits", "base": {"weights": str(folder), "layer": "pool_5"}}
-        said = "takes images of 3 channel(s), these have 1; set data.channels to 3"
+        said = "takes images of 3 channels, these have 1; set data.channels to 3"
         self.refused(write(tmp_path / "hybrid.yaml", content), tmp_path / "runs", said)
 
     @pytest.mark.parametrize("name", ["onnx", "onnxruntime"])

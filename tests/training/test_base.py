@@ -189,7 +189,7 @@ class TestNotFetched:
 
     def test_they_take_no_grey_images_either(self) -> None:
         config = validate({"weights": "keras"}, Base, "data.base")
-        refused(lambda: open_base(config, GREY, fetch=False), ModelError, "takes images of 3 channel(s), these have 1")
+        refused(lambda: open_base(config, GREY, fetch=False), ModelError, "takes images of 3 channels, these have 1")
 
     def test_what_is_there_is_opened(self, tmp_path: Path) -> None:
         path = published.published_path("torchvision")
@@ -240,7 +240,7 @@ class TestRefusals:
         path = write_folder(tmp_path / "w") if folder else write_weights(tmp_path / "w.safetensors")
         fields = {} if folder else {"preprocessing": "none"}
         act = lambda: opened((3, 32, 32), weights=str(path), **fields)  # noqa: E731
-        refused(act, ModelError, "takes images of 1 channel(s), these have 3; set data.channels to 1, or take other")
+        refused(act, ModelError, "takes images of 1 channel, these have 3; set data.channels to 1, or take other")
 
     @pytest.mark.parametrize("missing", ["block3_conv2.weight", "block5_conv3.bias", "block1_conv1"])
     def test_weights_of_another_network(self, missing: str, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def errors(debug: bool) -> Iterator[None]:
         if isinstance(error, (OSError, MemoryError)):
             say(f"error: {_of_the_system(error)}", err=True)
             raise typer.Exit(TombolaError.exit_code) from None
-        say(f"internal error: {one_line_by_name(error)}; please report it with --debug", err=True)
+        say(f"internal error: {one_line_by_name(error)}; report it with --debug", err=True)
         raise typer.Exit(1) from None
     finally:
         warnings.showwarning = showing

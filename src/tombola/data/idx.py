@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from tombola.data.dataset import Examples, RawData
-from tombola.errors import DataError
+from tombola.errors import DataError, counted
 from tombola.runs import limits
 from tombola.runs.atomic import opened, storage_errors
 from tombola.runs.kinds import LONGEST, other_kind
@@ -50,7 +50,7 @@ def read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
         )
     if len(content) != expected:
         state = "is cut short" if len(content) < expected else "has bytes left over"
-        raise DataError(f"{path}: {state}: its header promises {expected:,} bytes of data; get the file again")
+        raise DataError(f"{path}: {state}: its header says {expected:,} bytes of data; get the file again")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
@@ -128,7 +128,8 @@ def _shape(header: bytes, rank: int, path: Path) -> tuple[int, ...]:
     if zero != 0 or kind != UNSIGNED_BYTES or dimensions != rank:
         what = f"; {found}" if (found := other_kind(header)) else ""
         raise DataError(
-            f"{path}: not an IDX file of unsigned bytes in {rank} dimension(s) (magic {header[:4].hex()}{what})"
+            f"{path}: not an IDX file of unsigned bytes in {counted(rank, 'dimension')} "
+            f"(magic {header[:4].hex()}{what})"
         )
     shape = struct.unpack(f">{rank}I", header[4:])
     if math.prod(shape) == 0:

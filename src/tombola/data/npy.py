@@ -29,5 +29,5 @@ def parse_npy(content: bytes, where: str) -> NDArray[Any]:
         raise DataError(f"{where}: holds Python objects, which are never unpickled; save plain numbers")
     data = memoryview(content)[file.tell() :]
     if min(shape, default=0) < 0 or len(data) != math.prod(shape) * dtype.itemsize or not dtype.itemsize:
-        raise DataError(f"{where}: its header promises {shape} of {dtype}, which its {len(data):,} bytes are not")
+        raise DataError(f"{where}: its header says {shape} of {dtype}, which its {len(data):,} bytes are not")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")

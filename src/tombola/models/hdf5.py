@@ -1,6 +1,6 @@
 """Arrays out of HDF5 files, as Keras writes its weights: only such as lie in the file itself, as plain float32.
 
-HDF5 can link to other files, read from any file of the machine, load plugins that unpack, and promise more than it
+HDF5 can link to other files, read from any file of the machine, load plugins that unpack, and claim more than it
 holds. All of that is refused before a byte is read. Needs h5py, which comes with the extra `keras`.
 """
 
@@ -105,7 +105,7 @@ class Hdf5File:
             raise ModelError(f"{self.where}: array {path} holds {dataset.dtype}, wanted is float32")
         self._left -= dataset.nbytes
         if dataset.id.get_storage_size() < dataset.nbytes or self._left < 0:
-            raise ModelError(f"{self.where}: array {path} promises {dataset.shape}, more than the file holds")
+            raise ModelError(f"{self.where}: array {path} says {dataset.shape}, more than the file holds")
 
     @contextlib.contextmanager
     def _damage_named(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tombola.errors import ModelError
+from tombola.errors import ModelError, counted
 from tombola.models.keras_archive import KerasLayer
 from tombola.models.spec import Normalisation
 
@@ -119,7 +119,7 @@ def _of_normalization(layer: KerasLayer) -> tuple[Values, Values]:
 
 def _check_channels(layer: KerasLayer, shape: Sequence[int], *values: Values) -> None:
     if odd := [len(numbers) for numbers in values if len(numbers) not in (1, shape[0])]:
-        raise ModelError(f"layer {layer.name}: has {odd[0]} numbers for inputs of {shape[0]} channel(s)")
+        raise ModelError(f"layer {layer.name}: has {odd[0]} numbers for inputs of {counted(shape[0], 'channel')}")
 
 
 def _numbers(layer: KerasLayer, option: str) -> Values:

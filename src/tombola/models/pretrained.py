@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tombola.errors import ModelError
+from tombola.errors import ModelError, counted
 from tombola.models.hdf5 import Hdf5File
 from tombola.models.keras_archive import KerasLayer, read_layers
 from tombola.models.keras_inputs import IN_FRONT, channels_of, normalisation_of
@@ -110,8 +110,8 @@ def _bound(path: Path, weights: dict[str, Tensor], preprocessing: str) -> BaseWe
         return BaseWeights(weights, Normalisation(), f"{path.name}, inputs in [0, 1]")
     if weights[first].shape[1] != 3:
         raise ModelError(
-            f"{path}: {first} takes {weights[first].shape[1]} channel(s), {preprocessing}'s preprocessing is for red, "
-            "green and blue"
+            f"{path}: {first} takes {counted(weights[first].shape[1], 'channel')}, "
+            f"{preprocessing}'s preprocessing is for red, green and blue"
         )
     if preprocessing == "torchvision":
         return BaseWeights(weights, IMAGENET, f"{path.name}, torchvision's mean and standard deviation of each channel")
@@ -127,9 +127,7 @@ def _check_sums(path: Path, sha256: str | None) -> None:
             if sha256 is not None and found != sha256.lower():
                 raise ModelError(f"{path}: its SHA-256 is {found}, not {sha256:.64}; get the file again")
             if promised and not found.startswith(promised[1]):
-                raise ModelError(
-                    f"{path}: its name promises a SHA-256 of {promised[1]}..., it is {found}; get it again"
-                )
+                raise ModelError(f"{path}: its name says a SHA-256 of {promised[1]}..., it is {found}; get it again")
         if (known := PUBLISHED_MD5.get(path.name)) and (found := _digest(path, "md5")) != known:
             raise ModelError(f"{path}: its MD5 is {found}, that of the published file {known}; get the file again")
 
@@ -231,7 +229,7 @@ def _of_hdf5(path: Path) -> dict[str, Tensor]:
 
 
 def _of_arrays(name: str, arrays: list[Tensor], where: str = "") -> dict[str, Tensor]:
-    """A kernel and perhaps a bias, told apart by their axes: their names have changed from version to version."""
+    """A kernel and perhaps a bias, known by their axes: their names have changed from version to version."""
     kernels = [array for array in arrays if array.dim() == 4]
     biases = [array for array in arrays if array.dim() == 1]
     if len(kernels) != 1 or len(biases) > 1 or len(arrays) != len(kernels) + len(biases):

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
-from tombola.errors import ConfigError, ModelError
+from tombola.errors import ConfigError, ModelError, counted
 from tombola.models.initialise import initialise, initialisers
 from tombola.models.zoo import architectures
 from tombola.registry import Registry
@@ -112,7 +112,7 @@ class ModelSpec(Network):
     def _normalisation_fits(self) -> ModelSpec:
         given, channels = len(self.normalisation.mean), self.input_shape[0]
         if given not in (1, channels):
-            raise ValueError(f"normalisation has {given} means for inputs of {channels} channel(s)")
+            raise ValueError(f"normalisation has {given} means for inputs of {counted(channels, 'channel')}")
         return self
 
 

@@ -147,8 +147,8 @@ class _Holding:
         changed = {name: count for name, keep in self.in_force.items() if (count := self._nonzeros(name, keep))}
         if changed:
             raise PruningError(
-                f"{sum(changed.values())} removed weight(s) are not 0 (of {listed(list(changed))}): they were changed "
-                "outside of the optimizer's steps, for example by load_state_dict"
+                f"removed weights that are not 0: {sum(changed.values())} (of {listed(list(changed))}): they were "
+                "changed outside of the optimizer's steps, for example by load_state_dict"
             )
 
     def _nonzeros(self, name: str, keep: Tensor) -> int:

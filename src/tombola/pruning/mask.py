@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tombola.errors import PruningError
+from tombola.errors import PruningError, counted
 
 
 class Mask:
@@ -66,7 +66,7 @@ class Mask:
         self._check(new.keep)
         if not new <= self:
             returned = int((new.keep & ~self.keep).sum())
-            raise PruningError(f"the new mask would bring back {returned} removed weight(s)")
+            raise PruningError(f"the new mask would bring back {counted(returned, 'removed weight')}")
         self.keep = new.keep.clone()
 
     def __and__(self, other: Mask) -> Mask:

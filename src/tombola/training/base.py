@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.data.base import Base
-from tombola.errors import ConfigError, ModelError
+from tombola.errors import ConfigError, ModelError, counted
 from tombola.models import ModelSpec, build, load_model
 from tombola.models.exits import find_exit, prefix
 from tombola.models.folder import SPEC, WEIGHTS, read_spec
@@ -96,8 +96,8 @@ def _opened(
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
     if first is not None and first.in_channels != input_shape[0]:
         raise ModelError(
-            f"the base ({source}) takes images of {first.in_channels} channel(s), these have {input_shape[0]}; set "
-            f"data.channels to {first.in_channels}, or take other images"
+            f"the base ({source}) takes images of {counted(first.in_channels, 'channel')}, these have "
+            f"{input_shape[0]}; set data.channels to {first.in_channels}, or take other images"
         )
     try:
         exit = find_exit(network, config.layer)

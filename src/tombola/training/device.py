@@ -1,6 +1,6 @@
 """Where a training computes: the CPU or an accelerator, and in which precision.
 
-Files, masks and whatever is checked live on the CPU; chance is drawn there, too, so that every device meets the same
+Files, masks and whatever is checked are on the CPU; chance is drawn there, too, so that every device meets the same
 examples. Which device a config asks for is resolved once, by `on_device`, in the process that a person started.
 """
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.data.augment import Augmentation
-from tombola.errors import DataError, TrainingError
+from tombola.errors import DataError, TrainingError, counted
 from tombola.models.tensors import content_sha256
 from tombola.pruning.modes import evaluation_mode
 from tombola.pruning.outputs import main_output
@@ -152,7 +152,7 @@ class GraphTask(Task):
         wanted = (
             f"logits of {self.classes} classes or more"
             if self.kind == "classification"
-            else f"{batch.y[0].numel()} number(s) each"
+            else f"{counted(batch.y[0].numel(), 'number')} each"
         )
         raise TrainingError(f"the model gives {shown} for {len(batch.y)} graphs, not {wanted}")
 

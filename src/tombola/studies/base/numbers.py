@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from tombola.errors import counted as counted
 from tombola.reports.intervals import Estimate
 from tombola.reports.significance import Judged
 from tombola.reports.tables import MISSING as MISSING
@@ -63,11 +64,6 @@ def amount(value: float, unit: str = "points") -> str:
 def within(tolerance: float) -> str:
     """`within 1 point`, `within 0.5 points`."""
     return f"within {amount(tolerance)}"
-
-
-def counted(count: int, thing: str) -> str:
-    """`1 exit`, `5 exits`."""
-    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def found_in_most(judged: Sequence[Judged], by: str = "") -> str:

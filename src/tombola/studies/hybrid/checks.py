@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tombola.errors import counted
 from tombola.runs.rows import Row, rows_of
 
 
@@ -38,6 +39,6 @@ def facts_lines(rows: Sequence[Row]) -> list[str]:
     }
     replicates = len({row["replicate"] for row in forests})
     return [
-        f"{replicates} replicate(s), each with a split of its own; forests of {counts['trees']} trees learn from "
-        f"{counts['train_examples']} examples and are tested on {counts['test_examples']}."
+        f"{counted(replicates, 'replicate')}, each with a split of its own; forests of {counts['trees']} trees learn "
+        f"from {counts['train_examples']} examples and are tested on {counts['test_examples']}."
     ]

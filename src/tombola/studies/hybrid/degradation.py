@@ -178,7 +178,7 @@ def _of(decline: Decline) -> list[str]:
         standing = sum(not step.degraded for step in later)
         if standing:
             said.append(
-                f"{standing} of {len(later)} sparser ticket(s) not shown to be: chance may have had a hand in it."
+                f"{standing} of {len(later)} sparser tickets not shown to be: chance may have had a hand in it."
             )
     said.append(_within_sentence(decline.lottery))
     said.append(f"{begun(found_in_most([step.judged for step in steps], 'by sparsity'))} ({_family(decline)}).")

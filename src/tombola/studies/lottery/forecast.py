@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from torch import nn
 
+from tombola.errors import counted
 from tombola.models.own import initial_network
 from tombola.pruning import Masks, prune
 from tombola.pruning.emptied import not_warning
@@ -78,7 +79,7 @@ class Forecast:
             f"{', '.join(config.controls) or 'none'}",
             f"a training takes about {self.training_seconds:.3g} s dense and {self.round_seconds[-1]:.3g} s in the "
             f"last round, on one thread of this machine; the study about {duration(self.seconds)} with "
-            f"{self.workers} worker(s) at most",
+            f"{counted(self.workers, 'worker')} at most",
         ]
         if self.features_seconds:
             features = duration(self.features_seconds)
@@ -203,4 +204,5 @@ def estimate_line(plans: Sequence[Forecast]) -> str:
     """What studies that run one after the other come to, in one line."""
     trainings, seconds = sum(plan.trainings for plan in plans), sum(plan.seconds for plan in plans)
     workers = max(plan.workers for plan in plans)
-    return f"{trainings} trainings, about {duration(seconds)} with {workers} worker(s); --dry-run shows the rounds"
+    by = counted(workers, "worker")
+    return f"{trainings} trainings, about {duration(seconds)} with {by}; --dry-run shows the rounds"

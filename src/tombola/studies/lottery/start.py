@@ -8,7 +8,7 @@ from torch import nn
 
 from tombola.data import DataSet, normalised
 from tombola.data.dataset import Normalisation
-from tombola.errors import ConfigError, ModelError
+from tombola.errors import ConfigError, ModelError, counted
 from tombola.models import ModelConfig
 from tombola.models.keras_models import read_keras
 from tombola.models.tensors import content_sha256
@@ -41,8 +41,8 @@ def start_facts(config: LotteryConfig, input_shape: tuple[int, ...], classes: in
     held = read_keras(config.start)
     if held.input_shape[0] != input_shape[0] and len(held.input_shape) == len(input_shape) == 3:
         raise ModelError(
-            f"{config.start}: takes images of {held.input_shape[0]} channel(s), these have {input_shape[0]}; set "
-            f"data.channels to {held.input_shape[0]}, or take other images"
+            f"{config.start}: takes images of {counted(held.input_shape[0], 'channel')}, these have "
+            f"{input_shape[0]}; set data.channels to {held.input_shape[0]}, or take other images"
         )
     if (held.input_shape, held.classes) != (input_shape, classes):
         raise ModelError(

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import nn
 
 from tombola.data import DataSet
-from tombola.errors import PruningError
+from tombola.errors import PruningError, counted
 from tombola.models.own import initial_network
 from tombola.pruning import Masks
 from tombola.reports.tables import Table
@@ -70,7 +70,8 @@ class GridPlan:
 
     @property
     def line(self) -> str:
-        return f"{self._counted}, about {duration(self.seconds)} with {self.workers} worker(s); --dry-run shows more"
+        by = counted(self.workers, "worker")
+        return f"{self._counted}, about {duration(self.seconds)} with {by}; --dry-run shows more"
 
     @property
     def _counted(self) -> str:
@@ -86,7 +87,7 @@ class GridPlan:
         said = [
             f"{self._counted}; a parent trains for about {duration(self.parent_seconds)}, a child for at most "
             f"{duration(self.tuning_seconds)}, on one thread of this machine",
-            f"the comparison takes about {duration(self.seconds)} with {self.workers} worker(s) at most",
+            f"the comparison takes about {duration(self.seconds)} with {counted(self.workers, 'worker')} at most",
         ]
         if self.features_seconds:
             said.append(f"of that about {duration(self.features_seconds)} for features of the frozen base")

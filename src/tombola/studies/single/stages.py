@@ -111,7 +111,7 @@ def layers_table(layers: Sequence[Row]) -> Table:
 
 
 def check_line(checks: Mapping[str, Any]) -> str:
-    """The promises that were looked at, and whether they were kept."""
-    looked_at = [(promise, checks[check]) for check, promise in CHECKS.items() if checks.get(check) is not None]
-    said = [promise if kept else f"NOT {promise}" for promise, kept in looked_at]
+    """What was checked, and what was found not to be so."""
+    looked_at = [(what, checks[check]) for check, what in CHECKS.items() if checks.get(check) is not None]
+    said = [what if kept else f"NOT {what}" for what, kept in looked_at]
     return f"Checked: {'; '.join(said)}." if said else ""
