@@ -162,7 +162,7 @@ class TestTorchvision:
         assert len(read_base(tmp_path / "few.pth", preprocessing="torchvision").weights) == 10
         torch.save(as_torchvision(channels=1), tmp_path / "grey.pth")
         assert read_base(tmp_path / "grey.pth", preprocessing="none").weights["block1_conv1.weight"].shape[1] == 1
-        with pytest.raises(ModelError, match=r"block1_conv1\.weight takes 1 channel\(s\), torchvision's preprocessing"):
+        with pytest.raises(ModelError, match=r"block1_conv1\.weight takes 1 channel, torchvision's preprocessing"):
             read_base(tmp_path / "grey.pth", preprocessing="torchvision")
 
 

@@ -196,7 +196,7 @@ class TestNotFetched:
         path.parent.mkdir(parents=True)
         path.write_bytes(b"another file")
         config = validate({"weights": "torchvision"}, Base, "data.base")
-        refused(lambda: open_base(config, (3, 32, 32), fetch=False), ModelError, path.name, "promises a SHA-256")
+        refused(lambda: open_base(config, (3, 32, 32), fetch=False), ModelError, path.name, "says a SHA-256")
 
     def test_other_weights_must_be_there(self) -> None:
         config = validate({"weights": "gone.pth"}, Base, "data.base")
@@ -214,7 +214,7 @@ def test_a_config_names_what_weights_can_be_given() -> None:
 class TestRefusals:
     def test_weights_that_are_not_there(self, tmp_path: Path) -> None:
         gone = str(tmp_path / "gone.pth")
-        refused(lambda: opened(weights=gone), ModelError, "data.base.weights: there is no", gone, "train_vgg16_base")
+        refused(lambda: opened(weights=gone), ModelError, "data.base.weights: there is no", gone, "tombola train vgg16-base")
 
     @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", ".", ""])
     def test_names_that_are_none(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
