@@ -214,7 +214,9 @@ def test_a_config_names_what_weights_can_be_given() -> None:
 class TestRefusals:
     def test_weights_that_are_not_there(self, tmp_path: Path) -> None:
         gone = str(tmp_path / "gone.pth")
-        refused(lambda: opened(weights=gone), ModelError, "data.base.weights: there is no", gone, "tombola train vgg16-base")
+        refused(
+            lambda: opened(weights=gone), ModelError, "data.base.weights: there is no", gone, "tombola train vgg16-base"
+        )
 
     @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", ".", ""])
     def test_names_that_are_none(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,8 +164,7 @@ def comparison_document(comparison: Comparison, manifest: Mapping[str, Any], fig
             f"# {config.name}: {config.model.architecture} on {config.data.name}",
             f"**{lead(comparison)}** The parents have {plus_minus(comparison.parent)} % test accuracy, "
             f"n = {counted(config.replicates, 'replicate')}.",
-            "
-".join([f"- {setting.sentence}" for setting in comparison.settings] + refused),
+            "\n".join([f"- {setting.sentence}" for setting in comparison.settings] + refused),
             *figures,
             comparison_table(comparison.settings).to_markdown(),
             NOTE,
