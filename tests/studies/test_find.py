@@ -137,6 +137,27 @@ def test_looking_calls_no_code(ticket: Ticket, monkeypatch: pytest.MonkeyPatch) 
         assert invoke(*arguments).exit_code == 0, arguments
 
 
+@pytest.mark.parametrize(
+    ("model", "odd"), [("nosuch", {}), ("own_models:dense", {"length": "nonsense"}), ("own_models:too_few", {})]
+)
+def test_a_refused_call_leaves_nothing_of_its_arrays(model: str, odd: dict[str, Any], tmp_path: Path) -> None:
+    """The last is refused when the network is tried on the data, for which these have to be read."""
+    with pytest.raises(TombolaError):
+        find_ticket(model, digits(), **SHORT | odd, out=tmp_path / "new")
+    assert not any(tmp_path.iterdir())
+
+
+def test_moved_with_its_arrays_a_search_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = SHORT | {"replicates": 1, "controls": ()}
+    first = find_ticket(own_models.dense, digits(), **asked, out=tmp_path / "one")
+    (tmp_path / "one").rename(tmp_path / "other")
+    monkeypatch.setattr(replicate_module, "fit", lambda *given, **named: pytest.fail("trained again"))
+    again = find_ticket(own_models.dense, digits(), **asked, out=tmp_path / "other")
+    assert again.folder == tmp_path / "other" / first.folder.name
+    assert again.rows == first.rows
+    assert not (tmp_path / "one").exists()
+
+
 def test_what_no_file_keeps_is_rewound_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a ticket would depend on what was trained before it, and a search that was stopped on when."""
     asked = SHORT | {"replicates": 1, "controls": ("reinit",)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,15 @@ def arrays(folder: Path) -> RawData:
     return RawData("arrays", both, test, f"sha256:{_checksum(found)}", validation=len(validation))
 
 
-def store_arrays(folder: Path, parts: tuple[Examples, Examples, Examples]) -> Path:
-    """Writes training, validation and test examples into a file that is named by their content, where it is not there
-    already; returns its path."""
+def to_store(folder: Path, parts: tuple[Examples, Examples, Examples]) -> tuple[Path, bytes]:
+    """The file in `folder` that training, validation and test examples belong into, named by its content; and that."""
     content = _packed(parts)
-    path = folder.resolve() / f"data-{hashlib.sha256(content).hexdigest()[:12]}.npz"
-    if not path.exists():
-        write_bytes(path, content)
-    return path
+    return folder.resolve() / f"data-{hashlib.sha256(content).hexdigest()[:12]}.npz", content
+
+
+def is_named_by_content(path: Path) -> bool:
+    """Whether a file has a name as `to_store` gives it."""
+    return re.fullmatch(r"data-[0-9a-f]{12}\.npz", path.name) is not None
 
 
 def write_arrays(path: Path, parts: tuple[Examples, Examples, Examples]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
 
-from tombola.data.arrays import arrays
+from tombola.data.arrays import arrays, is_named_by_content
 from tombola.data.base import Base
 from tombola.data.cifar import cifar10, cifar10_exact
 from tombola.data.dataset import DataSet, Examples, RawData, split
@@ -100,6 +100,13 @@ class DataConfig(Config):
             if self.name not in OPTIONS[option]:
                 raise ValueError(f"`{option}` belongs to the data sets {', '.join(OPTIONS[option])}")
         return self
+
+    def as_named(self) -> Config:
+        """A file that is named by its content may lie anywhere: with it, a run was moved and not begun anew."""
+        named = super().as_named()
+        if self.name != "arrays" or self.folder is None or not is_named_by_content(self.folder):
+            return named
+        return named.model_copy(update={"folder": Path(self.folder.name)})
 
     def reading(self) -> dict[str, object]:
         """How the data set is to be read: those of OPTIONS that are not left at their defaults."""

@@ -88,7 +88,12 @@ class Config(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """The part of the canonical form that names the run: all that changes a result, defaults omitted."""
-        return rebuilt(self, _without_unnamed).model_dump(mode="json", exclude_defaults=True)
+        return rebuilt(self, lambda part: part.as_named()).model_dump(mode="json", exclude_defaults=True)
+
+    def as_named(self) -> Config:
+        """This config, its parts apart, as it names a run: with the default of every key that names none."""
+        defaults = {name: field.default for name, field in type(self).model_fields.items() if UNNAMED in field.metadata}
+        return self.model_copy(update=defaults) if defaults else self
 
 
 C = TypeVar("C", bound=Config)
@@ -122,12 +127,6 @@ def _rebuilt(value: Any, change: Callable[[Config], Config]) -> Any:
     if isinstance(value, dict) and any(isinstance(part, Config) for part in value.values()):
         return {key: _rebuilt(part, change) for key, part in value.items()}
     return value
-
-
-def _without_unnamed(config: Config) -> Config:
-    """`config` with the default of every key that names no run."""
-    defaults = {name: field.default for name, field in type(config).model_fields.items() if UNNAMED in field.metadata}
-    return config.model_copy(update=defaults) if defaults else config
 
 
 def load_config(path: Path, kind: type[C], overrides: Sequence[str] = ()) -> C:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ from typing import Any
 from torch import nn
 
 from tombola.data import DataConfig, DataSet
-from tombola.data.arrays import store_arrays
+from tombola.data.arrays import to_store
 from tombola.data.given import given_parts
-from tombola.errors import ConfigError, ModelError
+from tombola.errors import ConfigError, ModelError, TombolaError
 from tombola.models import ModelConfig
 from tombola.models.factory import Factory, is_factory_name, own_function
 from tombola.pruning import Masks
-from tombola.runs.atomic import make_folder
+from tombola.runs.atomic import make_folder, remove, write_bytes
 from tombola.runs.configs import validate
+from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row
 from tombola.studies.base.life import run_study
 from tombola.studies.base.study import Call
@@ -161,11 +163,12 @@ def find_ticket(
         ('undecided', 0.5)
     """
     out = Path(out)
+    file, learned = _learned(data, out)
     content = {
         "name": name,
         "seed": seed,
         "replicates": replicates,
-        **_learned(data, out),
+        **learned,
         "model": _model(model),
         "training": {**RECIPE, "length": length, **_training(recipe, optimizer, loss, schedule)},
         "pruning": {
@@ -184,7 +187,7 @@ def find_ticket(
         raise ConfigError(f"workers={workers!r}: processes are counted from 1")
     if workers > 1:
         _check_importable(config, workers)
-    with holding(data if isinstance(data, Task) else None):
+    with _stored(file, Lottery.place(config, out)), holding(data if isinstance(data, Task) else None):
         return Ticket(run_study(Lottery, config, Call(out, workers=workers, watcher=watcher)))
 
 
@@ -261,22 +264,42 @@ def _recipe(recipe: Recipe | Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(recipe or {})
 
 
-def _learned(data: str | DataConfig | DataSet | Sequence[Any] | Task | MakeTask, out: Path) -> dict[str, Any]:
-    """The data of a config, or its task."""
+File = tuple[Path, bytes]
+
+
+def _learned(
+    data: str | DataConfig | DataSet | Sequence[Any] | Task | MakeTask, out: Path
+) -> tuple[File | None, dict[str, Any]]:
+    """The data of a config, or its task; before it, what is to be stored for it."""
     if isinstance(data, Task):
-        return {"task": {"held": data.name}}
+        return None, {"task": {"held": data.name}}
     if isinstance(data, str) and is_factory_name(data):
-        return {"task": {"factory": data}}
-    if callable(data):
-        return {"task": {"factory": _name_of(data, "data")}}
-    return {"data": _data(data, out)}
-
-
-def _data(data: str | DataConfig | DataSet | Sequence[Any], out: Path) -> dict[str, Any]:
+        return None, {"task": {"factory": data}}
     if isinstance(data, str):
-        return {"name": data}
+        return None, {"data": {"name": data}}
     if isinstance(data, DataConfig):
-        return data.model_dump()
-    parts = given_parts(data)
-    make_folder(out)
-    return {"name": "arrays", "folder": str(store_arrays(out, parts))}
+        return None, {"data": data.model_dump()}
+    if callable(data):
+        return None, {"task": {"factory": _name_of(data, "data")}}
+    path, content = to_store(out, given_parts(data))
+    return (path, content), {"data": {"name": "arrays", "folder": str(path)}}
+
+
+@contextlib.contextmanager
+def _stored(file: File | None, run: RunFolder) -> Iterator[None]:
+    """Within the block the file is there; a run that is refused before it began takes away what this call wrote."""
+    if file is None or file[0].exists():
+        yield
+        return
+    path, content = file
+    new_folder = not path.parent.exists()
+    make_folder(path.parent)
+    write_bytes(path, content)
+    try:
+        yield
+    except TombolaError:
+        if not run.manifest.exists():
+            remove(path)
+            if new_folder and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        raise
