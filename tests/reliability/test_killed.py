@@ -35,10 +35,7 @@ STUDY: dict[str, Any] = {
     "checkpoint_seconds": 0,  # a checkpoint at every evaluation
     "training": {"length": "240it", "evaluate_every": "12it", "learning_rate": "1e-2"},
 }
-STOPPED = (
-    "stopping: finishing the current step; run the same command again to continue\n"
-    "stopped; finished work is kept, the same command continues\n"
-)
+STOPPED = "stopping after this step, again to stop now\nstopped; finished work is kept, the same command continues\n"
 PATIENCE = 120.0
 """Seconds after which a process is taken to hang; no test needs them unless it fails."""
 

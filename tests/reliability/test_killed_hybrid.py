@@ -25,10 +25,7 @@ from tombola.runs.rows import read_rows
 pytestmark = pytest.mark.slow
 
 CLOCK = ("seconds", "seconds_fit", "clock")
-STOPPED = (
-    "stopping: finishing the current step; run the same command again to continue\n"
-    "stopped; finished work is kept, the same command continues\n"
-)
+STOPPED = "stopping after this step, again to stop now\nstopped; finished work is kept, the same command continues\n"
 PATIENCE = 120.0
 """Seconds after which a process is taken to hang; no test needs them unless it fails."""
 Start = Callable[[Path, int], Forked]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tombola.cli import guard
+from tombola.cli.guard import SAME
 from tombola.cli.signals import STOPPED, STOPPING
 from tombola.runs import stopping
 from tombola.runs.atomic import write_bytes
@@ -23,13 +25,23 @@ BOTH = f"{STOPPING}\n{STOPPED}\n"
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 
-def begin(body: str) -> subprocess.Popen[str]:
-    """A process that says `ready` and goes on with `body` while signals are attended to."""
+LEAVING = (
+    "try: os.kill(os.getpid(), signal.SIGINT), time.sleep(60)\n"
+    "except KeyboardInterrupt: print('leaving', flush=True), time.sleep({seconds}), print('left', flush=True)"
+)
+"""A command that takes a while to end after a signal."""
+
+
+def begin(body: str, grace: float | None = None) -> subprocess.Popen[str]:
+    """A process that says `ready` and goes on with `body` while signals are attended to; it is ended after `grace`
+    seconds, where that is not to be what ends it."""
     lines = "\n    ".join(body.splitlines())
     code = (
         "import os, signal, sys, time\n"
         "from tombola.cli.signals import attended\n"
+        "from tombola.cli import guard, signals\n"
         "from tombola.runs import stopping\n"
+        f"{'' if grace is None else f'signals.GRACE = guard.LONGEST = {grace}'}\n"
         f"with attended():\n    print('ready', flush=True)\n    {lines}\n"
     )
     process = subprocess.Popen(
@@ -59,25 +71,62 @@ def test_a_long_native_call_is_ended(number: int, code: int) -> None:
     assert process.stderr.read() == f"{STOPPED}\n"
 
 
-def test_a_second_signal_disturbs_no_way_out() -> None:
-    process = begin(
-        "try:\n"
-        "    print('waiting', flush=True)\n"
-        "    time.sleep(60)\n"
-        "except KeyboardInterrupt:\n"
-        "    print('leaving', flush=True)\n"
-        "    time.sleep(0.3)\n"
-        "    print('left', flush=True)\n"
-        "    sys.exit(130)"
-    )
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_now(second: int) -> None:
+    """Whatever the command still does on its way out, and long before it would have been ended anyway."""
+    process = begin(LEAVING.format(seconds=60), grace=60)
     assert process.stdout is not None
-    assert process.stdout.readline() == "waiting\n"
-    process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "leaving\n"
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGTERM)
+    time.sleep(2 * SAME)
+    process.send_signal(second)
+    began = time.monotonic()
     out, errors = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, out, errors) == (130, "left\n", f"{STOPPING}\n")
+    assert time.monotonic() - began < 30
+    assert (process.returncode, out, errors) == (130, "", BOTH)
+
+
+@pytest.mark.parametrize(("seconds", "passed_on"), [(0.0, 1), (SAME / 2, 1), (2 * SAME, 2)])
+def test_signals_at_once_are_one(
+    seconds: float, passed_on: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`timeout` sends its signal to the command and to its group: that is nobody who cannot wait."""
+    received, taken = os.pipe()
+    passed, passing = os.pipe()
+    reads = 0
+
+    def read(descriptor: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        return os.read(descriptor, 1)
+
+    monkeypatch.setattr(guard, "_read", read)
+    monkeypatch.setattr(guard, "_now", lambda: seconds * (reads > 2))
+    os.write(taken, bytes([signal.SIGURG, signal.SIGINT, signal.SIGTERM]))
+    os.close(taken)
+    guard._guard(os.getpid(), received, passing, b"said")
+    os.close(passing)
+    assert len(os.read(passed, 64)) == passed_on
+    assert capfd.readouterr().err == "said"
+
+
+def test_a_second_signal_ends_native_code_that_holds_pythons_lock() -> None:
+    process = begin(STUCK.format(before="print('computing', flush=True)"), grace=60)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "computing\n"
+    process.send_signal(signal.SIGINT)
+    time.sleep(2 * SAME)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    assert process.wait(PATIENCE) == -signal.SIGKILL
+    assert time.monotonic() - began < 30
+
+
+def test_nobody_else_can_nudge() -> None:
+    """The signal with which the main thread is reached again means nothing while nobody asked to stop."""
+    process = begin("os.kill(os.getpid(), signal.SIGURG)\nprint('goes on', flush=True)")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert (process.stdout.read(), process.stderr.read(), process.wait(PATIENCE)) == ("goes on\n", "", 0)
 
 
 @pytest.mark.parametrize(("number", "code"), CODES)

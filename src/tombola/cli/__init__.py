@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,9 +25,11 @@ def __getattr__(name: str) -> Any:
 
 def main() -> None:
     """The entry point of the `tombola` command."""
-    from tombola.cli.signals import STOPPED, acknowledge, attended, exit_code, leave, say
+    from tombola.cli.pipes import watched_output
+    from tombola.cli.signals import acknowledge, attended, exit_code, leave, say_stopped
     from tombola.runs import stopping
 
+    nobody_reads = watched_output()
     try:
         with attended():
             from tombola.cli.commands import app
@@ -37,8 +40,10 @@ def main() -> None:
     except BaseException as end:
         number = stopping.requested()
         if number is None:
+            if isinstance(end, SystemExit) and end.code == 1 and nobody_reads():
+                leave(exit_code(signal.SIGPIPE))  # as of any program whose reader has had enough
             raise
         if not isinstance(end, SystemExit) or end.code != exit_code(number):  # it came outside of a command
             acknowledge()
-            say(STOPPED)
+            say_stopped()
         leave(exit_code(number))

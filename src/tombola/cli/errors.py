@@ -11,7 +11,7 @@ from typing import NoReturn
 import typer
 
 from tombola.cli.console import say
-from tombola.cli.signals import STOPPED, acknowledge, exit_code
+from tombola.cli.signals import acknowledge, exit_code, say_stopped
 from tombola.errors import TombolaError, one_line_by_name
 from tombola.runs import stopping
 
@@ -57,5 +57,5 @@ def stopped() -> NoReturn:
     number = stopping.requested()
     if number is not None:
         acknowledge()
-    typer.echo(STOPPED, err=True)
+    say_stopped()
     raise typer.Exit(exit_code(number or signal.SIGINT)) from None

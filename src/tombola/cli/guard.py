@@ -8,6 +8,7 @@ it. It is forked before anything large is imported, and it ends when the command
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -15,8 +16,10 @@ import time
 from collections.abc import Iterable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-LONGEST = 3.5
-"""Seconds between a signal and SIGKILL for a command that is still there."""
+LONGEST, AT_ONCE = 3.5, 0.3
+"""Seconds between a signal, or a second one, and SIGKILL for a command that is still there."""
+SAME = 0.2
+"""Signals within as many seconds are one: `timeout` sends its own twice, to the command and to its group."""
 
 
 def begin(said: str) -> tuple[int, int, int]:
@@ -54,19 +57,31 @@ def _keep_only(kept: Iterable[int]) -> None:
 
 
 def _guard(command: int, received: int, passing: int, said: bytes) -> None:
-    deadline: float | None = None
+    first = deadline = math.inf
     while True:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        left = None if deadline == math.inf else max(0.0, deadline - _now())
         if not select.select([received], [], [], left)[0]:
             if os.getppid() == command:  # and not another process that has got its number
                 os.kill(command, signal.SIGKILL)
             return
-        numbers = os.read(received, 64)
+        numbers = _read(received)
         if not numbers:
             return  # the command has ended
-        stops = bytes(number for number in numbers if number in SIGNALS)
-        if stops and deadline is None:
-            deadline = time.monotonic() + LONGEST
+        stops, now = bytes(number for number in numbers if number in SIGNALS), _now()
+        if not stops or first <= now < first + SAME:
+            continue
+        if first == math.inf:
+            first, deadline = now, now + LONGEST
             with contextlib.suppress(OSError):
                 os.write(2, said)
-        os.write(passing, stops)
+        else:
+            deadline = min(deadline, now + AT_ONCE)
+        os.write(passing, stops[:1])
+
+
+def _read(descriptor: int) -> bytes:
+    return os.read(descriptor, 64)
+
+
+def _now() -> float:
+    return time.monotonic()

@@ -12,6 +12,9 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
+SAID = "stopping after this step, again to stop now"
+"""What a person is told at once who asks a command to stop."""
+
 
 class Stopped(KeyboardInterrupt):
     """Work ends here because a signal or a sibling asked for it; what is finished is on disk."""

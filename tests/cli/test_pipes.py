@@ -1,0 +1,64 @@
+"""A command whose reader has had enough ends quietly, as of the signal that other programs get."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finished_runs import Runs
+
+COMMAND = [sys.executable, "-c", "from tombola.cli import main\nmain()"]
+GONE = 141
+"""128 + SIGPIPE."""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("pipes"), kinds=("train",))
+
+
+def closed(*arguments: object) -> tuple[int, str]:
+    """Exit code and stderr of a command whose standard output nobody reads."""
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    errors = process.stderr.read()
+    return process.wait(), errors
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--version",),
+        ("imp", "--help"),
+        ("configs",),
+        ("configs", "digits"),
+        ("list", "criteria"),
+        ("list", "data", "--json"),
+    ],
+    ids=" ".join,
+)
+def test_whatever_prints(arguments: tuple[str, ...]) -> None:
+    assert closed(*arguments) == (GONE, "")
+
+
+def test_runs(runs: Runs) -> None:
+    assert closed("list", "--out", runs.out) == (GONE, "")
+    assert closed("show", runs.folders["train"]) == (GONE, "")
+    assert closed("show", runs.folders["train"], "--json") == (GONE, "")
+
+
+def test_a_command_that_fails_says_so_all_the_same(tmp_path: Path) -> None:
+    code, errors = closed("show", tmp_path)
+    assert (code, errors.startswith("error: ")) == (2, True)
+
+
+def test_without_any_standard_output(tmp_path: Path) -> None:
+    done = subprocess.run(f"'{sys.executable}' -m tombola list --out '{tmp_path}' >&-", shell=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
