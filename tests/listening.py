@@ -22,7 +22,7 @@ class Heard(Watcher):
     def planned(self, line: Callable[[], str | None]) -> None:
         self.plans.append(line())
 
-    def begin(self, things: str, total: int, done: int) -> None:
+    def begin(self, things: str, total: int, done: int, workers: int = 1) -> None:
         self.on_begin()
         self.begun.append((total, done))
 

@@ -207,7 +207,7 @@ class _Reporting(Watcher):
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
-    def begin(self, things: str, total: int, done: int) -> None:
+    def begin(self, things: str, total: int, done: int, workers: int = 1) -> None:
         os.write(self.descriptor, f"{done}\n".encode())
 
 
