@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["COLUMNS"] = "500"  # sentences stay on one line; `tests/cli/test_width.py` looks at how they wrap
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background ignores Ctrl-C, and what it starts inherits that: commands that tests stop must not.
     with contextlib.suppress(ValueError):  # of a thread that is not the main one

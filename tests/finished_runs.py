@@ -62,13 +62,13 @@ class Runs:
             (self.folders[kind],) = self.out.glob(FOLDERS[kind])
         shutil.copytree(self.out, root / "kept")
 
-    def go_on(self, kind: str) -> Result:
+    def go_on(self, kind: str, *more: object) -> Result:
         """The command that made the run of this kind, again."""
         if kind == "prune":
             options = ("--sparsity", 0.5, "--finetune", "6it", "--seed", self.seed, "--out", self.out / "prune-child")
-            return invoke("prune", self.folders["train"], *options)
+            return invoke("prune", self.folders["train"], *options, *more)
         workers = () if kind == "train" else ("--workers", 1)
-        return invoke(kind, self.root / f"{kind}.yaml", "--out", self.out, *workers)
+        return invoke(kind, self.root / f"{kind}.yaml", "--out", self.out, *workers, *more)
 
     def kept(self, kind: str) -> Path:
         """The run as it was made; not to be changed."""

@@ -42,7 +42,7 @@ def test_a_plan_is_a_result(runs: Runs, tmp_path: Path) -> None:
 def test_stability(runs: Runs) -> None:
     measured = invoke("stability", runs.restore("imp"), "--round", 1, "--workers", 1)
     assert measured.exit_code == 0, measured.output
-    assert measured.stdout.count("Report: ") == 1
+    assert measured.stdout.count("Report:") == 1
     assert not any(line.split(":")[0].endswith("to run") for line in measured.stdout.splitlines())
 
 

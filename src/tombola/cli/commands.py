@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from tombola import __version__
 from tombola.cli.configs import configs
@@ -14,7 +15,28 @@ from tombola.cli.lottery import extract, imp, report, stability
 from tombola.cli.runs import list_, show
 from tombola.cli.single import compare, prune, train
 
+
+class _Plain:
+    """Help in which a flag is a flag: it takes no value, so that there is no type to be shown."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
+
+
+class _Command(_Plain, TyperCommand):
+    """A command of ours."""
+
+
+class _Group(_Plain, TyperGroup):
+    """The commands."""
+
+
 app = typer.Typer(
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -41,6 +63,6 @@ def tombola(
 
 
 for command in (imp, extract, stability, show, report, train, prune, compare, hybrid):
-    app.command()(command)
-app.command("list")(list_)
-app.command()(configs)
+    app.command(cls=_Command)(command)
+app.command("list", cls=_Command)(list_)
+app.command(cls=_Command)(configs)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from tombola.cli.console import say, terminal
+from tombola.cli.console import give, say
 from tombola.cli.errors import errors
-from tombola.cli.options import Debug
+from tombola.cli.options import Debug, Json
 from tombola.errors import ConfigError
 from tombola.runs.shipped import Shipped, config_path, shipped
 
@@ -41,6 +41,7 @@ def configs(
     name: Annotated[
         str | None, typer.Argument(help="One of the list: print it, to be edited.", autocompletion=_completed)
     ] = None,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """List the **configs** that Tombola brings, or print one to edit.
@@ -48,16 +49,27 @@ def configs(
     Example: `tombola configs digits > my.yaml`
     """
     with errors(debug):
-        if name is not None:
+        if name is not None and not json:
             typer.echo(config_path(name).read_text(encoding="utf-8"), nl=False)
+            return
+        from tombola.studies.base.output import Numbers, output
+
+        if name is not None:
+            from tombola.runs.configs import read_content
+
+            path = config_path(name)
+            said = output("config", Numbers((), read_content(path)), name=name, paths={"config": path})
+            give(json, lambda: said, lambda console: None)
             return
         from tombola.reports.tables import Table
         from tombola.reports.terminal import drawn
 
         rows = [(COMMANDS[c.study], c.name, c.does, c.takes) for c in sorted(shipped().values(), key=_order)]
-        terminal().print(drawn(Table(("tombola", "CONFIG", "What it does", "About how long"), rows), left=4))
-        say("Run one by its name:  tombola imp digits")
-        say("Or edit it before:    tombola configs digits > my.yaml; tombola imp my.yaml")
+        table = Table(("tombola", "CONFIG", "What it does", "About how long"), rows)
+        give(json, lambda: output("configs", Numbers.of(table)), lambda console: console.print(drawn(table, left=4)))
+        if not json:
+            say("Run one by its name:  tombola imp digits")
+            say("Or edit it before:    tombola configs digits > my.yaml; tombola imp my.yaml")
 
 
 def read_config(asked: str, kind: type[C], overrides: Sequence[str]) -> C:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import codecs
 import io
-import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,6 +14,8 @@ from tombola.errors import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from tombola.studies.base.output import Output
 
 PLAIN = {
     "×": "x",
@@ -64,8 +66,23 @@ def say(text: str, *, err: bool = False) -> None:
     typer.echo(harmless(text), file=sys.stderr if err else sys.stdout)
 
 
+def give(as_json: bool, output: Callable[[], Output], show: Callable[[Console], None]) -> None:
+    """Prints a result on standard output: for a program as one JSON object and nothing else, or for a person."""
+    if as_json:
+        typer.echo(output().to_json(), file=sys.stdout)
+    else:
+        show(terminal())
+
+
+def tell(console: Console, text: str) -> None:
+    """Prints the sentences of a result, wrapped at words."""
+    from tombola.reports.terminal import say
+
+    say(console, text)
+
+
 def terminal(*, err: bool = False) -> Console:
-    """Standard output, which results go to; a file or pipe gets lines wide enough for a table.
+    """Standard output, which results go to, as wide as the terminal, or 80 columns where there is none.
 
     With `err` standard error, for progress and notes: what reads results does not meet them.
     """
@@ -77,5 +94,4 @@ def terminal(*, err: bool = False) -> Console:
         def print(self, *objects: Any, **options: Any) -> None:
             super().print(*(harmless(o) if isinstance(o, str) else o for o in objects), **options)
 
-    console = Terminal(stderr=err)
-    return console if console.is_terminal or "COLUMNS" in os.environ else Terminal(stderr=err, width=140)
+    return Terminal(stderr=err)

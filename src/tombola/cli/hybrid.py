@@ -9,7 +9,7 @@ import typer
 
 from tombola.cli.configs import config_argument, read_config
 from tombola.cli.errors import errors
-from tombola.cli.options import DataDir, Debug, Device, Out, SetOption, SkipBad, Workers, override
+from tombola.cli.options import DataDir, Debug, Device, Json, Out, Quiet, SetOption, SkipBad, Workers, override
 from tombola.cli.running import run_or_plan
 
 
@@ -29,6 +29,8 @@ def hybrid(
         bool,
         typer.Option("--dry-run", help="Show the lotteries' rounds, the estimated time and the forests; run nothing."),
     ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """**CNN features and random forests**: exits of a network and of its ticket, early exits, four questions answered.
@@ -45,4 +47,15 @@ def hybrid(
 
         wanted = read_config(config, HybridConfig, [*(set_ or []), *override("replicates", replicates)])
         wanted = wanted.skipping_bad() if skip_bad else wanted
-        run_or_plan("hybrid", wanted, out, data_dir, device=device, workers=workers, results=results, dry_run=dry_run)
+        run_or_plan(
+            "hybrid",
+            wanted,
+            out,
+            data_dir,
+            device=device,
+            workers=workers,
+            results=results,
+            dry_run=dry_run,
+            quiet=quiet,
+            as_json=json,
+        )

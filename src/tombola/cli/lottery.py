@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tombola.cli.configs import config_argument, read_config
-from tombola.cli.console import say, terminal
+from tombola.cli.console import give, tell, terminal
 from tombola.cli.errors import errors
 from tombola.cli.options import (
     DataDir,
@@ -16,7 +16,9 @@ from tombola.cli.options import (
     Device,
     Engine,
     Factory,
+    Json,
     Out,
+    Quiet,
     RewindMode,
     RunArgument,
     SetOption,
@@ -49,6 +51,8 @@ def imp(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show rounds, trainings and the estimated time; run nothing.")
     ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Find a winning ticket by **iterative magnitude pruning**, with controls, and judge it.
@@ -69,7 +73,18 @@ def imp(
             *skipping(skip_bad),
         ]
         wanted = read_config(config, LotteryConfig, [*(set_ or []), *overrides])
-        run_or_plan("lottery", wanted, out, data_dir, device=device, workers=workers, results=results, dry_run=dry_run)
+        run_or_plan(
+            "lottery",
+            wanted,
+            out,
+            data_dir,
+            device=device,
+            workers=workers,
+            results=results,
+            dry_run=dry_run,
+            quiet=quiet,
+            as_json=json,
+        )
 
 
 def extract(
@@ -82,6 +97,7 @@ def extract(
     replicate: Annotated[int, typer.Option(min=0, help="Whose ticket.")] = 0,
     rewind: RewindMode = None,
     factory: Factory = None,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Write a ticket as a **model folder**: spec.json, weights.safetensors, masks.safetensors.
@@ -91,10 +107,16 @@ def extract(
     Example: `tombola extract runs/lottery-digits-1a2b3c4d --density 0.07 --out ticket`
     """
     with errors(debug):
+        from tombola.studies.base.output import Numbers, output
         from tombola.studies.lottery.extract import extract as write_ticket
 
         planned = write_ticket(run, density, out, reinit=reinit, replicate=replicate, mode=rewind, factory=factory)
-        say(f"{out}: round {planned.index}, {planned.kept:,} of {planned.total:,} weights ({planned.density:.1%})")
+        said = f"round {planned.index}, {planned.kept:,} of {planned.total:,} weights ({planned.density:.1%})"
+        give(
+            json,
+            lambda: output("ticket", Numbers([planned]), outcome=said, folder=str(out.resolve())),
+            lambda console: tell(console, f"{out}: {said}"),
+        )
 
 
 def stability(
@@ -110,6 +132,11 @@ def stability(
     device: Device = None,
     workers: Workers = None,
     data_dir: DataDir = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the trainings and the estimated time; run nothing.")
+    ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Does the **order of the data** decide where a ticket ends? Instability along the straight line.
@@ -120,26 +147,47 @@ def stability(
     Example: `tombola stability runs/lottery-digits-1a2b3c4d --round 5`
     """
     with errors(debug):
+        from tombola.studies.base.life import plan_output
         from tombola.studies.base.opened import remake_report
+        from tombola.studies.base.output import Numbers, output
         from tombola.studies.base.watching import watching
         from tombola.studies.lottery.stability import run_stability
+        from tombola.studies.lottery.stability_plan import plan_stability
         from tombola.studies.lottery.study import open_lottery
         from tombola.training.device import on_device
 
-        with watching(terminal(err=True)) as watcher:
+        opened = open_lottery(run)
+        workers = workers or default_workers(on_device(opened.config, device))
+        if dry_run:
+            plan = plan_stability(run, round_, mode=rewind, copies=copies, workers=workers)
+            give(json, lambda: plan_output(opened, plan), plan.show)
+            return
+        with watching(terminal(err=True), quiet=quiet) as watcher:
             result = run_stability(
                 run,
                 round_,
                 mode=rewind,
                 copies=copies,
                 device=device,
-                workers=workers or default_workers(on_device(open_lottery(run).config, device)),
+                workers=workers,
                 data_dir=data_dir,
                 factory=factory,
                 code=code or (),
                 on_event=watcher.progress,
             )
-        say(f"{result.sentence}\nReport: {remake_report(open_lottery(run))}")
+        path = remake_report(opened)
+        give(
+            json,
+            lambda: output(
+                "stability",
+                Numbers([result], None, {"path": "percent", "ends": "percent", "dense": "percent"}),
+                name=opened.called,
+                folder=str(run.resolve()),
+                outcome=result.sentence,
+                paths={"report": path},
+            ),
+            lambda console: tell(console, f"{result.sentence}\nReport: {path}"),
+        )
 
 
 def report(
@@ -147,6 +195,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The comparison page to write; default comparison.html for several runs.")
     ] = None,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Make a run's **report.html** anew, or **compare several runs** on one page.
@@ -155,6 +204,7 @@ def report(
     """
     with errors(debug):
         from tombola.studies.base.opened import remake_report
+        from tombola.studies.base.output import output
         from tombola.studies.lottery.compare import compare_runs
         from tombola.studies.registered import open_run
 
@@ -162,4 +212,8 @@ def report(
             path = compare_runs(runs, out or Path("comparison.html"))
         else:
             path = remake_report(open_run(runs[0]))
-        say(f"Report: {path}")
+        give(
+            json,
+            lambda: output("report", paths={"report": path}),
+            lambda console: tell(console, f"Report: {path}"),
+        )

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tombola.runs.configs import Config
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; warnings and errors stay.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object, for programs.")]
 DataDir = Annotated[
     Path | None,
     typer.Option(help="Folder with one folder per data set; default $TOMBOLA_DATA, else the user's cache."),

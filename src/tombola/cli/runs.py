@@ -7,21 +7,21 @@ from typing import Annotated
 
 import typer
 
-from tombola.cli.console import say, terminal
+from tombola.cli.console import give, say
 from tombola.cli.errors import errors
-from tombola.cli.options import Debug, Out
+from tombola.cli.options import Debug, Json, Out
 
 
-def show(run: Annotated[Path, typer.Argument(help="A run folder.")], debug: Debug = False) -> None:
+def show(run: Annotated[Path, typer.Argument(help="A run folder.")], json: Json = False, debug: Debug = False) -> None:
     """Show a run's **table and outcome** again, as far as its replicates are complete."""
     with errors(debug):
-        from tombola.studies.base.opened import read_result, refuse_changes
+        from tombola.studies.base.opened import read_result, refuse_changes, run_output
         from tombola.studies.registered import open_run
 
         study = open_run(run)
         result = read_result(study)
         refuse_changes(study)
-        study.show(terminal(), result)
+        give(json, lambda: run_output(study, result), lambda console: study.show(console, result))
 
 
 def list_(
@@ -29,6 +29,7 @@ def list_(
         str, typer.Argument(help="runs, criteria, structures, distributions, schedules, models or data.")
     ] = "runs",
     out: Out = Path("runs"),
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """List the **runs** in a folder with their verdict, or what there is to choose from.
@@ -37,16 +38,20 @@ def list_(
     """
     with errors(debug):
         from tombola.reports.terminal import drawn
+        from tombola.studies.base.output import Numbers, output
 
         if what == "runs":
-            from tombola.studies.registered import list_runs
+            from tombola.studies.registered import list_runs, runs_table
 
-            if runs := list_runs(out):
-                terminal().print(drawn(runs, left=3))
-            else:
+            runs = list_runs(out)
+            if not runs:
                 say(f"no runs in {out}; start one with: tombola imp digits", err=True)
+            if runs or json:
+                drawing = drawn(runs_table(runs), left=5)
+                give(json, lambda: output("runs", Numbers(runs)), lambda console: console.print(drawing))
         else:
             from tombola.cli.listing import listing
 
             table = listing(what)
-            terminal().print(drawn(table, left=len(table.columns)))
+            drawing = drawn(table, left=len(table.columns))
+            give(json, lambda: output(what, Numbers.of(table)), lambda console: console.print(drawing))

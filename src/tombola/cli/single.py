@@ -9,7 +9,20 @@ import typer
 
 from tombola.cli.configs import config_argument, read_config
 from tombola.cli.errors import errors
-from tombola.cli.options import DataDir, Debug, Device, Engine, Out, SetOption, SkipBad, Workers, override, skipping
+from tombola.cli.options import (
+    DataDir,
+    Debug,
+    Device,
+    Engine,
+    Json,
+    Out,
+    Quiet,
+    SetOption,
+    SkipBad,
+    Workers,
+    override,
+    skipping,
+)
 from tombola.cli.running import run_or_plan
 from tombola.errors import ConfigError
 
@@ -22,6 +35,11 @@ def train(
     device: Device = None,
     skip_bad: SkipBad = False,
     data_dir: DataDir = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the iterations and the estimated time; run nothing.")
+    ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Train a **parent**: a model folder with spec, weights and metrics, ready for `tombola prune`.
@@ -35,7 +53,16 @@ def train(
         from tombola.studies.single.config import TrainConfig
 
         overrides = [*(set_ or []), *override("training.engine", engine), *skipping(skip_bad)]
-        run_or_plan("train", read_config(config, TrainConfig, overrides), out, data_dir, device=device)
+        run_or_plan(
+            "train",
+            read_config(config, TrainConfig, overrides),
+            out,
+            data_dir,
+            device=device,
+            dry_run=dry_run,
+            quiet=quiet,
+            as_json=json,
+        )
 
 
 def prune(
@@ -74,6 +101,11 @@ def prune(
     seed: Annotated[int, typer.Option(min=0, help="Makes split, chance of criteria and order of the examples.")] = 0,
     skip_bad: SkipBad = False,
     data_dir: DataDir = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the trainings and the estimated time; run nothing.")
+    ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """**Prune** a model and fine-tune what is left; the parent stays as it is, to the bit.
@@ -115,7 +147,16 @@ def prune(
             },
         }
         wanted = validate(content, PruneConfig, "tombola prune")
-        run_or_plan("prune", wanted, default_folder(wanted) if out is None else out, data_dir, device=device)
+        run_or_plan(
+            "prune",
+            wanted,
+            default_folder(wanted) if out is None else out,
+            data_dir,
+            device=device,
+            dry_run=dry_run,
+            quiet=quiet,
+            as_json=json,
+        )
 
 
 def data_keys(data: str | None, skip_bad: bool) -> Any:
@@ -143,6 +184,8 @@ def compare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show parents, children and the estimated time; run nothing.")
     ] = False,
+    quiet: Quiet = False,
+    json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Compare **pruning methods**: criteria × structures × distributions × sparsities, on a fresh parent per replicate.
@@ -156,4 +199,6 @@ def compare(
         from tombola.studies.single.config import CompareConfig
 
         wanted = read_config(config, CompareConfig, [*(set_ or []), *skipping(skip_bad)])
-        run_or_plan("compare", wanted, out, data_dir, device=device, workers=workers, dry_run=dry_run)
+        run_or_plan(
+            "compare", wanted, out, data_dir, device=device, workers=workers, dry_run=dry_run, quiet=quiet, as_json=json
+        )

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,25 @@ class Findings:
         return Findings(gone, altered)
 
 
-def seal(folder: RunFolder, apart: Collection[str] = ()) -> None:
+def seal(folder: RunFolder, apart: Collection[str] = (), said: Mapping[str, str] | None = None) -> None:
     """Says that the run is finished with the files that it has now, those in the folders `apart` left out.
 
-    For the one who holds the run's lock, as the last write.
+    For the one who holds the run's lock, as the last write. `said` is what a list of runs says of it.
     """
     files = {name: _entry(path) for name, path in _files(folder, apart)}
-    write_sealed(folder.finished, {"rows": _count_rows(folder), "files": files})
+    content: dict[str, Any] = {"rows": _count_rows(folder), "files": files}
+    if said is not None:
+        content |= {"said": dict(said), "table": _entry(folder.rows)}
+    write_sealed(folder.finished, content)
+
+
+def said_of(folder: RunFolder) -> dict[str, str] | None:
+    """What was `said` of a finished run, as long as its table is the one that it was said of; None for others."""
+    content = _read(folder)
+    said = None if content is None else content.get("said")
+    if content is None or not isinstance(said, dict) or not folder.rows.is_file():
+        return None
+    return {str(k): str(v) for k, v in said.items()} if content.get("table") == _entry(folder.rows) else None
 
 
 def unseal(folder: RunFolder) -> None:

@@ -10,6 +10,7 @@ from tombola.runs.configs import C
 from tombola.runs.folder import PROCESSOR, begin_or_continue, writing
 from tombola.runs.inventory import findings, refuse, seal, warn
 from tombola.runs.results import copy_results, refuse_foreign
+from tombola.studies.base.output import Output, output
 from tombola.studies.base.own_code import code_facts, refuse_edited
 from tombola.studies.base.study import Call, Plan, R, Study
 from tombola.studies.base.work import Work
@@ -18,14 +19,19 @@ from tombola.training.own import own_functions
 from tombola.training.processor import processor_facts
 
 
+def study_of(kind: type[Study[C, R]], config: C, call: Call) -> Study[C, R]:
+    """The study of `config` in its folder, whether it has begun there or not."""
+    config = on_device(kind.started(config))
+    return kind(config, kind.place(config, call.out), call)
+
+
 def run_study(kind: type[Study[C, R]], config: C, call: Call) -> R:
     """Runs, continues or shows the study of `config` in its folder.
 
     A finished study is read, not run again, and never made smaller: asked for fewer replicates than it was finished
     with, it shows all of them; asked for more, it is extended.
     """
-    config = on_device(kind.started(config))
-    asked = kind(config, kind.place(config, call.out), call)
+    asked = study_of(kind, config, call)
     if call.results is not None and kind.artefacts is not None:
         refuse_foreign(call.results, asked.folder.root.name, kind.artefacts)
     asked.check()
@@ -44,12 +50,17 @@ def run_study(kind: type[Study[C, R]], config: C, call: Call) -> R:
 
 def plan_study(kind: type[Study[C, R]], config: C, call: Call) -> Plan:
     """What a study would run and cost; nothing is written."""
-    config = on_device(kind.started(config))
-    study = kind(config, kind.place(config, call.out), call)
+    study = study_of(kind, config, call)
     _name_own_code(study)
     plan = study.plan(quick=False)
     assert plan is not None, f"{kind.name} has no plan"
     return plan
+
+
+def plan_output(study: Study[Any, Any], plan: Plan) -> Output:
+    """Of what a study will run: `folder` is where."""
+    root = str(study.folder.root.resolve())
+    return output("plan", plan.numbers, name=study.called, folder=root, outcome=plan.line)
 
 
 def _name_own_code(study: Study[C, R]) -> None:
@@ -87,7 +98,7 @@ def _run(study: Study[C, R], facts: Mapping[str, Any], is_whole: bool) -> R:
     result = study.result(work.rows, set(range(study.replicates)))
     write_text(folder.report, study.report(result))
     study.write(result)
-    seal(folder, study.apart)  # last: it says that all is written
+    seal(folder, study.apart, study.said(result))  # last: it says that all is written
     return result
 
 

@@ -9,6 +9,7 @@ from tombola.runs.atomic import write_text
 from tombola.runs.configs import C
 from tombola.runs.folder import RunFolder, writing
 from tombola.runs.inventory import findings, refuse, rewriting
+from tombola.studies.base.output import Output, output
 from tombola.studies.base.study import Call, R, Study
 
 
@@ -49,3 +50,20 @@ def remake_report(study: Study[C, R]) -> Path:
     with writing(study.folder), rewriting(study.folder, study.folder.report):
         write_text(study.folder.report, page)
     return study.folder.report
+
+
+def run_output(study: Study[C, R], result: R) -> Output:
+    """Of a run: where it is, how far, what came of it, and where its files are."""
+    folder = study.folder
+    done = len(complete_replicates(study))
+    places = {"report": folder.report, "rows": folder.rows, "config": folder.config, "results": folder.results}
+    return output(
+        study.name,
+        study.numbers(result),
+        name=study.called,
+        folder=str(folder.root.resolve()),
+        state=study.state(done),
+        finished=done == study.replicates,
+        outcome=study.outcome(result),
+        paths={name: path for name, path in places.items() if path.exists()},
+    )

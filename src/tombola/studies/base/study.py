@@ -18,6 +18,7 @@ from tombola.runs.inventory import is_finished
 from tombola.runs.results import Artefacts
 from tombola.runs.rows import Row
 from tombola.studies.base.checks import failed_checks, named
+from tombola.studies.base.output import Numbers
 from tombola.studies.base.watching import SILENT, Watcher
 from tombola.studies.base.work import Work
 
@@ -49,6 +50,10 @@ class Plan(Protocol):
     @property
     def line(self) -> str:
         """All of it in one line."""
+
+    @property
+    def numbers(self) -> Numbers:
+        """The same for a program."""
 
     def show(self, console: Console) -> None:
         """Prints the details, for `--dry-run`."""
@@ -111,6 +116,11 @@ class Study(ABC, Generic[C, R]):
 
     # What most studies need not say otherwise.
 
+    @staticmethod
+    def numbers(result: R) -> Numbers:
+        """The result for a program, for `--json`."""
+        return Numbers()
+
     @classmethod
     def started(cls, config: C) -> C:
         """The config as it is run, where a file that it names decides some of it."""
@@ -148,6 +158,11 @@ class Study(ABC, Generic[C, R]):
         """Refuses a call that does not fit what is in its folder, before a run there is continued or shown."""
 
     @property
+    def called(self) -> str:
+        """The name that a person gave the study, or its folder's."""
+        return str(getattr(self.config, "name", self.folder.root.name))
+
+    @property
     def replicates(self) -> int:
         """How many replicates are asked for."""
         return int(getattr(self.config, "replicates", 1))
@@ -169,7 +184,7 @@ class Study(ABC, Generic[C, R]):
         return named(rows[0], self.unit)
 
     def plan(self, *, quick: bool) -> Plan | None:
-        """What the study will cost; estimated in a moment where `quick`."""
+        """What the study will cost; where `quick`, estimated in a moment, or None: its run begins without a word."""
         return None
 
     def write(self, result: R) -> None:
@@ -178,6 +193,10 @@ class Study(ABC, Generic[C, R]):
     def is_ready(self) -> bool:
         """Whether other runs that a finished one stands on are there."""
         return True
+
+    def said(self, result: R) -> dict[str, str] | None:
+        """What a list says of the finished run; None where that hangs on more than its own files."""
+        return {"name": self.called, "outcome": self.outcome(result), "state": self.state(self.replicates)}
 
     def settle(self, result: R) -> None:
         """Called when the run is finished, now or earlier."""

@@ -15,7 +15,9 @@ from torch import nn
 from tombola.compression.onnx_packages import required
 from tombola.errors import RunFolderError, TombolaError
 from tombola.models.exits import Exit, default_exits, find_exit
+from tombola.reports.terminal import say
 from tombola.runs.folder import run_folder
+from tombola.studies.base.output import Numbers
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.cuts import frozen_base
 from tombola.studies.hybrid.units import PCA, PIXELS
@@ -42,12 +44,20 @@ class HybridPlan:
         forests = f"{self.forests} forests"
         return f"{estimate_line([*self.lotteries.values()])}; then {forests}" if self.lotteries else forests
 
+    @property
+    def numbers(self) -> Numbers:
+        lotteries = [
+            {"role": role, "lottery": plan.config.name, "trainings": plan.trainings, "seconds": plan.seconds}
+            for role, plan in self.lotteries.items()
+        ]
+        return Numbers(lotteries, {"forests": self.forests}, {"seconds": "s"})
+
     def show(self, console: Console) -> None:
         """Lottery by lottery."""
         for role, plan in self.lotteries.items():
-            console.print(f"[bold]{role}[/bold]: the lottery {plan.config.name}", highlight=False)
+            say(console, f"{role}: the lottery {plan.config.name}", "bold")
             plan.show(console)
-        console.print(f"{self.forests} forests, and gated early exits, after that", highlight=False, soft_wrap=True)
+        say(console, f"{self.forests} forests, and gated early exits, after that")
 
 
 def check_study(config: HybridConfig, data_dir: Path | None) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 
 from tombola.reports.tables import Table
-from tombola.reports.terminal import drawn
+from tombola.reports.terminal import drawn, say
 from tombola.studies.hybrid.answers import answers_of, lotteries_of
 from tombola.studies.hybrid.checks import check_lines
 from tombola.studies.hybrid.forest_results import EXITS_NOTE, baselines_table, exits_table
@@ -23,20 +22,20 @@ def show_result(console: Console, result: HybridResult) -> None:
     """The tables, the checks, the four answers and where the report lies."""
     rows = result.rows
     said = tickets_line([*lotteries_of(result).values()])
-    console.print(said, highlight=False, soft_wrap=True, markup=False)
+    say(console, said)
     console.print(drawn(_narrow(exits_table(rows)), left=3))
-    console.print(EXITS_NOTE + "\n", highlight=False, markup=False)
+    say(console, f"{EXITS_NOTE}\n")
     console.print(drawn(_narrow(baselines_table(rows)), left=1))
     gates = _narrow(gates_table(rows))
     if gates.rows:
         console.print(drawn(gates, left=3))
-        console.print(GATES_NOTE + "\n", highlight=False, markup=False)
+        say(console, f"{GATES_NOTE}\n")
     for line in [*check_lines(rows), *latency_remarks(rows)]:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(console, line)
     for answer in answers_of(result):
-        console.print(f"\n[bold]{escape(answer.question)}[/bold]", highlight=False, soft_wrap=True)
-        console.print(answer.text, highlight=False, soft_wrap=True, markup=False)
-    console.print(f"\nReport: {result.folder.report}", highlight=False, soft_wrap=True, markup=False)
+        say(console, f"\n{answer.question}", "bold")
+        say(console, answer.text)
+    say(console, f"\nReport: {result.folder.report}")
 
 
 def _narrow(table: Table) -> Table:

@@ -11,6 +11,7 @@ from rich.console import Console
 from tombola.errors import TombolaError
 from tombola.runs.rows import Row
 from tombola.studies.base.life import run_study
+from tombola.studies.base.output import Numbers
 from tombola.studies.base.study import Study
 from tombola.studies.base.work import Work
 from tombola.studies.hybrid.answers import answers_of
@@ -24,6 +25,7 @@ from tombola.studies.hybrid.report import report_page
 from tombola.studies.hybrid.requirements import HybridPlan, check_lotteries, check_study, plan_hybrid
 from tombola.studies.hybrid.result import HybridResult, read_lotteries
 from tombola.studies.hybrid.shown import show_result
+from tombola.studies.hybrid.summaries import UNITS, entries
 from tombola.studies.hybrid.units import (
     MEASURED_REPLICATE,
     NETWORK,
@@ -82,6 +84,9 @@ class Hybrid(Study[HybridConfig, HybridResult]):
         self.call.watcher.say(result.verdict.sentence)
         return result
 
+    def said(self, result: HybridResult) -> None:
+        """Its lotteries are runs of their own, which may be gone."""
+
     def is_ready(self) -> bool:
         try:
             read_lotteries(self.folder, self.recorded)
@@ -95,7 +100,8 @@ class Hybrid(Study[HybridConfig, HybridResult]):
         complete = self.complete(work.rows)
         left = [spec for spec in specs if spec.index not in complete or not is_stored(spec, work.rows)]
         done = sum(len(whole_units(work.rows, spec.index)) for spec in left)
-        work.watcher.begin("units of exits, forests and gates", len(left) * len(unit_names(self.config)), done)
+        units, workers = len(left) * len(unit_names(self.config)), min(work.workers, len(left) or 1)
+        work.watcher.begin("units of exits, forests and gates", units, done, workers)
         if left:
             prepare_base(self.config, self.call.data_dir)
         work.cells(run_replicate, left)
@@ -122,6 +128,10 @@ class Hybrid(Study[HybridConfig, HybridResult]):
     @staticmethod
     def show(console: Console, result: HybridResult) -> None:
         show_result(console, result)
+
+    @staticmethod
+    def numbers(result: HybridResult) -> Numbers:
+        return Numbers(entries(result.rows), {"answers": [answer.entry for answer in answers_of(result)]}, UNITS)
 
     @staticmethod
     def outcome(result: HybridResult) -> str:

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tombola.reports.intervals import Estimate, Paired, estimate
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.soundness import faults_of
 from tombola.studies.hybrid.units import NETWORK
+
+COLUMNS = (
+    *("validation_accuracy", "test_accuracy", "validation_f1", "test_f1", "density", "flops_dense", "flops_effective"),
+    *("comparisons", "nodes", "cnn_bytes", "forest_bytes", "bytes"),
+)
+"""What a program is told of a forest or a network."""
+UNITS = {
+    **dict.fromkeys(("validation_accuracy", "test_accuracy", "validation_f1", "test_f1", "density"), "fraction"),
+    **dict.fromkeys(("cnn_bytes", "forest_bytes", "bytes"), "bytes"),
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,25 @@ def best_features(forests: Sequence[Measured]) -> list[Measured]:
         if place not in best or _rank(forest) > _rank(best[place]):
             best[place] = forest
     return list(best.values())
+
+
+def entries(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Every forest and whole network for a program, with means and intervals over replicates; `chosen` as by
+    `best_features`."""
+    rows = list(rows)
+    forests = forests_of(rows)
+    best = best_features(forests)
+    return [
+        {
+            "network": found.network,
+            "exit": found.exit,
+            "features": found.features,
+            "chosen": None if found not in forests else found in best,
+            "fault": found.fault,
+            **{column: found.over(column) for column in COLUMNS if column in found.rows[0]},
+        }
+        for found in [*forests, *networks_of(rows).values()]
+    ]
 
 
 def exits_of(forests: Iterable[Measured]) -> list[str]:

@@ -16,9 +16,10 @@ from tombola.models.own import initial_network
 from tombola.pruning import Masks, prune
 from tombola.pruning.emptied import not_warning
 from tombola.reports.tables import Table
-from tombola.reports.terminal import drawn
+from tombola.reports.terminal import drawn, say
 from tombola.studies.base import timing
 from tombola.studies.base.numbers import duration
+from tombola.studies.base.output import Numbers
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import layer_sizes, replicate_seed
 from tombola.studies.lottery.plan import Round, plan_rounds, rates_of
@@ -64,11 +65,20 @@ class Forecast:
     def line(self) -> str:
         return estimate_line([self])
 
+    @property
+    def numbers(self) -> Numbers:
+        rounds = [
+            {"round": r.index, "density": r.density, "weights": r.kept, "seconds": seconds}
+            for r, seconds in zip(self.rounds, self.round_seconds, strict=True)
+        ]
+        whole = {"trainings": self.trainings, "iterations": self.iterations, "seconds": self.seconds}
+        return Numbers(rounds, whole, {"density": "fraction", "seconds": "s"})
+
     def show(self, console: Console) -> None:
         """The rounds, and what they will cost."""
         console.print(drawn(self.table()))
         for line in self.lines():
-            console.print(line, highlight=False, soft_wrap=True)
+            say(console, line)
 
     def lines(self) -> list[str]:
         """What a person wants to know, in a few lines."""

@@ -275,6 +275,19 @@ class Summary:
         return {f"{key}_{self.measure.name}" if key in compared else key: value for key, value in fields.items()}
 
 
+def units_of(measure: Measure) -> dict[str, str]:
+    """What the numbers of `Summary.entry` and of a verdict are in."""
+    whole = "percent" if measure == ACCURACY else measure.unit
+    return {
+        **{f"{part}_{measure.name}": whole for part in ("test", "validation", "early_stop_test")},
+        **dict.fromkeys(("versus", "tolerance", "detectable"), measure.unit),
+        "f1": "percent",
+        "density": "fraction",
+        "seconds": "s",
+        "seconds_per_iteration": "s",
+    }
+
+
 def summarise(rows: Sequence[Row], measure: Measure = ACCURACY) -> list[Summary]:
     """Summaries by mode and round, and within a round dense or ticket first, then the controls."""
     groups: dict[tuple[str | None, int, str], list[Row]] = {}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 
-from tombola.reports.terminal import drawn
+from tombola.reports.terminal import drawn, say
 from tombola.studies.lottery.artefacts import keras_line
 from tombola.studies.lottery.metrics import rows_of_mode, summaries_of_mode
 from tombola.studies.lottery.origins import origin_lines
@@ -18,17 +17,17 @@ from tombola.studies.lottery.verdict_notes import verdict_notes
 def show_result(console: Console, result: Result) -> None:
     """The table, the checks, the verdict in one sentence and where the report lies."""
     console.print(drawn(results_table(result.summaries, costs=False), bold=("dense", "ticket")))
-    console.print(table_note(result.summaries) + "\n", highlight=False)
+    say(console, f"{table_note(result.summaries)}\n")
     first = result.config.rewind[0]
     tickets, rows = summaries_of_mode(result.summaries, first), rows_of_mode(result.rows, first)
     console.print(drawn(rounds_table(tickets, rows), left=1))
-    console.print(" ".join([COST_NOTE, *speed_notes(tickets, rows)]) + "\n", highlight=False, markup=False)
+    say(console, " ".join([COST_NOTE, *speed_notes(tickets, rows)]) + "\n")
     notes = verdict_notes(result.verdict)
     for line in [*check_lines(result.rows), *notes, cost_line(result.rows), *origin_lines(result)]:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(console, line)
     for mode, verdict in result.verdicts.items():
         said = f"{mode}: {verdict.sentence}" if len(result.verdicts) > 1 else verdict.sentence
-        console.print(f"\n[bold]{escape(said)}[/bold]", highlight=False, soft_wrap=True)
+        say(console, f"\n{said}", "bold")
     for note in (keras_line(result), f"Report: {result.folder.report}"):
         if note is not None:
-            console.print(note, highlight=False, soft_wrap=True, markup=False)
+            say(console, note)

@@ -90,17 +90,7 @@ def run_stability(
     recipe names. Raises ConfigError for a round that the run does not have, for a device that is not here and for code
     that is not named, RunFolderError for what differs from the run.
     """
-    opened = open_lottery(root)
-    chosen = mode_of(opened.config, mode)
-    if not 0 <= index < len(opened.rounds):
-        raise ConfigError(f"--round {index}: this run has rounds 0 to {len(opened.rounds) - 1}")
-    if copies < 2:
-        raise ConfigError(f"--copies {copies}: a line needs two ends")
-    if opened.config.task is not None:
-        raise ConfigError(
-            f"{root}: learned a task of its owner's ({opened.config.task.title}), and stability is measured in points "
-            "of error: only runs of data have it"
-        )
+    opened, chosen = asked(root, index, mode, copies)
     _check_named(opened, factory, code)
     where = resolve(device or opened.config.training.device).type
     result = read_result(opened)
@@ -113,6 +103,22 @@ def run_stability(
         stability = _summarise(opened, result, chosen, index, copies, [_read(spec) for spec in specs])
         write_sealed(stability_folder(root) / f"{_stem(str(chosen), index)}.json", asdict(stability))
     return stability
+
+
+def asked(root: Path, index: int, mode: str | None, copies: int) -> tuple[Lottery, Rewind]:
+    """The run in a folder, and its mode of rewinding called `mode`; ConfigError for a round it does not have."""
+    opened = open_lottery(root)
+    chosen = mode_of(opened.config, mode)
+    if not 0 <= index < len(opened.rounds):
+        raise ConfigError(f"--round {index}: this run has rounds 0 to {len(opened.rounds) - 1}")
+    if copies < 2:
+        raise ConfigError(f"--copies {copies}: a line needs two ends")
+    if opened.config.task is not None:
+        raise ConfigError(
+            f"{root}: learned a task of its owner's ({opened.config.task.title}), and stability is measured in points "
+            "of error: only runs of data have it"
+        )
+    return opened, chosen
 
 
 def _check_named(opened: Lottery, factory: str | None, code: Sequence[str]) -> None:

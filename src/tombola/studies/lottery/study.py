@@ -20,6 +20,7 @@ from tombola.runs.inventory import seal, unseal
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.measures import ACCURACY, Scale
 from tombola.studies.base.opened import open_study
+from tombola.studies.base.output import Numbers
 from tombola.studies.base.own_code import network_facts
 from tombola.studies.base.study import Study
 from tombola.studies.base.watching import FEATURES
@@ -30,7 +31,7 @@ from tombola.studies.lottery.controls import controls
 from tombola.studies.lottery.forecast import Forecast, forecast, quick_forecast
 from tombola.studies.lottery.latency import latency_units, rounds_to_measure
 from tombola.studies.lottery.looks import look_row
-from tombola.studies.lottery.metrics import CHECKS, UNIT
+from tombola.studies.lottery.metrics import CHECKS, UNIT, units_of
 from tombola.studies.lottery.networks import blank, layer_sizes, model_spec
 from tombola.studies.lottery.overlap import overlap_units
 from tombola.studies.lottery.plan import Round, plan_rounds
@@ -166,7 +167,7 @@ class Lottery(Study[LotteryConfig, Result]):
         complete = self.complete(work.rows)
         left = [i for i in range(self.replicates) if i not in complete or not self._is_stored(i)]
         done = sum(row["replicate"] in left for row in rows_of(work.rows, kind="training"))
-        work.watcher.begin("trainings", len(left) * self.units, done)
+        work.watcher.begin("trainings", len(left) * self.units, done, min(work.workers, len(left) or 1))
         recorded = self.data["checksum"], self.recorded.get("start")
         folder, data_dir = self.folder.checkpoints, self.call.data_dir
         work.cells(run_replicate, [ReplicateSpec(self.config, i, folder, data_dir, *recorded) for i in left])
@@ -221,7 +222,7 @@ class Lottery(Study[LotteryConfig, Result]):
             with writing(self.folder):
                 unseal(self.folder)
                 self.write(result)
-                seal(self.folder)
+                seal(self.folder, said=self.said(result))
         except StorageError as error:
             warnings.warn(f"the Keras export was not written: {error}", stacklevel=2)
 
@@ -239,6 +240,11 @@ class Lottery(Study[LotteryConfig, Result]):
     @staticmethod
     def show(console: Console, result: Result) -> None:
         show_result(console, result)
+
+    @staticmethod
+    def numbers(result: Result) -> Numbers:
+        entries = [summary.entry for summary in result.summaries]
+        return Numbers(entries, result.verdict, units_of(result.summaries[0].measure))
 
     @staticmethod
     def outcome(result: Result) -> str:

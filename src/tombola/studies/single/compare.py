@@ -8,21 +8,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from tombola.data.dataset import recorded
 from tombola.models.own import initial_network
-from tombola.reports.terminal import drawn
+from tombola.reports.terminal import drawn, say
 from tombola.runs.columns import misfit
 from tombola.runs.rows import Row, damaged
 from tombola.runs.seeds import derive_seed
 from tombola.studies.base.numbers import whole_percent
+from tombola.studies.base.output import Numbers
 from tombola.studies.base.own_code import network_facts
 from tombola.studies.base.study import Plan, Study
 from tombola.studies.base.timing import warned_of_later
 from tombola.studies.base.watching import FEATURES
 from tombola.studies.base.work import Work
-from tombola.studies.single.comparison import Comparison, summarise
+from tombola.studies.single.comparison import SHOWN_OF_METHOD, UNITS, Comparison, summarise
 from tombola.studies.single.comparison_report import (
     NOTE,
     comparison_page,
@@ -75,7 +75,7 @@ class Compare(Study[CompareConfig, Comparison]):
         for parent in parents:
             units += [parent, *children[parent]]
         known = {unit.key for unit in units if work.table.holds(unit.key)}
-        work.watcher.begin("parents and children", len(units), len(known))
+        work.watcher.begin("parents and children", len(units), len(known), min(work.workers, len(units)))
         work.write_in_order(unit.key for unit in units)
         work.cells(train_parent, [parent for parent in parents if parent.key not in known or not parent.is_whole])
         work.cells(measure_child, [child for child in every_child if child.key not in known or not child.is_whole])
@@ -113,12 +113,23 @@ class Compare(Study[CompareConfig, Comparison]):
     @staticmethod
     def show(console: Console, result: Comparison) -> None:
         """The table, what each setting says, and where the page lies."""
-        console.print(drawn(comparison_table(result.settings), left=4), soft_wrap=False)
-        console.print(NOTE + "\n", highlight=False)
+        console.print(drawn(comparison_table(result.settings), left=4))
+        say(console, f"{NOTE}\n")
         for line in [*(setting.sentence for setting in result.settings), *remarks(result)]:
-            console.print(escape(line), highlight=False, soft_wrap=True)
-        console.print(f"\n[bold]{escape(lead(result))}[/bold]", highlight=False, soft_wrap=True)
-        console.print(f"Report: {result.folder / 'report.html'}", highlight=False, soft_wrap=True, markup=False)
+            say(console, line)
+        say(console, f"\n{lead(result)}", "bold")
+        say(console, f"Report: {result.folder / 'report.html'}")
+
+    @staticmethod
+    def numbers(result: Comparison) -> Numbers:
+        """A row for every method in every setting, and what each setting says."""
+        methods = [
+            {**setting.where, "chosen": method is setting.best, **{n: getattr(method, n) for n in SHOWN_OF_METHOD}}
+            for setting in result.settings
+            for method in setting.methods
+        ]
+        settings = [{**setting.where, "says": setting.sentence} for setting in result.settings]
+        return Numbers(methods, {"settings": settings, "parent": result.parent}, UNITS)
 
     @staticmethod
     def outcome(result: Comparison) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from tombola.reports.intervals import Estimate, Paired, estimate
 from tombola.reports.significance import Judged, judged
@@ -45,6 +46,19 @@ class Method:
     """Test accuracy with averaged weights, where the fine-tuning averages them; decides nothing."""
 
 
+SHOWN_OF_METHOD = (
+    *("criterion", "refused", "accuracy", "lost", "lost_pruned", "lost_validation"),
+    *("units_kept", "weights_kept", "flops_kept", "fault"),
+)
+"""What a program is told of a method."""
+UNITS = {
+    "accuracy": "percent",
+    "parent": "percent",
+    **dict.fromkeys(("lost", "lost_pruned", "lost_validation"), "points"),
+    **dict.fromkeys(("sparsity", "units_kept", "weights_kept", "flops_kept"), "fraction"),
+}
+
+
 @dataclass(frozen=True)
 class Setting:
     """The methods of one structure, distribution and sparsity, in the config's order."""
@@ -53,6 +67,11 @@ class Setting:
     distribution: str
     sparsity: float
     methods: list[Method]
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """The point of the grid."""
+        return {"structure": self.structure, "distribution": self.distribution, "sparsity": self.sparsity}
 
     @property
     def name(self) -> str:

@@ -15,18 +15,16 @@ from tombola.errors import PruningError, counted
 from tombola.models.own import initial_network
 from tombola.pruning import Masks
 from tombola.reports.tables import Table
-from tombola.reports.terminal import drawn
+from tombola.reports.terminal import drawn, say
 from tombola.runs.seeds import derive_seed
 from tombola.studies.base.numbers import duration
-from tombola.studies.base.timing import sample_seconds, training_seconds
+from tombola.studies.base.output import Numbers
+from tombola.studies.base.timing import recipe_seconds, sample_seconds
 from tombola.studies.single.child import Making, prune_once
 from tombola.studies.single.config import CompareConfig, Pruning
 from tombola.studies.single.parents import spec_for
-from tombola.training import Recipe
-from tombola.training.device import placed
 from tombola.training.frozen import foreseen_examples
 from tombola.training.threads import one_thread
-from tombola.training.training import Training
 
 REFUSED = "refused"
 
@@ -77,6 +75,11 @@ class GridPlan:
     def _counted(self) -> str:
         return f"{self.parents} parents and {self.parents * self.methods} children, {self.methods} of each parent"
 
+    @property
+    def numbers(self) -> Numbers:
+        whole = {"parents": self.parents, "children": self.parents * self.methods, "seconds": self.seconds}
+        return Numbers(self.scorings, whole, {"seconds": "s"})
+
     def show(self, console: Console) -> None:
         rows = [
             (f"{s.criterion} on {s.structure}", str(s.methods), REFUSED if s.seconds is None else f"{s.seconds:.3g}")
@@ -92,7 +95,7 @@ class GridPlan:
         if self.features_seconds:
             said.append(f"of that about {duration(self.features_seconds)} for features of the frozen base")
         for line in said:
-            console.print(line, highlight=False, soft_wrap=True)
+            say(console, line)
 
 
 def plan_grid(config: CompareConfig, workers: int, data_dir: Path | None, *, quick: bool) -> GridPlan:
@@ -102,19 +105,15 @@ def plan_grid(config: CompareConfig, workers: int, data_dir: Path | None, *, qui
     model = initial_network(spec_for(config.model, data, derive_seed(seed, "init")), data.train.inputs)
     sample = sample_seconds(quick=quick)
     with one_thread():
-        parent, tuning = (_seconds(model, data, recipe, sample) for recipe in (config.training, config.fine_tuning))
+        parent, tuning = (
+            0.0 if recipe is None else recipe_seconds(model, data, recipe, Masks.full(model), sample)
+            for recipe in (config.training, config.fine_tuning)
+        )
         scorings = [] if quick else list(_scorings(config, model, data))
     units = config.replicates * len(config.methods())
     return GridPlan(
         config.replicates, len(config.methods()), min(workers, units), parent, tuning, features_seconds, scorings
     )
-
-
-def _seconds(model: nn.Module, data: DataSet, recipe: Recipe | None, sample: float) -> float:
-    if recipe is None:
-        return 0.0
-    with placed(model, recipe.device):
-        return training_seconds(Training(model, data, recipe, Masks.full(model), 0), sample)
 
 
 def _scorings(config: CompareConfig, model: nn.Module, data: DataSet) -> Iterator[Scoring]:

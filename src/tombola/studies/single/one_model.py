@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from torch import nn
 
 from tombola.errors import RunFailure, StorageError
 from tombola.models import FactorySpec, ModelSpec
 from tombola.models.folder import MASKS, WEIGHTS, read_spec, weights_form, write_model_files
 from tombola.pruning import Masks
-from tombola.reports.terminal import drawn
+from tombola.reports.terminal import drawn, say
 from tombola.runs.atomic import read_json, write_json
 from tombola.runs.configs import C
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.averaging import averaged_look
 from tombola.studies.base.header import run_header
+from tombola.studies.base.output import Numbers
 from tombola.studies.base.study import Study
 from tombola.studies.base.work import Work
 from tombola.studies.single.metrics import SCHEMA, failed
@@ -32,6 +32,11 @@ from tombola.training.threads import one_thread
 from tombola.training.trained import Trained
 
 METRICS = "metrics.json"
+UNITS = {
+    **dict.fromkeys(("validation_accuracy", "validation_f1", "test_accuracy", "test_f1", "sparsity"), "fraction"),
+    "seconds": "s",
+}
+"""Of the numbers of a stage."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +129,19 @@ class OneModel(Study[C, Result]):
         console.print(drawn(stages_table(result.stages, result.latencies), left=1))
         console.print(drawn(layers_table(result.layers)))
         if note := layers_note(result.layers):
-            console.print(escape(note), highlight=False, soft_wrap=True)
-        console.print(stages_note(result.stages, result.latencies), highlight=False, markup=False)
+            say(console, note)
+        say(console, stages_note(result.stages, result.latencies))
         if line := check_line(read_checks(result.folder)):
-            console.print(line, highlight=False, soft_wrap=True)
-        console.print(f"\n[bold]{escape(lead(result.stages))}[/bold]", highlight=False, soft_wrap=True)
-        console.print(on_disk(result.folder), highlight=False, soft_wrap=True)
-        console.print(f"Model folder: {result.folder}", highlight=False, soft_wrap=True, markup=False)
+            say(console, line)
+        say(console, f"\n{lead(result.stages)}", "bold")
+        say(console, on_disk(result.folder))
+        say(console, f"Model folder: {result.folder}")
+
+    @staticmethod
+    def numbers(result: Result) -> Numbers:
+        """A row for every stage, its latencies among it; as verdict what was checked."""
+        stages = [{**stage, "latency": rows_of(result.latencies, stage=stage["stage"])} for stage in result.stages]
+        return Numbers(stages, {"checks": read_checks(result.folder)}, UNITS)
 
     @staticmethod
     def outcome(result: Result) -> str:

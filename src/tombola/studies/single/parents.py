@@ -54,6 +54,10 @@ class Parent:
         return {"model": self.name, "sha256": self.sha256, "kept": self.masks.kept, "weights": self.masks.total}
 
 
+WEIGHT_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+"""Endings of files that hold weights and no network."""
+
+
 def is_folder(model: str) -> bool:
     """Whether a parent's name is that of a folder; a text that cannot be a path is none."""
     try:
@@ -78,6 +82,11 @@ def open_parent(
         return _made(config, ModelConfig(architecture=config.model), untrained, data_dir, on_features)
     if is_factory_name(config.model):
         return _made(config, ModelConfig(factory=config.model), config.model, data_dir, on_features)
+    if Path(config.model).suffix in WEIGHT_FILES:
+        raise ConfigError(
+            f"{config.model}: this is a file of weights: name the model and give it by --weights {config.model}, for "
+            f"example: tombola prune lenet5 --weights {config.model}"
+        )
     raise ConfigError(
         f"{config.model!r} is no folder, no package.module:function and no model of the zoo"
         f"{suggest(config.model, architectures)}"

@@ -16,6 +16,7 @@ from tombola.compression.measured import measure_latency
 from tombola.data.dataset import recorded
 from tombola.errors import ConfigError, RunFolderError, TombolaError, TrainingError
 from tombola.models.factory import is_factory_name
+from tombola.models.folder import read_spec
 from tombola.models.tensors import content_sha256, save_tensors
 from tombola.pruning import Masks
 from tombola.pruning.copies import copy_of
@@ -32,6 +33,7 @@ from tombola.studies.single.config import PruneConfig
 from tombola.studies.single.metrics import check_child, layer_rows, stage_row, unit_columns
 from tombola.studies.single.one_model import Made, OneModel, evaluation_rows
 from tombola.studies.single.parents import Parent, is_folder, open_parent
+from tombola.studies.single.plan import ModelPlan, plan_model
 from tombola.training.threads import one_thread
 
 FINE_TUNED = "fine-tuned"
@@ -54,7 +56,9 @@ class Prune(OneModel[PruneConfig]):
 
     @property
     def title(self) -> str:
-        return f"{self.parent.name}, pruned"
+        """By the child's own record: its parent may have gone since."""
+        parent = read_spec(self.folder.root)[1].get("parent")
+        return f"{parent['model'] if isinstance(parent, dict) else self.config.model}, pruned"
 
     @functools.cached_property
     def parent(self) -> Parent:
@@ -107,6 +111,14 @@ class Prune(OneModel[PruneConfig]):
             except TrainingError:  # of a diverged training nothing is worth going on from
                 shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
                 raise
+
+    def plan(self, *, quick: bool) -> ModelPlan | None:
+        if quick:  # as of a parent
+            return None
+        self.check()  # what cannot be made has no plan
+        config, parent = self.config, self.parent
+        rounds = 1 if config.pruning.schedule.gradual else config.pruning.schedule.rounds
+        return plan_model("a child", parent.model, parent.masks, parent.data, config.fine_tuning, rounds)
 
     def make(self) -> Made:
         config, parent, watcher = self.config, self.parent, self.call.watcher

@@ -25,6 +25,7 @@ from tombola.studies.single.config import TrainConfig
 from tombola.studies.single.metrics import layer_rows, stage_row, units_removed
 from tombola.studies.single.one_model import Made, OneModel, evaluation_rows
 from tombola.studies.single.parents import spec_for
+from tombola.studies.single.plan import ModelPlan, plan_model
 from tombola.training import fit
 from tombola.training.engine import ANY_CLASSES, ANY_IMAGE, layers_on_kernels
 from tombola.training.evolution import Evolution, Gradual
@@ -63,6 +64,12 @@ class Train(OneModel[TrainConfig]):
         """TrainingError where the engine asked for cannot train this network."""
         recipe, evolving = self.config.training, self.config.evolution is not None
         layers_on_kernels(model, recipe, Masks.full(model), recipe.batch_size, evolving=evolving)
+
+    def plan(self, *, quick: bool) -> ModelPlan | None:
+        if quick:  # a line before one training is not worth the wait
+            return None
+        model = initial_network(self.spec, self.data.train.inputs)
+        return plan_model("a parent", model, Masks.full(model), self.data, self.config.training, 1)
 
     def make(self) -> Made:
         config, data = self.config, self.data
