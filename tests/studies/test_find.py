@@ -227,8 +227,8 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize(
         ("name", "said"),
         [
-            ("constant", "the same weights whatever the seed .1.weight, 3.weight.*reinit would be no control"),
-            ("fixed_trunk", "the same weights whatever the seed .1.weight."),
+            ("constant", "the same weights whatever the seed, so that all replicates"),
+            ("fixed_trunk", "the same weights whatever the seed .1.weight.*reinit would be no control"),
             ("by_numpy", "makes other weights each time"),
         ],
     )
@@ -236,6 +236,11 @@ class TestWhatIsRefused:
         with pytest.raises(ConfigError, match=said):
             find_ticket(f"own_models:{name}", "digits", **SHORT, out=tmp_path)
         assert not list(tmp_path.glob("lottery-*"))
+
+    @pytest.mark.parametrize("controls", ["random", ()])
+    def test_one_network_for_all_replicates(self, controls: Any, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="the same weights whatever the seed, so that all replicates would be"):
+            find_ticket("own_models:constant", "digits", **SHORT | {"controls": controls}, out=tmp_path)
 
     @pytest.mark.parametrize(
         ("odd", "said"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import own_models
 from listening import Heard
 from small_study import SMALL_STUDY, run_lottery
 from tombola.data import DataConfig, load_data
@@ -16,6 +17,7 @@ from tombola.pruning import Masks, prune
 from tombola.runs.configs import validate
 from tombola.runs.rows import rows_of
 from tombola.studies.base.checks import failed_checks
+from tombola.studies.base.timing import training_seconds
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.early_bird import EarlyBird, EarlyBirdConfig, candidates, mask_distance, settled
 from tombola.studies.lottery.forecast import forecast
@@ -166,6 +168,13 @@ def test_a_new_run_is_told_what_it_will_cost_and_a_begun_one_is_not(tmp_path: Pa
     assert line is not None
     assert line.startswith("4 trainings, about ")
     assert line.endswith(" with 1 worker; --dry-run shows the rounds")
+
+
+def test_timing_asks_no_schedule_beyond_the_end() -> None:
+    data = load_data(DataConfig(name="digits"), 0)
+    model = own_models.dense()
+    recipe = Recipe(length="3it", evaluate_every="1it", learning_rate=0.01, schedule="own_training:falling")
+    assert training_seconds(Training(model, data, recipe, Masks.full(model), 0), 0.01) > 0
 
 
 def test_a_forecast_takes_each_rounds_own_engine(monkeypatch: pytest.MonkeyPatch) -> None:

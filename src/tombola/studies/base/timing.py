@@ -54,6 +54,8 @@ def training_seconds(training: Training, sample: float) -> float:
     """
 
     def step() -> None:
+        if training.iteration == training.total:  # nobody's schedule or batches go beyond the end
+            training.iteration = training.first
         training.advance()
         finish(training.device)
 

@@ -142,6 +142,11 @@ def _refuse_odd_chance(config: LotteryConfig, spec: Spec, model: nn.Module, trie
             f"{spec.factory}() makes other weights each time: draw them with torch's random functions, whose seed is "
             "set before it is called"
         )
+    if content_sha256(other) == content_sha256(again):
+        raise ConfigError(
+            f"{spec.factory}() makes the same weights whatever the seed, so that all replicates would be one and the "
+            "same: draw them with torch's random functions"
+        )
     shapes = prunable_shapes(model)
     fixed = [name for name in shapes if shapes[name].numel() and torch.equal(again[name], other[name])]
     drawn = [name for name in config.controls if controls.get(name).draws_anew]
