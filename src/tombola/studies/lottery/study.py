@@ -15,7 +15,7 @@ from tombola.errors import RunFolderError, StorageError
 from tombola.models.own import initial_network
 from tombola.pruning.prunable import listed, unsupported_parameters
 from tombola.runs.columns import Schema
-from tombola.runs.folder import writing
+from tombola.runs.folder import check_facts, writing
 from tombola.runs.inventory import seal, unseal
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.measures import ACCURACY, Scale
@@ -115,6 +115,13 @@ class Lottery(Study[LotteryConfig, Result]):
         if not isinstance(measures, list) or self.measure.name not in measures:
             raise RunFolderError(f"{self.folder.manifest}: does not say what was measured, it is damaged")
         return schema_of_task(measures, self.measure.name)
+
+    def check(self) -> None:
+        """Refuses a task that the caller holds where the run there is of another one, finished or not."""
+        if self.config.task is None or self.config.task.held is None or not self.folder.manifest.exists():
+            return
+        task = task_of(self.config, 0, self.call.data_dir, self.data["checksum"])
+        check_facts(self.folder, {"task": task_sha256(task)})
 
     def facts(self) -> dict[str, Any]:
         if self.config.task is not None:
