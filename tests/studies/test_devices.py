@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,18 @@ import pytest
 import torch
 import yaml
 
+import own_tasks
 from small_models import SMALL_PARENT, invoke, one_line
-from small_study import SMALL_STUDY
+from small_study import SMALL_STUDY, run_lottery
 from tombola.cli.options import cores, default_workers
-from tombola.runs.configs import load_config
+from tombola.data import DataConfig, load_data
+from tombola.runs.configs import load_config, validate
 from tombola.runs.rows import read_rows
 from tombola.studies.base import life
+from tombola.studies.lottery import replicate
+from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.single.config import TrainConfig
+from tombola.training.classification import Classification
 
 
 @pytest.fixture
@@ -75,6 +81,44 @@ def test_an_accelerator_is_not_shared_unasked(monkeypatch: Any) -> None:
     assert default_workers(config) == cores()
     there = config.model_copy(update={"training": config.training.model_copy(update={"device": "cuda"})})
     assert default_workers(there) == 1
+
+
+class Elsewhere(Classification):
+    """As if its data lay elsewhere: to be used, they have to be moved."""
+
+    moves, here = 0, False
+
+    def on(self, device: torch.device) -> Classification:
+        if self.here:
+            return self
+        Elsewhere.moves += 1
+        moved = copy.copy(self)
+        moved.here = True
+        return moved
+
+
+def test_a_replicate_moves_its_data_once(tmp_path: Path, monkeypatch: Any) -> None:
+    """For trainings, scores, criteria and the statistics of batch norm together."""
+    monkeypatch.setattr(replicate, "task_of", lambda *given: Elsewhere(load_data(DataConfig(name="digits"), 0)))
+    monkeypatch.setattr(Elsewhere, "moves", 0)
+    study = {
+        **SMALL_STUDY,
+        "replicates": 1,
+        "training": {"length": "4it", "evaluate_every": "2it"},
+        "pruning": {"criterion": "taylor", "rate": 0.5, "target_density": 0.5},
+        "model": {"factory": "own_models:normalised_first"},
+    }
+    run_lottery(validate(study, LotteryConfig, "x"), tmp_path)
+    assert Elsewhere.moves == 1
+
+
+def test_data_that_are_there_are_not_moved_again() -> None:
+    images = Classification(load_data(DataConfig(name="digits"), 0))
+    for task in (images, own_tasks.language()):
+        assert task.on(torch.device("cpu")) is task
+        there = task.on(torch.device("meta"))
+        assert there is not task
+        assert there.on(torch.device("meta")) is there
 
 
 @pytest.mark.gpu

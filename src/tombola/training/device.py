@@ -44,7 +44,7 @@ def resolve(asked: str) -> torch.device:
     if name == "cuda":
         os.environ.setdefault(*WORKSPACE)  # here: it is too late once CUDA has begun
         return torch.device("cuda", torch.cuda.current_device())
-    return torch.device(name)
+    return torch.device(name, 0) if name == "mps" else torch.device(name)  # as tensors there name it
 
 
 def on_device(config: C, asked: str | None = None) -> C:

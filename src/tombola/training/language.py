@@ -80,6 +80,8 @@ class LanguageModelling(Task):
         self.vocabulary = 1 + max(int(ids.max()) for ids in self.ids.values())
 
     def on(self, device: torch.device) -> LanguageModelling:
+        if device == self.device:
+            return self
         moved = copy.copy(self)
         moved.device = device
         learned = {part: self.ids[part] for part in PARTS[:2]}  # the test part no training looks at

@@ -89,7 +89,8 @@ class Task(ABC):
         """Of the data, before they were split."""
 
     def on(self, device: torch.device) -> Task:
-        """The same task with batches on `device`; data that fit there are moved once. TrainingError where it cannot."""
+        """The same task with batches on `device`, to which data that fit there are moved; itself where it is there
+        already. TrainingError where it cannot be there."""
         if device.type == "cpu":
             return self
         raise TrainingError(

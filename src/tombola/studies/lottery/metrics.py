@@ -68,6 +68,7 @@ def training_rows(
     start: Mapping[str, Tensor],
     masks: Masks,
     task: Task,
+    moved: Task,
     trained: Trained,
     checks: Mapping[str, bool | None],
     early_bird: int | None,
@@ -80,11 +81,12 @@ def training_rows(
     knows nothing but the training targets scores beside it (`_soundness`), and so does every test example
     (`_examples`). `model` holds the final weights; it is measured there and at its early-stop iteration, and the test
     set is used for nothing else but `averaged_*`, which is the average at the end, where weights are averaged.
-    All that is scored runs on `device`. `early_bird` is the iteration at which the next mask had settled, or None.
+    All that is scored runs on `device`, to which `task` was `moved`. `early_bird` is the iteration at which the next
+    mask had settled, or None.
     """
     weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     with placed(model, device) as there:
-        scored = task.on(there)
+        scored = moved.on(there)
         final = {part: scored.scores(model, part) for part in PARTS}
         model.load_state_dict(trained.early_stop_state)
         at_early_stop = scored.scores(model, "test")

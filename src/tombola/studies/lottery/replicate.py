@@ -49,7 +49,7 @@ from tombola.studies.lottery.stored import (
 )
 from tombola.studies.lottery.tasks import spec_of, task_of, tried_on
 from tombola.training import fit
-from tombola.training.device import placed
+from tombola.training.device import placed, resolve
 from tombola.training.own import with_own_loss
 from tombola.training.statistics import reestimate_statistics
 from tombola.training.threads import one_thread
@@ -100,6 +100,7 @@ class _Replicate:
         self.seed = replicate_seed(spec.config, spec.index)
         self.files = ReplicateFiles.of(spec.folder, spec.index)
         self.task = task_of(spec.config, spec.index, spec.data_dir, spec.data)
+        self.moved = self.task.on(resolve(spec.config.training.device))  # once, for all that is computed there
         self.model_spec = spec_of(spec.config, spec.index, self.task)
         self.model = initial_network(self.model_spec, tried_on(self.task))
         self.unsaved = unsaved_buffers(self.model)
@@ -194,7 +195,7 @@ class _Replicate:
                 structure=pruning.structure,
                 distribution=rates_of(pruning) if pruning.distribution == "rates" else pruning.distribution,
                 masks=earlier,
-                batches=self.task.on(device).scoring(training.batch_size, count, seed),
+                batches=self.moved.on(device).scoring(training.batch_size, count, seed),
                 loss=with_own_loss(self.task, training).criterion_loss,
                 min_keep=pruning.min_keep,
                 seed=seed,
@@ -252,7 +253,7 @@ class _Replicate:
 
         trained = fit(
             self.model,
-            self.task,
+            self.moved,
             start.recipe,
             start.masks,
             # One order of examples per round, shared by ticket and controls so that they pair, and never the
@@ -277,6 +278,7 @@ class _Replicate:
             start.state,
             start.masks,
             self.task,
+            self.moved,
             trained,
             checks,
             found[1] if found else None,
@@ -292,7 +294,7 @@ class _Replicate:
     def _reestimate_statistics(self, unit: Unit, folder: Path) -> None:
         """Batch-norm statistics of the rewound network; a ticket's are part of what it restarts from."""
         with placed(self.model, self.config.training.device):
-            reestimate_statistics(self.model, self.task, STATISTICS_EXAMPLES)
+            reestimate_statistics(self.model, self.moved, STATISTICS_EXAMPLES)
         buffers = dict(self.model.named_buffers())
         if buffers and unit.branch == "ticket":
             save_tensors(folder / STATISTICS, buffers)
