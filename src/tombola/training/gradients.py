@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from tombola.training.device import autocast
 from tombola.training.flat import FlatParameters
 from tombola.training.metrics import said_in_one_line
 from tombola.training.task import BatchSource, Task
+from tombola.training.tried import check_loss
 
 Gradients = Callable[[int], None]
 """Fills every parameter's gradient with that of an iteration's batch."""
@@ -32,8 +32,7 @@ def gradients_of(
     known = isinstance(task, Classification) and task.plain and precision == "float32" and flat.values.is_cpu
     layers = linear_chain(model) if known else None
     if layers is None or any(not parameter.requires_grad for parameter in model.parameters()):
-        autograd = AutogradGradients(model, flat, task, precision)
-        return lambda iteration: autograd(source.at(iteration))
+        return AutogradGradients(model, flat, task, source, precision)
     chain = ChainGradients(layers, source.size)
     return lambda iteration: chain(*source.at(iteration))
 
@@ -64,17 +63,24 @@ class AutogradGradients:
     has gradients of 0.
     """
 
-    def __init__(self, model: nn.Module, flat: FlatParameters, task: Task, precision: str) -> None:
+    def __init__(self, model: nn.Module, flat: FlatParameters, task: Task, source: BatchSource, precision: str) -> None:
         self.model = model
         self.flat = flat
         self.task = task
+        self.source = source
         self.precision = precision
+        self.is_first = True
 
-    def __call__(self, batch: Any) -> None:
+    def __call__(self, iteration: int) -> None:
+        with said_in_one_line(f"the task {self.task.name}: at({iteration}) of its batches fails"):
+            batch = self.source.at(iteration)
         self.flat.gradients.zero_()
         with torch.enable_grad():
             with autocast(self.flat.values.device, self.precision):
                 loss = self.task.loss(self.model, batch)
+            if self.is_first:
+                check_loss(loss, f"the task {self.task.name}")
+                self.is_first = False
             with said_in_one_line("the model has no gradient"):
                 loss.backward()
 

@@ -6,6 +6,7 @@ how masks are held, is no part of a task.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from tombola.data.augment import Augmentation
-from tombola.errors import TrainingError
+from tombola.errors import TombolaError, TrainingError, one_line_by_name
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
+METHODS = {"checksum", "on", "identity", "count", "batches", "loss", "scores", "naive", "scoring", "inputs"}
 Loss = Callable[[Any, Any], Tensor]
 """(what the model gives, targets) -> the mean loss, one number."""
 
@@ -73,8 +75,16 @@ class BatchSource(Protocol):
 class Task(ABC):
     """Data, split into parts, and what is to be learned from them.
 
-    Everything is a pure function of the arguments: batches of the seed and the iteration, scores of the weights.
+    Everything is a pure function of the arguments: batches of the seed and the iteration, scores of the weights. What
+    goes wrong in a method of somebody's own class is a TrainingError, which names task and method.
     """
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        if cls.__module__.partition(".")[0] == "tombola":
+            return
+        for method in METHODS & vars(cls).keys():
+            setattr(cls, method, _named(cls, method, vars(cls)[method]))
 
     name: str
     """As messages say it: "classification"."""
@@ -112,7 +122,7 @@ class Task(ABC):
 
     @abstractmethod
     def batches(self, size: int, seed: int, augmentation: Sequence[Augmentation] = ()) -> BatchSource:
-        """Training batches in an order that `seed` draws."""
+        """Training batches in an order that `seed` draws: a whole number below 2**63, as `torch.manual_seed` takes."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
@@ -136,6 +146,30 @@ class Task(ABC):
     @abstractmethod
     def inputs(self, count: int, size: int) -> list[Any]:
         """The inputs of the first `count` training examples, about `size` at a time."""
+
+
+def _named(cls: type, method: str, found: Any) -> Any:
+    """`found`, an attribute of a class, with errors that say where they come from."""
+    if isinstance(found, property):
+        return found if found.fget is None else property(_named(cls, method, found.fget), found.fset, found.fdel)
+    if isinstance(found, functools.cached_property):
+        cached: functools.cached_property[Any] = functools.cached_property(_named(cls, method, found.func))
+        cached.__set_name__(cls, method)
+        return cached
+    if not callable(found):
+        return found
+
+    @functools.wraps(found)
+    def called(self: Task, *given: Any, **named: Any) -> Any:
+        try:
+            return found(self, *given, **named)
+        except (TombolaError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            name = getattr(self, "name", cls.__name__)
+            raise TrainingError(f"the task {name}: {method} fails: {one_line_by_name(error)}") from error
+
+    return called
 
 
 def without_augmentation(task: Task, augmentation: Sequence[Augmentation]) -> None:

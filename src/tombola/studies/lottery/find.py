@@ -35,6 +35,7 @@ from tombola.training import Recipe
 from tombola.training.own import MakeOptimizer, own_functions
 from tombola.training.recipe import Schedule
 from tombola.training.task import Loss, Task
+from tombola.training.tried import check_said
 
 MakeTask = Callable[[], Task]
 
@@ -272,6 +273,7 @@ def _learned(
 ) -> tuple[File | None, dict[str, Any]]:
     """The data of a config, or its task; before it, what is to be stored for it."""
     if isinstance(data, Task):
+        check_said(data)
         return None, {"task": {"held": data.name}}
     if isinstance(data, str) and is_factory_name(data):
         return None, {"task": {"factory": data}}

@@ -22,6 +22,9 @@ from tombola.models.factory import own_function
 from tombola.models.own import Try, initial_network
 from tombola.models.spec import Normalisation
 from tombola.pruning import Masks
+from tombola.pruning.copies import copy_of
+from tombola.pruning.modes import evaluation_mode
+from tombola.pruning.surroundings import surroundings_kept
 from tombola.studies.lottery.config import LotteryConfig, TaskConfig
 from tombola.studies.lottery.networks import model_spec, replicate_data
 from tombola.training.classification import Classification
@@ -29,6 +32,7 @@ from tombola.training.code import digest_of, own_sha256
 from tombola.training.engine import layers_on_kernels
 from tombola.training.own import with_own_loss
 from tombola.training.task import Scored, Task
+from tombola.training.tried import check_batches, check_loss, check_said, check_scores, first_batch
 
 _held: dict[str, Task] = {}
 
@@ -91,7 +95,7 @@ def tried_on(task: Task) -> Tensor | Try:
     """What somebody's own network is tried on."""
     if isinstance(task, Classification):
         return task.data.train.inputs
-    return lambda model: task.loss(model, task.batches(2, 0).at(0))
+    return lambda model: task.loss(model, first_batch(task, task.batches(2, 0)))
 
 
 def spec_of(config: LotteryConfig, index: int, task: Task) -> Spec:
@@ -107,6 +111,7 @@ def task_facts(config: LotteryConfig, task: Task) -> dict[str, Any]:
     _check_trainable(config, task)
     spec = spec_of(config, 0, task)
     network = initial_network(spec, tried_on(task))
+    _check_first_loss(config, task, network)
     layers_on_kernels(network, config.training, Masks.full(network), config.training.batch_size, task=task)
     facts: dict[str, Any] = {
         "name": config.subject,
@@ -123,10 +128,12 @@ def task_facts(config: LotteryConfig, task: Task) -> dict[str, Any]:
 
 def task_sha256(task: Task) -> str:
     """Equal for tasks that teach the same, in the same split and by the same code: what a run is continued on."""
+    check_said(task)
     return digest_of([task.name, *task.identity(), own_sha256(task)])
 
 
 def _check_trainable(config: LotteryConfig, task: Task) -> None:
+    check_said(task)
     measure = task.compares
     if "tolerance" not in config.model_fields_set and measure.unit != "points":
         unit = measure.unit or f"the unit of {measure.name}"
@@ -135,18 +142,23 @@ def _check_trainable(config: LotteryConfig, task: Task) -> None:
             f"no default for the task {task.name}"
         )
     try:
-        with_own_loss(task, config.training)
-        task.batches(config.training.batch_size, 0, config.training.augmentation)
+        check_batches(with_own_loss(task, config.training), config.training)
         if config.training.device != "cpu":
             task.on(torch.device(config.training.device))
     except TrainingError as error:
         raise ConfigError(f"training: {error}") from None
 
 
+def _check_first_loss(config: LotteryConfig, task: Task, network: nn.Module) -> None:
+    learned, tried = with_own_loss(task, config.training), copy_of(network)
+    with surroundings_kept(), evaluation_mode(tried), torch.enable_grad():
+        batch = first_batch(learned, learned.batches(2, 0))
+        check_loss(learned.loss(tried, batch), f"the task {task.name}")
+
+
 def _measures(task: Task, network: nn.Module) -> list[str]:
     """The measures of a task by name, in their order; ConfigError for a task that lacks the one it compares by."""
-    scores = task.scores(network, "validation")
-    values = dict(scores.values)
+    values = dict(check_scores(task, network).values)
     if task.compares.name not in values:
         raise ConfigError(
             f"task: {task.name} compares networks by {task.compares.name!r}, and its scores have "
