@@ -20,6 +20,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from tombola.compression import latency, measured
@@ -27,6 +28,9 @@ from tombola.studies.base import timing
 from tombola.studies.lottery import artefacts
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("any machine", deadline=None)  # no test waits on the clock
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -34,7 +34,7 @@ def test_lenet_costs_two_flops_a_weight() -> None:
 
 
 @given(density=st.floats(0, 1), seed=st.integers(0, 1_000))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_a_fully_connected_network_costs_two_flops_a_kept_weight(density: float, seed: int) -> None:
     masks = _random_masks(LENET, density, seed)
     assert count_flops(LENET, (1, 28, 28), masks) == Flops(2 * 266_200, 2 * masks.kept)
@@ -267,7 +267,7 @@ class TestSize:
         assert size == Size(266_610, 266_610, 4 * 266_610, 4 * 266_610)  # kept whole, a bit mask would only add to it
 
     @given(density=st.floats(0, 1), seed=st.integers(0, 1_000))
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     def test_packed_is_a_bit_a_weight_and_the_kept_values(self, density: float, seed: int) -> None:
         masks = _random_masks(LENET, density, seed)
         size = count_size(LENET, masks)

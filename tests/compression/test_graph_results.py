@@ -280,7 +280,7 @@ PARTS = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(network=networks(), data=st.data())
 def test_any_chain_of_nodes(network: tuple[nn.Module, tuple[int, ...]], data: st.DataObject) -> None:
     density = data.draw(st.sampled_from([0.1, 0.5, 1.0]), label="density")

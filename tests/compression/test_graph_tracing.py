@@ -380,7 +380,7 @@ class Program(nn.Module):
         return self.nothing(x)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.tuples(st.sampled_from(Program.OPERATIONS), st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=7

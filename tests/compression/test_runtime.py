@@ -86,7 +86,7 @@ VECTORS = st.sampled_from([Kernel.ROWS, Kernel.COLUMNS, Kernel.DENSE_COLUMNS, Ke
 PANELS = st.sampled_from([Kernel.PANEL, Kernel.PANEL, Kernel.DENSE])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_chain_on_any_kernels_for_any_batch(data: st.DataObject) -> None:
     widths = data.draw(st.lists(st.integers(1, 70), min_size=2, max_size=5), label="widths")

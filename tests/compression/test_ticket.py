@@ -31,7 +31,7 @@ SHAPES = st.lists(st.lists(st.integers(1, 5), max_size=4), min_size=1, max_size=
 
 
 @given(shapes=SHAPES, seed=st.integers(0, 1_000))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_masks_come_back_as_they_were(shapes: list[list[int]], seed: int) -> None:
     masks = _random_masks(shapes, seed)
     with tempfile.TemporaryDirectory() as folder:

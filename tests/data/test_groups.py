@@ -40,7 +40,7 @@ def _numbers(data: DataSet) -> list[list[int]]:
     seed=st.integers(0),
     own=st.booleans(),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_groups_never_part_ways(groups: list[int], validation: int, test: int, seed: int, own: bool) -> None:
     raw = _raw(groups, test=5 if own else 0)
     try:

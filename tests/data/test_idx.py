@@ -47,7 +47,7 @@ def _refused(act: Callable[[], object], *says: object) -> None:
 
 
 @given(shape=st.lists(st.integers(1, 6), min_size=1, max_size=3), zipped=st.booleans())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_what_was_written_is_read(shape: list[int], zipped: bool) -> None:
     array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
@@ -103,7 +103,7 @@ def test_a_damaged_gzip_is_an_error_that_names_it(tmp_path: Path, case: str) -> 
 
 
 @given(cut=st.integers(0, len(ZIPPED) - 1))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_gzip_cut_anywhere_is_an_error(cut: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.gz"

@@ -45,7 +45,7 @@ def _targets_follow(data: DataSet) -> bool:
     seed=st.integers(0),
     own=st.booleans(),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_a_split_is_disjoint_and_whole(count: int, validation: int, test: int, seed: int, own: bool) -> None:
     assume(count - validation - (0 if own else test) >= 20)  # both classes are left to train on
     raw = _raw(count, test if own else 0)
@@ -60,7 +60,7 @@ def test_a_split_is_disjoint_and_whole(count: int, validation: int, test: int, s
 
 
 @given(one=st.integers(0, 2**64), other=st.integers(0, 2**64))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_another_seed_gives_another_split(one: int, other: int) -> None:
     raw = _raw(100)
     assert (_numbers(split(raw, one, 10, 20)) == _numbers(split(raw, other, 10, 20))) == (one == other)
@@ -90,7 +90,7 @@ def test_too_few_examples_are_an_error(count: int, validation: int, test: int, s
 
 
 @given(count=st.integers(60, 200), training=st.integers(20, 40), seed=st.integers(0), own=st.booleans(), data=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_fewer_training_examples_are_the_first_of_the_split(
     count: int, training: int, seed: int, own: bool, data: st.DataObject
 ) -> None:

@@ -154,7 +154,7 @@ def test_no_image_is_lost_where_a_member_ends_or_a_header_is_damaged(tmp_path: P
         _refused(lambda: class_folders(path), path, "damaged or cut short")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_damage_gives_an_error_of_one_line_or_the_same_layout(data: st.DataObject, tmp_path_factory: object) -> None:
     folder = tmp_path_factory.mktemp("tar")  # type: ignore[attr-defined]

@@ -34,7 +34,7 @@ def choose(
     return found, choices.copy()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), fresh=st.booleans())
 def test_the_largest_and_which_it_is(target: Target, data: st.DataObject, fresh: bool) -> None:
     """Whole numbers have many ties: the first of them is taken, as torch's pools do."""
@@ -77,7 +77,7 @@ def next_to_one_another(target: Target, rng: np.random.Generator) -> Scattered:
     return own
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=st.integers(1, 9), count=st.integers(1, 9), seed=st.integers(0, 2**32), at_end=st.booleans())
 def test_the_gradient_goes_where_it_came_from(target: Target, rows: int, count: int, seed: int, at_end: bool) -> None:
     rng, lanes, fences = np.random.default_rng(seed), target.lanes, Fences(at_end)

@@ -209,7 +209,7 @@ def gate_of(fences: Fences, call: Call, gates: np.ndarray) -> np.ndarray | None:
 epilogues = st.sampled_from([Epilogue.NONE, Epilogue.NONE, Epilogue.RELU, Epilogue.ADD_RELU])
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=70)
 @given(
     convolution=convolutions(),
     vectors=st.integers(1, 3),
@@ -234,7 +234,7 @@ def test_panels_equal_float64(
     call.check(on_panels(target, Fences(at_end), call, borders, spares))
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=70)
 @given(convolution=convolutions(), gap=gaps, epilogue=epilogues, at_end=st.booleans())
 @pytest.mark.parametrize("pack", [pack_rows, pack_all])
 def test_one_example_equals_float64(

@@ -61,7 +61,7 @@ def assert_copies(found: np.ndarray, expected: np.ndarray, fill: float) -> None:
     assert (found[:, :, :, columns:] == fill).all()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     window=windows,
     data=st.data(),
@@ -84,7 +84,7 @@ def test_all_windows(
     assert_copies(grid, unfolded(own, window, window.reach, window.step, fill), fill)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     window=windows,
     data=st.data(),

@@ -16,7 +16,7 @@ from tombola.kernels.target import Target
 from tombola.kernels.windows import ImageLayout, Pair, Panel
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     channels=st.integers(1, 4),
     size=st.tuples(st.integers(1, 6), st.integers(1, 70)),
@@ -50,7 +50,7 @@ def test_strange_numbers_pass_bit_by_bit(target: Target, strange: float) -> None
     assert (y[:, width] == 1).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(count=st.integers(0, 100), at_end=st.booleans())
 def test_clear(target: Target, count: int, at_end: bool) -> None:
     fences = Fences(at_end)
@@ -60,7 +60,7 @@ def test_clear(target: Target, count: int, at_end: bool) -> None:
     assert y.tobytes() == bytes(4 * count)  # no -0
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     channels=st.integers(1, 3),
     size=pairs(1, 6),
@@ -100,7 +100,7 @@ def test_borders_of_other_sides(target: Target, border_rows: int, border_columns
 PLACES = ["apart", "in x", "in other", "x is other", "all one"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     add=st.booleans(),
     relu=st.booleans(),

@@ -22,7 +22,7 @@ def examples(count: int, features: int) -> np.ndarray:
     return np.arange(1, count * features + 1, dtype=np.float32).reshape(count, features)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(count=counts, features=features, at_end=st.booleans())
 def test_to_panel(target: Target, count: int, features: int, at_end: bool) -> None:
     fences, width, numbers = Fences(at_end), padded(count, target.lanes), examples(count, features)
@@ -33,7 +33,7 @@ def test_to_panel(target: Target, count: int, features: int, at_end: bool) -> No
     assert (y[:, count:] == 0).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(count=counts, features=features, of=st.integers(1, 50), seed=st.integers(0, 99), at_end=st.booleans())
 def test_gather_panel(target: Target, count: int, features: int, of: int, seed: int, at_end: bool) -> None:
     """Positions in any order, some of them twice, the first and the last of all examples among them."""
@@ -47,7 +47,7 @@ def test_gather_panel(target: Target, count: int, features: int, of: int, seed: 
     assert (y[:, count:] == 0).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(count=counts, features=features, more=st.integers(0, 2), at_end=st.booleans())
 def test_from_panel(target: Target, count: int, features: int, more: int, at_end: bool) -> None:
     """What stands in the panel's further examples, here NaN, goes nowhere."""

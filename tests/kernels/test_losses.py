@@ -15,7 +15,7 @@ from tombola.kernels.losses import CROSS_ENTROPY_GRADIENT
 from tombola.kernels.target import Target
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     count=st.sampled_from(BATCHES),
     classes=st.integers(1, 20),

@@ -23,7 +23,7 @@ def unpacked(pattern: Pattern, values: list[np.ndarray]) -> tuple[np.ndarray, np
     return keep, matrix
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(matrix=matrices())
 def test_packing_keeps_everything(matrix: Matrix) -> None:
     weights = matrix.numbers(*matrix.shape)

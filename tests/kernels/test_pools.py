@@ -40,7 +40,7 @@ def pooled(
     return y
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     kind=st.sampled_from(PoolKind),
     channels=st.integers(1, 3),
@@ -124,7 +124,7 @@ def assert_pools(kind: PoolKind, found: np.ndarray, x: np.ndarray, window: Windo
     assert_sums(found, exact, by_torch(PoolKind.MEAN, np.abs(x), window, count_padding), terms)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(PoolKind),
     window=pool_windows,
@@ -152,7 +152,7 @@ def test_images_as_torch(target: Target, kind: PoolKind, window: Window, size: P
     assert_pools(kind, seen_in(y.reshape(-1), result)[None], numbers, window, True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(PoolKind),
     window=pool_windows,
@@ -208,7 +208,7 @@ def test_one_tap_is_a_copy_bit_by_bit(target: Target) -> None:
     assert y.tobytes() == x.reshape(4, -1)[::-1].tobytes()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     channels=st.integers(1, 4),
     size=st.tuples(st.integers(1, 9), st.integers(1, 70)),

@@ -31,7 +31,7 @@ def rows_of(flat: np.ndarray, features: int, width: int, stride: int) -> np.ndar
     return np.lib.stride_tricks.as_strided(flat, (features, width), (4 * stride, 4))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     matrix=matrices(),
     count=st.sampled_from(BATCHES),

@@ -17,7 +17,7 @@ from tombola.kernels.samples import SAMPLED_PRODUCT, sums_of_vectors
 from tombola.kernels.target import Target
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(matrix=matrices(), count=st.sampled_from(BATCHES), gap=st.integers(0, 5), at_end=st.booleans())
 def test_equals_float64(target: Target, matrix: Matrix, count: int, gap: int, at_end: bool) -> None:
     """Further examples of the panel have a gradient of 0, as they leave the loss."""

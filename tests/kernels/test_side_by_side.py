@@ -37,7 +37,7 @@ def run(packed: SideBySide, x: np.ndarray, bias: np.ndarray, relu: bool, at_end:
 
 
 @needs_avx512
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(matrix=large_enough(), relu=st.booleans(), at_end=st.booleans())
 def test_equals_float64(matrix: Matrix, relu: bool, at_end: bool) -> None:
     rows, columns = matrix.keep.shape

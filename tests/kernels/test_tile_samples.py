@@ -35,7 +35,7 @@ def sample(
     return gradients, sums
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data(), pooled=st.booleans(), biases=st.booleans(), before=st.sampled_from([None, 3.0]))
 def test_equals_float64(target: Target, data: st.DataObject, pooled: bool, biases: bool, before: float | None) -> None:
     own = data.draw(scattered(target.lanes, TAKEN if pooled else None))

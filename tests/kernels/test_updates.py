@@ -25,7 +25,7 @@ def written(fences: Fences, numbers: np.ndarray) -> np.ndarray:
     return room
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(times=vectors, seed=seeds, at_end=st.booleans())
 def test_sgd(target: Target, times: int, seed: int, at_end: bool) -> None:
     random, fences, count = np.random.default_rng(seed), Fences(at_end), times * target.lanes
@@ -40,7 +40,7 @@ def test_sgd(target: Target, times: int, seed: int, at_end: bool) -> None:
     np.testing.assert_allclose(v, value - np.float64(rate) * after, rtol=1e-6, atol=1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(times=vectors, seed=seeds, at_end=st.booleans(), decoupled=st.booleans())
 def test_adam(target: Target, times: int, seed: int, at_end: bool, decoupled: bool) -> None:
     """The formulas of the paper, and what neither has a gradient nor a value stays 0."""
@@ -65,7 +65,7 @@ def test_adam(target: Target, times: int, seed: int, at_end: bool, decoupled: bo
     assert v[0] == m[0] == s[0] == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(count=st.integers(0, 70), of=st.integers(1, 50), seed=seeds, at_end=st.booleans())
 def test_gather(target: Target, count: int, of: int, seed: int, at_end: bool) -> None:
     random, fences = np.random.default_rng(seed), Fences(at_end)

@@ -26,7 +26,7 @@ def exact(weights: np.ndarray, start: np.ndarray, x: np.ndarray, relu: bool) -> 
     return np.maximum(product, 0) if relu else product, np.abs(start) + np.abs(weights).astype(np.float64) @ np.abs(x)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(matrix=matrices(), relu=st.booleans(), fresh=st.booleans(), at_end=st.booleans())
 def test_rows_equal_float64(target: Target, matrix: Matrix, relu: bool, fresh: bool, at_end: bool) -> None:
     rows, columns = matrix.shape
@@ -55,7 +55,7 @@ def test_rows_equal_float64(target: Target, matrix: Matrix, relu: bool, fresh: b
     assert_sums(y, *exact(weights, bias if fresh else before, inputs, relu), terms)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(matrix=matrices(), relu=st.booleans(), zeros=st.sampled_from([0.0, 0.5, 0.9, 1.0]), at_end=st.booleans())
 def test_columns_equal_float64(target: Target, matrix: Matrix, relu: bool, zeros: float, at_end: bool) -> None:
     """A block is a range of outputs here."""
@@ -81,7 +81,7 @@ def test_columns_equal_float64(target: Target, matrix: Matrix, relu: bool, zeros
     assert_sums(y, *exact(weights, bias, inputs, relu), terms)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(matrix=matrices(), relu=st.booleans(), zeros=st.sampled_from([0.0, 0.5, 1.0]), at_end=st.booleans())
 def test_dense_columns_equal_float64(target: Target, matrix: Matrix, relu: bool, zeros: float, at_end: bool) -> None:
     (outputs, columns), fences = matrix.shape, Fences(at_end)

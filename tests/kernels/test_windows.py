@@ -12,7 +12,7 @@ from torch.nn import functional
 from tombola.kernels.windows import KILOBYTE, ROUND, Pair, Panel, Window, features, image_layout
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(window=windows, size=pairs(1, 20))
 def test_outputs_are_as_many_as_those_of_torch(window: Window, size: Pair) -> None:
     """And none where torch refuses."""
@@ -28,7 +28,7 @@ def test_outputs_are_as_many_as_those_of_torch(window: Window, size: Pair) -> No
         assert window.outputs(*size) == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(window=windows, data=st.data())
 def test_outputs_see_what_those_of_torch_see(window: Window, data: st.DataObject) -> None:
     """`reach` is what a gradient of one output comes to, `step` how far the next one's is from it."""

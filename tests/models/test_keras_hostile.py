@@ -368,7 +368,7 @@ class TestDamage:
         refused(tmp_path, "not a plain file")
 
     @given(data=st.data())
-    @settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_any_damage_is_an_error_of_ours_or_none(self, data: st.DataObject, tmp_path: Path) -> None:
         member = data.draw(st.sampled_from((*MEMBERS, "zip")))
         content = bytearray(written(tmp_path / "w.keras").read_bytes() if member == "zip" else MEMBERS[member])

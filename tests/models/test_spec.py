@@ -30,7 +30,7 @@ def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @given(seed=st.integers(0, 2**64 - 1), widths=st.lists(st.integers(1, 5), min_size=1, max_size=3))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_a_spec_alone_makes_every_bit(seed: int, widths: list[int]) -> None:
     spec = _spec(seed, input_shape=(1, 3, 3), widths=widths)
     first = _bits(spec)

@@ -172,7 +172,7 @@ FILES = {"new": saved(True), "old": saved(False)}
     end=st.floats(0, 1),
     flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(1, 255)), max_size=4),
 )
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_damage_is_an_error_of_ours_or_none(form: str, end: float, flips: list[Any], tmp_path: Path) -> None:
     content = FILES[form]
     damaged = bytearray(content[: round(end * len(content))] if not flips else content)
@@ -190,7 +190,7 @@ def test_any_damage_is_an_error_of_ours_or_none(form: str, end: float, flips: li
 
 
 @given(content=st.binary(max_size=300), suffix=st.sampled_from((".pt", ".safetensors")))
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_noise_is_refused(content: bytes, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)

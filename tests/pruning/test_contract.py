@@ -289,7 +289,7 @@ def scores_of_levels(levels: int, seed: int) -> ScoreFunction:
     min_keep=st.integers(0, 2),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_exactly_round_s_n_go_at_any_sparsity(
     distribution: str, sparsity: float, further: float, levels: int, min_keep: int, seed: int
 ) -> None:

@@ -104,7 +104,7 @@ class TestLayersDoNotDieSilently:
             prune(net(30, 1, 2), distribution=PerLayerRates(0.1, {"1": 0.9}))
 
     @given(st.integers(1, 5), st.floats(0, 0.9), st.integers(0, 50))
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     def test_every_layer_keeps_min_keep_at_any_sparsity(self, min_keep: int, sparsity: float, seed: int) -> None:
         model = net(9, 8, 7, seed=seed)
         with torch.no_grad():

@@ -382,7 +382,7 @@ def dividing(name: str, layout: Layout) -> str:
 
 @pytest.mark.parametrize("name", structures)
 @given(layout=layouts(), seed=st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_to_units_and_back_and_every_weight_in_one_unit(name: str, layout: Layout, seed: int) -> None:
     structure = make_structure(dividing(name, layout))
     if not structure.fits(layout):

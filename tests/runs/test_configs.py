@@ -160,7 +160,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 
 
 @given(content=st.binary(max_size=60) | st.text("ab:-[]{}&*!?|>'\"#%@,0x1e.~<= \n\t", max_size=40).map(str.encode))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_any_bytes_are_a_config_or_a_config_error(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         message = ""
@@ -185,7 +185,7 @@ WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
         folder=st.sampled_from([None, Path("/a b/c"), Path("1e-3")]),
     )
 )
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_a_dumped_config_loads_back_equal(config: Outer) -> None:
     with tempfile.TemporaryDirectory() as folder:
         loaded = _load(Path(folder), dump_config(config))

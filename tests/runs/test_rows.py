@@ -59,7 +59,7 @@ def test_a_unit_is_added_once(tmp_path: Path) -> None:
 
 
 @given(cut=st.integers(0, len(WHOLE)))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_a_table_cut_at_any_byte_is_completed_to_the_same_bytes(cut: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"

@@ -372,7 +372,7 @@ class TestAPureFunctionOfTheRows:
         st.lists(st.tuples(*[st.integers(0, 1000)] * 4), min_size=2, max_size=6),
         st.randoms(use_true_random=False),
     )
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     def test_the_order_of_the_rows_says_nothing(self, counts: list[tuple[int, ...]], chance: Any) -> None:
         parents = tuple(row[0] / 1000 for row in counts)
         names = ("random", "magnitude", "fpgm")

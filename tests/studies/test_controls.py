@@ -179,7 +179,7 @@ class TestMatching:
         state = model.state_dict()
         assert all((order == np.arange(len(order))).all() for order in match(state, state, layers))
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.lists(st.integers(1, 6), min_size=2, max_size=5), st.integers(0, 2**31))
     def test_matching_never_makes_networks_less_alike(self, widths: list[int], seed: int) -> None:
         torch.manual_seed(seed)

@@ -150,7 +150,7 @@ class TestDegradation:
         assert "the lottery of LeNet was not run and the lottery of the head was not run" in answer.lead
         assert answer.numbers["head"] == {"reason": "the lottery of the head was not run"}
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     @given(onset=st.integers(0, 3), depth=st.floats(1.0, 8.0), seed=st.integers(0, 1000))
     def test_whatever_the_order_of_rows_the_onset_is_where_the_drop_is(
         self, onset: int, depth: float, seed: int
@@ -471,7 +471,7 @@ def sentences(answers: list[Answer]) -> list[str]:
     return [answer.text for answer in answers]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 1000))
 def test_the_order_of_rows_changes_no_answer(seed: int) -> None:
     rows, runs = hybrid_rows(replicates=3), lotteries(cnn=LATE, head=NEVER, lenet=EARLY)
@@ -529,7 +529,7 @@ class TestOneTicket:
         assert sources.round == answers[1].numbers["cnn"]["ticket"]["round"] == 4
         assert sources.head_round == answers[1].numbers["head"]["ticket"]["round"] == 4
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(
         drops=st.tuples(*[st.floats(-1, 4)] * 4),
         spread=st.floats(0.05, 2),
@@ -553,7 +553,7 @@ class TestOneTicket:
 
 
 class TestHonestWords:
-    @settings(max_examples=6, deadline=None)
+    @settings(max_examples=6)
     @given(spread=st.floats(0.05, 3), replicates=st.integers(1, 5), drop=st.floats(0, 3))
     def test_where_no_difference_is_shown_it_is_said_what_would_be(
         self, spread: float, replicates: int, drop: float

@@ -75,7 +75,7 @@ class TestAgreement:
         np.testing.assert_allclose(forest.probabilities(features), peer.predict_proba(features), rtol=0, atol=TOLERANCE)
         np.testing.assert_array_equal(forest.predict(features), peer.predict(features))
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.data())
     def test_whatever_the_data(self, data: st.DataObject) -> None:
         """Few values, so that leaves hold several classes; classes may be missing, even all but one."""

@@ -146,7 +146,7 @@ class TestPoint4ExactlyAsManyAsAsked:
         assert total - masks_of(outcome.folder).kept == round(0.999 * total)
 
     @given(st.integers(2, 30), st.integers(2, 30), st.sampled_from((0, *SPARSITIES)), st.integers(0, 99))
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     def test_by_the_verb(self, inputs: int, outputs: int, sparsity: float, seed: int) -> None:
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU(), nn.Linear(outputs, 3))

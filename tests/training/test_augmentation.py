@@ -75,7 +75,7 @@ def test_a_crop_is_one_of_the_81_windows(kinds: tuple) -> None:
     kinds=st.sampled_from([(), ("flip",), ("crop",), ("flip", "crop"), ("crop", "flip")]),
     seed=st.integers(0, 2**32),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_it_is_a_function_of_inputs_and_generator(
     count: int, channels: int, height: int, width: int, kinds: tuple, seed: int
 ) -> None:

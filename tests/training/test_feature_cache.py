@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from small_bases import own_cache
@@ -40,7 +40,6 @@ def content(part: slice, shape: tuple[int, ...] = (3, 2)) -> torch.Tensor:
 
 
 @given(count=st.integers(1, 100))
-@settings(deadline=None)
 def test_parts_are_all_examples_in_order(count: int) -> None:
     parts = FeatureCache("k", count, (2,)).parts()
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(count))

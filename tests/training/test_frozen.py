@@ -123,7 +123,7 @@ class TestTheSplit:
         assert behind.checksum != pixels.checksum
 
     @given(seed=st.integers(0, 2**40), validation=st.integers(1, 60), training=st.none() | st.integers(30, 60))
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     def test_is_that_of_the_pixels(self, images: Path, seed: int, validation: int, training: int | None) -> None:
         self.same(data_config(images, validation=validation, training=training), seed)
 

@@ -61,7 +61,7 @@ def chain(widths: list[int], seed: int) -> nn.Sequential:
 
 
 class TestGradients:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(
         batch=st.sampled_from([1, 3, 16, 60, 64, 100, 128]),
         widths=st.lists(st.integers(1, 70), min_size=2, max_size=4),

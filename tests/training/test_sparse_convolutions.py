@@ -126,7 +126,7 @@ def assert_gradients(engine: SparseEngine, model: nn.Module, exact: dict[str, Te
 
 
 class TestGradients:
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(
         batch=st.sampled_from([1, 3, 16, 20, 60]),
         size=st.tuples(st.integers(1, 3), st.integers(3, 13), st.integers(3, 13)),

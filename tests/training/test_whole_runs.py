@@ -165,7 +165,7 @@ RECIPES = st.builds(
 )
 
 
-@settings(max_examples=8, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(
     network=st.sampled_from(sorted(NETWORKS)),
     changes=RECIPES,
