@@ -20,6 +20,7 @@ from tombola.data import DataConfig, load_data
 from tombola.errors import ConfigError, RunFolderError, TombolaError
 from tombola.runs.configs import validate
 from tombola.runs.rows import rows_of
+from tombola.studies.base.soundness import fault_of
 from tombola.studies.base.watching import Progress, Watcher
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.lottery.config import LotteryConfig
@@ -189,6 +190,15 @@ def test_a_task_in_memory_is_known_by_its_class_and_its_attributes(tmp_path: Pat
         with pytest.raises(RunFolderError, match="begun with task ") as caught:
             find_ticket(own_tasks.Context, other, **asked | {"replicates": replicates})
         assert "\n" not in str(caught.value)
+
+
+def test_a_loss_of_another_scale_has_not_diverged(tmp_path: Path) -> None:
+    asked = SHORT | {"replicates": 1, "controls": (), "out": tmp_path}
+    task = Classification(load_data(DataConfig(name="digits"), 0), own_training.steep)
+    row = find_ticket("own_models:dense", task, **asked).rows[0]
+    assert row["train_loss"] > 50
+    assert (row["train_frequency_loss"], fault_of(row)) == (None, None)
+    assert row["test_majority_accuracy"] < row["test_accuracy"]
 
 
 def test_another_split_of_the_same_data_is_another_task(tmp_path: Path) -> None:

@@ -157,6 +157,37 @@ class TestWhatLearnedNothing:
         assert faults_of([rows[0] | {"train_naive_loss": None}], measure=NATS) is None  # a task that says nothing
 
 
+class TestAnAccuracyThatCountsNoExamples:
+    """Of tokens in sequences: its name and its unit are those of classes, and its rows are not."""
+
+    def rows(self, accuracy: float, chance: np.random.Generator) -> list[dict]:
+        found = []
+        for replicate in range(4):
+            each = np.clip(chance.normal(accuracy, 0.05, 50), 0, 1).astype(np.float32)
+            value = float(each.mean(dtype=np.float64))
+            row = {"kind": "training", "replicate": replicate, "branch": "dense", "rewind": None, "round": 0}
+            row |= {"test_accuracy": value, "test_examples": 50, "train_examples": 100}
+            row |= {"test_naive_accuracy": 0.5, "test_naive_error": 0.01}
+            found.append(row | score_columns(each, value, "these"))
+        return found
+
+    @pytest.mark.parametrize(("accuracy", "fault"), [(0.45, "learned nothing"), (0.51, UNSHOWN_ANSWER), (0.6, None)])
+    def test_has_to_be_better_than_one_answer_for_all(self, accuracy: float, fault: str | None) -> None:
+        rows = [row | {"test_accuracy": accuracy} for row in self.rows(accuracy, np.random.default_rng(0))]
+        assert faults_of(rows, measure=ACCURACY) == fault
+
+    def test_moves_in_no_steps_and_has_bounds_for_new_examples(self) -> None:
+        chance = np.random.default_rng(0)
+        ours, theirs = self.rows(0.7, chance), self.rows(0.6, chance)
+        assert paired_measure(ours, theirs).resolution == 0
+        found = for_new_examples(ours, theirs).bounds
+        assert found is not None
+        assert found.mean == pytest.approx(10, abs=2)
+        without = [row | {"test_each": None, "test_each_reason": "none here"} for row in ours]
+        assert for_new_examples(without, theirs).reason == "none here"
+        assert paired_measure(without, theirs).resolution == 0
+
+
 class TestNewExamples:
     def rows(self, gap: float, spread: float, count: int = 400) -> tuple[list[dict], list[dict]]:
         """Two networks in four replicates, whose test examples all have errors of their own."""

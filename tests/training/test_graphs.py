@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sparse_steps import kill_at, recipe
 from torch import Tensor, nn
 from torch.nn import functional
@@ -48,6 +50,17 @@ def drawn(count: int, seed: int, kind: Kind) -> list[Data]:
 
 def task_of(kind: Kind) -> GraphTask:
     return GraphTask(drawn(120, 0, kind), drawn(30, 1, kind), drawn(40, 2, kind), kind)
+
+
+class Always(nn.Module):
+    """Says the same of every graph."""
+
+    def __init__(self, answer: Tensor) -> None:
+        super().__init__()
+        self.answer = nn.Parameter(answer)
+
+    def forward(self, data: Any) -> Tensor:
+        return self.answer.expand(data.num_graphs, -1)
 
 
 class Gine(nn.Module):
@@ -132,6 +145,42 @@ def test_statistics_are_estimated_over_graphs() -> None:
     with torch.no_grad():
         model.eval()(Batch.from_data_list(drawn(50, 0, "regression")))
     torch.testing.assert_close(model.norm.running_mean, seen[0].mean(0))
+
+
+@given(answer=st.floats(-2, 4, width=32), seed=st.integers(0, 20))
+@settings(max_examples=40, deadline=None)
+def test_no_answer_for_all_graphs_is_better_than_the_naive_one(answer: float, seed: int) -> None:
+    """Of a target that is far from symmetric, whose mean a median beats."""
+    chance = torch.Generator().manual_seed(seed)
+
+    def graphs(count: int) -> list[Data]:
+        targets = torch.empty(count).exponential_(generator=chance)
+        return [Data(x=torch.zeros(1, 1), edge_index=torch.zeros(2, 0, dtype=torch.int64), y=y[None]) for y in targets]
+
+    task = GraphTask(graphs(15), graphs(3), graphs(24), "regression")
+    model = Always(torch.tensor([answer]))
+    assert task.scores(model, "test").values["mae"] >= task.naive("test").values["mae"] - 1e-9
+    learned = task.targets("train")
+    assert task.naive("train").loss == pytest.approx(float(learned.var(correction=0)))  # what squares are least of
+
+
+def test_the_most_frequent_class_is_no_better_than_itself() -> None:
+    """3 of 5 right: as float32 numbers their mean is more than the fraction."""
+    graphs = [
+        Data(x=torch.zeros(2, 2), edge_index=torch.tensor([[0], [1]]), y=torch.tensor([n > 2]).long()) for n in range(5)
+    ]
+    task = GraphTask(graphs, graphs, graphs, "classification")
+    assert task.scores(Always(torch.tensor([1.0, 0.0])), "test").accuracy == 3 / 5
+    assert task.naive("test").accuracy == 3 / 5
+
+
+@pytest.mark.parametrize("count", [7, 9, 10, 11, 14, 21])
+def test_statistics_are_estimated_over_even_passes(count: int) -> None:
+    """A graph that is left over has no variance of its own."""
+    task, model = GraphTask(*(drawn(count, seed, "regression") for seed in range(3)), "regression"), gine("regression")
+    sizes = [batch.num_graphs for batch in task.inputs(100, 10)]
+    assert (sum(sizes), max(sizes) - min(sizes) <= 1) == (count, True)
+    reestimate_statistics(model, task, 100, batch=10)
 
 
 def test_a_model_may_write_into_its_batch() -> None:

@@ -97,10 +97,22 @@ def test_an_evaluation_makes_few_logits_at_a_time(task: LanguageModelling, monke
     model, seen = gpt2(), []
     model.register_forward_hook(lambda module, arguments, output: seen.append(output.logits.numel()))
     task.scores(model, "test")
-    assert (len(seen), max(seen)) == (8, 7 * LENGTH * VOCABULARY)
+    assert (len(seen), max(seen)) == (1 + 8, 7 * LENGTH * VOCABULARY)  # one sequence first, to see how many words
     monkeypatch.setattr("tombola.training.language.LOGITS", 1)  # less than a sequence
     task.scores(model, "test")
-    assert len(seen) == 8 + 50
+    assert len(seen) == 9 + 1 + 50
+
+
+def test_a_model_of_more_words_than_the_data_have_makes_as_few_logits(
+    task: LanguageModelling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As every pretrained one does."""
+    words = 10 * VOCABULARY
+    monkeypatch.setattr("tombola.training.language.LOGITS", 3 * (LENGTH + 1) * words)
+    model, seen = nn.Embedding(words, words), []
+    model.register_forward_hook(lambda module, arguments, output: seen.append(output.numel()))
+    task.scores(model, "test")
+    assert max(seen) == 3 * LENGTH * words
 
 
 def test_the_order_of_an_epoch_is_drawn_once(task: LanguageModelling, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,8 +172,11 @@ def test_too_short_a_text_is_refused() -> None:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (nn.Embedding(5, VOCABULARY), "the model fails on 40 sequences of 8 tokens: IndexError"),
-        (nn.Sequential(nn.Embedding(VOCABULARY, 4), nn.Flatten(), nn.Linear(32, VOCABULARY)), r"shape \(40, 13\)"),
+        (nn.Embedding(5, VOCABULARY), "the model fails on 1 sequence of 8 tokens: IndexError"),
+        (
+            nn.Sequential(nn.Embedding(VOCABULARY, 4), nn.Flatten(), nn.Linear(32, VOCABULARY)),
+            r"shape \(1, 13\) for 1 sequence of 8",
+        ),
         (nn.Embedding(VOCABULARY, 4), "knows 4 tokens, and the sequences have 13"),
     ],
 )

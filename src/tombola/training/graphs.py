@@ -109,22 +109,22 @@ class GraphTask(Task):
         loss = float(self.criterion_loss(given, wanted))
         if self.kind == "regression":
             each = (given - wanted).abs().flatten(1).mean(1) if given.dim() > 1 else (given - wanted).abs()
-            return Scored(loss, {"mae": float(each.mean()), "rmse": loss**0.5}, len(wanted), each)
+            return Scored(loss, {"mae": _mean(each), "rmse": loss**0.5}, len(wanted), each)
         right = (given.argmax(1) == wanted).to(torch.float32)
-        return Scored(loss, {"accuracy": float(right.mean())}, len(wanted), right)
+        return Scored(loss, {"accuracy": _mean(right)}, len(wanted), right)
 
     def naive(self, part: Part) -> Scored:
-        """Regression: the mean of the training targets. Classification: the most frequent class, at the loss of class
-        frequencies."""
+        """Regression: the median of the part's own targets, which no answer for all beats by `mae`, at the loss of the
+        training targets' mean. Classification: the most frequent class, at the loss of class frequencies."""
         learned, targets = self.targets("train"), self.targets(part)
         if self.kind == "regression":
-            errors = (targets - learned.mean(0)).reshape(len(targets), -1)
-            each, loss = errors.abs().mean(1), float(errors.square().mean())
-            return Scored(loss, {"mae": float(each.mean())}, len(each), each)
+            each = (targets - targets.median(0).values).abs().reshape(len(targets), -1).mean(1)
+            loss = float((targets - learned.mean(0)).square().mean())
+            return Scored(loss, {"mae": _mean(each)}, len(each), each)
         counts = torch.bincount(learned, minlength=self.classes).double() + 1
         right = (targets == counts.argmax()).to(torch.float32)
         loss = float(-(counts / counts.sum()).log()[targets].mean())
-        return Scored(loss, {"accuracy": float(right.mean())}, len(right), right)
+        return Scored(loss, {"accuracy": _mean(right)}, len(right), right)
 
     def targets(self, part: Part) -> Tensor:
         """The targets (graphs, ...) of a part, on the CPU."""
@@ -135,8 +135,9 @@ class GraphTask(Task):
         return [((batch,), batch.y) for batch in drawn]
 
     def inputs(self, count: int, size: int) -> list[Any]:
-        first = [self.parts["train"][number] for number in range(min(count, self.count("train")))]
-        return [batch.to(self.device) for batch in _chunks(first, size)]
+        first = torch.arange(min(count, self.count("train")))
+        parts = first.tensor_split(max(1, len(first) // size))
+        return [together([self.parts["train"][i] for i in part.tolist()]).to(self.device) for part in parts]
 
     def _answers(self, model: nn.Module, batch: Any) -> Tensor:
         """What somebody's model says of a batch, as the loss wants it; TrainingError in one line for anything else."""
@@ -188,6 +189,11 @@ def together(graphs: Graphs) -> Any:
 def _chunks(graphs: Graphs, size: int) -> Iterator[Any]:
     for first in range(0, len(graphs), size):
         yield together([graphs[number] for number in range(first, min(first + size, len(graphs)))])
+
+
+def _mean(each: Tensor) -> float:
+    """In float64: a mean of right answers is the fraction that counting them gives."""
+    return float(each.double().mean())
 
 
 def _content(parts: Sequence[Graphs]) -> str:

@@ -110,7 +110,7 @@ class LanguageModelling(Task):
         """`nats` and `accuracy` are means over tokens; `each` is the mean nats of a sequence."""
         nats, right = [], 0
         with evaluation_mode(model), torch.no_grad():
-            for ids in self._chunks(part):
+            for ids in self._chunks(part, self._width(model, part)):
                 ids = ids.to(device_of(model))
                 logits, targets = logits_of_tokens(model, ids[:, :-1], self.vocabulary), ids[:, 1:]
                 every = functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
@@ -139,8 +139,13 @@ class LanguageModelling(Task):
         ids = self.ids["train"][:count, :-1].to(self.device)
         return list(ids.tensor_split(max(1, len(ids) // size)))
 
-    def _chunks(self, part: Part) -> Iterator[Tensor]:
-        ids, tokens = self.ids[part], min(CHUNK, LOGITS // self.vocabulary)
+    def _width(self, model: nn.Module, part: Part) -> int:
+        """How many logits the model gives for a token: it may know more of them than the data have."""
+        first = self.ids[part][:1, :-1].to(device_of(model))
+        return logits_of_tokens(model, first, self.vocabulary).shape[2]
+
+    def _chunks(self, part: Part, width: int) -> Iterator[Tensor]:
+        ids, tokens = self.ids[part], min(CHUNK, LOGITS // width)
         yield from ids.split(max(1, tokens // ids.shape[1]))
 
 
@@ -163,14 +168,12 @@ def next_token_loss(output: Any, targets: Tensor) -> Tensor:
 
 def logits_of_tokens(model: nn.Module, ids: Tensor, vocabulary: int) -> Tensor:
     """The logits (n, length, at least `vocabulary`) of somebody's model; TrainingError in one line for others."""
-    with said_in_one_line(f"the model fails on {len(ids)} sequences of {ids.shape[1]} tokens"):
+    asked = f"{len(ids)} sequence{'s' * (len(ids) > 1)} of {ids.shape[1]} tokens"
+    with said_in_one_line(f"the model fails on {asked}"):
         logits = main_output(model(ids))
     if not isinstance(logits, Tensor) or logits.dim() != 3 or logits.shape[:2] != ids.shape:
         shown = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise TrainingError(
-            f"the model gives {shown} for {len(ids)} sequences of {ids.shape[1]} tokens, not logits "
-            "(sequences, length, vocabulary)"
-        )
+        raise TrainingError(f"the model gives {shown} for {asked}, not logits (sequences, length, vocabulary)")
     if logits.shape[2] < vocabulary:
         raise TrainingError(f"the model knows {logits.shape[2]} tokens, and the sequences have {vocabulary}")
     return logits

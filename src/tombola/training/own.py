@@ -78,10 +78,10 @@ class OwnFunctions:
                 "`def` that is in no other), or no checkpoint"
             )
 
-    def identity(self, task: Task) -> list[str]:
-        """What a checkpoint knows them by, and the task's loss: names and digests of code; nothing of Tombola's."""
-        loss = task.criterion_loss if isinstance(task, Classification) and not task.plain else None
-        own = [function for function in (self.optimizer, self.schedule, loss) if function is not None]
+    @property
+    def identity(self) -> list[str]:
+        """What a checkpoint knows them by: names and digests of code; nothing of Tombola's."""
+        own = [function for function in (self.optimizer, self.schedule) if function is not None]
         return [f"{name_of(function)} {code_sha256(function)}" for function in own]
 
 

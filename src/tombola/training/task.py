@@ -133,9 +133,10 @@ class Task(ABC):
         """The model on a part, in evaluation mode; modes are as before afterwards."""
 
     def naive(self, part: Part) -> Scored | None:
-        """The scores on a part of who has seen the training targets alone, and answers all examples alike.
+        """The scores on a part of who answers all examples alike, as well as that can be done.
 
-        A network that is no better learned nothing. None where the task has no such answer.
+        A network that is no better learned nothing, and one whose loss on the training part is a multiple of this one
+        there diverged. None where the task has no such answer.
         """
         return None
 

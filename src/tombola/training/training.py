@@ -257,7 +257,7 @@ class Training:
             f"{self.seed} {self.first}",
             self.task.name,
             *self.task.identity(),
-            *self.functions.identity(self.task),
+            *self.functions.identity,
             *_frozen(self.model),
         ]
         if own := own_sha256(self.task):

@@ -29,7 +29,7 @@ from tombola.errors import StorageError
 from tombola.reports.intervals import CONFIDENCE, Bounds, t_quantile
 from tombola.runs.rows import Row
 from tombola.studies.base.measures import ACCURACY
-from tombola.studies.base.paired import paired_measure
+from tombola.studies.base.paired import counts_answers, paired_measure
 from tombola.training.task import Measure
 
 NOT_RECORDED = "the rows do not say which test examples were answered correctly"
@@ -122,10 +122,11 @@ def for_new_examples(
     both = sorted({row["replicate"] for row in ours} & {row["replicate"] for row in theirs})
     by_replicate = [{row["replicate"]: row for row in rows} for rows in (ours, theirs)]
     pairs = [(by_replicate[0][index], by_replicate[1][index]) for index in both]
-    column = "test_correct" if measure == ACCURACY else "test_each"
+    counted = all(counts_answers(pair, measure) for pair in pairs)
+    column = "test_correct" if counted else "test_each"
     if any(row.get(column) is None or "test_labels" not in row for pair in pairs for row in pair):
         reasons = [row["test_each_reason"] for pair in pairs for row in pair if row.get("test_each_reason")]
-        return NewExamples(None, (reasons or [NOT_RECORDED if measure == ACCURACY else NO_SCORES])[0])
+        return NewExamples(None, (reasons or [NOT_RECORDED if counted else NO_SCORES])[0])
     if len(pairs) < 2:
         return NewExamples(None, "one replicate has no spread")
     here = paired_measure(ours, theirs, measure=measure).bounds(confidence)
@@ -141,8 +142,9 @@ def for_new_examples(
 
 def _shared(pairs: Sequence[tuple[Row, Row]], measure: Measure) -> float:
     """The variance, in the square of the unit, that the choice of shared test examples gives to a mean: v / m."""
-    if measure == ACCURACY:
-        differences = np.stack([100.0 * (1 * correct_of(mine) - 1 * correct_of(other)) for mine, other in pairs])
+    if all(counts_answers(pair, measure) for pair in pairs):
+        right = [(correct_of(mine), correct_of(other)) for mine, other in pairs]
+        differences = np.stack([float(measure.scale) * (1 * mine - 1 * other) for mine, other in right])
     else:
         found = [(scores_of(mine, measure), scores_of(other, measure)) for mine, other in pairs]
         differences = np.stack([measure.scale * (mine - other) for mine, other in found])

@@ -53,16 +53,15 @@ def _plain_fault(row: Row, part: str, measure: Measure) -> Fault | None:
     loss, plain = row.get("train_loss"), row.get("train_frequency_loss", row.get("train_naive_loss"))
     if loss is not None and plain is not None and plain > 0 and loss > DIVERGED * plain:
         return "diverged"
-    if measure == ACCURACY:
-        naive = row.get(f"{part}_majority_accuracy")
-        return "learned nothing" if naive is not None and row[f"{part}_accuracy"] <= naive else None
+    if (majority := row.get(f"{part}_majority_accuracy")) is not None:
+        return "learned nothing" if row[f"{part}_accuracy"] <= majority else None
     gained = _gained(row, part, measure)
     return "learned nothing" if gained is not None and gained <= 0 else None
 
 
 def _chance_fault(rows: Sequence[Row], part: str, measure: Measure) -> Fault | None:
     """The fault of trainings that chance alone may have made as good as they are."""
-    if measure == ACCURACY:
+    if any(row.get(f"{part}_majority_accuracy") is not None for row in rows):
         return None if _is_shown(rows, part) else UNSHOWN
     gains = [_gained(row, part, measure) for row in rows]
     errors = [row.get(f"{part}_naive_error") for row in rows]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tombola.compression.cost import count_flops
 from tombola.errors import ModelError
@@ -145,15 +146,16 @@ def _soundness(task: Task, final: Mapping[Part, Scored]) -> Row:
     """What a network has to be better than to have learned something.
 
     Of classes `*_majority_accuracy` is that of always answering the most frequent class, `train_frequency_loss` the
-    loss of answering class frequencies. Of other tasks `*_naive_*` are the scores of answering all examples alike
-    (`Task.naive`), and `*_naive_error` the standard error of the mean difference to it, over examples.
+    cross-entropy of answering class frequencies, null where another loss is measured. Of other tasks `*_naive_*` are
+    the scores of answering all examples alike (`Task.naive`), and `*_naive_error` the standard error of the mean
+    difference to it, over examples.
     """
     targets = _classes_of(task)
-    if targets is not None:
+    if targets is not None and "accuracy" in final["test"].values:
         return {
             "validation_majority_accuracy": majority_accuracy(targets["validation"]),
             "test_majority_accuracy": majority_accuracy(targets["test"]),
-            "train_frequency_loss": frequency_loss(targets["train"]),
+            "train_frequency_loss": frequency_loss(targets["train"]) if _is_scored_in_nats(task) else None,
         }
     naive = {part: task.naive(part) for part in PARTS}
     name, found = task.compares.name, {}
@@ -177,10 +179,24 @@ def _classes_of(task: Task) -> dict[Part, Tensor] | None:
     return None
 
 
+def _is_scored_in_nats(task: Task) -> bool:
+    """Whether the loss of a classifier's scores is the cross-entropy, and not in a unit of its owner's."""
+    own = type(task).scores not in (Classification.scores, GraphTask.scores)
+    return task.criterion_loss is functional.cross_entropy and not own
+
+
+def _says_what_is_right(scores: Scored) -> bool:
+    """Whether the examples' scores are 1 for right answers and 0 for wrong ones, and come to the accuracy."""
+    each, accuracy = scores.each, scores.values.get("accuracy")
+    if each is None or accuracy is None or not bool(((each == 0) | (each == 1)).all()):
+        return False
+    return int(each.sum(dtype=torch.float64)) == round(accuracy * scores.examples)
+
+
 def _examples(task: Task, scores: Scored) -> Row:
     """What every test example was answered with: `test_correct` which ones rightly, or `test_each` its score."""
     targets = _classes_of(task)
-    if targets is not None and scores.each is not None:
+    if targets is not None and scores.each is not None and _says_what_is_right(scores):
         return answer_columns((scores.each > 0).numpy(), targets["test"].numpy())
     each = None if scores.each is None else scores.each.float().cpu().numpy()
     return score_columns(each, scores.values[task.compares.name], task.checksum)
