@@ -36,7 +36,7 @@ SHORT: dict[str, Any] = {
     "length": "20it",
     "recipe": {"evaluate_every": "10it", "learning_rate": "1e-2"},
 }
-NATS = Measure("nats", higher_is_better=False, unit="nats a token")
+NATS = Measure("nats", higher_is_better=False, unit="nats a token", title="cross-entropy")
 CONFIG = {
     "name": "own",
     "replicates": 1,

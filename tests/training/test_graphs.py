@@ -228,7 +228,7 @@ def test_targets_that_are_none_of_a_graph_are_refused(y: Tensor | None, kind: Ki
 @pytest.mark.parametrize(
     ("kind", "outputs", "said"),
     [
-        ("regression", 3, r"shape \(30, 3\) for 30 graphs, not 1 number\(s\) each"),
+        ("regression", 3, r"shape \(30, 3\) for 30 graphs, not 1 number each"),
         ("classification", 1, r"shape \(30, 1\) for 30 graphs, not logits of 2 classes or more"),
     ],
 )

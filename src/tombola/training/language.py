@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.data.augment import Augmentation
-from tombola.errors import DataError, TrainingError
+from tombola.errors import DataError, TrainingError, counted
 from tombola.models.tensors import content_sha256
 from tombola.pruning.modes import evaluation_mode
 from tombola.pruning.outputs import main_output
@@ -168,7 +168,7 @@ def next_token_loss(output: Any, targets: Tensor) -> Tensor:
 
 def logits_of_tokens(model: nn.Module, ids: Tensor, vocabulary: int) -> Tensor:
     """The logits (n, length, at least `vocabulary`) of somebody's model; TrainingError in one line for others."""
-    asked = f"{len(ids)} sequence{'s' * (len(ids) > 1)} of {ids.shape[1]} tokens"
+    asked = f"{counted(len(ids), 'sequence')} of {ids.shape[1]} tokens"
     with said_in_one_line(f"the model fails on {asked}"):
         logits = main_output(model(ids))
     if not isinstance(logits, Tensor) or logits.dim() != 3 or logits.shape[:2] != ids.shape:
