@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from small_exits import SHAPE, small
+from tombola.data import DataConfig, load_data
 from tombola.errors import ConfigError, ModelError
 from tombola.models.exits import default_exits, exit_names, find_exit, prefix
+from tombola.models.spec import Normalisation
+from tombola.pruning import Masks
+from tombola.studies.hybrid import pooled, replicate
+from tombola.studies.hybrid.cuts import Cut
 from tombola.studies.hybrid.exits import features_at, poolings
+from tombola.training import frozen
+from tombola.training.base import FrozenBase
+from tombola.training.device import placed
+from tombola.training.metrics import Scores
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +137,50 @@ class TestErrors:
         model = small("lenet5")
         with pytest.raises(ConfigError, match=r"unknown kind of features 'max'.*known: gap, gap\+max, grid"):
             features_at(model, [find_exit(model, "conv_1")], ["max"], images)
+
+
+class TestDevices:
+    def test_what_is_scored_and_cut_is_where_its_config_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Networks were scored on the CPU whatever was asked for, and the base's features kept as an accelerator's."""
+        inside: list[str] = []
+        asked: list[str] = []
+
+        @contextlib.contextmanager
+        def placed(model: nn.Module, device: str) -> Iterator[None]:
+            inside.append(device)
+            yield
+            inside.pop()
+
+        def scored(*given: Any) -> Scores:
+            asked.extend(inside)
+            return Scores(0.0, 0.5, 0.5, 11)
+
+        def features(*given: Any) -> dict[tuple[str, str], Any]:
+            asked.extend(inside)
+            return {("0", "gap"): np.zeros((11, 3), np.float32)}
+
+        monkeypatch.setattr(replicate, "evaluate", scored)
+        for module in (replicate, frozen):
+            monkeypatch.setattr(module, "placed", placed, raising=False)
+        for module in (replicate, pooled):
+            monkeypatch.setattr(module, "features_at", features)
+        data = load_data(DataConfig(name="digits"), 0)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        cut = Cut("dense", network, Masks.full(network), data, whole=True, device="cuda")
+        assert replicate.whole_row(cut)["test_accuracy"] == 0.5
+        assert asked == ["cuda"] * 2  # validation and test
+        base = FrozenBase(network, "0", (1, 8, 8), (3,), Normalisation(), "x", device=torch.device("cuda"))
+        pooled._computed(base, [], ["gap"], data.test.inputs[:11])
+        assert asked == ["cuda"] * 3
+
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that CUDA knows here")
+    def test_features_are_computed_there_and_come_back(self, images: Tensor) -> None:
+        model = small("vgg16")
+        exits = [find_exit(model, name) for name in default_exits(model)]
+        here = features_at(model, exits, list(poolings), images)
+        with placed(model, "cuda"):
+            there = features_at(model, exits, list(poolings), images)
+        assert here.keys() == there.keys()
+        for key, features in here.items():
+            np.testing.assert_allclose(there[key], features, rtol=1e-3, atol=1e-4)

@@ -76,6 +76,8 @@ class Cut:
     """Whether it gives logits; a base alone does not."""
     head: Head | None = None
     """Of a base with a head. It is not cut: its exits are the base's."""
+    device: str = "cpu"
+    """Where it is scored, and its features are computed: where it was trained, a base where its config says."""
 
     @property
     def density(self) -> float:
@@ -124,11 +126,13 @@ def cuts_of(sources: Sources, replicate: int, images: DataSet) -> Iterator[Cut]:
         if sources.base is not None and base.sha256 != sources.base:
             raise ModelError(f"the base ({base.source}) was replaced while the run was at work; put it back")
         data = normalised(images, normalisation_of(base.normalisation))
-        yield Cut(BASE, base.network, Masks.full(base.network), data, whole=False)
+        yield Cut(BASE, base.network, Masks.full(base.network), data, whole=False, device=base.device.type)
         yield from _headed(sources, replicate, base, data)
+    device = sources.config.lotteries()["cnn"].training.device
     for name, index in ((DENSE, 0), (TICKET, sources.round)):
         network, spec, masks = _trained(sources, "cnn", sources.cnn, replicate, index)
-        yield Cut(name, network, masks, normalised(images, normalisation_of(spec.normalisation)), whole=True)
+        data = normalised(images, normalisation_of(spec.normalisation))
+        yield Cut(name, network, masks, data, whole=True, device=device)
 
 
 def _headed(sources: Sources, replicate: int, base: FrozenBase, images: DataSet) -> Iterator[Cut]:
@@ -140,7 +144,7 @@ def _headed(sources: Sources, replicate: int, base: FrozenBase, images: DataSet)
         network, spec, masks = _trained(sources, "head", sources.head, replicate, index)
         whole = behind(base.network, network)
         head = Head(network, masks, stored_data(config, replicate, spec, sources.data_dir))
-        yield Cut(name, whole, Masks({**Masks.full(whole), **masks}), images, True, head)
+        yield Cut(name, whole, Masks({**Masks.full(whole), **masks}), images, True, head, config.training.device)
 
 
 def _trained(sources: Sources, role: str, run: Path, replicate: int, index: int) -> tuple[nn.Sequential, Spec, Masks]:

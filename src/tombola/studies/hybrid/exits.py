@@ -16,6 +16,7 @@ from tombola.errors import ModelError
 from tombola.models.exits import Exit, layers_of
 from tombola.pruning.modes import evaluation_mode
 from tombola.registry import Registry
+from tombola.training.device import device_of
 
 poolings: Registry[Callable[[], nn.Module]] = Registry("kind of features")
 
@@ -50,20 +51,21 @@ def features_at(
 ) -> dict[tuple[str, str], NDArray[np.float32]]:
     """Features (n, f) of `inputs` (n, channels, height, width) for every name of an exit and kind of features.
 
-    One pass through the network, in evaluation mode, serves all and ends behind the last exit. Raises ModelError
-    where an exit gives no images.
+    One pass through the network, in evaluation mode and where it is, serves all and ends behind the last exit. Raises
+    ModelError where an exit gives no images.
     """
     modules = list(layers_of(model).values())[: max((exit.length for exit in exits), default=0)]
     pools = {kind: poolings.get(kind)() for kind in kinds}
     found: dict[tuple[str, str], list[Tensor]] = {(exit.name, kind): [] for exit in exits for kind in kinds}
     with evaluation_mode(model), torch.no_grad():
-        for hidden in inputs.split(batch_size):
+        for images in inputs.split(batch_size):
+            hidden = images.to(device_of(model))
             for length, module in enumerate(modules, start=1):
                 hidden = module(hidden)
                 for exit in (exit for exit in exits if exit.length == length):
                     _check_image(exit, hidden)
                     for kind, pool in pools.items():
-                        found[exit.name, kind].append(pool(hidden))
+                        found[exit.name, kind].append(pool(hidden).cpu())
     return {key: torch.cat(parts).numpy().astype(np.float32, copy=False) for key, parts in found.items()}
 
 

@@ -25,7 +25,7 @@ from tombola.studies.hybrid.requirements import asked_exits
 from tombola.studies.lottery.networks import replicate_seed
 from tombola.training.base import FrozenBase
 from tombola.training.feature_cache import FeatureCache
-from tombola.training.frozen import Joined, features_key
+from tombola.training.frozen import Joined, features_key, on_its_device
 from tombola.training.threads import one_thread
 
 Features = dict[tuple[str, str], NDArray[np.float32]]
@@ -93,6 +93,6 @@ def _computed(
     base: FrozenBase, exits: Sequence[Exit], kinds: Sequence[str], images: Tensor
 ) -> dict[tuple[str, str], Tensor]:
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (base.normalisation.mean, base.normalisation.std))
-    with one_thread():
+    with one_thread(), on_its_device(base):
         features = features_at(base.network, exits, kinds, images.sub(mean).div_(std))
     return {key: torch.from_numpy(found) for key, found in features.items()}

@@ -36,6 +36,7 @@ from tombola.studies.hybrid.requirements import asked_exits
 from tombola.studies.hybrid.trees import Projection
 from tombola.studies.hybrid.units import LATENCY, PCA, PIXELS
 from tombola.studies.lottery.networks import replicate_seed
+from tombola.training.device import placed
 from tombola.training.metrics import evaluate, macro_f1
 from tombola.training.threads import one_thread
 
@@ -150,7 +151,8 @@ class _Replicate:
         if cut.name == BASE:
             return base_features(self.config, self.spec.index, self.spec.sources.data_dir)
         exits, kinds = asked_exits(self.config, cut.network), self.config.features
-        return {part: features_at(cut.network, exits, kinds, getattr(cut.data, part).inputs) for part in PARTS}
+        with placed(cut.network, cut.device):
+            return {part: features_at(cut.network, exits, kinds, getattr(cut.data, part).inputs) for part in PARTS}
 
     def _forest_row(
         self, features: dict[str, Features], exit: str | None, kind: str, projection: Projection | None = None
@@ -195,8 +197,9 @@ def whole_row(cut: Cut) -> Row:
     chance = _chance(cut.data)
     if cut.whole:
         network, data = (cut.network, cut.data) if cut.head is None else (cut.head.network, cut.head.features)
-        for part in PARTS[1:]:
-            scores = evaluate(network, getattr(data, part))
+        with placed(network, cut.device):
+            found = {part: evaluate(network, getattr(data, part)) for part in PARTS[1:]}
+        for part, scores in found.items():
             measured |= {f"{part}_accuracy": scores.accuracy, f"{part}_f1": scores.f1}
     else:
         chance |= dict.fromkeys(f"{part}_majority_accuracy" for part in PARTS[1:])
