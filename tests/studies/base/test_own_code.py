@@ -5,19 +5,26 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import own_models
+import own_tasks
 from small_models import SMALL_PARENT, invoke, one_line
 from small_study import SMALL_STUDY
 from tombola.errors import RunFolderError
+from tombola.models import ModelConfig
 from tombola.runs.atomic import make_folder
+from tombola.runs.configs import validate
 from tombola.runs.folder import RunFolder
 from tombola.runs.sealed import write_sealed
-from tombola.studies.base.own_code import Unedited, code_facts
+from tombola.studies.base.own_code import LIBRARIES, Unedited, code_facts, network_facts
+from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.study import Lottery
 from tombola.training.code import code_sha256
 
 THEIRS = """
@@ -166,3 +173,25 @@ def test_of_a_session_without_a_file_nothing_else_counts() -> None:
     """Whoever asks for more replicates in the same script is not refused."""
     more = "replicates = 10\ndef other(): return 1\n" + NOTEBOOK.replace("return Net()", "return Net()  # mine")
     assert in_a_notebook(more) == in_a_notebook(NOTEBOOK)
+
+
+class TestLibraries:
+    @pytest.mark.parametrize(
+        ("needed", "make", "package"),
+        [("transformers", own_tasks.gpt2, "transformers"), ("torch_geometric", own_tasks.gine, "torch-geometric")],
+    )
+    def test_those_whose_layers_a_network_has_are_recorded(self, needed: str, make: Any, package: str) -> None:
+        pytest.importorskip(needed)
+        found = network_facts(ModelConfig(factory="own_tasks:any"), make())[LIBRARIES]
+        assert found[package] == version(package)
+
+    def test_a_network_of_torch_and_of_ones_own_has_none_whatever_is_imported(self) -> None:
+        assert LIBRARIES not in network_facts(ModelConfig(factory="own_models:Tiring"), own_models.Tiring())
+
+    def test_a_control_that_needs_one_records_it(self, tmp_path: Path) -> None:
+        study = {**SMALL_STUDY, "replicates": 1, "controls": ["transplant"]}
+        config = validate(study, LotteryConfig, "x")
+        facts = Lottery(config, Lottery.place(config, tmp_path)).facts()
+        assert facts["control_libraries"] == {"scipy": version("scipy")}
+        plain = validate({**study, "controls": ["random"]}, LotteryConfig, "x")
+        assert "control_libraries" not in Lottery(plain, Lottery.place(plain, tmp_path)).facts()

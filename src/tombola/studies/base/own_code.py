@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from tombola.runs.executors import Cell, Emit
 from tombola.runs.folder import RunFolder
 from tombola.training.code import code_sha256, digest_of
 
-CODE, NETWORK = "code", "network"
-"""Facts of the manifest: a digest by function, and what the function that makes the network gave."""
+CODE, NETWORK, LIBRARIES = "code", "network", "libraries"
+"""Facts of the manifest: a digest by function, what the function that makes the network gave, and the versions of the
+libraries whose layers are in it."""
 
 
 def code_facts(names: Iterable[str]) -> dict[str, Any]:
@@ -38,12 +41,27 @@ def network_facts(model: ModelConfig, network: nn.Module) -> dict[str, Any]:
         return {}
     kinds = list(dict.fromkeys(type(module) for module in network.modules()))
     return {
+        **library_facts(kinds),
         NETWORK: {
             "sha256": content_sha256(network.state_dict()),
             "layers": {name: shape.numel() for name, shape in prunable_shapes(network).items()},
             CODE: digest_of(code_sha256(kind) for kind in kinds),
-        }
+        },
     }
+
+
+def library_facts(kinds: Iterable[type]) -> dict[str, Any]:
+    """The manifest's fact of the libraries that classes of a network or a task come from, with their versions.
+
+    By the classes and not by what happens to be imported. Torch is among the versions of every run.
+    """
+    tops = {base.__module__.partition(".")[0] for kind in kinds for base in kind.__mro__}
+    tops -= {"torch", "tombola", *sys.stdlib_module_names}
+    if not tops:
+        return {}
+    owners = packages_distributions()
+    found = {name: version(name) for top in sorted(tops) for name in owners.get(top, ())}
+    return {LIBRARIES: found} if found else {}
 
 
 def refuse_edited(folder: RunFolder, facts: Mapping[str, Any], factory: str | None) -> None:

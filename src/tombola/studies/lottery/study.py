@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,13 @@ class Lottery(Study[LotteryConfig, Result]):
         check_steps(config, iterations_per_epoch(data["training_examples"], config.training.batch_size))
         check_network(config, shape, classes)
         start = start_facts(config, tuple(shape), classes)
-        return {"data": data, "seed": config.seed, **start, **self._network_facts(shape, classes)}
+        own = self._network_facts(shape, classes)
+        return {"data": data, "seed": config.seed, **start, **own, **self._control_facts()}
+
+    def _control_facts(self) -> dict[str, Any]:
+        """The versions of the libraries that its controls are made by."""
+        names = {library for name in self.config.controls for library in controls.get(name).libraries}
+        return {"control_libraries": {name: version(name) for name in sorted(names)}} if names else {}
 
     def _task_facts(self) -> dict[str, Any]:
         config, task = self.config, task_of(self.config, 0, self.call.data_dir)
@@ -149,7 +156,8 @@ class Lottery(Study[LotteryConfig, Result]):
         self._name_unpruned(network)
         check_steps(config, task.batches(config.training.batch_size, 0).per_epoch)
         plan_rounds(config.pruning, layer_sizes(network))
-        return {"data": data, "task": own, "seed": config.seed, **network_facts(config.model, network)}
+        made = {**network_facts(config.model, network), **self._control_facts()}
+        return {"data": data, "task": own, "seed": config.seed, **made}
 
     def _network_facts(self, shape: Sequence[int], classes: int) -> dict[str, Any]:
         if self.own_code is None:

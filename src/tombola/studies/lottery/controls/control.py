@@ -54,7 +54,7 @@ class Control:
 
     `title` is its name in figures. A ticket is called winning when it beats all that `decide`; the others are shown,
     and claim nothing. It `draws_anew` where its weights come from another seed. `check`, where there is one, raises
-    ConfigError for networks that the control cannot be made of.
+    ConfigError for networks that the control cannot be made of. The versions of its `libraries` decide what it is.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Control:
     draws_anew: bool
     needs_host: bool
     check: Callable[[nn.Module], object] | None
+    libraries: tuple[str, ...] = ()
 
     @property
     def description(self) -> str:
@@ -81,11 +82,12 @@ def control(
     draws_anew: bool = True,
     needs_host: bool = False,
     check: Callable[[nn.Module], object] | None = None,
+    libraries: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Situation], Start]], Callable[[Situation], Start]]:
     """Decorator that makes a function from a Situation to a Start a control, in the order of tables and figures."""
 
     def register(start: Callable[[Situation], Start]) -> Callable[[Situation], Start]:
-        controls.register(name)(Control(name, title, start, decides, draws_anew, needs_host, check))
+        controls.register(name)(Control(name, title, start, decides, draws_anew, needs_host, check, libraries))
         return start
 
     return register

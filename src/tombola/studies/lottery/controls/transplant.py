@@ -13,7 +13,7 @@ from tombola.studies.lottery.controls.matching import chain_of, match, moved
 from tombola.studies.lottery.rewind import Start
 
 
-@control("transplant", title="transplanted", needs_host=True, check=chain_of)
+@control("transplant", title="transplanted", needs_host=True, check=chain_of, libraries=("scipy",))
 def transplant(situation: Situation) -> Start:
     """The ticket's mask moved onto a second dense network's initial weights, neurons matched after both were trained.
 
