@@ -166,6 +166,11 @@ def of_other_inputs() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(100, 10))
 
 
+def talkative() -> nn.Module:
+    print("a word from the function")
+    return dense()
+
+
 def no_module() -> int:
     return 3
 

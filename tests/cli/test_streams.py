@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,18 @@ def test_a_folder_without_runs_has_no_result(tmp_path: Path) -> None:
     listed = invoke("list", "--out", tmp_path)
     assert (listed.exit_code, listed.stdout) == (0, "")
     assert "no runs in" in listed.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_own_code_prints_is_no_result(workers: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    changes = ["model={factory: own_models:talkative}", "controls=[]", "replicates=2"]
+    changes += ["pruning={rate: null, schedule: geometric, rounds: 1, target_density: 0.5}"]
+    changes += ["training.length=4it", "training.evaluate_every=2it"]
+    config = tmp_path / "own.yaml"
+    config.write_text("data: {name: digits}\nname: own\n")
+    sets = [part for change in changes for part in ("--set", change)]
+    made = invoke("imp", config, *sets, "--workers", workers, "--out", tmp_path / "runs", "--json")
+    assert made.exit_code == 0, made.output
+    assert "a word" in made.stderr
+    assert json.loads(made.stdout)
+    assert "a word" not in capfd.readouterr().out

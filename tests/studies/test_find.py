@@ -265,6 +265,13 @@ class TestWhatIsRefused:
         with pytest.raises(DataError, match="NaN"):
             find_ticket(own_models.dense, (nan, nan, nan), **SHORT, out=tmp_path)
 
+    @pytest.mark.parametrize("empty", [0, 1, 2])
+    def test_a_part_without_examples(self, empty: int, tmp_path: Path) -> None:
+        data = [(torch.rand(8 * (part != empty), 64), torch.arange(8 * (part != empty)) % 2) for part in range(3)]
+        with pytest.raises(DataError, match=r"(training|validation|test): is empty"):
+            find_ticket(own_models.dense, data, **SHORT, out=tmp_path)
+        assert not list(tmp_path.iterdir())
+
     def test_other_data_under_the_name_of_a_file(self, ticket: Ticket, tmp_path: Path) -> None:
         (path,) = ticket.folder.parent.glob("data-*.npz")
         assert path.stat().st_size > 0

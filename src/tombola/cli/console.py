@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -42,6 +44,23 @@ PLAIN = {
 }
 """What stands for a character that a terminal's encoding lacks; for any other a question mark."""
 HANDLER = "tombola-plain"
+_results: ContextVar[TextIO | None] = ContextVar("results", default=None)
+
+
+@contextlib.contextmanager
+def results_alone() -> Iterator[None]:
+    """Within the block results alone go to standard output; what somebody's own code prints goes to standard error."""
+    token = _results.set(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _results.reset(token)
+
+
+def _output() -> TextIO:
+    """Where results go."""
+    return _results.get() or sys.stdout
 
 
 def show_what_can_be_shown() -> None:
@@ -63,13 +82,13 @@ def say(text: str, *, err: bool = False) -> None:
 
     To the stream itself: where it is an ASCII one, typer would write UTF-8 past it.
     """
-    typer.echo(harmless(text), file=sys.stderr if err else sys.stdout)
+    typer.echo(harmless(text), file=sys.stderr if err else _output())
 
 
 def give(as_json: bool, output: Callable[[], Output], show: Callable[[Console], None]) -> None:
     """Prints a result on standard output: for a program as one JSON object and nothing else, or for a person."""
     if as_json:
-        typer.echo(output().to_json(), file=sys.stdout)
+        typer.echo(output().to_json(), file=_output())
     else:
         show(terminal())
 
@@ -94,4 +113,4 @@ def terminal(*, err: bool = False) -> Console:
         def print(self, *objects: Any, **options: Any) -> None:
             super().print(*(harmless(o) if isinstance(o, str) else o for o in objects), **options)
 
-    return Terminal(stderr=err)
+    return Terminal(stderr=True) if err else Terminal(file=_output())

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from tombola.cli.console import say
+from tombola.cli.console import results_alone, say
 from tombola.cli.signals import acknowledge, exit_code, say_stopped
 from tombola.errors import TombolaError, one_line_by_name
 from tombola.runs import stopping
@@ -18,11 +18,15 @@ from tombola.runs import stopping
 
 @contextmanager
 def errors(debug: bool) -> Iterator[None]:
-    """One line per error: exit 2 for what has to change, 1 for a failed run, 130 after Ctrl-C (143 after TERM)."""
+    """One line per error: exit 2 for what has to change, 1 for a failed run, 130 after Ctrl-C (143 after TERM).
+
+    Within the block standard output has results alone.
+    """
     showing = warnings.showwarning
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}", err=True)
     try:
-        yield
+        with results_alone():
+            yield
     except KeyboardInterrupt:
         stopped()
     except BrokenPipeError:

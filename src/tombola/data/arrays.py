@@ -71,7 +71,9 @@ def _packed(parts: tuple[Examples, Examples, Examples]) -> bytes:
 
 def _part(path: Path, found: dict[str, NDArray[np.generic]], part: str) -> Examples:
     inputs, targets = found[f"{part}_inputs"], found[f"{part}_targets"]
-    if inputs.dtype != np.float32 or not 2 <= inputs.ndim <= 4 or 0 in inputs.shape:
+    if 0 in inputs.shape:
+        raise DataError(f"{path}: {part}_inputs are empty, their shape is {inputs.shape}")
+    if inputs.dtype != np.float32 or not 2 <= inputs.ndim <= 4:
         raise DataError(
             f"{path}: {part}_inputs are {inputs.dtype} of shape {inputs.shape}; wanted are examples of float32 "
             "numbers, with one to three axes each"

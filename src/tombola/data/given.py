@@ -66,7 +66,7 @@ def given_examples(part: Any, name: str = "data") -> Examples:
         if size > limits.DATA:
             raise DataError(f"{name}: more than {limits.DATA:,} bytes of inputs; a study reads its data into memory")
     if not inputs:
-        raise DataError(f"{name}: holds no examples")
+        raise DataError(f"{name}: is empty")
     try:
         return _examples(torch.cat(inputs), torch.cat(targets), name)
     except RuntimeError as error:
@@ -110,4 +110,6 @@ def _examples(inputs: Tensor, targets: Tensor, name: str) -> Examples:
         raise DataError(f"{name}: targets are {targets.dtype} of shape {tuple(targets.shape)}, not classes (n,)")
     if len(inputs) != len(targets):
         raise DataError(f"{name}: {len(inputs)} inputs but {len(targets)} targets")
+    if not inputs.numel():
+        raise DataError(f"{name}: is empty, its inputs have the shape {tuple(inputs.shape)}")
     return Examples(inputs.to(torch.float32).contiguous(), targets.to(torch.int64).contiguous())

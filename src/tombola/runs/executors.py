@@ -15,6 +15,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -130,6 +131,7 @@ _channel: Any = None
 def _begin_worker(channel: Any, stop: Any, parent: int) -> None:
     global _channel
     _channel = channel
+    sys.stdout = sys.stderr  # the parent's has results alone, and not what somebody's own code prints
     _end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_watch, args=(stop, parent), daemon=True).start()
