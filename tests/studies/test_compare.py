@@ -137,6 +137,12 @@ class TestARun:
         }
 
     @pytest.mark.slow
+    @pytest.mark.parametrize("flops", [None, 0])
+    def test_flops_that_are_not_counted_are_left_out(self, comparison: Comparison, flops: int | None) -> None:
+        rows = [row | {"flops_dense": flops, "flops_effective": flops} for row in comparison.rows]
+        table = comparison_table(summarise(comparison.folder, comparison.config, rows).settings)
+        assert {row[-1] for row in table.rows} == {""}
+
     def test_two_workers_give_the_same_rows(self, comparison: Comparison, tmp_path: Path) -> None:
         parallel = compare(config(), tmp_path, workers=2)
         assert parallel.folder.name == comparison.folder.name

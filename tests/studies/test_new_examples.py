@@ -9,10 +9,12 @@ import pytest
 from scipy.stats import norm
 
 from tombola.errors import StorageError
+from tombola.studies.base.measures import ACCURACY
 from tombola.studies.base.new_examples import answer_columns, correct_of, for_new_examples
 from tombola.studies.base.paired import paired_accuracy
 from tombola.studies.lottery.verdict import judge
 from tombola.studies.lottery.verdict_notes import new_examples_line
+from tombola.training.classification import Classification
 
 OWN, COMMON, SHIFT = 0.03, 0.6, 0.3
 
@@ -94,3 +96,8 @@ def test_the_verdict_gives_both_and_says_which_is_which() -> None:
     assert bounds is not None
     assert bounds.lower < verdict.versus["dense"].lower
     assert bounds.confidence == verdict.dense_confidence
+
+
+def test_there_is_one_measure_of_right_answers() -> None:
+    """Tables, charts and verdicts know accuracy by its being equal to this one."""
+    assert Classification.compares is ACCURACY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,14 @@ from tombola.errors import ConfigError, RunFailure, RunFolderError, StorageError
 from tombola.models import ModelSpec, build, load_model
 from tombola.models.tensors import content_sha256, load_tensors
 from tombola.pruning import Mask, Masks, prunable_parameters, prune
+from tombola.reports.intervals import estimate
 from tombola.runs.configs import validate
 from tombola.runs.rows import read_rows, rows_of
 from tombola.runs.seeds import derive_seed
 from tombola.studies.base.checks import failed_checks
 from tombola.studies.lottery import replicate as replicate_module
 from tombola.studies.lottery.config import LotteryConfig
+from tombola.studies.lottery.curves import cost_chart
 from tombola.studies.lottery.extract import extract
 from tombola.studies.lottery.metrics import CHECKS, UNIT, summarise
 from tombola.studies.lottery.networks import replicate_seed
@@ -129,6 +132,14 @@ class TestControls:
     def test_a_control_can_be_left_out(self, tmp_path: Path) -> None:
         outcome = run_lottery(config(controls=["random"], replicates=1), tmp_path)
         assert {row["branch"] for row in rows_of(outcome.rows, kind="training")} == {"dense", "ticket", "random"}
+
+
+@pytest.mark.parametrize("flops", [None, 0.0])
+def test_costs_are_drawn_of_a_network_whose_flops_are_not_counted(result: Result, flops: float | None) -> None:
+    counted = None if flops is None else estimate([flops, flops])
+    summaries = [replace(summary, flops_effective=counted) for summary in result.summaries]
+    assert [series.name for series in cost_chart(summaries).series] == ["measured time of a training iteration"]
+    assert len(cost_chart(result.summaries).series) == 2
 
 
 class TestRewind:

@@ -17,14 +17,14 @@ from tombola.models.tensors import content_sha256
 from tombola.training.batches import Batches, draw_batches
 from tombola.training.device import CPU, fits
 from tombola.training.metrics import Scores, logits_of, predict, scores_of
-from tombola.training.task import Loss, Measure, Part, Scored, Task
+from tombola.training.task import ACCURACY, Loss, Part, Scored, Task
 
 
 class Classification(Task):
     """The classes of a data set. A model answers with logits (n, classes), `loss` takes these and targets (n,)."""
 
     name = "classification"
-    compares = Measure("accuracy", higher_is_better=True, scale=100, unit="points")
+    compares = ACCURACY
 
     def __init__(self, data: DataSet, loss: Loss = functional.cross_entropy, *, device: torch.device = CPU) -> None:
         self.data = data

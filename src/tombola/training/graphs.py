@@ -22,7 +22,7 @@ from tombola.pruning.outputs import main_output
 from tombola.training.batches import Order
 from tombola.training.device import CPU, device_of
 from tombola.training.metrics import said_in_one_line
-from tombola.training.task import PARTS, Measure, Part, Scored, Task, without_augmentation
+from tombola.training.task import ACCURACY, PARTS, Measure, Part, Scored, Task, without_augmentation
 
 CHUNK = 256
 """Graphs per forward pass of an evaluation."""
@@ -48,7 +48,7 @@ class GraphTask(Task):
             self.compares = Measure("mae", higher_is_better=False, title="mean absolute error")
             self.criterion_loss = squared_error
         else:
-            self.compares = Measure("accuracy", higher_is_better=True, scale=100, unit="points")
+            self.compares = ACCURACY
             self.criterion_loss = functional.cross_entropy
         for part in PARTS:
             self._check(part)

@@ -44,6 +44,10 @@ class Measure:
         return self.title or self.name
 
 
+ACCURACY = Measure("accuracy", higher_is_better=True, scale=100, unit="points")
+"""The fraction of right answers. Whoever counts them compares by this one: reports know it by its being equal."""
+
+
 @dataclass(frozen=True)
 class Scored:
     """A network on some examples: the mean loss and further measures by name.

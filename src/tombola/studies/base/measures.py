@@ -11,9 +11,9 @@ from tombola.errors import RunFolderError
 from tombola.reports.intervals import Bounds, Estimate
 from tombola.reports.tables import plus_minus
 from tombola.studies.base.numbers import amount
-from tombola.training.task import Measure
+from tombola.training.task import ACCURACY, Measure
 
-ACCURACY = Measure("accuracy", higher_is_better=True, scale=100, unit="points")
+__all__ = ["ACCURACY", "Scale", "measure_from"]
 
 
 def measure_from(facts: Mapping[str, Any], where: str) -> Measure:

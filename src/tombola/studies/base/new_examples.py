@@ -21,6 +21,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,20 +51,18 @@ class NewExamples:
 
 def answer_columns(correct: NDArray[np.bool_], targets: NDArray[np.int64]) -> Row:
     """The columns of a row that say which test examples (n,) were answered correctly, and which examples these are."""
-    packed = base64.b64encode(zlib.compress(np.packbits(correct).tobytes(), 9)).decode()
     labels = np.ascontiguousarray(targets, dtype="<i8").tobytes()
-    return {"test_correct": packed, "test_labels": hashlib.sha256(labels).hexdigest()[:16]}
+    return {
+        "test_correct": _packed(np.packbits(correct).tobytes()),
+        "test_labels": hashlib.sha256(labels).hexdigest()[:16],
+    }
 
 
 def correct_of(row: Row) -> NDArray[np.bool_]:
     """Which test examples (n,) a network answered correctly; StorageError where the column is damaged."""
     count = row["test_examples"]
-    try:
-        reader = zlib.decompressobj()
-        packed = reader.decompress(base64.b64decode(row["test_correct"], validate=True), count // 8 + 2)
-        found = np.unpackbits(np.frombuffer(packed, np.uint8), count=count).astype(bool) if reader.eof else None
-    except (binascii.Error, zlib.error, ValueError, TypeError):
-        found = None
+    packed = _unpacked(row["test_correct"], -(-count // 8))
+    found = None if packed is None else np.unpackbits(np.frombuffer(packed, np.uint8), count=count).astype(bool)
     if found is None or int(found.sum()) != round(row["test_accuracy"] * count):
         raise StorageError(
             f"rows: test_correct of replicate {row['replicate']}, round {row['round']}, {row['branch']} is damaged: it "
@@ -86,9 +85,8 @@ def score_columns(each: NDArray[np.float32] | None, value: float, checksum: str)
         reason = "the scores of single examples are not those that networks are compared by"
     if each is None or reason is not None:
         return {"test_each": None, "test_each_reason": reason}
-    packed = base64.b64encode(zlib.compress(each.astype("<f4").tobytes(), 9)).decode()
     return {
-        "test_each": packed,
+        "test_each": _packed(each.astype("<f4").tobytes()),
         "test_each_reason": None,
         "test_labels": hashlib.sha256(checksum.encode()).hexdigest()[:16],
     }
@@ -97,22 +95,28 @@ def score_columns(each: NDArray[np.float32] | None, value: float, checksum: str)
 def scores_of(row: Row, measure: Measure) -> NDArray[np.float64]:
     """The scores of the test examples (n,); StorageError where the column is damaged."""
     count, value = row["test_examples"], row[f"test_{measure.name}"]
-    try:
-        reader = zlib.decompressobj()
-        packed = reader.decompress(base64.b64decode(row["test_each"], validate=True), 4 * count + 1)
-        found = np.frombuffer(packed, "<f4").astype(np.float64) if reader.eof else None
-    except (binascii.Error, zlib.error, ValueError, TypeError):
-        found = None
-    if (
-        found is None
-        or len(found) != count
-        or not math.isclose(float(found.mean()), value, rel_tol=AGREE, abs_tol=1e-9)
-    ):
+    packed = _unpacked(row["test_each"], 4 * count)
+    found = None if packed is None else np.frombuffer(packed, "<f4").astype(np.float64)
+    if found is None or not math.isclose(float(found.mean()), value, rel_tol=AGREE, abs_tol=1e-9):
         raise StorageError(
             f"rows: test_each of replicate {row['replicate']}, round {row['round']}, {row['branch']} is damaged: it "
             f"does not have the row's {measure.name}"
         )
     return found
+
+
+def _packed(content: bytes) -> str:
+    return base64.b64encode(zlib.compress(content, 9)).decode()
+
+
+def _unpacked(text: Any, size: int) -> bytes | None:
+    """The `size` bytes that were packed; None where `text` is not what `_packed` gives for so many."""
+    try:
+        reader = zlib.decompressobj()
+        found = reader.decompress(base64.b64decode(text, validate=True), size + 1)
+    except (binascii.Error, zlib.error, ValueError, TypeError):
+        return None
+    return found if reader.eof and len(found) == size else None
 
 
 def for_new_examples(

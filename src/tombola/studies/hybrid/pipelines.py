@@ -51,9 +51,9 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         cut = self.model is not None and self.forest is not None
-        nothing = self.model is None and self.forest is None
+        empty = self.model is None and self.forest is None
         halves = [(self.exit is not None) != cut, (self.pooling is not None) != cut, self.in_parts and not cut]
-        if nothing or any(halves) or (self.model is None) != (self.masks is None):
+        if empty or any(halves) or (self.model is None) != (self.masks is None):
             raise ConfigError(
                 "a pipeline is a model with its masks, a forest, or both with the exit and the pooling between them"
             )

@@ -132,7 +132,7 @@ def cost_chart(summaries: Sequence[Summary]) -> Chart:
         return Series(name, [100 * s.density for s in tickets], values, style)
 
     series, flops = [], dense.flops_effective
-    if flops is not None:
+    if flops is not None and flops.mean:  # a network may be made of what is counted as nothing
         title = "effective FLOPs of a forward pass"
         series.append(relative(title, lambda s: s.flops_effective or flops, flops.mean, 0))
     whole = dense.seconds_per_iteration

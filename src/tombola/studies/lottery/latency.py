@@ -37,9 +37,9 @@ def latency_units(result: Result, rounds: list[int], data_dir: Path | None) -> I
     task = task_of(result.config, REPLICATE, data_dir)
     if not isinstance(task, Classification):
         reason = f"sparse kernels take examples that are tensors of one shape, and this task is {task.name}"
-        nothing = [Latency(size, None, None, reason) for size in BATCH_SIZES]
+        unmeasured = [Latency(size, None, None, reason) for size in BATCH_SIZES]
         density = {summary.round: summary.density for summary in result.summaries}
-        yield from (_rows(result, index, density[index], nothing) for index in rounds)
+        yield from (_rows(result, index, density[index], unmeasured) for index in rounds)
         return
     images = task.data.test.inputs[:IMAGES]
     for index in rounds:

@@ -176,6 +176,7 @@ def _method(
         return estimate([value(row) for row in own]).mean
 
     resolution = 100 / own[0]["test_examples"]
+    counted = all(row["flops_effective"] is not None and row["flops_dense"] for row in own)
     averaged = [100 * value for row in own if (value := row.get("averaged_test_accuracy")) is not None]
     test = lost("test_accuracy", "test_accuracy")
     return Method(
@@ -187,7 +188,7 @@ def _method(
         estimate([100 * row["test_accuracy"] for row in own]),
         mean(lambda row: row["units_kept"] / row["units"]),
         mean(lambda row: row["kept"] / row["weights"]),
-        mean(lambda row: row["flops_effective"] / row["flops_dense"]),
+        mean(lambda row: row["flops_effective"] / row["flops_dense"]) if counted else None,
         dict(zip(sorted(row["replicate"] for row in own), test.values, strict=True)),
         resolution,
         faults_of(own),

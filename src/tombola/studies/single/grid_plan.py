@@ -99,7 +99,8 @@ class GridPlan:
 
 
 def plan_grid(config: CompareConfig, workers: int, data_dir: Path | None, *, quick: bool) -> GridPlan:
-    """The plan of a comparison. Unless it is to be `quick`, every criterion prunes an untrained parent once."""
+    """The plan of a comparison. Unless it is to be `quick`, every criterion prunes once the parent that a few
+    iterations were timed on."""
     seed = derive_seed(config.seed, "replicate", 0)
     data, features_seconds = foreseen_examples(config.data, seed, data_dir)
     model = initial_network(spec_for(config.model, data, derive_seed(seed, "init")), data.train.inputs)

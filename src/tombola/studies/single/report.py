@@ -44,11 +44,11 @@ def lead(stages: Sequence[Row]) -> str:
     """What came of it, in one sentence."""
     last = stages[-1]
     said = f"{last['test_accuracy']:.2%} test accuracy with {last['kept']:,} of {last['weights']:,} weights"
-    nothing = "".join(_nothing_learned(stage) for stage in stages)
+    faults = "".join(_nothing_learned(stage) for stage in stages)
     if len(stages) == 1:
-        return f"{said}.{nothing}"
+        return f"{said}.{faults}"
     points = f"{100 * (last['test_accuracy'] - stages[0]['test_accuracy']):+.2f}".replace("-", "−")
-    return f"{said} ({last['sparsity']:.1%} sparse), {points} points to its parent.{nothing}"
+    return f"{said} ({last['sparsity']:.1%} sparse), {points} points to its parent.{faults}"
 
 
 def _nothing_learned(stage: Row) -> str:

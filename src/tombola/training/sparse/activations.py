@@ -1,10 +1,10 @@
 """How the activations of a batch lie between convolutions, and in which order their positions are gone through.
 
-Sheets: (chunks, channels, rows, columns, lanes). A chunk is as many examples as a vector has lanes; they are innermost,
-so that whatever the geometry one nonzero is one broadcast and a few multiply-adds. Each chunk is a panel of its own
-rather than a part of a wide one: what neighbouring positions share stays near the core, channels are closer together,
-and all chunks have the same tables. The last convolution's results lie as the dense layers behind it want them:
-(channels, rows, columns, width).
+They lie as (chunks, channels, rows, columns, lanes). A chunk is as many examples as a vector has lanes; they are
+innermost, so that whatever the geometry one nonzero is one broadcast and a few multiply-adds. Each chunk is a panel of
+its own rather than a part of a wide one: what neighbouring positions share stays near the core, channels are closer
+together, and all chunks have the same tables. The last convolution's results lie as the dense layers behind it want
+them: (channels, rows, columns, width).
 """
 
 from __future__ import annotations
