@@ -214,3 +214,14 @@ def test_the_hash_of_old_runs_stays() -> None:
 def test_a_config_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Outer(name="a").name = "b"  # type: ignore[misc]
+
+
+def test_a_config_that_python_code_makes_wrongly_is_one_line() -> None:
+    for made, said in (
+        (lambda: Inner(batch_size=0), "Inner: batch_size: input should be greater"),
+        (lambda: Inner(rate=1), "Inner: unknown key 'rate'"),  # type: ignore[call-arg]
+        (lambda: Outer(name="a", training={"batch_size": "b"}), "Outer: training.batch_size: "),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ConfigError, match=f"^{said}") as caught:
+            made()
+        assert "\n" not in str(caught.value)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from sparse_steps import kill_at, recipe
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from tombola.data import DataConfig, DataSet, load_data
+from tombola.errors import ConfigError
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks, prune
 from tombola.training import Dynamic, Gradual, fit
@@ -190,5 +190,5 @@ def test_it_is_evaluated_beside_the_raw_weights(digits: DataSet) -> None:
 
 @pytest.mark.parametrize("ema", [0, -0.1, 1.5])
 def test_a_window_that_is_no_fraction_is_refused(ema: float) -> None:
-    with pytest.raises(ValidationError, match="ema"):
+    with pytest.raises(ConfigError, match=r"^Recipe: ema: "):
         recipe(ema=ema)

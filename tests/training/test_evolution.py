@@ -447,7 +447,7 @@ class TestConfig:
         ],
     )
     def test_mistakes_are_named(self, make: Callable[[], Any], message: str) -> None:
-        with pytest.raises(ValidationError, match=message):
+        with pytest.raises(ConfigError, match=message):
             make()
 
     def test_a_training_too_short_for_an_update_says_so(self, digits: DataSet) -> None:

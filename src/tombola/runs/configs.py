@@ -11,7 +11,7 @@ import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,6 +23,11 @@ from tombola.runs import limits
 from tombola.runs.atomic import read_bytes, storage_errors
 from tombola.runs.shipped import config_path
 from tombola.runs.strict_yaml import parse_yaml
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
 CONFIG_SIZE_LIMIT = limits.CONFIG
 ERRORS_SHOWN = 3
@@ -60,7 +65,23 @@ def each_once(thing: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-class Config(BaseModel):
+class _RefusedError(ConfigError, ValueError):
+    """A config that Python code cannot make; a ValueError, so that within a validator it is one problem of the key."""
+
+
+class _InOneLine(ModelMetaclass):
+    """Says in one line what pydantic says in many, where a config is made by Python code and not read."""
+
+    if not TYPE_CHECKING:  # which would know no arguments of any config any more
+
+        def __call__(self, *given, **named):
+            try:
+                return super().__call__(*given, **named)
+            except ValidationError as error:
+                raise _RefusedError(f"{self.__name__}: {_problems(error, self)}") from None
+
+
+class Config(BaseModel, metaclass=_InOneLine):
     """Base of every config: unknown keys are errors, values are frozen, NaN and infinities refused.
 
     Validation is lax on purpose: PyYAML reads `1e-3` as a string, and `--set` hands over strings.
@@ -174,9 +195,13 @@ def validate(content: Any, kind: type[C], source: str) -> C:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        problems = [_describe(problem, kind) for problem in error.errors(include_url=False)]
-        more = f" (and {len(problems) - ERRORS_SHOWN} more)" if len(problems) > ERRORS_SHOWN else ""
-        raise ConfigError(f"{source}: {'; '.join(problems[:ERRORS_SHOWN])}{more}") from None
+        raise ConfigError(f"{source}: {_problems(error, kind)}") from None
+
+
+def _problems(error: ValidationError, kind: type[BaseModel]) -> str:
+    problems = [_describe(problem, kind) for problem in error.errors(include_url=False)]
+    more = f" (and {len(problems) - ERRORS_SHOWN} more)" if len(problems) > ERRORS_SHOWN else ""
+    return f"{'; '.join(problems[:ERRORS_SHOWN])}{more}"
 
 
 def parse_value(text: str, source: str) -> Any:
