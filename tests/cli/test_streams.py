@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from finished_runs import KINDS, Runs, invoke
+from tombola.cli.listing import LISTINGS
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +67,8 @@ def test_what_own_code_prints_is_no_result(workers: int, tmp_path: Path, capfd: 
     assert "a word" in made.stderr
     assert json.loads(made.stdout)
     assert "a word" not in capfd.readouterr().out
+
+
+def test_the_help_of_list_names_all_there_is_to_choose_from() -> None:
+    said = invoke("list", "--help").stdout
+    assert not [name for name in LISTINGS if name not in said]

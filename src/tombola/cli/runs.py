@@ -26,7 +26,7 @@ def show(run: Annotated[Path, typer.Argument(help="A run folder.")], json: Json 
 
 def list_(
     what: Annotated[
-        str, typer.Argument(help="runs, criteria, structures, distributions, schedules, models or data.")
+        str, typer.Argument(help="runs, criteria, structures, distributions, schedules, controls, models or data.")
     ] = "runs",
     out: Out = Path("runs"),
     json: Json = False,

@@ -174,7 +174,10 @@ class LotteryConfig(Config):
         if (self.data is None) == (self.task is None):
             raise ValueError("give `data`, or a `task` of your own; one of the two")
         if self.task is not None and (self.model.factory is None or self.start is not None):
-            raise ValueError("a `task` of your own is learned by a network of your own: name model.factory, no `start`")
+            raise ValueError(
+                "a task of your own is learned by a network of your own: give the function that makes it (in a config "
+                "`model.factory`), and no `start`"
+            )
         return self
 
     @model_validator(mode="after")
