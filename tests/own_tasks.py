@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from tombola.data.augment import Augmentation
 from tombola.errors import TombolaError
 from tombola.training import Classification, GraphTask, LanguageModelling, Tokens
-from tombola.training.task import Measure, Task
+from tombola.training.batches import Order
+from tombola.training.task import Measure, Part, Scored, Task
 
 VOCABULARY, LENGTH = 13, 8
 HIDDEN = 12
@@ -151,3 +156,62 @@ class Scaled(LanguageModelling):
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         return self.factor * super().loss(model, batch)
+
+
+class Lines(Task):
+    """Numbers from plain tensors: examples (3,), whose sum is to be said."""
+
+    name = "lines"
+    compares = Measure("error", higher_is_better=False, unit="units")
+
+    def __init__(self) -> None:
+        chance = torch.Generator().manual_seed(0)
+        self.parts = {part: torch.rand(40, 3, generator=chance) for part in ("train", "validation", "test")}
+        self.criterion_loss = nn.functional.mse_loss
+
+    @property
+    def checksum(self) -> str:
+        return "lines"
+
+    def identity(self) -> tuple[str, ...]:
+        return ("lines",)
+
+    def count(self, part: Part) -> int:
+        return len(self.parts[part])
+
+    def batches(self, size: int, seed: int, augmentation: Sequence[Augmentation] = ()) -> Any:
+        x, order = self.parts["train"], Order(40, size, seed)
+
+        class Source:
+            size, per_epoch = order.size, order.per_epoch
+
+            def at(self, iteration: int) -> Tensor:
+                return x[order.at(iteration)]
+
+        return Source()
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        return nn.functional.mse_loss(model(batch), batch.sum(1, keepdim=True))
+
+    def scores(self, model: nn.Module, part: Part) -> Scored:
+        with torch.no_grad():
+            loss = float(self.loss(model, self.parts[part]))
+        return Scored(loss, {"error": loss**0.5}, 40)
+
+    def naive(self, part: Part) -> None:
+        return None
+
+    def scoring(self, size: int, count: int, seed: int) -> list[tuple[Any, Any]]:
+        x = self.parts["train"][:size]
+        return [(x, x.sum(1, keepdim=True))] * count
+
+    def inputs(self, count: int, size: int) -> list[Tensor]:
+        return list(self.parts["train"][:count].split(size))
+
+
+def for_lines() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 1))
+
+
+def lines() -> Task:
+    return Lines()

@@ -72,3 +72,11 @@ def test_what_own_code_prints_is_no_result(workers: int, tmp_path: Path, capfd: 
 def test_the_help_of_list_names_all_there_is_to_choose_from() -> None:
     said = invoke("list", "--help").stdout
     assert not [name for name in LISTINGS if name not in said]
+
+
+def test_a_finished_run_without_its_table_names_it(runs: Runs) -> None:
+    folder = runs.restore("imp")
+    (folder / "rows.jsonl").unlink()
+    shown = invoke("show", folder)
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert "rows.jsonl: is gone since the run was finished" in " ".join(shown.stderr.split())

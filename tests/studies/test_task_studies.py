@@ -356,3 +356,10 @@ def test_networks_of_lazy_layers_are_refused_for_tasks(tmp_path: Path) -> None:
     with pytest.raises(TombolaError, match="lazy layers, whose shapes this task cannot give"):
         find_ticket("own_models:lazy", "own_tasks:language", **SHORT, tolerance=1, out=tmp_path)
     assert isinstance(own_tasks.Context(), nn.Module)
+
+
+def test_costs_of_a_task_whose_examples_are_plain_tensors(tmp_path: Path) -> None:
+    asked = SHORT | {"replicates": 1, "controls": (), "tolerance": 0.5, "out": tmp_path}
+    rows = find_ticket(own_tasks.for_lines, own_tasks.lines, **asked).rows
+    assert {row["flops_dense"] for row in rows_of(rows, kind="training")} == {2 * (3 * 16 + 16)}
+    assert not any("tensors of one shape" in str(row) for row in rows_of(rows, kind="latency"))

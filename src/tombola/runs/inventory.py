@@ -124,9 +124,8 @@ def refuse(folder: RunFolder, found: Findings | None) -> None:
     if not found:
         return
     if found.rows_are_gone:
-        raise RunFolderError(
-            f"{folder.rows}: rows at its end are gone; put it back from a copy, or run the command that made it again"
-        )
+        lost = "rows at its end are gone" if folder.rows.exists() else "is gone since the run was finished"
+        raise RunFolderError(f"{folder.rows}: {lost}; put it back from a copy, or run the command that made it again")
     names = (*found.altered, *found.gone)
     more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
     if found.altered:

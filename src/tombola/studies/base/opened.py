@@ -35,6 +35,7 @@ def read_result(study: Study[C, R]) -> R:
     rows = study.read_rows()
     complete = study.complete(rows) & set(range(study.replicates))
     if not complete:
+        refuse_changes(study, quick=True)  # of one that was finished rows are gone
         raise ConfigError(f"{study.folder.root}: nothing of it is complete yet; the command that began it goes on")
     return study.result(rows, complete)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from tombola.compression.measured import BATCH_SIZES, Latency, measure_latency
@@ -15,7 +16,7 @@ from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.speed import IMAGES
 from tombola.studies.lottery.networks import trained_network
 from tombola.studies.lottery.result import Result, trained_weights
-from tombola.studies.lottery.tasks import task_of
+from tombola.studies.lottery.tasks import plain_examples, task_of
 from tombola.training.classification import Classification
 
 REPLICATE = 0
@@ -35,13 +36,13 @@ def latency_units(result: Result, rounds: list[int], data_dir: Path | None) -> I
     if not rounds:
         return
     task = task_of(result.config, REPLICATE, data_dir)
-    if not isinstance(task, Classification):
-        reason = f"sparse kernels take examples that are tensors of one shape, and this task is {task.name}"
+    images = task.data.test.inputs[:IMAGES] if isinstance(task, Classification) else plain_examples(task, IMAGES)
+    if images is None or images.dtype != torch.float32:
+        reason = f"sparse kernels take float32 tensors of one shape, and examples of the task {task.name} are none"
         unmeasured = [Latency(size, None, None, reason) for size in BATCH_SIZES]
         density = {summary.round: summary.density for summary in result.summaries}
         yield from (_rows(result, index, density[index], unmeasured) for index in rounds)
         return
-    images = task.data.test.inputs[:IMAGES]
     for index in rounds:
         yield _unit(result, index, images)
 

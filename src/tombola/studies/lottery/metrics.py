@@ -25,12 +25,11 @@ from tombola.studies.base.soundness import faults_of, frequency_loss, majority_a
 from tombola.studies.lottery.controls import HOST, controls
 from tombola.studies.lottery.plan import Round
 from tombola.studies.lottery.rewind import Rewind
-from tombola.studies.lottery.tasks import check_finite, shape_of
+from tombola.studies.lottery.tasks import check_finite, plain_examples, shape_of
 from tombola.training import Trained
 from tombola.training.classification import Classification
 from tombola.training.device import placed
 from tombola.training.graphs import GraphTask
-from tombola.training.language import LanguageModelling
 from tombola.training.task import PARTS, Measure, Part, Scored, Task
 from tombola.training.trained import Evaluation
 
@@ -207,14 +206,14 @@ def _flops(model: nn.Module, task: Task, masks: Masks) -> Row:
     if isinstance(task, Classification):
         flops = count_flops(model, task.data.input_shape, masks)
         return {"flops_dense": flops.dense, "flops_effective": flops.effective}
-    reason = NO_FLOPS.format(task=task.name)
-    if isinstance(task, LanguageModelling):
-        try:
-            flops = count_flops(model, [task.ids["train"].shape[1] - 1], masks, torch.int64)
-            return {"flops_dense": flops.dense, "flops_effective": flops.effective}
-        except ModelError as error:
-            reason = str(error)
-    return {"flops_dense": None, "flops_effective": None, "flops_reason": reason}
+    inputs = plain_examples(task, 2)
+    if inputs is None:
+        return {"flops_dense": None, "flops_effective": None, "flops_reason": NO_FLOPS.format(task=task.name)}
+    try:
+        flops = count_flops(model, inputs.shape[1:], masks, inputs.dtype)
+    except ModelError as error:
+        return {"flops_dense": None, "flops_effective": None, "flops_reason": str(error)}
+    return {"flops_dense": flops.dense, "flops_effective": flops.effective}
 
 
 def _layer_rows(unit: Unit, masks: Masks, emptied: Collection[str]) -> list[Row]:

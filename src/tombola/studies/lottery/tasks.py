@@ -91,6 +91,15 @@ def shape_of(task: Task) -> tuple[tuple[int, ...], int] | None:
     return (task.data.input_shape, task.data.classes) if isinstance(task, Classification) else None
 
 
+def plain_examples(task: Task, count: int) -> Tensor | None:
+    """The inputs of the first `count` training examples, where they are tensors of one shape; else None."""
+    found = task.inputs(count, count)
+    if not all(isinstance(part, Tensor) and part.dim() for part in found):
+        return None
+    shapes = {(tuple(part.shape[1:]), part.dtype) for part in found}
+    return torch.cat(found) if len(shapes) == 1 else None
+
+
 def tried_on(task: Task) -> Tensor | Try:
     """What somebody's own network is tried on."""
     if isinstance(task, Classification):
