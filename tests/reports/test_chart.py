@@ -154,6 +154,12 @@ class TestBothDrawings:
         assert figure["data"][0]["text"][0].startswith("&lt;i&gt;")
         assert "&lt;b&gt;$x$&lt;/b&gt;" in svg(described, 600, 300)
 
+    def test_names_of_a_maps_rows_and_columns_are_no_markup(self) -> None:
+        link = "<a href='https://elsewhere'>fc1</a>"
+        written = json.dumps(plotly_figure(Heatmap([[1.0]], link, link, link, columns=[link], rows=[link])))
+        assert written.count("&lt;a href") >= 4
+        assert "<a " not in written
+
     @pytest.mark.parametrize("figure", [chart(lines=10), pixels(), layers(), lines([0])])
     def test_plotly_knows_every_word_of_it(self, figure: Chart | Heatmap) -> None:
         go.Figure(plotly_figure(figure))

@@ -47,6 +47,8 @@ def test_nothing_comes_from_outside_and_the_browser_is_told_so(whole: str) -> No
     assert f'content="{POLICY}"' in whole
     assert "connect-src" not in POLICY  # so that it is default-src's: none
     assert POLICY.startswith("default-src 'none'")
+    for alone in ("form-action", "base-uri"):  # which default-src does not stand for
+        assert f"{alone} 'none'" in POLICY
     assert not re.search(r"""\b(src|href|action)\s*=\s*(?!["']?#)""", markup(whole))
     assert "@import" not in markup(whole)
     assert "url(" not in markup(whole)

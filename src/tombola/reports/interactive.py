@@ -137,7 +137,8 @@ def _cells(heatmap: Heatmap) -> dict[str, Any]:
         "outlinewidth": 0,
     }
     unit = f"{_plain(heatmap.unit)}: %{{z:.4g}}<extra></extra>"
-    place = {"x": list(heatmap.columns), "y": list(heatmap.rows)} if heatmap.is_named else {}
+    names = {"x": [_plain(name) for name in heatmap.columns], "y": [_plain(name) for name in heatmap.rows]}
+    place = names if heatmap.is_named else {}
     where = f"%{{y}}<br>{_plain(heatmap.x_title)}: %{{x}}" if heatmap.is_named else "row %{y}, column %{x}, from 0"
     return {
         "type": "heatmap",

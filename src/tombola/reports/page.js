@@ -8,7 +8,7 @@
   const config = { displayModeBar: false, responsive: true, showSendToCloud: false, plotlyServerURL: "" };
 
   const recoloured = (value, colours) => {
-    if (typeof value === "string") return colours[value] ?? value;
+    if (typeof value === "string") return Object.hasOwn(colours, value) ? colours[value] : value;
     if (Array.isArray(value)) return value.map((one) => recoloured(one, colours));
     if (value === null || typeof value !== "object") return value;
     return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, recoloured(one, colours)]));

@@ -18,7 +18,10 @@ from plotly.offline import get_plotlyjs
 from tombola.errors import harmless
 from tombola.reports.nature import COLOURS, DARK, DARK_COLOURS, LIGHT, PRINT, PRINT_MILLIMETRES, SCREEN, in_the_dark
 
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
+    "form-action 'none'; base-uri 'none'"
+)
 """What a browser allows the page: what stands in it, and no connection to anywhere."""
 
 
