@@ -51,9 +51,9 @@ def test_they_are_found(text: str) -> None:
     assert found_in(text)
 
 
-@pytest.mark.parametrize("text", ["f(s)", "shared by all", "a distribution of weights", "the pictured mask", "len(s)"])
+@pytest.mark.parametrize("text", ["shared by all", "a distribution of weights", "the pictured mask", "(s) seconds"])
 def test_nothing_else_is(text: str) -> None:
-    assert not found_in(text.replace("f(s)", "").replace("len(s)", ""))
+    assert not found_in(text)
 
 
 def test_messages_and_docstrings() -> None:

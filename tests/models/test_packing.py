@@ -19,7 +19,10 @@ from tombola.models import ModelSpec, build, weights_form
 from tombola.models.packing import pack, unpack
 from tombola.models.tensors import content_sha256, read_stored, same_bits, save_tensors
 
-TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool)
+TYPES = (
+    *(torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e8m0fnu),
+    *(torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.complex64, torch.bool),
+)
 
 
 @given(
@@ -32,7 +35,8 @@ def test_what_is_unpacked_is_equal_to_the_bit(kind: torch.dtype, shape: list[int
     chance = torch.Generator().manual_seed(seed)
     raw = torch.randint(0, 256, (*shape, max(1, kind.itemsize)), generator=chance, dtype=torch.uint8)
     kept = torch.rand(shape, generator=chance) < density
-    tensor = kept if kind == torch.bool else (raw * kept.unsqueeze(-1)).view(kind).reshape(shape)  # any bits: NaN, -0
+    masked = raw * kept.unsqueeze(-1)  # any bits: NaN, -0
+    tensor = kept if kind == torch.bool else masked.view(kind).reshape(shape)
     packed, forms = pack({"weight": tensor, "other": torch.zeros(3, 1)})
     found = unpack(packed, json.loads(json.dumps(forms)))
     assert found.keys() == {"weight", "other"}
@@ -115,6 +119,7 @@ def _moved(stored: dict[str, Tensor], forms: Any) -> Any:
         _shape(64.0, 64),
         _shape(True, 4096),
         _shape("64", 64),
+        _shape(*[1] * 100, 64, 64),
         _without_bits,
         _fewer_values,
         _moved,

@@ -21,6 +21,8 @@ BITS, NONZERO = "bits", "nonzero"
 PLACES = ":kept"
 SMALLEST = 1024
 """Bytes below which nothing is packed: too little to win."""
+AXES = 64
+"""The most that a packed tensor may have, as in numpy: products of more sizes take long."""
 _WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Integers by their bytes: as which a number's bits are looked at."""
 
@@ -43,7 +45,8 @@ def pack(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Forms]:
             packed[name] = _to_bits(tensor)
             forms[name] = {"form": BITS, "shape": list(tensor.shape)}
         elif (places := _nonzero(tensor)) is not None:
-            packed[name], packed[name + PLACES] = tensor[places], _to_bits(places)
+            whole = tensor.view(_WHOLE[tensor.element_size()])
+            packed[name], packed[name + PLACES] = whole[places].view(tensor.dtype), _to_bits(places)
             forms[name] = {"form": NONZERO, "shape": list(tensor.shape)}
         else:
             packed[name] = tensor
@@ -93,10 +96,11 @@ def _from_bits(name: str, bits: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _filled(name: str, values: Tensor, places: Tensor) -> Tensor:
-    if values.dim() != 1 or len(values) != int(places.sum()):
+    if values.dim() != 1 or len(values) != int(places.sum()) or values.element_size() not in _WHOLE:
         raise ValueError(f"{name} has {values.numel()} values for {int(places.sum())} places")
     tensor = torch.zeros(places.shape, dtype=values.dtype)
-    tensor[places] = values
+    whole = _WHOLE[values.element_size()]  # torch cannot index every type that it has
+    tensor.view(whole)[places] = values.view(whole)
     return tensor
 
 
@@ -104,6 +108,8 @@ def _shape(name: str, said: Any) -> tuple[int, ...]:
     if not isinstance(said, dict) or said.keys() != {"form", "shape"} or said["form"] not in (BITS, NONZERO):
         raise ValueError(f"{name} is in a form that this version does not know")
     shape = said["shape"]
-    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**48 for size in shape):
-        raise ValueError(f"{name} has no shape")
+    if not isinstance(shape, list) or len(shape) > AXES:
+        raise ValueError(f"{name} has no shape of at most {AXES} axes")
+    if not all(type(size) is int and 0 <= size < 2**48 for size in shape):
+        raise ValueError(f"{name} has no shape of whole numbers")
     return tuple(shape)

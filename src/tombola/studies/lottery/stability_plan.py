@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tombola.reports.terminal import say
 from tombola.runs.rows import rows_of
-from tombola.studies.base.numbers import duration
+from tombola.studies.base.numbers import counted, duration
 from tombola.studies.base.opened import read_result
 from tombola.studies.base.output import Numbers
 from tombola.studies.lottery.stability import asked
@@ -28,7 +28,7 @@ class StabilityPlan:
     def line(self) -> str:
         return (
             f"{self.replicates * self.copies} trainings: {self.copies} copies in each of {self.replicates} replicates, "
-            f"about {duration(self.seconds)} with {self.workers} worker(s)"
+            f"about {duration(self.seconds)} with {counted(self.workers, 'worker')}"
         )
 
     @property
