@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tombola.cli import guard
-from tombola.cli.guard import SAME
-from tombola.cli.signals import STOPPED, STOPPING
+from tombola.cli.guard import LONGEST, SAME
+from tombola.cli.signals import GRACE, STOPPED, STOPPING
 from tombola.runs import stopping
 from tombola.runs.atomic import write_bytes
 from tombola.runs.rows import RowTable
@@ -32,20 +33,22 @@ LEAVING = (
 """A command that takes a while to end after a signal."""
 
 
-def begin(body: str, grace: float | None = None) -> subprocess.Popen[str]:
-    """A process that says `ready` and goes on with `body` while signals are attended to; it is ended after `grace`
-    seconds, where that is not to be what ends it."""
+def begin(
+    body: str, *, grace: float = GRACE, longest: float = LONGEST, stderr: int = subprocess.PIPE
+) -> subprocess.Popen[str]:
+    """A process that says `ready` and goes on with `body` while signals are attended to; after `grace` seconds its
+    thread ends it, after the `longest` its guard."""
     lines = "\n    ".join(body.splitlines())
     code = (
         "import os, signal, sys, time\n"
         "from tombola.cli.signals import attended\n"
         "from tombola.cli import guard, signals\n"
         "from tombola.runs import stopping\n"
-        f"{'' if grace is None else f'signals.GRACE = guard.LONGEST = {grace}'}\n"
+        f"signals.GRACE, guard.LONGEST = {grace}, {longest}\n"
         f"with attended():\n    print('ready', flush=True)\n    {lines}\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -60,7 +63,7 @@ def command(before: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(("number", "code"), CODES)
 def test_a_long_native_call_is_ended(number: int, code: int) -> None:
-    process = begin(NATIVE)
+    process = begin(NATIVE, grace=0.5)
     assert process.stdout is not None
     assert process.stderr is not None
     assert process.stdout.readline() == "computing\n"
@@ -71,10 +74,44 @@ def test_a_long_native_call_is_ended(number: int, code: int) -> None:
     assert process.stderr.read() == f"{STOPPED}\n"
 
 
+ITSELF = (
+    "try: print('computing', flush=True), time.sleep(600)\n"
+    "except KeyboardInterrupt: signals.acknowledge(), signals.say_stopped(), signals.leave(143)"
+)
+
+
+@pytest.mark.parametrize("ends", ["itself", "its thread", "its guard"])
+def test_it_ends_though_nobody_reads_standard_error(ends: str) -> None:
+    """Where a pipe is full, whoever writes to it waits until somebody reads."""
+    reader, full = os.pipe()
+    os.set_blocking(full, False)
+    for size in (4096, 1):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(full, b"x" * size)
+    os.set_blocking(full, True)
+    process = {
+        "itself": lambda: begin(ITSELF, grace=60, longest=60, stderr=full),
+        "its thread": lambda: begin(NATIVE, grace=0.5, longest=60, stderr=full),
+        "its guard": lambda: begin(STUCK.format(before="print('computing', flush=True)"), longest=0.5, stderr=full),
+    }[ends]()
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "computing\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == (-signal.SIGKILL if ends == "its guard" else 143)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the guard is of its group
+        os.close(full)
+        os.close(reader)
+
+
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_stops_now(second: int) -> None:
     """Whatever the command still does on its way out, and long before it would have been ended anyway."""
-    process = begin(LEAVING.format(seconds=60), grace=60)
+    process = begin(LEAVING.format(seconds=60), grace=60, longest=60)
     assert process.stdout is not None
     assert process.stdout.readline() == "leaving\n"
     time.sleep(2 * SAME)
@@ -110,7 +147,7 @@ def test_signals_at_once_are_one(
 
 
 def test_a_second_signal_ends_native_code_that_holds_pythons_lock() -> None:
-    process = begin(STUCK.format(before="print('computing', flush=True)"), grace=60)
+    process = begin(STUCK.format(before="print('computing', flush=True)"), grace=60, longest=60)
     assert process.stdout is not None
     assert process.stdout.readline() == "computing\n"
     process.send_signal(signal.SIGINT)
@@ -173,7 +210,9 @@ class Interrupting:
 sys.meta_path.insert(0, Interrupting())
 """
 KILL = "os.kill(os.getpid(), signal.{signal})"
-SWALLOWED = f"try: {KILL}; import time; time.sleep(1)\n            except BaseException: raise ImportError('what now')"
+SWALLOWED = (
+    f"try: {KILL}; import time; time.sleep(0.1)\n            except BaseException: raise ImportError('what now')"
+)
 
 
 @pytest.mark.parametrize("module", ["tombola.cli.commands", "typer", "tombola.cli.listing"])
@@ -214,7 +253,7 @@ STUCK = (
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_native_code_that_holds_pythons_lock_is_ended(number: int) -> None:
-    process = begin(STUCK.format(before="print('computing', flush=True)"))
+    process = begin(STUCK.format(before="print('computing', flush=True)"), longest=0.5)
     assert process.stdout is not None
     assert process.stderr is not None
     assert process.stdout.readline() == "computing\n"

@@ -124,9 +124,8 @@ def leave(code: int) -> NoReturn:
 
 
 def say(line: str) -> None:
-    """A line on standard error, past all buffers."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"{line}\n".encode())
+    """A line on standard error, where that has room."""
+    guard.write(f"{line}\n".encode())
 
 
 def _attend(passed_on: int) -> None:
@@ -146,6 +145,6 @@ def _see_to_the_end(number: int, passed_on: int, *, waits: bool) -> None:
         if waits and not stopping.raised():  # it was held back, or came where it would have been lost
             signal.pthread_kill(threading.main_thread().ident or 0, NUDGE)
     if os.isatty(2):  # where the bars were
-        os.write(2, LAST_LINE)
+        guard.write(LAST_LINE)
     say_stopped()
     os._exit(exit_code(number))
