@@ -58,6 +58,18 @@ def test_a_finished_run_is_listed_without_being_read(kind: str, runs: Runs, monk
     runs.restore(kind)
 
 
+def test_what_another_version_said_is_not_read_back(runs: Runs) -> None:
+    """A verdict of an earlier Tombola, or of one without a wording: the list says what `show` says."""
+    folder = RunFolder(runs.restore("train"))
+    content = read_sealed(folder.finished, "")
+    said = {**content["said"], "outcome": "winning"}
+    for old in ({**said, "wording": "0.0.1, 1"}, {key: said[key] for key in said if key != "wording"}):
+        write_sealed(folder.finished, {**content, "said": old})
+        listed = next(run for run in list_runs(runs.out) if run.folder == folder.root.name)
+        assert listed.outcome == content["said"]["outcome"] != "winning"
+    runs.restore("train")
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(tmp_path_factory.mktemp("listed"))

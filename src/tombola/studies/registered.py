@@ -15,7 +15,7 @@ from tombola.runs.folder import RunFolder
 from tombola.runs.inventory import findings, refuse, said_of
 from tombola.studies.base.numbers import MISSING
 from tombola.studies.base.opened import complete_replicates, open_study, read_result, refuse_changes
-from tombola.studies.base.study import Study
+from tombola.studies.base.study import WORDING, Study
 
 STUDIES = {
     "lottery": "lottery.study:Lottery",
@@ -90,7 +90,8 @@ def _listed(root: Path) -> Listed:
         manifest = RunFolder(root).read_manifest()
         begun = _time(manifest.get("created"))
         kind = str(manifest["must_match"].get("study"))
-        if kind in STUDIES and (last := said_of(RunFolder(root))) is not None:  # without what takes long to load
+        last = said_of(RunFolder(root)) if kind in STUDIES else None
+        if last is not None and last.get("wording") == WORDING:  # without what takes long to load
             refuse(RunFolder(root), findings(RunFolder(root), quick=True))
             name, outcome, state = (last.get(key, MISSING) for key in ("name", "outcome", "state"))
             return Listed(begun, kind, name, outcome, state, root.name)

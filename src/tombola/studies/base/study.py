@@ -6,6 +6,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -23,6 +24,12 @@ from tombola.studies.base.watching import SILENT, Watcher
 from tombola.studies.base.work import Work
 
 R = TypeVar("R")
+
+WORDING = f"{version('tombola')}, 1"
+"""Of what is `said` of finished runs: raise the number where the same rows come to another outcome, state or name.
+
+What was said in another wording is not read back, for `tombola show` says the new one.
+"""
 
 
 @dataclass(frozen=True)
@@ -196,7 +203,8 @@ class Study(ABC, Generic[C, R]):
 
     def said(self, result: R) -> dict[str, str] | None:
         """What a list says of the finished run; None where that hangs on more than its own files."""
-        return {"name": self.called, "outcome": self.outcome(result), "state": self.state(self.replicates)}
+        said = {"name": self.called, "outcome": self.outcome(result), "state": self.state(self.replicates)}
+        return said | {"wording": WORDING}
 
     def settle(self, result: R) -> None:
         """Called when the run is finished, now or earlier."""
