@@ -9,6 +9,8 @@ import pytest
 
 from finished_runs import Runs, invoke
 from said import error_in
+from tombola.models import architectures
+from tombola.runs.shipped import config_path, shipped
 
 
 @pytest.mark.parametrize("name", ["cnn.pt", "weights/cnn.safetensors"])
@@ -18,6 +20,38 @@ def test_a_file_of_weights_is_no_model(name: str) -> None:
     assert f"{name}: this is a file of weights: name the model and give it by --weights {name}" in error_in(
         refused.stderr
     )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("show",),
+        ("report",),
+        ("report", "runs/none"),
+        ("prune", "--sparsity", 0.5),
+        ("extract", "--density", 0.5, "--out", "ticket"),
+        ("stability", "--round", 1),
+    ],
+)
+def test_a_config_is_no_run_and_no_model(
+    command: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.yaml").write_text(config_path("criteria").read_text())
+    for asked, runs in (("digits", "imp digits"), ("my.yaml", "compare my.yaml")):
+        said = error_in(invoke(*command, asked).stderr)
+        assert said == f"error: {asked}: a config; run it with: tombola {runs}"
+
+
+def test_what_only_looks_like_a_config_is_taken_for_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("digits").mkdir()  # perhaps a run
+    Path("my.yaml").write_text("- no\n")
+    for asked in ("digits", "my.yaml", "nowhere", "none.yaml"):
+        assert "no manifest.json here" in error_in(invoke("show", asked).stderr)
+    assert "File name too long" in error_in(invoke("show", "x" * 300).stderr)
+    assert "lenet5" in set(shipped()) & set(architectures)
+    assert "a config" not in error_in(invoke("prune", "lenet5").stderr)
 
 
 def test_a_child_has_its_report_when_its_parent_is_gone(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finished_runs import KINDS, Runs, invoke
+from tombola.cli.listing import LISTINGS
 from tombola.reports.intervals import estimate
 from tombola.studies.base.output import NO_INTERVAL, NOT_FINITE, Numbers, Output, output
 
@@ -103,10 +104,16 @@ def test_a_list(runs: Runs, tmp_path: Path) -> None:
     listed = read(invoke("list", "--out", runs.out, "--json"))
     assert {row["folder"] for row in listed["table"]} == {folder.name for folder in runs.folders.values()}
     assert read(invoke("list", "--out", tmp_path, "--json"))["table"] == []
-    for what in ("criteria", "models"):
-        assert read(invoke("list", what, "--json"))["kind"] == what
-    assert "digits" in [row["CONFIG"] for row in read(invoke("configs", "--json"))["table"]]
+    assert "digits" in [row["name"] for row in read(invoke("configs", "--json"))["table"]]
     assert read(invoke("configs", "digits", "--json"))["verdict"]["name"] == "digits"
+
+
+@pytest.mark.parametrize("asked", [("configs",), *(("list", what) for what in LISTINGS)])
+def test_keys_of_a_list_are_names_that_stay(asked: tuple[str, ...]) -> None:
+    listed = read(invoke(*asked, "--json"))
+    assert listed["kind"] == asked[-1]
+    assert {"name", "description"} <= listed["table"][0].keys()
+    assert all(re.fullmatch("[a-z_]+", key) for row in listed["table"] for key in row)
 
 
 def test_what_is_made_of_a_run(runs: Runs, tmp_path: Path) -> None:

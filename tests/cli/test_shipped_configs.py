@@ -122,7 +122,7 @@ def test_a_name_is_a_name_and_a_file_a_file(tmp_path: Path, monkeypatch: pytest.
         (("imp", "digist"), "no config is called 'digist'; did you mean 'digits'? `tombola configs` lists"),
         (("imp", "imp_digitz"), "did you mean 'imp_digits'?"),
         (("imp", "zzzzzz"), "no config is called 'zzzzzz'; `tombola configs` lists"),
-        (("imp", ""), "no config is called ''"),
+        (("imp", ""), "no config is called ''; name one that `tombola configs` lists, or a file, such as ./my.yaml"),
         (("configs", "digist"), "did you mean 'digits'?"),
         (("imp", "none.yaml"), "none.yaml: no such config file; `tombola configs` lists"),
         (("imp", "lenet5"), "lenet5: a config of another command; run it with: tombola train lenet5"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -20,6 +22,7 @@ C = TypeVar("C", bound="Config")
 
 COMMANDS = {"lottery": "imp", "train": "train", "compare": "compare", "hybrid": "hybrid"}
 """Which command runs the config of a study, in the order of `tombola configs`."""
+SUFFIXES = (".yaml", ".yml")
 
 
 def _completed(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
@@ -66,7 +69,8 @@ def configs(
 
         rows = [(COMMANDS[c.study], c.name, c.does, c.takes) for c in sorted(shipped().values(), key=_order)]
         table = Table(("tombola", "CONFIG", "What it does", "About how long"), rows)
-        give(json, lambda: output("configs", Numbers.of(table)), lambda console: console.print(drawn(table, left=4)))
+        listed = Numbers.of(table, ("command", "name", "description", "takes"))
+        give(json, lambda: output("configs", listed), lambda console: console.print(drawn(table, left=4)))
         if not json:
             say("Run one by its name:  tombola imp digits")
             say("Or edit it before:    tombola configs digits > my.yaml; tombola imp my.yaml")
@@ -81,6 +85,19 @@ def read_config(asked: str, kind: type[C], overrides: Sequence[str]) -> C:
     if isinstance(study, str) and study != wanted and study in COMMANDS:
         raise ConfigError(f"{asked}: a config of another command; run it with: tombola {COMMANDS[study]} {asked}")
     return load_config(path, kind, overrides)
+
+
+def refuse_configs(*asked: str | Path) -> None:
+    """ConfigError with the command that runs it, where a config is given in the place of a run or a model."""
+    from tombola.runs.configs import read_content
+
+    for given in map(str, asked):
+        study, path = None, Path(given)
+        with contextlib.suppress(ConfigError, OSError):  # no config of ours: the command itself says what it wants
+            if not path.is_dir() and (path.suffix in SUFFIXES or path.name == given):
+                study = read_content(config_path(given)).get("study")
+        if isinstance(study, str) and study in COMMANDS:
+            raise ConfigError(f"{given}: a config; run it with: tombola {COMMANDS[study]} {given}")
 
 
 def _order(config: Shipped) -> tuple[int, bool, str]:

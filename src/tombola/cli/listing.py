@@ -64,3 +64,12 @@ LISTINGS: dict[str, Callable[[], Table]] = {
     "models": _models,
     "data": _of(data_sets, ("Data set", "What it is")),
 }
+_DESCRIBED = ("name", "description")
+KEYS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(LISTINGS, _DESCRIBED),
+    "criteria": ("name", "needs", "description"),
+    "schedules": ("name", "description", "option"),
+    "controls": ("name", "decides", "description"),
+    "models": ("name", "widths", "description"),
+}
+"""The columns of each for programs, in their order."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tombola.cli.configs import config_argument, read_config
+from tombola.cli.configs import config_argument, read_config, refuse_configs
 from tombola.cli.console import give, tell, terminal
 from tombola.cli.errors import errors
 from tombola.cli.options import (
@@ -110,6 +110,7 @@ def extract(
         from tombola.studies.base.output import Numbers, output
         from tombola.studies.lottery.extract import extract as write_ticket
 
+        refuse_configs(run)
         planned = write_ticket(run, density, out, reinit=reinit, replicate=replicate, mode=rewind, factory=factory)
         said = f"round {planned.index}, {planned.kept:,} of {planned.total:,} weights ({planned.density:.1%})"
         give(
@@ -156,6 +157,7 @@ def stability(
         from tombola.studies.lottery.study import open_lottery
         from tombola.training.device import on_device
 
+        refuse_configs(run)
         opened = open_lottery(run)
         workers = workers or default_workers(on_device(opened.config, device))
         if dry_run:
@@ -208,6 +210,7 @@ def report(
         from tombola.studies.lottery.compare import compare_runs
         from tombola.studies.registered import open_run
 
+        refuse_configs(*runs)
         if len(runs) > 1 or out is not None:
             path = compare_runs(runs, out or Path("comparison.html"))
         else:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tombola.cli.configs import refuse_configs
 from tombola.cli.console import give, say
 from tombola.cli.errors import errors
 from tombola.cli.options import Debug, Json, Out
@@ -18,6 +19,7 @@ def show(run: Annotated[Path, typer.Argument(help="A run folder.")], json: Json 
         from tombola.studies.base.opened import read_result, refuse_changes, run_output
         from tombola.studies.registered import open_run
 
+        refuse_configs(run)
         study = open_run(run)
         result = read_result(study)
         refuse_changes(study)
@@ -50,8 +52,8 @@ def list_(
                 drawing = drawn(runs_table(runs), left=5)
                 give(json, lambda: output("runs", Numbers(runs)), lambda console: console.print(drawing))
         else:
-            from tombola.cli.listing import listing
+            from tombola.cli.listing import KEYS, listing
 
             table = listing(what)
             drawing = drawn(table, left=len(table.columns))
-            give(json, lambda: output(what, Numbers.of(table)), lambda console: console.print(drawing))
+            give(json, lambda: output(what, Numbers.of(table, KEYS[what])), lambda console: console.print(drawing))

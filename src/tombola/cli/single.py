@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tombola.cli.configs import config_argument, read_config
+from tombola.cli.configs import config_argument, read_config, refuse_configs
 from tombola.cli.errors import errors
 from tombola.cli.options import (
     DataDir,
@@ -117,10 +117,13 @@ def prune(
     Example: `tombola prune runs/train-lenet5-1a2b3c4d --sparsity 0.9 --criterion taylor --structure filter`
     """
     with errors(debug):
+        from tombola.models import architectures
         from tombola.runs.configs import validate
         from tombola.studies.single.config import PruneConfig
         from tombola.studies.single.prune import default_folder
 
+        if model not in architectures:  # one may have the name of a config
+            refuse_configs(model)
         length = {"length": finetune, "evaluate_every": "1ep", "optimizer": optimizer, "learning_rate": lr}
         length |= {} if engine is None else {"engine": engine}
         none = finetune in ("0", "0it", "0ep")

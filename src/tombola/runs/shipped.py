@@ -43,6 +43,8 @@ def config_path(asked: str, beside: Path | None = None) -> Path:
     if path.suffix or path.name != asked:
         return beside / path if beside is not None and not path.is_file() and (beside / path).is_file() else path
     known = {called: config.path for config in shipped().values() for called in (config.name, config.path.stem)}
+    if not asked:
+        raise ConfigError("no config is called ''; name one that `tombola configs` lists, or a file, such as ./my.yaml")
     if asked not in known:
         close = difflib.get_close_matches(asked, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""

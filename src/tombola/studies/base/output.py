@@ -33,9 +33,9 @@ class Numbers:
     units: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, table: Table) -> Numbers:
-        """A table of words, by its titles."""
-        return cls([dict(zip(table.columns, row, strict=True)) for row in table.rows])
+    def of(cls, table: Table, keys: Sequence[str]) -> Numbers:
+        """A table of words, by the `keys` of its columns: titles are a person's, and may be worded anew."""
+        return cls([dict(zip(keys, row, strict=True)) for row in table.rows])
 
 
 class Output(BaseModel):
