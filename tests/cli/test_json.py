@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
 from hypothesis import HealthCheck, given, settings
@@ -139,8 +140,12 @@ def test_one_replicate_has_no_interval() -> None:
     assert said.verdict["a/b"]["mean"] == 1.5
 
 
+SCALARS = st.one_of(
+    st.booleans().map(np.bool_), st.floats().map(np.float64), st.floats(width=32).map(np.float32),
+    st.integers(-(2**63), 2**63 - 1).map(np.int64), st.integers(0, 255).map(np.uint8),
+)  # fmt: skip
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text() | SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
@@ -155,11 +160,25 @@ def test_no_number_that_is_none_is_printed(row: dict[str, Any]) -> None:
     for pointer, reason in content["reasons"].items():
         assert at(content, pointer) is None
         assert reason in (NOT_FINITE, NO_INTERVAL)
-    assert content["table"] == [swept(row)]
+    assert content["table"] == [swept(row)]  # True == 1, so of what type:
+    assert json.dumps(content["table"]) == json.dumps([swept(row)])
     assert sum(reason == NOT_FINITE for reason in content["reasons"].values()) == odd(row)
 
 
+@pytest.mark.parametrize("value", [object(), 1j, np.complex128(1j), np.zeros(2)])
+def test_what_json_has_no_word_for_is_refused(value: object) -> None:
+    with pytest.raises(TypeError, match="/table/0/a/1 is a "):
+        output("x", Numbers([{"a": [0, value]}]))
+
+
+def test_what_else_a_yaml_file_holds_is_written_out(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("study: train\nseed: !!set {1}\nmodel: !!binary YQ==\n")
+    shown = read(invoke("configs", tmp_path / "my.yaml", "--json"))["verdict"]
+    assert shown == {"study": "train", "seed": [1], "model": "b'a'"}
+
+
 def swept(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
@@ -168,6 +187,7 @@ def swept(value: Any) -> Any:
 
 
 def odd(value: Any) -> int:
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, dict | list):
         return sum(odd(part) for part in (value.values() if isinstance(value, dict) else value))
     return isinstance(value, float) and not math.isfinite(value)

@@ -10,15 +10,18 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from tombola.reports.tables import Table
 
 NOT_FINITE = "it was computed and is not a finite number"
 NO_INTERVAL = "one replicate has no interval"
+SPELLED = (PurePath, bytes)
+"""What is written as text: paths, and `!!binary` of a YAML file."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,12 @@ def output(kind: str, numbers: Numbers = Numbers(), *, paths: Mapping[str, Path]
 
 
 def _plain(value: Any, at: str, reasons: dict[str, str]) -> Any:
-    """`value` as JSON has it. What is not finite becomes null, with a reason under its pointer."""
+    """`value` as JSON has it, numpy's scalars as Python's. What is not finite becomes null, with its pointer's reason.
+
+    Raises TypeError for what is no JSON and has no spelling that a program could count on.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         reasons[at] = NOT_FINITE
         return None
@@ -85,9 +93,13 @@ def _plain(value: Any, at: str, reasons: dict[str, str]) -> Any:
         if {"mean", "sd", "n"} <= value.keys() and value["n"] < 2:
             reasons.update({f"{at}/{key}": NO_INTERVAL for key, part in value.items() if part is None})
         return {str(key): _plain(part, f"{at}/{_escaped(str(key))}", reasons) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, set)):
         return [_plain(part, f"{at}/{index}", reasons) for index, part in enumerate(value)]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    if isinstance(value, SPELLED):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{at} is a {type(value).__name__}, which JSON has no word for")
 
 
 def _escaped(key: str) -> str:
