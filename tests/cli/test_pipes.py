@@ -59,6 +59,9 @@ def test_a_command_that_fails_says_so_all_the_same(tmp_path: Path) -> None:
     assert (code, errors.startswith("error: ")) == (2, True)
 
 
-def test_without_any_standard_output(tmp_path: Path) -> None:
-    done = subprocess.run(f"'{sys.executable}' -m tombola list --out '{tmp_path}' >&-", shell=True, capture_output=True)
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_without_standard_streams(closed: str, tmp_path: Path) -> None:
+    """What is opened next must not take their place: a pipe that the command then waits for."""
+    command = f"exec '{sys.executable}' -m tombola list --out '{tmp_path}' {closed}"
+    done = subprocess.run(command, shell=True, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -25,10 +25,11 @@ def __getattr__(name: str) -> Any:
 
 def main() -> None:
     """The entry point of the `tombola` command."""
-    from tombola.cli.pipes import watched_output
+    from tombola.cli.pipes import open_the_closed, watched_output
     from tombola.cli.signals import acknowledge, attended, exit_code, leave, say_stopped
     from tombola.runs import stopping
 
+    open_the_closed()
     nobody_reads = watched_output()
     try:
         with attended():
