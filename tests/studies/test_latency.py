@@ -306,7 +306,7 @@ class TestLotteryResults:
         assert dense.seconds_per_iteration.mean == pytest.approx(3e-3)
         assert shared.seconds_per_iteration is None
         cells = [line[-3:] for line in results_table([dense, ticket, shared]).rows]
-        assert cells == [("3", "1.00 ×", "dense"), ("0.6", "0.20 ×", "sparse"), ("–", "–", "–")]
+        assert cells == [("3.000", "1.00 ×", "dense"), ("0.600", "0.20 ×", "sparse"), ("–", "–", "–")]
         line = cost_line(rows)
         assert "5 trainings (3 on sparse kernels), 7 seconds" in line
 
@@ -330,7 +330,7 @@ class TestLotteryResults:
             row["seconds"] = [3e-6] * 3 if slow else [1e-6] * 3 if fast else [2e-6] * 3
         tickets = [s for s in result.summaries if s.rewind in (None, "init")]
         assert "Dense is faster at batch 64 with 100.0% of the weights." in speed_notes(tickets, rows)
-        assert rounds_table(tickets, rows).rows[0][4:] == ("2.00", "1.00", "2.00 ×", "2.00", "3.00", "0.67 ×")
+        assert rounds_table(tickets, rows).rows[0][4:] == ("2", "1", "2.00 ×", "2", "3", "0.67 ×")
         chart = speed_chart(tickets, rows)
         assert chart is not None
         assert [series.y[0].mean for series in chart.series] == pytest.approx([2, 2 / 3])
