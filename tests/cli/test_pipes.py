@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from finished_runs import Runs
+from tombola.cli.errors import errors
 
 COMMAND = [sys.executable, "-c", "from tombola.cli import main\nmain()"]
 GONE = 141
@@ -65,3 +68,18 @@ def test_without_standard_streams(closed: str, tmp_path: Path) -> None:
     command = f"exec '{sys.executable}' -m tombola list --out '{tmp_path}' {closed}"
     done = subprocess.run(command, shell=True, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="writes to /dev/full")
+def test_a_full_output() -> None:
+    """A command that runs nothing has no finished work to speak of."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*COMMAND, "list", "criteria"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: No space left on device")
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_an_error_of_the_system(runs: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), errors(debug=False, runs=runs):
+        raise OSError(errno.EIO, "the disk failed")
+    assert ("nothing finished was lost" in capsys.readouterr().err) == runs

@@ -17,10 +17,10 @@ from tombola.runs import stopping
 
 
 @contextmanager
-def errors(debug: bool) -> Iterator[None]:
+def errors(debug: bool, *, runs: bool = False) -> Iterator[None]:
     """One line per error: exit 2 for what has to change, 1 for a failed run, 130 after Ctrl-C (143 after TERM).
 
-    Within the block standard output has results alone.
+    Within the block standard output has results alone. A command that `runs` a study keeps what is finished.
     """
     showing = warnings.showwarning
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}", err=True)
@@ -40,7 +40,7 @@ def errors(debug: bool) -> Iterator[None]:
             say(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(error.exit_code) from None
         if isinstance(error, (OSError, MemoryError)):
-            say(f"error: {_of_the_system(error)}", err=True)
+            say(f"error: {_of_the_system(error, runs)}", err=True)
             raise typer.Exit(TombolaError.exit_code) from None
         say(f"internal error: {one_line_by_name(error)}; report it with --debug", err=True)
         raise typer.Exit(1) from None
@@ -48,12 +48,13 @@ def errors(debug: bool) -> Iterator[None]:
         warnings.showwarning = showing
 
 
-def _of_the_system(error: OSError | MemoryError) -> str:
+def _of_the_system(error: OSError | MemoryError, runs: bool) -> str:
     """What the disk or the memory lacks, in one line: nobody on the way here knew more of it."""
     if isinstance(error, MemoryError):
         return "out of memory; close other programs, or take smaller data or fewer workers"
     where = "" if error.filename is None else f"{error.filename}: "
-    return f"{where}{error.strerror or error}; nothing finished was lost, mend it and run the command again"
+    way_out = "; nothing finished was lost, mend it and run the command again" if runs else ""
+    return f"{where}{error.strerror or error}{way_out}"
 
 
 def stopped() -> NoReturn:

@@ -42,7 +42,7 @@ def hybrid(
 
     Example: `tombola hybrid apple --replicates 2`
     """
-    with errors(debug):
+    with errors(debug, runs=True):
         from tombola.studies.hybrid.config import HybridConfig
 
         wanted = read_config(config, HybridConfig, [*(set_ or []), *override("replicates", replicates)])

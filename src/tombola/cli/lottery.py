@@ -63,7 +63,7 @@ def imp(
 
     Example: `tombola imp digits --set training.length=300it --replicates 3`
     """
-    with errors(debug):
+    with errors(debug, runs=True):
         from tombola.studies.lottery.config import LotteryConfig
 
         overrides = [
@@ -147,7 +147,7 @@ def stability(
 
     Example: `tombola stability runs/lottery-digits-1a2b3c4d --round 5`
     """
-    with errors(debug):
+    with errors(debug, runs=True):
         from tombola.studies.base.life import plan_output
         from tombola.studies.base.opened import remake_report
         from tombola.studies.base.output import Numbers, output

@@ -49,7 +49,7 @@ def train(
 
     Example: `tombola train lenet5 --set training.length=2ep`
     """
-    with errors(debug):
+    with errors(debug, runs=True):
         from tombola.studies.single.config import TrainConfig
 
         overrides = [*(set_ or []), *override("training.engine", engine), *skipping(skip_bad)]
@@ -116,7 +116,7 @@ def prune(
 
     Example: `tombola prune runs/train-lenet5-1a2b3c4d --sparsity 0.9 --criterion taylor --structure filter`
     """
-    with errors(debug):
+    with errors(debug, runs=True):
         from tombola.models import architectures
         from tombola.runs.configs import validate
         from tombola.studies.single.config import PruneConfig
@@ -198,7 +198,7 @@ def compare(
 
     Example: `tombola compare criteria --set 'criteria=[magnitude, taylor]'`
     """
-    with errors(debug):
+    with errors(debug, runs=True):
         from tombola.studies.single.config import CompareConfig
 
         wanted = read_config(config, CompareConfig, [*(set_ or []), *skipping(skip_bad)])
