@@ -53,7 +53,7 @@ def configs(
     """
     with errors(debug):
         if name is not None and not json:
-            typer.echo(config_path(name).read_text(encoding="utf-8"), nl=False)
+            say(config_path(name).read_text(encoding="utf-8").removesuffix("\n"))
             return
         from tombola.studies.base.output import Numbers, output
 
