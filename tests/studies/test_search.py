@@ -167,7 +167,7 @@ def test_a_new_run_is_told_what_it_will_cost_and_a_begun_one_is_not(tmp_path: Pa
     (line,) = heard.plans
     assert line is not None
     assert line.startswith("4 trainings, about ")
-    assert line.endswith(" with 1 worker; --dry-run shows the rounds")
+    assert line.endswith(" with 1 worker, starting and measuring on top; --dry-run shows the rounds")
 
 
 def test_timing_asks_no_schedule_beyond_the_end() -> None:

@@ -84,7 +84,7 @@ def read_config(asked: str, kind: type[C], overrides: Sequence[str]) -> C:
     study, wanted = read_content(path).get("study"), kind.model_fields["study"].default
     if isinstance(study, str) and study != wanted and study in COMMANDS:
         raise ConfigError(f"{asked}: a config of another command; run it with: tombola {COMMANDS[study]} {asked}")
-    return load_config(path, kind, overrides)
+    return load_config(path, kind, overrides, asked)
 
 
 def refuse_configs(*asked: str | Path) -> None:

@@ -150,18 +150,18 @@ def _rebuilt(value: Any, change: Callable[[Config], Config]) -> Any:
     return value
 
 
-def load_config(path: Path, kind: type[C], overrides: Sequence[str] = ()) -> C:
+def load_config(path: Path, kind: type[C], overrides: Sequence[str] = (), source: str | None = None) -> C:
     """Reads and validates a YAML config; each override is `dotted.key=value`, its value read as YAML.
 
     A part is found by `config_path`, as a file perhaps beside `path`; overrides reach its keys as if they were written
-    out. Raises ConfigError in one line that names the file and the key.
+    out. Raises ConfigError in one line that names the key, and the file or `source`, what the user calls it.
     """
     content = read_content(path)
     for override in overrides:
         _read_parts(content, kind, path)
         _apply_override(content, override)
     _read_parts(content, kind, path)
-    return validate(content, kind, str(path))
+    return validate(content, kind, source or str(path))
 
 
 def read_content(path: Path) -> dict[str, Any]:

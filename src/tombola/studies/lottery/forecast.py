@@ -214,5 +214,5 @@ def estimate_line(plans: Sequence[Forecast]) -> str:
     """What studies that run one after the other come to, in one line."""
     trainings, seconds = sum(plan.trainings for plan in plans), sum(plan.seconds for plan in plans)
     workers = max(plan.workers for plan in plans)
-    by = counted(workers, "worker")
-    return f"{trainings} trainings, about {duration(seconds)} with {by}; --dry-run shows the rounds"
+    time = f"about {duration(seconds)} with {counted(workers, 'worker')}"
+    return f"{trainings} trainings, {time}, starting and measuring on top; --dry-run shows the rounds"
