@@ -299,9 +299,9 @@ class TestSize:
         """Up to the headers of the files."""
         model = build(ModelSpec(input_shape=(1, 28, 28), classes=10, seed=0))
         masks = _random_masks(model, 0.1)
+        save_tensors(tmp_path / "dense", model.state_dict())  # before, since a pruned one is packed
         masks.apply_(model)
         size = count_size(model, masks)
-        save_tensors(tmp_path / "dense", model.state_dict())
         bits = {f"{n}.bits": torch.from_numpy(np.packbits(m.keep.numpy().reshape(-1))) for n, m in masks.items()}
         values = {f"{n}.values": prunable_parameters(model)[n].detach()[m.keep] for n, m in masks.items()}
         biases = {n: t for n, t in model.state_dict().items() if n not in masks}

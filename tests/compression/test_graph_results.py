@@ -38,7 +38,7 @@ from image_models import (
 )
 from torch import Tensor, nn
 
-from tombola.compression import plans
+from tombola.compression import compiled
 from tombola.compression.calls import call_of
 from tombola.compression.graphs import arrays as graph_arrays
 from tombola.compression.graphs import lowered
@@ -201,7 +201,7 @@ def other_machine(request: pytest.FixtureRequest) -> Iterator[Target]:
         pytest.skip("short vectors of an x86 processor")
     target = avx2() if request.param == "8 lanes" else replace(avx2(), lanes=4)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (plans, graph_arrays, lowered, compiler):
+        for module in (compiled, graph_arrays, lowered, compiler):
             patch.setattr(module, "host", lambda: target)
         yield target
 

@@ -75,7 +75,7 @@ BAD = {
     "NaN": ("validation_inputs", np.full((8, 3), np.nan, np.float32), "NaN or infinite"),
     "no integers": ("test_targets", np.zeros(12, np.float32), "wanted are integers"),
     "one class": ("train_targets", np.zeros(40, np.int64), "all training labels are the same class"),
-    "none": ("validation_inputs", np.zeros((0, 3), np.float32), "wanted are examples"),
+    "none": ("validation_inputs", np.zeros((0, 3), np.float32), "validation_inputs are empty"),
 }
 
 

@@ -49,7 +49,7 @@ def test_a_data_set_gives_its_parts() -> None:
         ((INPUTS, TARGETS[:4]), "10 inputs but 4 targets"),
         ([(INPUTS[0], 1), (INPUTS[1, :2], 0)], "differ in shape"),
         ([INPUTS[0]], "not pairs"),
-        ([], "no examples"),
+        ([], "is empty"),
         (7, "int is no pair"),
         ((INPUTS.to(torch.complex64), TARGETS), "complex"),
         (

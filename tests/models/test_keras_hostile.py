@@ -133,7 +133,7 @@ ELSEWHERE: dict[str, tuple[Callable[[Any, Path], None], str]] = {
     ),
     "huge and not there": (
         lambda file, there: file.create_dataset("layers/dense/vars/0", (1 << 40,), "f4"),
-        r"promises \(1099511627776,\), more than the file holds",
+        r"says \(1099511627776,\), more than the file holds",
     ),
     "in double precision": (
         lambda file, there: file.create_dataset("layers/dense/vars/0", data=np.ones((4, 3))),

@@ -136,7 +136,7 @@ class TestDegradation:
 
     def test_a_dip_that_sparser_tickets_do_not_share_is_named(self) -> None:
         text = degradation(lotteries(lenet=(2.0, 0.0, 0.0, 0.0))).text
-        assert "3 of 3 sparser ticket(s) not shown to be: chance may have had a hand in it." in text
+        assert "3 of 3 sparser tickets not shown to be: chance may have had a hand in it." in text
 
     def test_one_replicate_decides_nothing(self) -> None:
         both = {name: lottery(name, replicates=1, drops=EARLY) for name in ("lenet", "head")}

@@ -225,8 +225,8 @@ def fit_and_bring_back(
     return trained
 
 
-def rewind_but_a_bias(model: torch.nn.Module, start: dict, masks: Masks) -> None:
-    rewind(model, start, masks, {})
+def rewind_but_a_bias(model: torch.nn.Module, start: dict, masks: Masks, unsaved: dict) -> None:
+    rewind(model, start, masks, unsaved)
     with torch.no_grad():
         model.output.bias += 1  # type: ignore[union-attr, operator]
 

@@ -216,7 +216,8 @@ class TestWhatIsRefused:
 
         with pytest.raises(RunFolderError, match="a run of tombola squares, not of the study others"):
             open_study(Other, folder_in(copied))
-        for path in (folder_in(copied) / "rows.jsonl", checks_path(folder_in(copied) / "rows.jsonl")):
+        folder = folder_in(copied)
+        for path in (folder / "finished.json", folder / "rows.jsonl", checks_path(folder / "rows.jsonl")):
             path.unlink()
         with pytest.raises(ConfigError, match="nothing of it is complete yet"):
             read_result(open_study(SquaresStudy, folder_in(copied)))
