@@ -27,8 +27,8 @@ from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls import HOST, Host, Situation, controls, deciding
 from tombola.studies.lottery.controls.matching import Order, chain_of, match, moved
 from tombola.studies.lottery.controls.random import shuffled
-from tombola.studies.lottery.metrics import summarise
 from tombola.studies.lottery.networks import replicate_seed
+from tombola.studies.lottery.over_replicates import summarise
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.rewind import Rewind, Start
 from tombola.studies.lottery.stored import ReplicateFiles

@@ -30,7 +30,7 @@ from tombola.studies.base.watching import Progress
 from tombola.studies.lottery import latency as latency_module
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.curves import speed_chart
-from tombola.studies.lottery.metrics import summarise
+from tombola.studies.lottery.over_replicates import summarise
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.round_results import results_table
 from tombola.studies.lottery.search_costs import cost_line, rounds_table, speed_notes

@@ -21,7 +21,8 @@ from tombola.studies.base.timing import training_seconds
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.early_bird import EarlyBird, EarlyBirdConfig, candidates, mask_distance, settled
 from tombola.studies.lottery.forecast import forecast
-from tombola.studies.lottery.metrics import CHECKS, UNIT, summarise
+from tombola.studies.lottery.metrics import CHECKS, UNIT
+from tombola.studies.lottery.over_replicates import summarise
 from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.lottery.search_costs import cost_table, early_bird_line
 from tombola.studies.lottery.stored import MASKS, ReplicateFiles

@@ -13,7 +13,7 @@ from studies.test_verdict import study
 from tombola.runs.rows import rows_of
 from tombola.studies.base.soundness import UNSHOWN, fault_of, faults_of, frequency_loss, majority_accuracy
 from tombola.studies.lottery.config import LotteryConfig
-from tombola.studies.lottery.metrics import summarise
+from tombola.studies.lottery.over_replicates import summarise
 from tombola.studies.lottery.verdict import judge
 from tombola.studies.single.comparison import summarise as summarise_comparison
 from tombola.studies.single.comparison_report import lead as lead_of_comparison

@@ -28,8 +28,9 @@ from tombola.studies.lottery import replicate as replicate_module
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.curves import cost_chart
 from tombola.studies.lottery.extract import extract
-from tombola.studies.lottery.metrics import CHECKS, UNIT, summarise
+from tombola.studies.lottery.metrics import CHECKS, UNIT
 from tombola.studies.lottery.networks import replicate_seed
+from tombola.studies.lottery.over_replicates import summarise
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.rewind import Rewind, is_rewound, rewind
 from tombola.studies.lottery.stored import ReplicateFiles

@@ -19,7 +19,7 @@ from tombola.studies.base.numbers import amount
 from tombola.studies.base.paired import paired_accuracy, paired_measure
 from tombola.studies.base.soundness import UNSHOWN_ANSWER, faults_of
 from tombola.studies.lottery.curves import accuracy_chart, gaps_chart
-from tombola.studies.lottery.metrics import summarise
+from tombola.studies.lottery.over_replicates import summarise
 from tombola.studies.lottery.verdict import Verdict, judge
 from tombola.studies.lottery.verdict_notes import new_examples_line, power_line
 from tombola.training.task import Measure

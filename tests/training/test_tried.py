@@ -103,6 +103,20 @@ def test_what_no_study_can_use(attributes: dict[str, Any], said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_augmentation_that_a_task_ignores() -> None:
+    def deaf(self: LanguageModelling, size: int, seed: int, augmentation: Any = ()) -> Any:
+        return LanguageModelling.batches(self, size, seed)
+
+    def heard(self: LanguageModelling, size: int, seed: int, augmentation: Any = ()) -> Any:
+        return LanguageModelling.batches(self, size, seed + bool(augmentation))
+
+    asked = recipe().model_copy(update={"augmentation": ("flip",)})
+    check_batches(odd(batches=heard), asked)
+    check_batches(odd(batches=deaf), recipe())
+    with pytest.raises(TrainingError, match="the task odd: its batches do not use the augmentation"):
+        check_batches(odd(batches=deaf), asked)
+
+
 def test_what_is_not_odd() -> None:
     assert look_at(odd()).examples == 20
 

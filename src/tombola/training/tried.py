@@ -19,6 +19,9 @@ from tombola.pruning.surroundings import surroundings_kept
 from tombola.training.recipe import Recipe
 from tombola.training.task import PARTS, BatchSource, Measure, Part, Scored, Task
 
+COMPARED = 64
+"""Examples that are looked at with and without augmentation."""
+
 
 def check_said(task: Task) -> None:
     """TrainingError where a task does not say what it is: its name, its measure, its data, how many examples."""
@@ -48,26 +51,38 @@ def check_batches(task: Task, recipe: Recipe) -> None:
         if not isinstance(value, int) or value < 1:
             raise _refused(task, f"batches() gives {attribute} = {_said(value)}, not a whole number from 1")
     with surroundings_kept():
-        first = _contents(first_batch(task, source))
+        first = _contents(batch_of(task, source))
         torch.rand(1)  # what they must not depend on
-        again = _contents(first_batch(task, source))
-        other = _contents(first_batch(task, task.batches(recipe.batch_size, 0, recipe.augmentation)))
+        again = _contents(batch_of(task, source))
+        other = _contents(batch_of(task, task.batches(recipe.batch_size, 0, recipe.augmentation)))
     if not first == again == other:
         raise _refused(
             task,
             "at(0) of its batches gives other examples each time: draw them by a generator that is seeded with the "
             "seed and the iteration, or a run could not be continued",
         )
+    if recipe.augmentation and _ignores_augmentation(task, recipe):
+        raise _refused(task, "its batches do not use the augmentation that they are given: leave augmentation out")
 
 
-def first_batch(task: Task, source: BatchSource) -> Any:
-    """The batch of iteration 0."""
+def _ignores_augmentation(task: Task, recipe: Recipe) -> bool:
+    """Whether batches are the same without it; several of few examples, which chance may leave as they are."""
+    with surroundings_kept():
+        augmented = task.batches(recipe.batch_size, 0, recipe.augmentation)
+        plain = task.batches(recipe.batch_size, 0)
+        count = math.ceil(COMPARED / augmented.size)
+        pairs = ([_contents(batch_of(task, source, i)) for source in (augmented, plain)] for i in range(count))
+        return all(with_it == without for with_it, without in pairs)
+
+
+def batch_of(task: Task, source: BatchSource, iteration: int = 0) -> Any:
+    """The batch of an iteration; TrainingError with the task's name where it fails."""
     try:
-        return source.at(0)
+        return source.at(iteration)
     except (TombolaError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        raise _refused(task, f"at(0) of its batches fails: {one_line_by_name(error)}") from error
+        raise _refused(task, f"at({iteration}) of its batches fails: {one_line_by_name(error)}") from error
 
 
 def check_loss(loss: Any, said: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.numbers import percent
-from tombola.studies.lottery.metrics import rows_of_mode
+from tombola.studies.lottery.over_replicates import rows_of_mode
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.verdict import Verdict, judge
 

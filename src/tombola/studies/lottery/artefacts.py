@@ -17,8 +17,8 @@ from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.measures import ACCURACY
 from tombola.studies.lottery.curves import COST_CAPTION, accuracy_chart, cost_chart, marked, modes_chart, speed_chart
 from tombola.studies.lottery.keras_ticket import MASKS, MODEL, extra_is_missing, write_keras_ticket
-from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_mode
 from tombola.studies.lottery.networks import layer_sizes, outline, restored_ticket
+from tombola.studies.lottery.over_replicates import Summary, rows_of_mode, summaries_of_mode
 from tombola.studies.lottery.report import accuracy_caption, header, speed_table, summary_markdown
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.round_results import results_table

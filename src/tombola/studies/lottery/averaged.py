@@ -10,7 +10,7 @@ from tombola.reports.nature import DENSITY_AXIS
 from tombola.reports.tables import MISSING, Table
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery.curves import test_axis, within
-from tombola.studies.lottery.metrics import Summary
+from tombola.studies.lottery.over_replicates import Summary
 from tombola.studies.lottery.round_results import scale_of
 
 NOTE = (

@@ -17,7 +17,7 @@ from tombola.runs.configs import flat
 from tombola.studies.base.header import run_header
 from tombola.studies.base.opened import read_result
 from tombola.studies.lottery.curves import test_axis, within
-from tombola.studies.lottery.metrics import summaries_of_mode
+from tombola.studies.lottery.over_replicates import summaries_of_mode
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.round_results import results_table, table_note
 from tombola.studies.lottery.search_costs import COST_NOTE

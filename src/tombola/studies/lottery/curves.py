@@ -13,7 +13,7 @@ from tombola.studies.base.measures import ACCURACY, Scale
 from tombola.studies.base.paired import paired_measure
 from tombola.studies.base.speed import speeds_of
 from tombola.studies.lottery.controls import controls, title_of
-from tombola.studies.lottery.metrics import Summary, summaries_of_mode
+from tombola.studies.lottery.over_replicates import Summary, summaries_of_mode
 from tombola.studies.lottery.verdict import Verdict
 from tombola.training.task import Measure
 

@@ -10,7 +10,7 @@ from tombola.reports.intervals import Estimate
 from tombola.reports.nature import STYLES
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.lottery.curves import layer_chart
-from tombola.studies.lottery.metrics import Summary
+from tombola.studies.lottery.over_replicates import Summary
 
 MOST_HISTOGRAMS = 4
 """Layers whose weights are shown, spread from the first to the last."""

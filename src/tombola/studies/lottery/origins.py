@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tombola.studies.lottery.metrics import summaries_of_mode
+from tombola.studies.lottery.over_replicates import summaries_of_mode
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.start import start_line
 from tombola.training.frozen import SEEN

@@ -12,8 +12,8 @@ from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.header import document_foot, run_header
 from tombola.studies.base.numbers import begun
 from tombola.studies.lottery import averaged, curves, maps
-from tombola.studies.lottery.metrics import Summary, rows_of_mode, summaries_of_mode
 from tombola.studies.lottery.origins import origin_lines
+from tombola.studies.lottery.over_replicates import Summary, rows_of_mode, summaries_of_mode
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.round_results import check_lines, early_stop_note, results_table, table_note
 from tombola.studies.lottery.search_costs import (

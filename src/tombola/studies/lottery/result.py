@@ -25,8 +25,9 @@ from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.measures import ACCURACY, measure_from
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.controls import controls
-from tombola.studies.lottery.metrics import UNIT, Summary, rows_of_mode, summarise
+from tombola.studies.lottery.metrics import UNIT
 from tombola.studies.lottery.networks import blank, layer_sizes, model_spec, outline
+from tombola.studies.lottery.over_replicates import Summary, rows_of_mode, summarise
 from tombola.studies.lottery.plan import Round, plan_rounds
 from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.lottery.verdict import Verdict, judge, not_judged

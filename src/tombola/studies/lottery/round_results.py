@@ -8,7 +8,8 @@ from tombola.reports.tables import Table, plus_minus
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.checks import failed_checks
 from tombola.studies.base.measures import ACCURACY, Scale
-from tombola.studies.lottery.metrics import CHECKS, UNIT, Summary
+from tombola.studies.lottery.metrics import CHECKS, UNIT
+from tombola.studies.lottery.over_replicates import Summary
 from tombola.studies.lottery.search_costs import COST_COLUMNS, cost_cells
 
 

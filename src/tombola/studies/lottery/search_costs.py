@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tombola.reports.tables import MISSING, Table, fixed
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.speed import FORMAT, Speed, remarks, speeds_of, times
-from tombola.studies.lottery.metrics import Summary
+from tombola.studies.lottery.over_replicates import Summary
 
 COST_NOTE = (
     "Milliseconds of training per iteration (evaluations included), mean over replicates, beside those of the dense "

@@ -6,8 +6,8 @@ from rich.console import Console
 
 from tombola.reports.terminal import drawn, say
 from tombola.studies.lottery.artefacts import keras_line
-from tombola.studies.lottery.metrics import rows_of_mode, summaries_of_mode
 from tombola.studies.lottery.origins import origin_lines
+from tombola.studies.lottery.over_replicates import rows_of_mode, summaries_of_mode
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.round_results import check_lines, results_table, table_note
 from tombola.studies.lottery.search_costs import COST_NOTE, cost_line, rounds_table, speed_notes

@@ -32,8 +32,9 @@ from tombola.studies.lottery.controls import controls
 from tombola.studies.lottery.forecast import Forecast, forecast, quick_forecast
 from tombola.studies.lottery.latency import latency_units, rounds_to_measure
 from tombola.studies.lottery.looks import look_row
-from tombola.studies.lottery.metrics import CHECKS, UNIT, units_of
+from tombola.studies.lottery.metrics import CHECKS, UNIT
 from tombola.studies.lottery.networks import blank, layer_sizes, model_spec
+from tombola.studies.lottery.over_replicates import units_of
 from tombola.studies.lottery.overlap import overlap_units
 from tombola.studies.lottery.plan import Round, plan_rounds
 from tombola.studies.lottery.replicate import ReplicateSpec, run_replicate

@@ -32,7 +32,7 @@ from tombola.training.code import digest_of, own_sha256
 from tombola.training.engine import layers_on_kernels
 from tombola.training.own import with_own_loss
 from tombola.training.task import Scored, Task
-from tombola.training.tried import check_batches, check_loss, check_said, check_scores, first_batch
+from tombola.training.tried import batch_of, check_batches, check_loss, check_said, check_scores
 
 _held: dict[str, Task] = {}
 
@@ -104,7 +104,7 @@ def tried_on(task: Task) -> Tensor | Try:
     """What somebody's own network is tried on."""
     if isinstance(task, Classification):
         return task.data.train.inputs
-    return lambda model: task.loss(model, first_batch(task, task.batches(2, 0)))
+    return lambda model: task.loss(model, batch_of(task, task.batches(2, 0)))
 
 
 def spec_of(config: LotteryConfig, index: int, task: Task) -> Spec:
@@ -161,7 +161,7 @@ def _check_trainable(config: LotteryConfig, task: Task) -> None:
 def _check_first_loss(config: LotteryConfig, task: Task, network: nn.Module) -> None:
     learned, tried = with_own_loss(task, config.training), copy_of(network)
     with surroundings_kept(), evaluation_mode(tried), torch.enable_grad():
-        batch = first_batch(learned, learned.batches(2, 0))
+        batch = batch_of(learned, learned.batches(2, 0))
         check_loss(learned.loss(tried, batch), f"the task {task.name}")
 
 
