@@ -225,3 +225,8 @@ def test_a_config_that_python_code_makes_wrongly_is_one_line() -> None:
         with pytest.raises(ConfigError, match=f"^{said}") as caught:
             made()
         assert "\n" not in str(caught.value)
+
+
+def test_a_part_that_is_no_keys_and_values() -> None:
+    with pytest.raises(ConfigError, match=r"Outer: training: input should be keys and values \(got 3\)$"):
+        Outer(name="a", training=3)  # type: ignore[arg-type]

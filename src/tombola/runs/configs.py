@@ -253,6 +253,8 @@ def _describe(problem: ErrorDetails, kind: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"{key} is missing"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in ("model_type", "dict_type"):
+        message = "input should be keys and values"
     shown = _shown(problem["input"])
     return f"{key}: {message[0].lower()}{message[1:]}" + (
         "" if isinstance(problem["input"], dict) else f" (got {shown})"
