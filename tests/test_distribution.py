@@ -20,8 +20,8 @@ PARTS = ("benchmarks", "docs", "src", "tests")
 
 
 def run(*command: object, cwd: Path, **variables: str) -> str:
-    """What it prints; it sees nothing of this repository."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
+    """What it prints; it sees nothing of this repository, neither its path nor how `make` installs it."""
+    environment = {n: value for n, value in os.environ.items() if not n.startswith(("PYTHONPATH", "MYPYPATH", "PIP_"))}
     environment |= variables
     done = subprocess.run([*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"

@@ -300,6 +300,7 @@ def without_values(mode: FakeTensorMode) -> None:
         (FakeTensor, "__bool__", lambda tensor: True),
         (FakeTensor, "__float__", lambda tensor: 1.0),
         (FakeTensor, "__int__", lambda tensor: 1),
+        (FakeTensor, "item", lambda tensor: 1.0),
         (torch, "_fused_sgd_", fused_sgd),
         (metrics_module, "macro_f1", macro_f1),
         (nn.Module, "double", double),
