@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Small networks are slower on two threads than on one; replicates run as processes instead.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test fuzz results-digits results-mnist results-lottery results-criteria results-speed results-hybrid benchmark benchmark-prune guide-figures docs clean
+.PHONY: help demo test fuzz results-digits results-mnist results-lottery results-criteria results-speed results-hybrid benchmark benchmark-prune guide-figures guide-pages docs clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -91,6 +91,10 @@ benchmark: $(VENV)/.stamp-core  ## the training step against a plain loop and th
 
 guide-figures: $(VENV)/.stamp-core  ## draw docs/images/structure-*.png and the guide's other figures
 	$(PY) docs/guide/draw_structures.py docs/images
+
+guide-pages: $(VENV)/.stamp-test  ## photograph the page of the demo's study for the guide (needs Chromium)
+	$(TOMBOLA) imp digits
+	$(PY) docs/guide/photograph_report.py runs/lottery-digits-* docs/images
 
 docs: $(VENV)/.stamp-docs  ## build the documentation into site/, with search and the API
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
