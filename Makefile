@@ -37,13 +37,13 @@ fuzz: $(VENV)/.stamp-test  ## damage files of every kind 100,000 times and read 
 results-digits: $(VENV)/.stamp-core  ## rerun the demo's study into docs/results/lottery-digits.md and the README's figure
 	mkdir -p docs/results docs/images
 	$(TOMBOLA) imp digits --results runs/results-digits
-	cp runs/results-digits/summary.md docs/results/lottery-digits.md
+	sed 's|(sparsity_curve.png)|(../images/lottery-digits.png)|' runs/results-digits/summary.md > docs/results/lottery-digits.md
 	cp runs/results-digits/sparsity_curve.png docs/images/lottery-digits.png
 
 results-mnist: $(VENV)/.stamp-core  ## rerun the study behind docs/results/lottery-mnist.md (about 40 minutes)
 	mkdir -p docs/results docs/images
 	$(TOMBOLA) imp mnist --results runs/results-mnist
-	cp runs/results-mnist/summary.md docs/results/lottery-mnist.md
+	sed 's|(sparsity_curve.png)|(../images/lottery-mnist.png)|' runs/results-mnist/summary.md > docs/results/lottery-mnist.md
 	cp runs/results-mnist/sparsity_curve.png docs/images/lottery-mnist.png
 
 results-lottery: $(VENV)/.stamp-core  ## rerun the studies behind docs/results/lottery.md (about an hour and a half)
@@ -52,8 +52,7 @@ results-lottery: $(VENV)/.stamp-core  ## rerun the studies behind docs/results/l
 	$(TOMBOLA) imp fashion
 	$(TOMBOLA) imp rewind-modes
 	$(PY) benchmarks/lottery_results.py runs/lottery-lenet-300-100-short-* runs/lottery-lenet5-fashion-* \
-	  runs/lottery-rewind-modes-* > docs/results/lottery.md
-	cp runs/lottery-rewind-modes-*/results/modes.png docs/images/rewind-modes.png
+	  runs/lottery-rewind-modes-* --images docs/images > docs/results/lottery.md
 
 results-criteria: $(VENV)/.stamp-core  ## rerun the comparisons behind docs/results/criteria.md (about an hour)
 	mkdir -p docs/results docs/images
@@ -63,14 +62,14 @@ results-criteria: $(VENV)/.stamp-core  ## rerun the comparisons behind docs/resu
 	  --images docs/images > docs/results/criteria.md
 
 results-speed: $(VENV)/.stamp-bench  ## sparse kernels against dense engines: inference, training, a whole search (about 150 minutes)
-	mkdir -p docs/results runs
+	mkdir -p docs/results docs/images runs
 	for network in 300-100 head ffn vgg-head lenet5 vgg16 resnet20 conv6; do \
 	  $(TOMBOLA) imp speed-$$network --workers 1; done
-	$(PY) benchmarks/sparse_inference.py runs/lottery-speed-* --json runs/sparse-inference.json > runs/sparse-inference.md
+	$(PY) benchmarks/sparse_inference.py runs/lottery-speed-* --json runs/sparse-inference.json --images docs/images > runs/sparse-inference.md
 	$(PY) benchmarks/sparse_crossover.py --json runs/sparse-crossover.json > runs/sparse-crossover.md
 	$(PY) benchmarks/sparse_training.py > runs/sparse-training.md
 	$(PY) benchmarks/sparse_search.py > runs/sparse-search.md
-	(echo "# Speed"; for part in inference crossover training search; do echo; cat runs/sparse-$$part.md; done) > docs/results/speed.md
+	$(PY) benchmarks/speed_results.py runs/sparse-{inference,crossover,training,search}.md > docs/results/speed.md
 
 results-hybrid: $(VENV)/.stamp-hybrid  ## VGG16, LeNet and the CNN + random forest pipeline on leaves and X-rays (about an hour)
 	mkdir -p docs/results docs/images

@@ -9,14 +9,17 @@ BASE_RUN is the model folder of the config vgg16-base, each SUMMARY a folder of 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from tombola.models import ModelSpec, read_spec
+from tombola.reports.documents import bullet_block, document, lowered
 from tombola.runs.atomic import read_json
+from tombola.studies.hybrid.questions import CONTEST, MAPS
+from tombola.studies.hybrid.report import FIGURES
 from tombola.studies.single.one_model import METRICS
-
-FIGURES = {"exits.png": "accuracy at every exit", "gate.png": "accuracy against mean cost of a gated early exit"}
 
 
 def base_sentence(folder: Path) -> str:
@@ -35,15 +38,44 @@ def base_sentence(folder: Path) -> str:
 
 def study_part(results: Path, images: Path) -> str:
     """A study's summary one level down, its figures copied into `images`."""
-    lines = (results / "summary.md").read_text().splitlines()
-    name = lines[0].removeprefix("# ").partition(":")[0]
-    lines = [f"#{line}" if line.startswith("#") else line for line in lines]
-    for figure, caption in FIGURES.items():
+    text = (results / "summary.md").read_text()
+    name = text.removeprefix("# ").partition(":")[0]
+    for figure in FIGURES:
         if (results / figure).exists():
             target = f"hybrid-{name}-{figure}"
             shutil.copyfile(results / figure, images / target)
-            lines.append(f"\n![{name}: {caption}](../images/{target})")
-    return "\n".join(lines)
+            text = text.replace(f"]({figure})", f"](../images/{target})")
+    return lowered(text.strip())
+
+
+def page(base: str, parts: Sequence[str]) -> str:
+    """The page: the studies, each with its answers and figures first, and what served as the frozen base."""
+    return document(
+        "# VGG16, random forests and tickets",
+        bullet_block([in_short(part) for part in parts]),
+        *parts,
+        f"## {ORIGIN}",
+        base,
+    )
+
+
+def in_short(part: str) -> str:
+    """A study's name, a link, and what it says of the ticket and of its features."""
+    title = part.partition("\n")[0].removeprefix("## ")
+    answers: dict[str, str] = {}
+    for block in part.split("\n\n"):
+        if block.startswith("**"):
+            question, _, answer = block.removeprefix("**").partition("** ")
+            answers.setdefault(question, answer)  # evidence repeats the question
+    return f"**[{title.partition(':')[0]}](#{anchor(title)})**: {answers[CONTEST]} {answers[MAPS]}"
+
+
+def anchor(title: str) -> str:
+    """The name of a heading, as GitHub and MkDocs make it."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
+
+
+ORIGIN = "The frozen base, and how this page was made"
 
 
 def main() -> None:
@@ -53,7 +85,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     given = parser.parse_args()
     parts = [study_part(results, given.images) for results in given.studies]
-    print("\n\n".join(["# VGG16, random forests and tickets", base_sentence(given.base), *parts]))
+    print(page(base_sentence(given.base), parts))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Writes docs/results/lottery.md: the paper's findings beside ours, and the other studies' tables.
 
-    python benchmarks/lottery_results.py MNIST_RUN LENET5_RUN MODES_RUN > docs/results/lottery.md
+    python benchmarks/lottery_results.py MNIST_RUN LENET5_RUN MODES_RUN --images docs/images > docs/results/lottery.md
 
 The runs are those of the configs mnist, fashion and rewind-modes; `make results-lottery` runs whatever of them is
 not finished and then this. Everything is computed from their rows.
@@ -9,19 +9,22 @@ not finished and then this. Everything is computed from their rows.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tombola.reports.documents import bullet_block, document, lowered
 from tombola.reports.intervals import Estimate, estimate
 from tombola.reports.tables import Table
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.opened import read_result
 from tombola.studies.base.paired import paired_accuracy
-from tombola.studies.lottery.curves import paired_gap
-from tombola.studies.lottery.report import summary_markdown
+from tombola.studies.lottery.curves import WON, paired_gap
+from tombola.studies.lottery.document import figure_of, summary_markdown
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.study import open_lottery
+from tombola.studies.lottery.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -67,31 +70,67 @@ FINDINGS = (
 )
 
 
+HOW_TO_READ = (
+    "{network} on {data}, paired by replicate, ± half of the 95 % confidence interval. Ours is trained for {n} "
+    "iterations, the paper's for 50,000: a network that has not passed its early stop at the end (see the note below "
+    "the table of costs) counts as stopping there, which makes the ratio to the re-initialised mask too small rather "
+    "than too large. *Agrees* means that the paper's number lies in our interval, or that the whole interval is above "
+    "a number that the paper calls a minimum, and that ours is clearly not no effect; *same direction* that it is "
+    "clearly on the same side of no effect."
+)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("mnist", type=Path, help="run folder of imp_lenet_300_100_short.yaml")
     arguments.add_argument("lenet5", type=Path, help="run folder of imp_lenet5.yaml")
     arguments.add_argument("modes", type=Path, help="run folder of rewind_modes.yaml")
+    arguments.add_argument("--images", type=Path, required=True, help="folder for the figures")
     options = arguments.parse_args()
     mnist, lenet5, modes = (read_result(open_lottery(run)) for run in (options.mnist, options.lenet5, options.modes))
-    print("# The lottery study: evidence\n")
-    print("Made by `make results-lottery`; each part ends with its machine, versions, data and config.\n")
-    print("## The findings of Frankle & Carbin 2019, beside ours\n")
-    print(findings_table(mnist).to_markdown())
-    print(
-        f"\n{mnist.config.model.architecture} on {mnist.config.data.name}, paired by replicate, ± half of the 95 % "
-        f"confidence interval. Ours is trained for {iterations_of(mnist)} iterations, the paper's for 50,000: a "
-        "network that has not passed its early stop at the end (see the note below the table of costs) counts as "
-        "stopping there, which makes the ratio to the re-initialised mask too small rather than too large. *Agrees* "
-        "means that the paper's number lies in our interval, or that the whole interval is above a number that the "
-        "paper calls a minimum, and that ours is clearly not no effect; "
-        "*same direction* that it is clearly on the same side of no effect.\n"
-    )
-    for result in (mnist, lenet5):
-        print(_demoted(summary_markdown(result)))
-    print(_demoted(summary_markdown(modes)))
+    results = (mnist, lenet5, modes)
+    studies = [in_short(result.config.name, result.verdicts) for result in results]
+    print(beginning(findings_table(mnist), studies, image_of(mnist.config.name)))
+    print(f"\n{how_to_read(mnist)}\n")
+    for result in results:
+        shutil.copyfile(result.folder.results / figure_of(result), options.images / image_of(result.config.name))
+        print(lowered(summary_markdown(result, f"../images/{image_of(result.config.name)}")))
     print("Rewinding modes against each other, last round, paired by replicate:\n")
     print(modes_table(modes).to_markdown())
+
+
+def beginning(findings: Table, studies: Sequence[str], figure: str) -> str:
+    """The title, how many of the paper's findings agree, what each study came to, and the figure."""
+    agree = sum(row[-1] == "agrees" for row in findings.rows)
+    return document(
+        "# The lottery study: evidence",
+        bullet_block(
+            [f"**Frankle & Carbin 2019**: {agree} of {len(findings.rows)} findings agree with the paper.", *studies]
+        ),
+        f"![Test accuracy of LeNet-300-100 on MNIST against weights remaining](../images/{figure})",
+        "## The findings of Frankle & Carbin 2019, beside ours",
+        findings.to_markdown(),
+    )
+
+
+def how_to_read(mnist: Result) -> str:
+    """What the table of findings is of, and when a finding agrees."""
+    config = mnist.config
+    return HOW_TO_READ.format(network=config.model.title, data=config.subject, n=iterations_of(mnist))
+
+
+def in_short(name: str, verdicts: Mapping[str, Verdict]) -> str:
+    """The outcomes of a study, each with the density at which its ticket won or matches."""
+    said = []
+    for mode, verdict in verdicts.items():
+        at = f" at {verdict.density:.1%} of the weights" if verdict.outcome in WON and verdict.density else ""
+        said.append(f"{verdict.outcome}{at}" + (f" when rewound to {mode}" if len(verdicts) > 1 else ""))
+    return f"**{name}**: {'; '.join(said)}."
+
+
+def image_of(study: str) -> str:
+    """The name of a study's figure in the folder of figures."""
+    return f"lottery-{study}.png"
 
 
 def findings_table(result: Result) -> Table:
@@ -171,10 +210,6 @@ def _trios(rows: Sequence[Row], index: int) -> list[tuple[Row, Row, Row]]:
 
 def _interval(value: Estimate) -> str:
     return f"{value.mean:+.2f}" + ("" if value.half_width is None else f" ± {value.half_width:.2f}")
-
-
-def _demoted(markdown: str) -> str:
-    return markdown.replace("# ", "## ", 1)
 
 
 if __name__ == "__main__":

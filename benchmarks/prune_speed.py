@@ -10,7 +10,6 @@ twice the memory of the weights.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import resource
 import statistics
@@ -96,17 +95,19 @@ def page(found: dict[str, list[dict[str, Any]]]) -> str:
         exact = "yes" if all(result["exact"] for result in found[what]) else "NO"
         rows.append((name, f"{seconds:.2f}", f"{seconds / sort:.3f}", f"{memory:.2f}", exact))
     kept_to = all(float(row[2]) <= LIMIT_TIME and float(row[3]) <= LIMIT_MEMORY and row[4] == "yes" for row in rows[1:])
-    weights = found["prune"][0]["weights"]
+    host, weights = machine(), found["prune"][0]["weights"]
     table = Table(("What", "Seconds (median)", "× sort", "Memory on top, × weights", "Count exact"), rows)
     return "\n\n".join(
         [
             "# The speed of prune()",
+            f"**prune() of {weights:,} weights takes {rows[1][2]} × the time of one sort of as many numbers, and "
+            f"{rows[1][3]} × their memory on top.**",
             f"{weights:,} float32 weights, global distribution, magnitude, one thread, "
             f"{len(found['sort'])} rounds in turn, each in a process of its own. "
             f"Limits: {LIMIT_TIME} × one sort, {LIMIT_MEMORY:.0f} × the weights' memory: "
             f"**{'kept' if kept_to else 'NOT kept'}**.",
             table.to_markdown(),
-            f"Made by `make benchmark-prune`. {json.dumps(machine())}, torch {torch.__version__}.",
+            f"Made by `make benchmark-prune`. {host['cpu']}, {host['cores']} cores, torch {torch.__version__}.",
         ]
     )
 

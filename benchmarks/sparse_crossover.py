@@ -25,7 +25,7 @@ from torch import nn
 from dense_engines import EAGER, ENGINES, Engine, require_packages
 from sparse_inference import machine_line, measured
 from speed_cases import Case, Pruned, Source, random_of
-from speed_report import Measured, Timing, break_even
+from speed_report import NEAR, Measured, Timing, break_even
 from tombola.pruning import Masks, prune
 from tombola.reports.tables import Table
 
@@ -123,20 +123,32 @@ def source_of(shape: Shape, densities: Sequence[float]) -> Source:
 
 
 def document(results: Sequence[Measured], densities: Sequence[float], machine: str) -> str:
-    """The section: a table for each batch size."""
+    """The section: what came out, then a table for each batch size."""
+    batches = list(dict.fromkeys(result.batch for result in results))
     parts = [
-        "## Sparse inference: where a layer's crossover is",
+        "## Sparse inference, layer by layer",
+        " ".join(outcome([result for result in results if result.batch == batch]) for batch in batches),
         "Single layers with random masks, float32 on one thread; their inputs are random numbers without zeros. "
         "Columns are densities, cells the median time of the fastest dense engine (of "
         f"{', '.join(RIVALS)}) over that of ours: above 1 sparse kernels are faster. All took turns within one run. "
         "`torch`: `sparsify` found no kernel that is clearly faster than torch's own, and left the layer to it. The "
         "last column is the density below which ours is the faster one, on a line between two measured densities.",
     ]
-    for batch in dict.fromkeys(result.batch for result in results):
+    for batch in batches:
         rows = [row(result, densities) for result in results if result.batch == batch]
         titles = ("Layer", "Best dense engine", *(f"{density:g}" for density in densities), "Faster from density")
         parts += [f"### Batch {batch}", Table(titles, rows).to_markdown()]
     return "\n\n".join([*parts, f"Made by `benchmarks/sparse_crossover.py`. {machine}."])
+
+
+def outcome(results: Sequence[Measured]) -> str:
+    """In how many layers ours is the faster one with a half and with a tenth of the weights, of one batch size."""
+    said = []
+    for sparsity, left in ((0.5, "half"), (0.9, "a tenth")):
+        ratios = [ratio for result in results for at, ratio in result.curve() if abs(at - sparsity) < NEAR]
+        if ratios:
+            said.append(f"{sum(ratio > 1 for ratio in ratios)} of {len(ratios)} layers with {left} of the weights")
+    return f"Batch {results[0].batch}: faster than the fastest dense engine in {', '.join(said) or 'no layer'}."
 
 
 def row(result: Measured, densities: Sequence[float]) -> list[str]:

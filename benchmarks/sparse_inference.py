@@ -33,12 +33,13 @@ from torch import Tensor
 
 from dense_engines import EAGER, ENGINES, Call, Engine, job_of, module_calls, require_packages, versions
 from speed_cases import BATCHES, CASES, QUICK, Case, Source, Variant, from_run, quick_source, variants
-from speed_report import TYPICAL, Measured, Timing, document
+from speed_report import TYPICAL, Measured, Timing, section, speed_chart
 from tombola.compression.plans import Form
 from tombola.compression.runtime import sparsify
 from tombola.compression.sparse_modules import SparseModel
 from tombola.errors import TombolaError
 from tombola.kernels.target import host
+from tombola.reports.printed import png
 from tombola.runs.folder import machine
 
 BLOCK = 2e-3
@@ -91,6 +92,7 @@ def main() -> None:
     arguments.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="only these batch sizes")
     arguments.add_argument("--seconds", type=float, default=20, help="how long the ways of a case take turns")
     arguments.add_argument("--json", type=Path, help="write every measured block to this file")
+    arguments.add_argument("--images", type=Path, help="draw the page's figures into this folder")
     arguments.add_argument("--quick", action="store_true", help="a tiny network, torch eager and ours only")
     options = arguments.parse_args()
     torch.set_num_threads(1)
@@ -107,7 +109,10 @@ def main() -> None:
         arguments.error("name the run folders of the configs speed-*, or give --quick; see --help")
     if options.json:
         options.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
-    print(document(results, machine_line()))
+    if options.images:
+        for batch in dict.fromkeys(result.batch for result in results):
+            (options.images / f"speed-batch-{batch}.png").write_bytes(png(speed_chart(results, batch)))
+    print(section(results, machine_line()))
 
 
 def measured_runs(roots: Sequence[Path], batches: Sequence[int], seconds: float) -> list[Measured]:

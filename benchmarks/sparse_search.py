@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from tombola.reports.documents import table_block
 from tombola.reports.intervals import Estimate, estimate
 from tombola.reports.tables import Table
 from tombola.runs.configs import load_config
@@ -35,6 +36,9 @@ WANTED = 2.5
 """The least by which the sparse search is wanted to be cheaper."""
 SIXTEEN_ROUNDS = 0.03
 """A density that 16 rounds of 20 % reach (10 % in the output layer) and 15 do not."""
+
+
+COLUMNS = ("Round", "Density", "Dense, s", "Auto, s", "Dense / auto", "Ticket, dense", "Ticket, auto", "Difference")
 
 
 def main() -> None:
@@ -56,7 +60,7 @@ def searches(options: argparse.Namespace) -> dict[str, Result]:
             config = search_config(engine, replicates, options)
             found[engine] = run_study(Lottery, config, Call(options.out, data_dir=options.data_dir))
             seconds = total_seconds(found[engine].rows)
-            print(f"{engine}: {replicates} replicate(s), {seconds:.0f} s of training", file=sys.stderr)
+            print(f"{engine}: replicate {replicates}, {seconds:.0f} s of training", file=sys.stderr)
     return found
 
 
@@ -82,16 +86,13 @@ def document(results: dict[str, Result]) -> str:
     replicates = len({row["replicate"] for row in dense})
     lines = [
         "## Training: a whole search\n",
+        f"The dense engine took {total_seconds(dense):.0f} s, `auto` {total_seconds(sparse):.0f} s: **{ratio:.2f} × "
+        f"cheaper** (wanted at least {WANTED:g} ×). {agreement(dense, sparse, rounds)}\n",
         f"Made by `benchmarks/sparse_search.py`: {len(rounds) - 1} rounds of the config mnist-paper with "
         f"their controls, {results['dense'].config.training.length} a training, {replicates} replicates, one replicate "
         "of each engine in turn. Seconds are those of the trainings (ticket and controls), evaluations included; the "
         "accuracies are the tickets' on the test set, differences paired by replicate with 95 % intervals.\n",
-        f"The dense engine took {total_seconds(dense):.0f} s, `auto` {total_seconds(sparse):.0f} s: **{ratio:.2f} × "
-        f"cheaper** (wanted at least {WANTED:g} ×). {agreement(dense, sparse, rounds)}\n",
-        Table(
-            ("Round", "Density", "Dense, s", "Auto, s", "Dense / auto", "Ticket, dense", "Ticket, auto", "Difference"),
-            rows,
-        ).to_markdown(),
+        table_block(Table(COLUMNS, rows), "Every round"),
         f"\n{machine()['cpu']}, torch {torch.__version__}.",
     ]
     return "\n".join(lines)
@@ -129,7 +130,11 @@ def agreement(dense: Sequence[Row], sparse: Sequence[Row], rounds: Sequence[int]
             return "One replicate: whether the tickets are equally accurate is not known."
         if not gap.low <= 0 <= gap.high:
             apart.append(number)
-    told = f", all but round(s) {', '.join(map(str, apart))} (one in twenty is expected by chance)" if apart else ""
+    told = (
+        f"; there is one in round {' and '.join(map(str, apart))} (one in twenty is expected by chance)"
+        if apart
+        else ""
+    )
     return (
         f"No significant difference in {len(rounds) - 1 - len(apart)} of {len(rounds) - 1} rounds "
         f"(n = {len({row['replicate'] for row in dense})}, 95 % intervals of the paired difference){told}."

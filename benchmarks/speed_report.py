@@ -8,6 +8,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tombola.reports.chart import Chart, Series
+from tombola.reports.documents import bullet_block, document, fold_block, table_block
+from tombola.reports.intervals import Estimate
 from tombola.reports.tables import Table
 
 TOLERANCE = 1e-5
@@ -19,6 +22,8 @@ KERNEL_SIZE = re.compile(r" by \d+$")
 """How many inputs a kernel takes at a time."""
 TYPICAL = 0.9
 """The sparsity whose ticket the dense engines run, and whose kernels are shown where nothing is wanted of another."""
+LAYER = re.compile(r"Convolution|FFN")
+"""Cases that are one layer, or a block of two, and no network."""
 NEAR = 0.003
 """Sparsities closer together than this are one: counts of weights are whole."""
 INTERPOLATED_GAP = 0.25
@@ -102,10 +107,28 @@ def fastest(timings: Sequence[Timing]) -> Timing | None:
     return min((timing for timing in timings if timing.seconds), key=lambda timing: timing.median, default=None)
 
 
-def document(results: Sequence[Measured], machine: str) -> str:
-    """The page: what came out, then every number."""
+def speed_chart(results: Sequence[Measured], batch: int) -> Chart:
+    """The speed-up of whole networks over the best dense engine, by weights kept, at one batch size."""
+    shown = [result for result in results if result.batch == batch and not LAYER.match(result.title)]
+    series = [
+        Series(
+            result.title,
+            [100 * (1 - sparsity) for sparsity, _ in result.curve()],
+            [Estimate(ratio, None, None, None, 1) for _, ratio in result.curve()],
+            style,
+        )
+        for style, result in enumerate(shown)
+    ]
+    title = f"Speed-up at batch {batch}"
+    return Chart("Weights kept (%)", title, series, ("best dense engine", 1.0), over_density=True, factors=True)
+
+
+def section(results: Sequence[Measured], machine: str) -> str:
+    """What came out, then every number, folded by case."""
     parts = [
         "## Sparse inference",
+        reached_line(results),
+        *outcome(results),
         "One thread. All engines of a table took turns in short blocks within one run; microseconds per call are "
         "medians over the blocks, with quartiles. A block begins with warm caches, and is measured again when another "
         "process had the core meanwhile. Speed-up is the best dense float32 engine's median over ours, with the "
@@ -115,21 +138,34 @@ def document(results: Sequence[Measured], machine: str) -> str:
         "weights in each layer. Inputs are test images, or what the trained layers before the measured part make of "
         "them; at batch 1 it is another image each call (single convolutions: two in turn, since what a layer reads "
         "inside a network was just written).",
-        *outcome(results),
     ]
     for result in results:
-        parts += [f"### {result.title}, batch {result.batch}", f"{result.zeros:.0%} of the inputs are 0."]
-        parts += [dense_table(result).to_markdown(), sparse_table(result).to_markdown(), *kernels(result)]
-    return "\n\n".join([*parts, f"Made by `make results-speed`. {machine}."])
+        tables = [dense_table(result).to_markdown(), sparse_table(result).to_markdown(), *kernels(result)]
+        zeros = f"{result.zeros:.0%} of the inputs are 0."
+        parts.append(fold_block(f"{result.title}, batch {result.batch}", zeros, *tables))
+    return document(*parts, f"Made by `make results-speed`. {machine}.")
+
+
+def wanted_of(results: Sequence[Measured]) -> list[tuple[Measured, Timing, float]]:
+    """Every speed-up that was wanted, with what was measured of it."""
+    return [(result, t, w) for result in results for t in result.sparse if (w := result.wanted_at(t)) is not None]
+
+
+def reached_line(results: Sequence[Measured]) -> str:
+    """How many of the wanted speed-ups were reached, and how large they are."""
+    wanted = wanted_of(results)
+    if not wanted:
+        return "No speed-up was wanted."
+    reached = sum(reaches(result, timing, least) for result, timing, least in wanted)
+    ratios = [ratio for result, timing, _ in wanted if (ratio := result.speed_up(timing)) is not None]
+    sizes = f" of {min(ratios):.2f} to {max(ratios):.2f} ×" if ratios else ""
+    return f"Speed-ups{sizes} over the best dense float32 engine; {reached} of {len(wanted)} targets were reached."
 
 
 def outcome(results: Sequence[Measured]) -> list[str]:
     """What was wanted and reached, the least of our dense path, and where dense engines win."""
-    wanted = [(result, t, w) for result in results for t in result.sparse if (w := result.wanted_at(t)) is not None]
-    lines = []
-    if wanted:
-        reached = sum(reaches(result, timing, least) for result, timing, least in wanted)
-        lines = [f"Of {len(wanted)} wanted speed-ups {reached} were reached.", wanted_table(wanted).to_markdown()]
+    wanted = wanted_of(results)
+    lines = [table_block(wanted_table(wanted), "Wanted and reached")] if wanted else []
     kept = [
         (r.own_dense.median / t.median, r, t) for r in results for t in r.sparse if t.seconds and r.own_dense.seconds
     ]
@@ -143,9 +179,8 @@ def outcome(results: Sequence[Measured]) -> list[str]:
     wrong = [f"{t.way} ({r.title}, batch {r.batch})" for r in results for t in r.sparse if t.seconds and not t.exact]
     if wrong:
         lines.append(f"**Outputs differ by more than {TOLERANCE:g}: {', '.join(wrong)}.**")
-    lines.append("Where ours is faster than the best dense engine:")
-    lines.append("\n".join(f"* {r.title}, batch {r.batch}: {crossover(r.curve())}." for r in results))
-    return lines
+    crossings = bullet_block([f"{r.title}, batch {r.batch}: {crossover(r.curve())}." for r in results])
+    return [*lines, fold_block("Where ours is faster than the best dense engine", crossings)]
 
 
 def reaches(result: Measured, timing: Timing, wanted: float) -> bool:

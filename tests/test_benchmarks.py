@@ -25,6 +25,7 @@ from tombola.models import ModelSpec, build, save_model
 from tombola.reports.intervals import estimate
 from tombola.runs.configs import load_config
 from tombola.runs.shipped import config_path
+from tombola.studies.hybrid.questions import CONTEST, MAPS
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import model_spec
 
@@ -97,12 +98,12 @@ def test_speed_is_compared_with_the_fastest_engine_that_gives_float32_outputs() 
     found = timing("ours", 5e-7, sparsity=0.9001, mask="found")
     slower = timing("ours too", 5e-6, sparsity=0.9001, mask="random")
     result = measured(found, slower)
-    page = speed_report.document([result], "a machine")
+    page = speed_report.section([result], "a machine")
     assert result.best is not None
     assert result.best.way == "exact"
     assert "6.00 (6.00-6.00) | at least 5.5: reached | 8.00 | 2.00 |" in page
     assert "absent | did not run: RuntimeError: no compiler" in page
-    assert "Of 1 wanted speed-ups 1 were reached." in page
+    assert "Speed-ups of 6.00 to 6.00 × over the best dense float32 engine; 1 of 1 targets were reached." in page
     assert "sparsity 90.0% (wanted at least 0.95: **NOT kept**)" in page  # that of the random mask
     assert "| Network | 64 | 90.0% | exact 3.0 | 0.5 | 6.00 | at least 5.5: reached | 0.60 |" in page
 
@@ -111,9 +112,9 @@ def test_a_wrong_or_failed_sparse_network_reaches_nothing() -> None:
     wrong = timing("ours", 5e-7, sparsity=0.9, mask="found", error=1e-3)
     failed = Timing("ours", sparsity=0.9, mask="found", failed="KernelError: no")
     for result in (measured(wrong), measured(failed)):
-        page = speed_report.document([result], "a machine")
-        assert "Of 1 wanted speed-ups 0 were reached." in page
-    assert "Outputs differ" in speed_report.document([measured(wrong)], "a machine")
+        page = speed_report.section([result], "a machine")
+        assert "over the best dense float32 engine; 0 of 1 targets were reached." in page
+    assert "Outputs differ" in speed_report.section([measured(wrong)], "a machine")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_chosen_kernels_are_told_in_short() -> None:
     ]
     wanted = timing("ours", 5e-7, sparsity=0.9, mask="found", kernels=chosen)
     other = timing("ours too", 5e-7, sparsity=0.5, mask="found", kernels=[("conv_1", "dense")])
-    page = speed_report.document([measured(wanted, other)], "a machine")
+    page = speed_report.section([measured(wanted, other)], "a machine")
     assert "* Kernels chosen at 90.0%: conv_1 to conv_2: shifted rows, conv_3: panel, output: torch.\n\n" in page
     assert "Kernels chosen at 50.0%" not in page
 
@@ -212,7 +213,7 @@ def quick(program: str, folder: Path) -> tuple[list[dict[str, list[dict[str, obj
 @pytest.mark.parametrize(
     ("program", "batches", "blocks", "title"),
     [
-        ("sparse_inference.py", [8, 1], 15, "### Chain 64-32-16-10, batch 8"),
+        ("sparse_inference.py", [8, 1], 15, "<summary>Chain 64-32-16-10, batch 8</summary>"),
         ("sparse_crossover.py", [1, 1, 64, 64], 9, "| 3→8 3×3 @ 8² | torch eager, "),
     ],
 )
@@ -252,7 +253,9 @@ def trainings(accuracies: list[float], seconds: float) -> list[dict[str, object]
 def test_a_search_compares_tickets_by_replicate_and_costs_by_round(other: list[float], said: str) -> None:
     dense, sparse = trainings([0.92, 0.93, 0.94], 6.0), trainings(other, 2.0)
     assert sparse_search.agreement(dense, sparse, [0, 1]).startswith(said)
-    assert ("all but round(s) 1" in sparse_search.agreement(dense, sparse, [0, 1])) == ("in 0 of 1" in said)
+    assert ("; there is one in round 1 (one in twenty" in sparse_search.agreement(dense, sparse, [0, 1])) == (
+        "in 0 of 1" in said
+    )
     row = sparse_search.round_row(1, dense, sparse)
     assert row[:5] == ["1", "80.0%", "36.0", "12.0", "3.00 ×"]
     assert row[5] == "93.00"
@@ -269,7 +272,8 @@ def test_the_hybrid_page_says_what_the_base_is_and_shifts_headings(tmp_path: Pat
     spec = ModelSpec(architecture="lenet5", input_shape=(1, 28, 28), classes=2, seed=0)
     save_model(base, spec, build(spec), history={"data": {"config": {"name": "leaves"}}})
     (base / "metrics.json").write_text(json.dumps({"stages": [{"test_accuracy": 0.625}]}))
-    (results / "summary.md").write_text("# leaves: what was found\n\n## Exits\n")
+    answers = f"**{CONTEST}** Undecided.\n\n**{MAPS}** Yes."
+    (results / "summary.md").write_text(f"# leaves: what was found\n\n{answers}\n\n![Exits](exits.png)\n\n## Exits\n")
     (results / "exits.png").write_bytes(b"a figure")
     program = Path(speed_report.__file__).with_name("hybrid_results.py")
     command = [sys.executable, str(program), str(base), str(results), "--images", str(images)]
@@ -280,6 +284,8 @@ def test_the_hybrid_page_says_what_the_base_is_and_shifts_headings(tmp_path: Pat
     assert page.count("\n## leaves: what was found\n") == page.count("\n### Exits\n") == 1
     assert (images / "hybrid-leaves-exits.png").read_bytes() == b"a figure"
     assert "gate.png" not in page
+    assert "![Exits](../images/hybrid-leaves-exits.png)" in page
+    assert "- **[leaves](#leaves-what-was-found)**: Undecided. Yes.\n" in page
 
 
 def test_two_checkouts_take_turns_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

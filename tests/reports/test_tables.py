@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tombola.reports.html_tables import MOST_ROWS, table_html
+from tombola.reports.html_tables import table_html
 from tombola.reports.intervals import Estimate, estimate
-from tombola.reports.tables import Table, fixed, plus_minus
+from tombola.reports.tables import MOST_ROWS, Table, fixed, plus_minus
 
 
 def test_markdown_tables_keep_their_columns() -> None:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from document_form import faults_of
 from small_models import FINE_TUNING, SMALL_PARENT, contents, die_at_write, invoke, one_line, what_must_agree
 from tombola.errors import RunFailure
 from tombola.models import load_model
@@ -114,6 +115,7 @@ class TestARun:
             assert setting.sentence in summary
         assert "Root seed 0" in summary
         assert "(neuron-global.png)" in summary
+        assert faults_of(summary) == []
         left = {path.name for path in (comparison.folder / "checkpoints" / "replicate-00").iterdir()}
         assert {"spec.json", "weights.safetensors", "parent.json"} <= left
         assert not [name for name in left if "checkpoint" in name or re.fullmatch(r"way-\d+", name)]

@@ -11,6 +11,7 @@ import pytest
 from hybrid_rows import EXITS, THRESHOLDS, altered, hybrid_result, hybrid_rows
 from rich.console import Console
 
+from document_form import faults_of
 from tombola.studies.base.numbers import kilo, listed, mega, percent
 from tombola.studies.hybrid.answers import answers_of
 from tombola.studies.hybrid.artefacts import NAMES, OPTIONAL_NAMES, SUMMARY, write_results
@@ -141,7 +142,9 @@ def test_the_page_opens_with_the_answers_and_carries_all_it_needs(result: Hybrid
 def test_the_document_has_answers_and_tables(result: HybridResult) -> None:
     document = summary_markdown(result)
     for answer in answers_of(result):
-        assert f"**{answer.question}** {answer.text}" in document
+        assert f"**{answer.question}** {answer.lead}" in document
+        assert " ".join(answer.sentences[1:]) in document
+    assert faults_of(document) == []
     for title in ("## Exits", "## Baselines", "## Gates", "## Latency", "## Checks", "## How it was measured"):
         assert title in document
     assert "data leaves (abc)" in document

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from document_form import faults_of
 from listening import Heard
 from small_study import SMALL_STUDY, run_lottery
 from tombola.compression.ticket import read_mask
@@ -315,6 +316,7 @@ class TestArtefacts:
         assert text.count("| ticket |") == 3
         assert "Root seed 0" in text
         assert "target_density: 0.15" in text
+        assert faults_of(text) == []
 
 
 class TestExtract:

@@ -6,10 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from tombola.reports.tables import Table
-
-MOST_ROWS = 16
-"""A table of more rows is folded."""
+from tombola.reports.tables import MOST_ROWS, Table
 
 
 def table_html(

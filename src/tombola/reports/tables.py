@@ -13,6 +13,8 @@ from tombola.reports.intervals import Estimate
 
 MISSING = "–"
 """In a table: there is no number, and a note says why."""
+MOST_ROWS = 16
+"""A table of more rows is folded, on a page and in a document."""
 NUMBER = re.compile(r"[+−-]?\d")
 
 

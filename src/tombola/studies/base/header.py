@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from tombola.reports.documents import fold_block
 from tombola.reports.page import Header
 from tombola.runs.configs import Config, dump_config
-from tombola.runs.folder import DEVICE, RunFolder
+from tombola.runs.folder import DEVICE, PROCESSOR, RunFolder
 from tombola.studies.base.numbers import counted
 
 
@@ -41,7 +42,7 @@ def run_header(title: str, verdict: str, folder: RunFolder, seed: int | None, re
 def document_foot(
     manifest: Mapping[str, Any], config: Config, cell: str, *, seed: int | None = None, defaults: bool = True
 ) -> list[str]:
-    """The last paragraphs of a document: seed, machine, versions and data; then the config, perhaps without `defaults`.
+    """The last blocks of a document: seed, machine, versions and data; folded the config, perhaps without `defaults`.
 
     `cell` is what one thread computes.
     """
@@ -49,10 +50,16 @@ def document_foot(
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     root = "" if seed is None else f"Root seed {seed}; "
     return [
-        f"{root}{manifest['machine']['cpu']}, one thread per {cell}; {versions}; "
-        f"data {facts['data']['name']} ({facts['data']['checksum']}).",
-        f"```yaml\n{dump_config(config, defaults=defaults).rstrip()}\n```\n",
+        f"{root}{_machine(manifest['machine'], facts.get(DEVICE))}{_instructions(facts)}, one thread per {cell}; "
+        f"{versions}; data {facts['data']['name']} ({facts['data']['checksum']}).",
+        fold_block("Configuration", f"```yaml\n{dump_config(config, defaults=defaults).rstrip()}\n```") + "\n",
     ]
+
+
+def _instructions(facts: Mapping[str, Any]) -> str:
+    """The vector instructions that torch uses, where they were written down."""
+    processor = facts.get(PROCESSOR)
+    return f", {processor['torch']}" if isinstance(processor, dict) and processor.get("torch") else ""
 
 
 def _date(created: str | None) -> str | None:

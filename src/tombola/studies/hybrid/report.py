@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tombola.reports.chart import Chart
+from tombola.reports.documents import bullet_block, document, fold_block, table_block
 from tombola.reports.figures import figure_html
 from tombola.reports.html_tables import table_html
 from tombola.reports.page import Section, bullets, copyable, folded, listing, page, paragraphs, titled
@@ -23,6 +24,9 @@ from tombola.studies.hybrid.rounds import ROUNDS_NOTE, rounds_table
 from tombola.studies.hybrid.timings import latency_remarks, latency_table
 from tombola.studies.lottery.curves import WON
 
+CAPTIONS = {"exits.png": "Accuracy at every exit", "gate.png": "Accuracy against mean cost of a gated early exit"}
+"""The figures beside the document, and what they show."""
+FIGURES = {name: name for name in CAPTIONS}
 LATENCY_NOTE = (
     "Median µs per call [quartiles], measured once on the machine of the run: replicate 0 on test images, float32, one "
     "thread, all pipelines taking turns. Every network ran on both engines, a dense one with all its weights; behind "
@@ -68,34 +72,43 @@ def report_page(result: HybridResult) -> str:
     return page(run_header(f"Hybrid study: {config.name}", verdict, result.folder, seed, replicates), sections)
 
 
-def summary_markdown(result: HybridResult) -> str:
-    """The result as a document: the answers, every table, how it was made."""
+def summary_markdown(result: HybridResult, figures: Mapping[str, str] = FIGURES) -> str:
+    """The result as a document: the answers and the figures, then what they stand on, long tables folded.
+
+    Args:
+        result: what the run came to.
+        figures: where `exits.png` and `gate.png` lie, from the document.
+    """
     rows = result.rows
     gates = gates_table(rows)
-    gating = [gates.to_markdown(), GATES_NOTE] if gates.rows else ["No gate was measured."]
-    return "\n\n".join(
-        [
-            f"# {result.config.name}: CNN features, random forests and tickets",
-            *[f"**{answer.question}** {answer.text}" for answer in answers_of(result)],
-            "## Lotteries",
-            *_lotteries_parts(result),
-            "## Exits",
-            _tickets(result),
-            exits_table(rows).to_markdown(),
-            EXITS_NOTE,
-            "## Baselines",
-            baselines_table(rows).to_markdown(),
-            "## Gates",
-            *gating,
-            "## Latency",
-            *_latency_parts(rows),
-            "## Checks",
-            _bullets(check_lines(rows)),
-            "## How it was measured",
-            _bullets([*MEASURED, *facts_lines(rows)]),
-            *document_foot(result.folder.read_manifest(), result.config, "replicate", defaults=False),
-        ]
+    gating = table_block(gates, "Gates at their chosen thresholds", GATES_NOTE)
+    charts = {"exits.png": exit_curves.exits_chart(rows), "gate.png": exit_curves.gate_chart(rows)}
+    return document(
+        f"# {result.config.name}: CNN features, random forests and tickets",
+        *[f"**{answer.question}** {answer.lead}" for answer in answers_of(result)],
+        *[f"![{CAPTIONS[name]}]({figures[name]})" for name, chart in charts.items() if chart is not None],
+        fold_block("Evidence for the answers", *_evidence(answers_of(result))),
+        "## Lotteries",
+        *_lotteries_parts(result),
+        "## Exits",
+        _tickets(result),
+        table_block(exits_table(rows), "Forests at every exit", EXITS_NOTE),
+        "## Baselines",
+        table_block(baselines_table(rows), "Baselines: forests without a network, whole networks"),
+        "## Gates",
+        gating if gates.rows else "No gate was measured.",
+        "## Latency",
+        *_latency_parts(rows),
+        "## Checks",
+        bullet_block(check_lines(rows)),
+        "## How it was measured",
+        fold_block("Formulas, choices and intervals", bullet_block([*MEASURED, *facts_lines(rows)])),
+        *document_foot(result.folder.read_manifest(), result.config, "replicate", defaults=False),
     )
+
+
+def _evidence(answers: Sequence[Answer]) -> list[str]:
+    return [f"**{a.question}** {' '.join(a.sentences[1:])}" for a in answers if len(a.sentences) > 1]
 
 
 def _tickets(result: HybridResult) -> str:
@@ -128,14 +141,13 @@ def _won(lottery: Lottery) -> dict[str, str]:
 
 
 def _lotteries_parts(result: HybridResult) -> list[str]:
-    parts = [
-        part
-        for name, lottery in lotteries_of(result).items()
-        for part in (
-            f"{begun(lottery.title)}, run `{result.lotteries[name].folder.root.name}`:",
-            rounds_table(lottery).to_markdown(),
-        )
-    ]
+    parts = []
+    for name, lottery in lotteries_of(result).items():
+        title = begun(lottery.title)
+        parts += [
+            f"{title}, run `{result.lotteries[name].folder.root.name}`:",
+            table_block(rounds_table(lottery), title),
+        ]
     return [*parts, ROUNDS_NOTE]
 
 
@@ -161,13 +173,10 @@ def _latency_body(rows: Sequence[Row]) -> str:
 
 
 def _latency_parts(rows: Sequence[Row]) -> list[str]:
-    table = [latency_table(rows).to_markdown(), LATENCY_NOTE] if rows_of(rows, kind="latency") else []
+    measured = bool(rows_of(rows, kind="latency"))
+    table = [table_block(latency_table(rows), "Measured time per call"), LATENCY_NOTE] if measured else []
     return [*table, *latency_remarks(rows)]
 
 
 def _figure(chart: Chart | None, caption: str) -> str:
     return "" if chart is None else figure_html(chart, caption)
-
-
-def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)

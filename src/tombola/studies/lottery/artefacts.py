@@ -16,23 +16,24 @@ from tombola.runs.results import Artefacts, read_summary
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.measures import ACCURACY
 from tombola.studies.lottery.curves import COST_CAPTION, accuracy_chart, cost_chart, marked, modes_chart, speed_chart
+from tombola.studies.lottery.document import CURVE, MODES, summary_markdown
 from tombola.studies.lottery.keras_ticket import MASKS, MODEL, extra_is_missing, write_keras_ticket
 from tombola.studies.lottery.networks import layer_sizes, outline, restored_ticket
 from tombola.studies.lottery.over_replicates import Summary, rows_of_mode, summaries_of_mode
-from tombola.studies.lottery.report import accuracy_caption, header, speed_table, summary_markdown
+from tombola.studies.lottery.report import accuracy_caption, header, speed_table
 from tombola.studies.lottery.result import Result
 from tombola.studies.lottery.round_results import results_table
 from tombola.studies.lottery.search_costs import round_speeds, speed_notes
 from tombola.training.task import Measure
 
-SUMMARY, MODES = "sparsity_vs_accuracy.json", "modes.png"
+SUMMARY = "sparsity_vs_accuracy.json"
 NAMES = (
     SUMMARY,
     "winning_ticket_mask.npy",
     "winning_ticket_mask.json",
     "winning_ticket.safetensors",
     "sparsity_curve.html",
-    "sparsity_curve.png",
+    CURVE,
     "sparsity_vs_time.html",
     "sparsity_vs_time.json",
     "summary.md",
@@ -60,7 +61,7 @@ def write_results(result: Result, data_dir: Path | None = None) -> None:
     curve = still_html(chart, accuracy_caption(result))
     head = header(result, f"{result.config.name}: {result.measure.words} against weights remaining")
     write_text(results / "sparsity_curve.html", page(head, [Section("Curve", curve)]))
-    write_bytes(results / "sparsity_curve.png", png(chart))
+    write_bytes(results / CURVE, png(chart))
     _write_sparsity_vs_time(result, summaries, rows_of_mode(result.rows, result.config.rewind[0]))
     if len(result.config.rewind) > 1:
         write_bytes(results / MODES, png(modes_chart(result.summaries, result.config.rewind)))

@@ -1,4 +1,4 @@
-"""What you see of a lottery study: the page, and the result as a document."""
+"""What you see of a lottery study: the page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tombola.reports.html_tables import table_html
 from tombola.reports.page import Header, Section, bullets, copyable, listing, page, paragraphs
 from tombola.runs.configs import dump_config
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.base.header import document_foot, run_header
+from tombola.studies.base.header import run_header
 from tombola.studies.base.numbers import begun
 from tombola.studies.lottery import averaged, curves, maps
 from tombola.studies.lottery.origins import origin_lines
@@ -28,6 +28,7 @@ from tombola.studies.lottery.stabilities import StabilityResult, stability_capti
 from tombola.studies.lottery.verdict import Verdict
 from tombola.studies.lottery.verdict_notes import verdict_notes
 
+JUDGED = "Dense, and the round of the verdict"
 IMAGE_AXES = 3
 """Of an example that is an image: channels, height, width."""
 
@@ -83,42 +84,18 @@ def accuracy_caption(result: Result) -> str:
     )
 
 
+def judged_summaries(result: Result) -> list[Summary]:
+    """The dense network, and the round that the verdict is of, else that of the run's ticket."""
+    verdict = result.verdict
+    shown = verdict.round if verdict.round is not None else result.ticket_round
+    return [s for s in result.summaries if s.round in (0, shown)]
+
+
 def won(summaries: Sequence[Summary], verdict: Verdict) -> dict[str, str]:
     """What tables say at the density of the round that won or matches; empty where none did."""
     if verdict.outcome not in curves.WON:
         return {}
     return {f"{s.density:.1%}": verdict.outcome for s in summaries if s.round == verdict.round}
-
-
-def summary_markdown(result: Result) -> str:
-    """The result as a document: verdict, table, how it was made."""
-    config, verdicts = result.config, result.verdicts
-    several = len(verdicts) > 1
-    judged = [
-        f"**{f'Rewound to {mode}: ' if several else ''}{verdict.sentence}** {' '.join(verdict_notes(verdict))}"
-        for mode, verdict in verdicts.items()
-    ]
-    bird = early_bird_line(result.rows)
-    tickets, rows = summaries_of_mode(result.summaries, config.rewind[0]), rows_of_mode(result.rows, config.rewind[0])
-    return "\n\n".join(
-        [
-            f"# {config.name}: {config.model.title} on {config.subject}",
-            *judged,
-            results_table(result.summaries).to_markdown(),
-            f"{table_note(result.summaries)} {COST_NOTE} n = {result.verdict.replicates} replicates, Student t.",
-            *_averaged_parts(rows, tickets),
-            *origin_lines(result),
-            "## Speed",
-            rounds_table(tickets, rows).to_markdown(),
-            " ".join([COST_NOTE, *speed_notes(tickets, rows)]),
-            "## Cost",
-            f"What each round cost, in trainings of the dense network. {cost_line(result.rows)}.",
-            cost_table(result.summaries).to_markdown(),
-            *([bird] if bird else []),
-            early_stop_note(result.rows),
-            *document_foot(result.folder.read_manifest(), config, "replicate", seed=config.seed),
-        ]
-    )
 
 
 def _accuracy_section(result: Result, rows: Sequence[Row], summaries: Sequence[Summary], n: str) -> Section:
@@ -133,13 +110,9 @@ def _accuracy_section(result: Result, rows: Sequence[Row], summaries: Sequence[S
 
 def _results_section(result: Result) -> Section:
     """What the verdict is of first, every round folded below."""
-    summaries, verdict = result.summaries, result.verdict
-    shown = verdict.round if verdict.round is not None else result.ticket_round
-    short = [s for s in summaries if s.round in (0, shown)]
-    marked, note = won(summaries, verdict), f"{table_note(summaries)} {COST_NOTE}"
-    tables = [
-        table_html(results_table(short), "Dense, and the round of the verdict", note, grouped=True, marked=marked)
-    ]
+    summaries, short = result.summaries, judged_summaries(result)
+    marked, note = won(summaries, result.verdict), f"{table_note(summaries)} {COST_NOTE}"
+    tables = [table_html(results_table(short), JUDGED, note, grouped=True, marked=marked)]
     whole = results_table(summaries)
     if len(short) < len(summaries):
         tables.append(table_html(whole, "Every round", grouped=True, marked=marked))
@@ -169,12 +142,6 @@ def _averaged_sections(result: Result, rows: Sequence[Row], summaries: Sequence[
     marked = won(summaries, result.verdict)
     shown = table_html(table, "Raw and averaged weights", averaged.NOTE, grouped=True, marked=marked)
     return [Section("Averaged weights", figure_html(chart, f"Dense network and tickets; {n}") + shown)]
-
-
-def _averaged_parts(rows: Sequence[Row], summaries: Sequence[Summary]) -> list[str]:
-    if not averaged.has_averages(rows):
-        return []
-    return ["## Averaged weights", averaged.averaged_table(rows, summaries).to_markdown(), averaged.NOTE]
 
 
 def _early_stop_body(result: Result, rows: Sequence[Row], summaries: Sequence[Summary], n: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tombola.reports.chart import Chart, Series
+from tombola.reports.documents import bullet_block, document, table_block
 from tombola.reports.figures import figure_html
 from tombola.reports.html_tables import table_html
 from tombola.reports.intervals import Estimate
@@ -153,23 +154,20 @@ def lead(comparison: Comparison) -> str:
 def comparison_document(comparison: Comparison, manifest: Mapping[str, Any], figures_at: str = "") -> str:
     """The comparison as Markdown; its figures are linked below `figures_at`."""
     config = comparison.config
-    refused = [f"- Refused: {reason}" for reason in refusals(comparison.settings)]
+    refused = [f"Refused: {reason}" for reason in refusals(comparison.settings)]
     figures = [
         f"![Test accuracy lost by {structure}, {distribution}]({figures_at}{figure_name(structure, distribution)}.png)"
         for structure, distribution in panels(comparison)
         if loss_chart(comparison, structure, distribution).series
     ]
-    return "\n\n".join(
-        [
-            f"# {config.name}: {config.model.architecture} on {config.data.name}",
-            f"**{lead(comparison)}** The parents have {plus_minus(comparison.parent)} % test accuracy, "
-            f"n = {counted(config.replicates, 'replicate')}.",
-            "\n".join([f"- {setting.sentence}" for setting in comparison.settings] + refused),
-            *figures,
-            comparison_table(comparison.settings).to_markdown(),
-            NOTE,
-            *document_foot(manifest, config, "method", seed=config.seed),
-        ]
+    return document(
+        f"# {config.name}: {config.model.architecture} on {config.data.name}",
+        f"**{lead(comparison)}** The parents have {plus_minus(comparison.parent)} % test accuracy, "
+        f"n = {counted(config.replicates, 'replicate')}.",
+        bullet_block([*(setting.sentence for setting in comparison.settings), *refused]),
+        *figures,
+        table_block(comparison_table(comparison.settings), "Every method", NOTE),
+        *document_foot(manifest, config, "method", seed=config.seed),
     )
 
 
