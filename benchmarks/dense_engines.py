@@ -119,7 +119,7 @@ def onnxruntime(job: Job) -> list[Call]:
 
 def openvino(job: Job, precision: str = "f32") -> list[Call]:
     """One request per batch with its tensor set beforehand; outputs are not copied."""
-    import openvino as ov
+    ov = required("openvino")
 
     settings = {
         "PERFORMANCE_HINT": "LATENCY",

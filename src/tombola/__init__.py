@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tombola.compression.export.exporting import export
     from tombola.compression.runtime import sparsify
     from tombola.compression.sparse_files import load_sparse, save_sparse
     from tombola.errors import TombolaError
@@ -22,6 +23,7 @@ __all__ = [
     "PerLayerRates",
     "TombolaError",
     "__version__",
+    "export",
     "find_ticket",
     "load_masks",
     "load_model",
@@ -38,6 +40,7 @@ _HOMES = {
     "Masks": "tombola.pruning",
     "PerLayerRates": "tombola.pruning",
     "TombolaError": "tombola.errors",
+    "export": "tombola.compression.export.exporting",
     "find_ticket": "tombola.studies.lottery.find",
     "load_masks": "tombola.models",
     "load_model": "tombola.models",

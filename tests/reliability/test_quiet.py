@@ -20,6 +20,7 @@ from small_hybrid import draw_images, hybrid_study
 from watched import noted, watched_environment
 
 ROOT = Path(__file__).parents[2]
+LOADED_BY_IT = ("onnxruntime", "openvino")
 LOADER = ROOT / "src" / "tombola" / "compression" / "onnx_packages.py"
 ORDINARY = (".cache/matplotlib", ".config/matplotlib")
 """Below a home: matplotlib's list of fonts, which it makes once."""
@@ -164,12 +165,13 @@ def loaded_by(tree: ast.AST) -> set[str]:
     return found
 
 
-def test_onnxruntime_is_loaded_in_one_place() -> None:
+@pytest.mark.parametrize("package", LOADED_BY_IT)
+def test_packages_with_telemetry_are_loaded_in_one_place(package: str) -> None:
     """Which turns its telemetry off before; an import elsewhere would come first."""
     files = [path for part in ("src", "benchmarks", "tests") for path in (ROOT / part).rglob("*.py")]
     assert LOADER in files
-    texts = {path: text for path in files if path != LOADER and "onnxruntime" in (text := path.read_text())}
-    assert [path for path, text in texts.items() if "onnxruntime" in loaded_by(ast.parse(text))] == []
+    texts = {path: text for path in files if path != LOADER and package in (text := path.read_text())}
+    assert [path for path, text in texts.items() if package in loaded_by(ast.parse(text))] == []
 
 
 @pytest.mark.parametrize(
@@ -188,3 +190,27 @@ def test_the_loader_sets_the_variable_before_the_import(tmp_path: Path) -> None:
         "assert required('onnxruntime').seen == '1'"
     )
     run_watched(tmp_path, program)
+
+
+def test_openvino_does_not_find_what_it_sends_with(tmp_path: Path) -> None:
+    """Of any OpenVINO: a stand-in that imports it as the real one does, which goes on without."""
+    (tmp_path / "openvino_telemetry.py").write_text("raise SystemExit('it was loaded')\n")
+    (tmp_path / "openvino.py").write_text(
+        "try:\n    import openvino_telemetry\nexcept ImportError:\n    alone = True\n"
+    )
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from tombola.compression.onnx_packages import required\n"
+        "assert required('openvino').alone"
+    )
+    run_watched(tmp_path, program)
+
+
+def test_openvino_asks_nobody_and_writes_nothing(tmp_path: Path) -> None:
+    program = (
+        "from tombola.compression.onnx_packages import required\n"
+        "assert 'CPU' in required('openvino').Core().available_devices"
+    )
+    run_watched(tmp_path, program)
+    assert [address for address in noted(tmp_path, "address") if not is_local(address)] == []
+    assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []

@@ -18,7 +18,6 @@ from tombola.models import ModelSpec, build
 from tombola.models.exits import Exit, find_exit
 from tombola.pruning import Masks, prune
 from tombola.runs.rows import Row
-from tombola.studies.hybrid import pipelines as module
 from tombola.studies.hybrid.exits import features_at, poolings
 from tombola.studies.hybrid.forests import Forest, fit_forest, fit_pca
 from tombola.studies.hybrid.pipelines import Pipeline, measure_pipelines
@@ -120,7 +119,7 @@ def test_calls_do_what_they_are_called(
         given.append((len(ways), [way() for way in ways.values()]))
         return {way: Blocks([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) for way in ways}
 
-    monkeypatch.setattr(module, "interleaved", watch)
+    monkeypatch.setattr(measured, "interleaved", watch)
     pixels = fit_forest(images.flatten(1).numpy(), np.arange(64) % 10, 10, 5)
     asked = [
         Pipeline("ticket", images, model, masks, exit, "gap", forest, in_parts=True),

@@ -10,6 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 from tombola import __version__
 from tombola.cli.configs import configs
 from tombola.cli.console import say, show_what_can_be_shown
+from tombola.cli.exporting import export
 from tombola.cli.hybrid import hybrid
 from tombola.cli.lottery import extract, imp, report, stability
 from tombola.cli.runs import list_, show
@@ -62,7 +63,7 @@ def tombola(
     show_what_can_be_shown()
 
 
-for command in (imp, extract, stability, show, report, train, prune, compare, hybrid):
+for command in (imp, extract, stability, show, report, train, prune, compare, hybrid, export):
     app.command(cls=_Command)(command)
 app.command("list", cls=_Command)(list_)
 app.command(cls=_Command)(configs)

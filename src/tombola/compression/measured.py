@@ -9,14 +9,14 @@ from __future__ import annotations
 import itertools
 import statistics
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tombola.compression.latency import BUSY, Blocks, interleaved
+from tombola.compression.latency import BUSY, Blocks, Way, interleaved
 from tombola.compression.runtime import sparsify
 from tombola.errors import one_line
 from tombola.pruning import Masks
@@ -97,14 +97,20 @@ def _measured(model: nn.Module, sparse: nn.Module | None, reason: str | None, ba
         ways[SPARSE] = in_turn(sparse, batches)
     size = len(batches[0])
     try:
-        times = interleaved(ways, SECONDS, LEAST_BLOCKS)
+        quartiles, clock = timed(ways, SECONDS)
     except Exception as error:  # a model may refuse a batch of this size
         return Latency(size, None, None, one_line(error))
     left = tuple(getattr(sparse, "unsupported", ()))
-    if (clock := why_untrusted(times.values())) is not None:
+    if clock is not None:
         return Latency(size, None, None, reason, left, clock)
-    quartiles = {way: quartiles_of(blocks.quiet) for way, blocks in times.items()}
     return Latency(size, quartiles[DENSE], quartiles.get(SPARSE), reason, left)
+
+
+def timed(ways: Mapping[Way, Callable[[], object]], seconds: float) -> tuple[dict[Way, Quartiles], str | None]:
+    """The quartiles of ways that take turns for about `seconds` altogether; none, and why, where they mean nothing."""
+    times = interleaved(ways, seconds, LEAST_BLOCKS)
+    clock = why_untrusted(times.values())
+    return ({} if clock else {way: quartiles_of(blocks.quiet) for way, blocks in times.items()}), clock
 
 
 def why_untrusted(measured: Iterable[Blocks]) -> str | None:

@@ -61,7 +61,7 @@ def write_keras(
             f"a {type(model).__name__} cannot be exported to Keras: only networks whose layers follow one another "
             "can, as in an nn.Sequential"
         )
-    keras = _keras()
+    keras = loaded_keras()
     if examples is not None and tuple(examples.shape[1:]) != tuple(input_shape):
         raise ModelError(f"{path}: examples of {tuple(examples.shape[1:])} for a network of {tuple(input_shape)}")
     state = random.getstate()  # Keras draws seeds from it
@@ -93,7 +93,8 @@ def keras_masks(
     }
 
 
-def _keras() -> Any:
+def loaded_keras() -> Any:
+    """Keras, on the backend that the user has chosen, else on torch. ModelError where the extra is not installed."""
     os.environ.setdefault("KERAS_BACKEND", "torch")
     if not (Path("~").expanduser() / ".keras" / "keras.json").exists():  # else the user has chosen, and nothing is new
         os.environ.setdefault("KERAS_HOME", str(cache_folder("keras")))

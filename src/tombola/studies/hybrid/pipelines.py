@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.compression import measured
-from tombola.compression.latency import interleaved
-from tombola.compression.measured import BATCH_SIZES, DENSE, LEAST_BLOCKS, SPARSE, Quartiles
+from tombola.compression.measured import BATCH_SIZES, DENSE, SPARSE, Quartiles
 from tombola.errors import ConfigError, one_line
 from tombola.models.exits import Exit, prefix
 from tombola.pruning import Masks
@@ -192,10 +191,8 @@ def _rows(calls: Sequence[_Call], size: int) -> list[Row]:
         except Exception as error:
             able.pop(position, None)
             reasons[position] = one_line(error)
-    times = interleaved(able, measured.SECONDS * len(able) / CALLS_IN_SECONDS, LEAST_BLOCKS) if able else {}
-    clock = measured.why_untrusted(times.values())
-    quartiles = {} if clock else {position: measured.quartiles_of(blocks.quiet) for position, blocks in times.items()}
+    quartiles, clock = measured.timed(able, measured.SECONDS * len(able) / CALLS_IN_SECONDS) if able else ({}, None)
     return [
-        call.row(size, reasons[position], clock if position in times else None, quartiles.get(position))
+        call.row(size, reasons[position], clock if position in able else None, quartiles.get(position))
         for position, call in enumerate(calls)
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -23,7 +23,6 @@ from tombola.models.weights import load_weights
 from tombola.pruning import Masks
 from tombola.registry import suggest
 from tombola.runs.configs import validate
-from tombola.studies.single.config import PruneConfig
 from tombola.training.frozen import (
     OnFeatures,
     load_examples,
@@ -31,6 +30,7 @@ from tombola.training.frozen import (
     prepare_examples,
     refuse_augmentation,
 )
+from tombola.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,23 @@ class Parent:
         return {"model": self.name, "sha256": self.sha256, "kept": self.masks.kept, "weights": self.masks.total}
 
 
+class Asked(Protocol):
+    """What is said of a parent: `PruneConfig`, or whoever else wants one."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def weights(self) -> Path | None: ...
+    @property
+    def factory(self) -> str | None: ...
+    @property
+    def data(self) -> DataConfig | None: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def fine_tuning(self) -> Recipe | None: ...
+
+
 WEIGHT_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 """Endings of files that hold weights and no network."""
 
@@ -66,9 +83,7 @@ def is_folder(model: str) -> bool:
         return False
 
 
-def open_parent(
-    config: PruneConfig, data_dir: Path | None, on_features: OnFeatures = lambda done, total: None
-) -> Parent:
+def open_parent(config: Asked, data_dir: Path | None, on_features: OnFeatures = lambda done, total: None) -> Parent:
     """The parent of `config`; an error in one line when there is none of that name or it does not fit the data.
 
     Where its data pass a frozen base, `on_features` is told how many have.
@@ -98,7 +113,7 @@ def spec_for(model: ModelConfig, data: DataSet, seed: int) -> ModelSpec | Factor
     return model.spec(data.input_shape, data.classes, seed, Normalisation(**asdict(data.normalisation)))
 
 
-def _made(config: PruneConfig, model: ModelConfig, name: str, data_dir: Path | None, on_features: OnFeatures) -> Parent:
+def _made(config: Asked, model: ModelConfig, name: str, data_dir: Path | None, on_features: OnFeatures) -> Parent:
     """A network of the zoo or of somebody's own function, with the weights that `config` names, if any."""
     chosen = _chosen_data(config)
     prepare_examples(chosen, data_dir, on_features)
@@ -111,7 +126,7 @@ def _made(config: PruneConfig, model: ModelConfig, name: str, data_dir: Path | N
     return Parent(name, network, spec, Masks.full(network), data, record)
 
 
-def _from_folder(config: PruneConfig, data_dir: Path | None, on_features: OnFeatures) -> Parent:
+def _from_folder(config: Asked, data_dir: Path | None, on_features: OnFeatures) -> Parent:
     if config.weights is not None:
         raise ConfigError("--weights goes with a zoo or factory model; a model folder has its own")
     spec, history = read_spec(config.model)
@@ -146,7 +161,7 @@ def _check_unchanged(model: str, recorded: object, found: DataSet) -> None:
         )
 
 
-def _data_of_folder(config: PruneConfig, history: dict[str, Any], data_dir: Path | None) -> tuple[DataConfig, int]:
+def _data_of_folder(config: Asked, history: dict[str, Any], data_dir: Path | None) -> tuple[DataConfig, int]:
     """The data the folder records, unless others are asked for; and the seed of their split.
 
     Data that are known again, wherever they lie and whatever they are called, keep the parent's split.
@@ -178,7 +193,7 @@ def _data_of_folder(config: PruneConfig, history: dict[str, Any], data_dir: Path
     return validate(asked.model_dump() | split, DataConfig, "--data"), found["split_seed"]
 
 
-def _chosen_data(config: PruneConfig) -> DataConfig:
+def _chosen_data(config: Asked) -> DataConfig:
     if config.data is None:
         raise ConfigError(f"{config.model} records no data: say which with --data, for example --data digits")
     return config.data

@@ -1,0 +1,118 @@
+"""The commands that give a network away and measure it beside others: export, bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tombola.cli.configs import refuse_configs
+from tombola.cli.console import give, terminal
+from tombola.cli.errors import errors
+from tombola.cli.options import DataDir, Debug, Json, Quiet
+from tombola.cli.single import data_keys
+from tombola.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tombola.studies.given_model import AskedModel
+
+GivenModel = Annotated[
+    str,
+    typer.Argument(help="A run of `tombola imp`, a model folder, a zoo name, or package.module:function."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(help="Data set, or its keys as YAML: '{name: npz, folder: x}'. Default: the folder's own."),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="Weights of a zoo or factory model: .safetensors, or .pt read as weights only."),
+]
+Factory = Annotated[
+    str | None, typer.Option(help="package.module:function that makes the model of a folder, if it is your own.")
+]
+MaxDrop = Annotated[str, typer.Option(help="The most accuracy that may be lost: 1% is one point, and so is 0.01.")]
+
+
+def export(
+    model: GivenModel,
+    to: Annotated[str, typer.Option(help="onnx, pt2 (torch.export) or keras.")] = "onnx",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Weights and activations in 8 bits, calibrated on training data; onnx only.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="The file to write; default NAME.onnx in this folder.")] = None,
+    data: Data = None,
+    max_drop: MaxDrop = "1%",
+    weights: Weights = None,
+    factory: Factory = None,
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a network as **one file for others**: ONNX, torch.export's pt2, Keras; float32 or int8.
+
+    The file takes pixels from 0 to 1 in batches of any size. It is written only when its outputs are torch's, its
+    removed weights are 0 and its test accuracy fell by no more than `--max-drop`; accuracy, bytes and latency are
+    printed beside torch's. Of a run of `tombola imp` it is the trained ticket.
+
+    Example: `tombola export runs/child --to onnx --int8 --max-drop 0.5%`
+    """
+    with errors(debug):
+        from tombola.compression.export.exporting import export as write
+        from tombola.compression.export.formats import formats
+        from tombola.studies import exporting
+        from tombola.studies.base.output import output
+        from tombola.studies.base.watching import watching
+        from tombola.studies.given_model import open_given
+
+        formats.get(to)
+        allowed = fraction(max_drop, "--max-drop")
+        with watching(terminal(err=True), quiet=quiet) as watcher:
+            given = open_given(asked(model, data, weights, factory), data_dir)
+            path = Path(exporting.default_name(given.name, to, int8)) if out is None else out
+            written = write(
+                given.network,
+                path,
+                given.data,
+                masks=given.masks,
+                to=to,
+                int8=int8,
+                max_drop=allowed,
+                on_step=lambda said: watcher.say(f"{said} ..."),
+            )
+        said = exporting.outcome(written)
+        give(
+            json,
+            lambda: output(
+                "export", exporting.numbers(written), name=given.name, outcome=said, paths={"file": written.path}
+            ),
+            lambda console: exporting.show(console, written),
+        )
+
+
+def asked(model: str, data: str | None, weights: Path | None, factory: str | None) -> AskedModel:
+    """What a command says of its model, checked as far as it can be without opening it."""
+    from tombola.data import DataConfig
+    from tombola.models import architectures
+    from tombola.runs.configs import validate
+    from tombola.studies.given_model import AskedModel
+
+    if model not in architectures:  # one may have the name of a config
+        refuse_configs(model)
+    keys = data_keys(data, False)
+    chosen = None if keys is None else validate(keys, DataConfig, "--data")
+    return AskedModel(model, chosen, weights, factory)
+
+
+def fraction(text: str, option: str) -> float:
+    """`1%` or `0.01` as 0.01; ConfigError, which names the option, for anything else."""
+    number, scale = (text[:-1], 100) if text.endswith("%") else (text, 1)
+    try:
+        value = float(number) / scale
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{option} {text}: a fraction of accuracy, such as 1% or 0.01")
+    return value
