@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -113,7 +114,11 @@ class TestInt8:
 
 def test_pt2_loads_with_torch_alone(network: tuple[nn.Module, Masks], digits: DataSet, tmp_path: Path) -> None:
     model, masks = network
-    exported = tombola.export(model, tmp_path / "net.pt2", digits, masks=masks)
+    loose = copy.deepcopy(model)  # of a model that is not under its masks, the file is
+    with torch.no_grad():
+        for name, parameter in masks.parameters_of(loose).items():
+            parameter[~masks[name].keep] = 9.0
+    exported = tombola.export(loose, tmp_path / "net.pt2", digits, masks=masks)
     assert exported.zeros.zeros >= exported.zeros.removed == masks.total - masks.kept
     inputs = digits.test.inputs[:5]
     torch.save({"inputs": inputs, "outputs": outputs(model, inputs)}, tmp_path / "wanted.pt")
@@ -128,7 +133,7 @@ def test_pt2_loads_with_torch_alone(network: tuple[nn.Module, Masks], digits: Da
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert str(Path(tombola.__file__).parent).encode() not in exported.path.read_bytes()
+    assert b".py" not in exported.path.read_bytes()
 
 
 def test_keras_has_the_zeros_too(network: tuple[nn.Module, Masks], digits: DataSet, tmp_path: Path) -> None:
