@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tombola.compression.export.exporting import export
+    from tombola.compression.removal.plan import plan_removal
+    from tombola.compression.removal.remove import remove_units
     from tombola.compression.runtime import sparsify
     from tombola.compression.sparse_files import load_sparse, save_sparse
     from tombola.errors import TombolaError
@@ -28,7 +30,9 @@ __all__ = [
     "load_masks",
     "load_model",
     "load_sparse",
+    "plan_removal",
     "prune",
+    "remove_units",
     "save_masks",
     "save_model",
     "save_sparse",
@@ -45,7 +49,9 @@ _HOMES = {
     "load_masks": "tombola.models",
     "load_model": "tombola.models",
     "load_sparse": "tombola.compression.sparse_files",
+    "plan_removal": "tombola.compression.removal.plan",
     "prune": "tombola.pruning",
+    "remove_units": "tombola.compression.removal.remove",
     "save_masks": "tombola.models",
     "save_model": "tombola.models",
     "save_sparse": "tombola.compression.sparse_files",

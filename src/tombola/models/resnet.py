@@ -58,6 +58,10 @@ class Block(nn.Module):
         hidden = functional.relu(self.norm_1(self.conv_1(inputs)))
         return functional.relu(self.norm_2(self.conv_2(hidden)) + self._shortcut(inputs))
 
+    def units_removed(self) -> None:
+        """Pads as many channels as its convolutions have left more than its input has."""
+        self.new_channels = self.norm_2.num_features - self.conv_1.in_channels
+
     def _shortcut(self, inputs: Tensor) -> Tensor:
         if self.stride == 1 and not self.new_channels:
             return inputs

@@ -1,0 +1,111 @@
+"""`plan_removal`: which units a model is to lose, before any goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.nn import functional
+
+from tombola.compression.removal.choosing import Choice, choose
+from tombola.compression.removal.following import read
+from tombola.compression.removal.groups import Grouped, Unit, group
+from tombola.compression.removal.result import GroupChange, Stayed, changes, removal_of
+from tombola.compression.removal.trace import Example, trace
+from tombola.compression.removal.verify import outputs
+from tombola.errors import ModelError, one_line_by_name
+from tombola.models.removed import parameters, shrink
+from tombola.pruning.copies import copy_of
+from tombola.pruning.criteria import Criterion, Loss
+from tombola.pruning.masks import Masks
+from tombola.pruning.wrapped import unwrapped
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to go of a model: made by `plan_removal`, done by `remove_units`.
+
+    `parameters` is how many the smaller model will have.
+    """
+
+    groups: tuple[GroupChange, ...]
+    bound: tuple[Stayed, ...]
+    parameters: int
+    grouped: Grouped
+    gone: tuple[Unit, ...]
+    masks: Masks | None
+
+
+def plan_removal(
+    model: nn.Module,
+    sparsity: float,
+    example: Example,
+    criterion: str | Criterion = "magnitude",
+    *,
+    ranking: str = "group",
+    round_to: int = 1,
+    masks: Masks | None = None,
+    protect: Sequence[str] = (),
+    batches: Iterable[Any] | None = None,
+    loss: Loss = functional.cross_entropy,
+    seed: int = 0,
+) -> Plan:
+    """Which units (neurons, channels, heads) a model is to lose. Nothing is changed.
+
+    A unit is everything that must go together: a channel of a residual stream in every layer that writes or reads it.
+    Units that cannot go (the model's own outputs, what a layer norm takes together) are not counted.
+
+    Args:
+        model: Any module that torch.export can trace.
+        sparsity: The fraction of the units that can go, in [0, 1).
+        example: What the model is called with: a tensor, a tuple of arguments, or a mapping of keyword arguments.
+        criterion: What a weight is worth; a unit is worth the mean over the weights that compute it.
+        ranking: `group`: every group of coupled layers loses that fraction; `global`: all units compete.
+        round_to: What stays of a group is a multiple of this number.
+        masks: Of a model that is pruned already.
+        protect: Names or patterns of layers that keep all units.
+        batches: For criteria that need gradients or activations.
+        loss: For such criteria.
+        seed: For criteria that use chance.
+
+    Returns:
+        Plan: `groups` with units before and after, `bound` with what cannot go and why, `parameters` in the end.
+
+    Raises:
+        ModelError: where the model cannot be traced.
+        PruningError: for an operation that is not known and meets units, naming it; where nothing can go.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
+        >>> plan = plan_removal(model, 0.5, torch.zeros(2, 8))
+        >>> plan.groups, plan.parameters
+        ((GroupChange(name='0', before=6, after=3),), 35)
+    """
+    model = unwrapped(model)
+    masks = None if masks is None else masks.of(model)
+    choice = Choice(sparsity, criterion, ranking, round_to, tuple(protect), batches, loss, seed)
+    traced = trace(model, example)
+    problem = ""
+    for fixed_sizes in (False, True):
+        grouped = group(read(traced, fixed_sizes=fixed_sizes))
+        gone = choose(model, grouped, choice, masks)
+        smaller = copy_of(model)
+        shrink(smaller, removal_of(grouped, gone))
+        try:
+            outputs(smaller, example)
+        except Exception as error:  # the model's own code has the old sizes
+            problem = one_line_by_name(error)
+            continue
+        bound = tuple(Stayed(g.name, len(g.units), g.units[0].lock.reason) for g in grouped.bound if g.units[0].lock)
+        return Plan(changes(grouped, gone), bound, parameters(smaller), grouped, tuple(gone), masks)
+    raise does_not_run(problem)
+
+
+def does_not_run(problem: str) -> ModelError:
+    """Of a model whose own code has sizes in it that nobody can change."""
+    return ModelError(
+        f"the smaller model does not run: {problem}; its own code keeps a number of units: give the module that does "
+        "a method units_removed() that sets it anew, or protect its layers"
+    )

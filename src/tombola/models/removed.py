@@ -1,0 +1,151 @@
+"""What was removed from a network for good: a record of kept indices, and how it is done to a network again."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from tombola.errors import ModelError
+from tombola.models.resizing import resize
+from tombola.runs.configs import Config
+
+RANGES = r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*"
+
+
+class Kept(Config):
+    """Which indices stay of dimensions that are alike: `indices` such as `0-3,7`, `places` such as `conv_1.weight/0`.
+
+    `of`: how many there were.
+    """
+
+    indices: str = Field(pattern=f"^{RANGES}$")
+    of: int = Field(ge=1)
+    places: tuple[str, ...] = Field(min_length=1)
+
+    @field_validator("places")
+    @classmethod
+    def _are_places(cls, places: tuple[str, ...]) -> tuple[str, ...]:
+        for place in places:
+            if not re.fullmatch(r".+/\d", place):
+                raise ValueError(f"{place!r} is no dimension of a tensor, such as conv_1.weight/0")
+        return places
+
+    def index(self) -> Tensor:
+        """The indices in order; ModelError where they are not ascending numbers below `of`."""
+        parts = [[int(end) for end in part.split("-")] for part in self.indices.split(",")]
+        ends = [end for part in parts for end in (part[0], part[-1])]
+        starts_fit = all(a < b for a, b in zip(ends[1::2], ends[2::2], strict=False))
+        if not starts_fit or any(part[0] > part[-1] for part in parts) or ends[-1] >= self.of:
+            raise ModelError(f"{self.places[0]}: {self.indices[:80]} are no ascending indices below {self.of}")
+        return torch.cat([torch.arange(part[0], part[-1] + 1) for part in parts])
+
+
+class Removal(Config):
+    """All that was removed from a network: what stays of each dimension that became smaller."""
+
+    kept: tuple[Kept, ...] = ()
+
+    @classmethod
+    def of(cls, kept: Mapping[tuple[str, int], Tensor], sizes: Mapping[tuple[str, int], int]) -> Removal:
+        """The record of kept indices by (tensor, dimension)."""
+        alike: dict[tuple[str, int], list[str]] = defaultdict(list)
+        for (tensor, dim), index in kept.items():
+            alike[ranges(index.tolist()), sizes[tensor, dim]].append(f"{tensor}/{dim}")
+        return cls(kept=tuple(Kept(indices=i, of=n, places=tuple(p)) for (i, n), p in alike.items()))
+
+    def by_tensor(self) -> dict[str, dict[int, tuple[Tensor, int]]]:
+        """Tensor -> dimension -> (indices that stay, how many there were)."""
+        found: dict[str, dict[int, tuple[Tensor, int]]] = defaultdict(dict)
+        for kept in self.kept:
+            index = kept.index()
+            for place in kept.places:
+                tensor, _, dim = place.rpartition("/")
+                found[tensor][int(dim)] = (index, kept.of)
+        return found
+
+    def after(self, later: Removal) -> Removal:
+        """This record and then a later one, of the network that this one left, as one."""
+        kept = self._places()
+        sizes = {place: size for place, (_, size) in kept.items()}
+        for place, (index, size) in later._places().items():
+            first = kept.get(place)
+            kept[place] = (index if first is None else first[0][index], size)
+            sizes.setdefault(place, size)
+        return Removal.of({place: index for place, (index, _) in kept.items()}, sizes)
+
+    def _places(self) -> dict[tuple[str, int], tuple[Tensor, int]]:
+        return {(tensor, dim): there for tensor, dims in self.by_tensor().items() for dim, there in dims.items()}
+
+
+def shrink(model: nn.Module, removal: Removal) -> None:
+    """Does a removal to `model`, in place: tensors are cut and modules told their new sizes.
+
+    Parameters become new ones; shared ones stay shared. Raises ModelError where the record is not of this model.
+    """
+    _refuse_foreign(model, removal)
+    for name, dims in removal.by_tensor().items():
+        owners = list(_owners(model, name))
+        tensor = getattr(*owners[0])
+        smaller = cut(tensor, dims)
+        if isinstance(tensor, nn.Parameter):
+            smaller = nn.Parameter(smaller, tensor.requires_grad)
+        for module, attribute in owners:
+            setattr(module, attribute, smaller)
+    resize(model)
+
+
+def cut(tensor: Tensor, dims: Mapping[int, tuple[Tensor, int]]) -> Tensor:
+    """The part of a tensor that stays."""
+    with torch.no_grad():
+        for dim, (index, _) in dims.items():
+            tensor = tensor.index_select(dim, index.to(tensor.device))
+    return tensor.detach().contiguous()
+
+
+def _refuse_foreign(model: nn.Module, removal: Removal) -> None:
+    """Before any index is written out: a record may claim any sizes."""
+    for kept in removal.kept:
+        for place in kept.places:
+            name, _, dim = place.rpartition("/")
+            shape = tuple(getattr(*next(_owners(model, name))).shape)
+            if int(dim) >= len(shape) or shape[int(dim)] != kept.of:
+                raise ModelError(
+                    f"the record of what was removed is not of this model: {name} of shape {shape} has no dimension "
+                    f"{dim} of size {kept.of}"
+                )
+
+
+def _owners(model: nn.Module, name: str) -> Iterator[tuple[nn.Module, str]]:
+    """Everybody who holds a tensor: (module, attribute)."""
+    path, _, attribute = name.rpartition(".")
+    try:
+        tensor = getattr(model.get_submodule(path), attribute)
+    except AttributeError:
+        tensor = None
+    if not isinstance(tensor, Tensor):
+        raise ModelError(f"the record of what was removed is not of this model: it has no {name}")
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            yield from ((module, own) for own, value in held.items() if value is tensor)
+
+
+def ranges(indices: Sequence[int]) -> str:
+    """`0-3,7` for 0, 1, 2, 3, 7."""
+    parts: list[list[int]] = []
+    for index in indices:
+        if parts and parts[-1][-1] == index - 1:
+            parts[-1][1:] = [index]
+        else:
+            parts.append([index])
+    return ",".join("-".join(map(str, part)) for part in parts)
+
+
+def parameters(model: nn.Module) -> int:
+    """How many numbers the parameters of a model are; shared ones count once."""
+    return sum(math.prod(parameter.shape) for parameter in model.parameters())
