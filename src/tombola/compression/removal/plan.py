@@ -78,6 +78,8 @@ def plan_removal(
         PruningError: for an operation that is not known and meets units, naming it; where nothing can go.
 
     Examples:
+        >>> import torch
+        >>> from torch import nn
         >>> model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
         >>> plan = plan_removal(model, 0.5, torch.zeros(2, 8))
         >>> plan.groups, plan.parameters

@@ -45,11 +45,13 @@ def remove_units(model: nn.Module, what: Masks | Plan, example: Example, protect
         PruningError: for masks of another model, an unknown operation that meets a masked unit.
 
     Examples:
+        >>> import torch
+        >>> from torch import nn
         >>> from tombola import prune
         >>> model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
         >>> removed = remove_units(model, prune(model, 0.5, structure="neuron", protect=["2"]), torch.zeros(2, 8))
         >>> removed.parameters_before, removed.parameters_after
-        (68, 44)
+        (68, 24)
     """
     wrapped, model = model, unwrapped(model)
     if isinstance(what, Plan):
