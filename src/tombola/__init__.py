@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tombola.compression.removal.remove import remove_units
     from tombola.compression.runtime import sparsify
     from tombola.compression.sparse_files import load_sparse, save_sparse
+    from tombola.compression.tickets.files import pack, read_ticket, unpack
     from tombola.errors import TombolaError
     from tombola.models import load_masks, load_model, save_masks, save_model
     from tombola.pruning import Mask, Masks, PerLayerRates, prune
@@ -30,13 +31,16 @@ __all__ = [
     "load_masks",
     "load_model",
     "load_sparse",
+    "pack",
     "plan_removal",
     "prune",
+    "read_ticket",
     "remove_units",
     "save_masks",
     "save_model",
     "save_sparse",
     "sparsify",
+    "unpack",
 ]
 
 _HOMES = {
@@ -49,13 +53,16 @@ _HOMES = {
     "load_masks": "tombola.models",
     "load_model": "tombola.models",
     "load_sparse": "tombola.compression.sparse_files",
+    "pack": "tombola.compression.tickets.files",
     "plan_removal": "tombola.compression.removal.plan",
     "prune": "tombola.pruning",
+    "read_ticket": "tombola.compression.tickets.files",
     "remove_units": "tombola.compression.removal.remove",
     "save_masks": "tombola.models",
     "save_model": "tombola.models",
     "save_sparse": "tombola.compression.sparse_files",
     "sparsify": "tombola.compression.runtime",
+    "unpack": "tombola.compression.tickets.files",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw it would take any name for one of ours

@@ -49,6 +49,27 @@ def _sparse(path: Path) -> None:
     save_tensors(path, tensors, facts | {"unsupported": [], "chains": [chain], "graphs": []})
 
 
+def _ticket(path: Path, frame: bool) -> None:
+    """209 million weights, of which none is kept, and a start whose checksum is wrong; or a frame of zeros."""
+    import torch
+    import zstandard
+
+    from tombola.compression.tickets.blocks import packed
+    from tombola.models import ModelSpec
+
+    if frame:
+        path.write_bytes(zstandard.ZstdCompressor(level=19).compress(bytes(4 << 30)))
+        return
+    side = 14_480
+    spec = ModelSpec(architecture="lenet-300-100", widths=(side, 1), input_shape=(1, 1, side), classes=2, seed=0)
+    shapes = {"fc1": (side, side), "fc2": (1, side), "output": (2, 1)}
+    layers = [{"name": f"{n}.weight", "shape": s, "kept": 0, "code": "gaps between kept"} for n, s in shapes.items()]
+    said = {"kind": "tombola ticket", "format": 1, "tombola": "0", "model": spec.model_dump(mode="json")}
+    start = {"sha256": "0" * 64, "restart": "init", "stored": []}
+    masks = {f"mask/{place}": torch.zeros(0, dtype=torch.uint8) for place in range(3)}
+    path.write_bytes(packed(masks, {**said, "history": {}, "layers": layers, "start": start, "trained": None}))
+
+
 def _model_folder(path: Path) -> None:
     """A spec of 30,000 × 30,000 units beside the weights of another model."""
     from tombola.models import ModelSpec, build
@@ -268,6 +289,7 @@ def bombs() -> dict[str, tuple[str, Make, Callable[[Path], Any]]]:
     """By name: the file's name, what it holds or what writes it, and its reader."""
     from tombola.compression.sparse_files import load_sparse
     from tombola.compression.ticket import read_mask
+    from tombola.compression.tickets.files import unpack
     from tombola.data.decoding import decode
     from tombola.data.folders import class_folders
     from tombola.data.idx import read_idx
@@ -292,6 +314,8 @@ def bombs() -> dict[str, tuple[str, Make, Callable[[Path], Any]]]:
     aliases = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'x'] * 10)}]" for i in range(30))
     found: dict[str, tuple[str, Make, Callable[[Path], Any]]] = {
         "sparse": ("s.safetensors", _sparse, load_sparse),
+        "ticket": ("a.ticket", partial(_ticket, frame=False), unpack),
+        "ticket, a frame of zeros": ("a.ticket", partial(_ticket, frame=True), unpack),
         "model folder": ("model", _model_folder, load_model),
         "run folder, its config": ("run", partial(_run_folder, stored=False), _shown),
         "run folder, a stored spec": ("run", partial(_run_folder, stored=True), _extracted),

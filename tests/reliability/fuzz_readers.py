@@ -26,6 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import zstandard
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -89,6 +91,8 @@ def odd_fields(name: str, content: bytes, chance: random.Random) -> bytes:
         return len(header).to_bytes(8, "little") + header + content[8 + length :]
     if name.endswith(".safetensors"):
         return _signed_again(content, chance)
+    if name.endswith(".ticket"):
+        return zstandard.compress(odd_fields("f.safetensors", zstandard.decompress(content), chance))
     if name.endswith(".keras"):
         return _packed_again(content, chance)
     return mutated(content, chance)

@@ -25,7 +25,7 @@ from torch import nn
 
 from sealing import write_table
 from small_study import SMALL_STUDY
-from tombola import prune
+from tombola import pack, prune, read_ticket, unpack
 from tombola.compression.sparse_files import load_sparse, save_sparse
 from tombola.compression.ticket import read_mask, write_mask
 from tombola.data import cifar
@@ -154,6 +154,14 @@ def _rows(path: Path) -> Any:
     return read_rows(path)
 
 
+def _ticket(folder: Path) -> None:
+    """As `tombola info` and `unpack` read it."""
+    path = folder / "a.ticket"
+    assert sum(read_ticket(path).sizes.values()) == path.stat().st_size
+    unpack(path, "trained")
+    unpack(path, "start")
+
+
 def _features(_: Path) -> None:
     """A part of features that is damaged is computed again."""
     if FeatureCache("k", 6, (3, 2)).read(slice(0, 6)) is None:
@@ -245,6 +253,8 @@ def readers(scratch: Path) -> list[Reader]:
     graph = sparsify(convolutional, prune(convolutional, 0.5), example_input=torch.zeros(1, 1, 4, 4), batch_sizes=(1,))
     folder = _folder(lambda at: save_model(at / "m", spec, model, masks), scratch / "model")
     ticket = _folder(lambda at: write_mask(at, masks), scratch / "ticket")
+    whole = {"trained": model, "start": model}
+    small = _folder(lambda at: pack(at / "a.ticket", spec, masks, **whole, values="int8"), scratch / "ticket file")
     checkpoint = _folder(
         lambda at: save_checkpoint(at / "c.safetensors", "f", "cpu", model.state_dict(), {"iteration": 3}),
         scratch / "check",
@@ -270,6 +280,7 @@ def readers(scratch: Path) -> list[Reader]:
         one("torch, older", _torch_file(model, False), read_weights, 1.5, ".pt"),
         Reader("model folder", folder, lambda at: load_model(at / "m"), 1),
         Reader("mask", ticket, read_mask, 2),
+        Reader("ticket", small, _ticket, 2),
         Reader("checkpoint", checkpoint, lambda at: load_checkpoint(at / "c.safetensors", "f", "cpu"), 1),
         sparse("sparse chain", chain),
         sparse("sparse graph", graph),

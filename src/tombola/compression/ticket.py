@@ -16,14 +16,17 @@ import torch
 from torch import nn
 
 from tombola.data.npy import parse_npy
-from tombola.errors import DataError, ModelError, StorageError, one_line
+from tombola.errors import DataError, ModelError, PruningError, StorageError, one_line
 from tombola.models.config import Spec
+from tombola.models.factory import Factory
+from tombola.models.folder import ALTERED, fill, read_spec, rebuilt
+from tombola.models.spec import ModelSpec, refuse_larger
 from tombola.models.states import plain_state
-from tombola.models.tensors import save_tensors
+from tombola.models.tensors import read_stored, save_tensors
 from tombola.pruning import Masks
 from tombola.runs import limits
 from tombola.runs.atomic import make_folder, read_bytes, read_json, write_bytes, write_json
-from tombola.runs.sealed import write_sealed
+from tombola.runs.sealed import read_sealed, write_sealed
 
 MASK, MASK_INDEX = "winning_ticket_mask.npy", "winning_ticket_mask.json"
 WEIGHTS, SPEC = "winning_ticket.safetensors", "spec.json"
@@ -38,6 +41,29 @@ def write_ticket(folder: Path, spec: Spec, start: nn.Module, masks: Masks, histo
     write_mask(folder, masks)
     files = {WEIGHTS: save_tensors(folder / WEIGHTS, plain_state(start))}
     write_sealed(folder / SPEC, {"model": spec.model_dump(mode="json"), "history": history, "files": files})
+
+
+def load_ticket(folder: Path, factory: str | Factory | None = None) -> tuple[nn.Module, Spec, Masks, dict[str, Any]]:
+    """The network that a ticket restarts from, its spec, masks and history, from the files that `write_ticket` wrote.
+
+    ModelError where they are damaged or do not fit one another, and where somebody's own code has to be named.
+    """
+    spec, history = read_spec(folder)
+    masks = read_mask(folder)
+    try:
+        stored = read_stored(folder / WEIGHTS)
+        recorded = read_sealed(folder / SPEC, ALTERED, limits.SPEC).get("files")
+        if recorded != {WEIGHTS: stored.sha256}:
+            raise ModelError(f"{WEIGHTS} is not the file that its {SPEC} records by checksum")
+        if isinstance(spec, ModelSpec):
+            refuse_larger(spec, stored.tensors)
+        model = rebuilt(spec, factory, str(folder))
+        fill(model, stored.tensors)
+        masks = masks.of(model)
+    except (ModelError, StorageError, PruningError, RuntimeError, KeyError) as error:
+        said = one_line(error).removeprefix(f"{folder}: ")
+        raise ModelError(f"{folder}: the files do not make the network of its spec: {said}") from None
+    return model, spec, masks, history
 
 
 def write_mask(folder: Path, masks: Masks) -> None:

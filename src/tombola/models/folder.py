@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -151,9 +152,7 @@ def load_model(
     masks: Masks | None = None
     checksums: dict[str, str | None] = {}
     try:
-        weights = named_for(model, stored.tensors)
-        _check_types(weights, model.state_dict())
-        model.load_state_dict(weights, strict=True)
+        fill(model, stored.tensors)
         checksums[WEIGHTS] = stored.sha256
         if (folder / MASKS).exists():
             stored_masks = read_stored(folder / MASKS)
@@ -176,6 +175,16 @@ def _fitting_weights(folder: Path, spec: Spec) -> Stored:
     except (ModelError, StorageError) as error:
         raise ModelError(f"{folder}: the files do not make the model of its spec: {one_line(error)}") from None
     return stored
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Loads `weights`, all that the model has and in its types, whatever wrappers put into their names.
+
+    Raises ModelError, RuntimeError or KeyError where they are those of another model.
+    """
+    named = named_for(model, weights)
+    _check_types(named, model.state_dict())
+    model.load_state_dict(named, strict=True)
 
 
 def rebuilt(spec: Spec, factory: str | Factory | None, where: str) -> nn.Module:

@@ -53,14 +53,17 @@ def pack(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Forms]:
     return packed, forms
 
 
-def unpack(stored: Mapping[str, Tensor], forms: Any) -> dict[str, Tensor]:
-    """The tensors that `pack` was given; ValueError where `forms` and what is stored do not fit together."""
+def unpack(stored: Mapping[str, Tensor], forms: Any, limit: int = limits.TENSORS) -> dict[str, Tensor]:
+    """The tensors that `pack` was given; ValueError where `forms` and what is stored do not fit together.
+
+    Or where they become more than `limit` bytes.
+    """
     if not isinstance(forms, dict):
         raise ValueError("its forms of tensors are no keys and values")
     shapes = {name: _shape(name, said) for name, said in forms.items()}
     # All sizes first: a small file may claim very many zeros.
-    if sum(math.prod(shape) * stored[name].element_size() for name, shape in shapes.items()) > limits.TENSORS:
-        raise ValueError(f"its tensors are more than {limits.TENSORS:,} bytes")
+    if sum(math.prod(shape) * stored[name].element_size() for name, shape in shapes.items()) > limit:
+        raise ValueError(f"its tensors are more than {limit:,} bytes")
     rest, found = dict(stored), {}
     for name, shape in shapes.items():
         values = rest.pop(name)

@@ -40,14 +40,20 @@ class Stored(NamedTuple):
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> str:
     """Writes `tensors` and a JSON-able `facts` to `path`, all or nothing; gives the checksum that the file carries."""
+    content, checksum = to_bytes(tensors, facts)
+    write_bytes(path, content)
+    return checksum
+
+
+def to_bytes(tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None) -> tuple[bytes, str]:
+    """The content of a file of `tensors` and a JSON-able `facts`, and the checksum that it carries."""
     own = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     said = json.dumps(facts or {}, allow_nan=False)
     checksum = _checksum(own, said)
     packed, forms = pack(own)
     content = {"sha256": checksum, "facts": said, **({"packed": json.dumps(forms)} if forms else {})}
     # One key: the order of several is not the same every time, and equal tensors should make equal files.
-    write_bytes(path, safetensors.torch.save(packed, {"tombola": json.dumps(content, sort_keys=True)}))
-    return checksum
+    return safetensors.torch.save(packed, {"tombola": json.dumps(content, sort_keys=True)}), checksum
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -69,10 +75,17 @@ def load_own(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def read_stored(path: Path) -> Stored:
     """Tensors, facts and checksum of `path`; StorageError when the file is missing, cut short or altered."""
-    content = read_bytes(path, SIZE_LIMIT)
+    return from_bytes(read_bytes(path, SIZE_LIMIT), path)
+
+
+def from_bytes(content: bytes, path: Path, limit: int = SIZE_LIMIT) -> Stored:
+    """Tensors, facts and checksum in what `to_bytes` gave, read from `path`; StorageError where it was altered.
+
+    `limit`: the most bytes that packed tensors may become.
+    """
     try:
         own, facts, forms = _metadata(content)
-        tensors = unpack(safetensors.torch.load(content), forms)
+        tensors = unpack(safetensors.torch.load(content), forms, limit)
     except Exception as error:  # safetensors, json and torch meet damage with many kinds of error
         what = other_kind(content[:LONGEST], SAFETENSORS)
         raise StorageError(f"{path}: {what or 'damaged or cut short'} ({one_line(error)})") from None
@@ -99,7 +112,7 @@ def content_sha256(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(_bytes(tensor).numpy().tobytes())
+        digest.update(_bytes(tensor).numpy().data)
     return digest.hexdigest()
 
 

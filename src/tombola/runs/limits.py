@@ -24,7 +24,8 @@ PATTERN_SECONDS = 20.0  # a regular expression of a config, on all paths
 
 UNPACKED_RATIO = 256  # bytes that a packed file may unpack to, or images become, for each of its own
 DECODING_RATIO = 256  # pixels that images may take to decode, once for each scan, for each byte of their files
-WEIGHTS_RATIO = 200  # weights, removed ones included, of a sparse model, for each byte of its file
+WEIGHTS_RATIO = 200  # weights, removed ones included, of a sparse model or a ticket, for each byte of its file
+TICKET_RATIO = 64  # bytes that a ticket file may unpack to, for each of its own
 MEMBERS_ANYWAY, BYTES_PER_MEMBER = 10_000, 32  # files that an archive may hold: see `members`
 
 YAML_NODES, YAML_DEPTH = 10_000, 32  # keys, values and lists of a config, those of its aliases each time; nesting
@@ -54,6 +55,11 @@ def members(size: int) -> int:
     return MEMBERS_ANYWAY + size // BYTES_PER_MEMBER
 
 
+def ticket(packed: int) -> int:
+    """The most bytes that a ticket file of `packed` bytes may unpack to."""
+    return TICKET_RATIO * max(packed, MIB)
+
+
 def weights(size: int) -> int:
-    """The most weights that a sparse model of `size` bytes may have, removed ones included."""
+    """The most weights that a sparse model or a ticket of `size` bytes may have, removed ones included."""
     return WEIGHTS_RATIO * max(size, MIB)

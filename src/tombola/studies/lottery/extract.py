@@ -10,6 +10,7 @@ from tombola.errors import ConfigError, RunFolderError, StorageError
 from tombola.models import save_model
 from tombola.models.folder import holds
 from tombola.models.own import initial_network
+from tombola.pruning import Masks
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.networks import blank, replicate_seed, restored_ticket
 from tombola.studies.lottery.plan import Round
@@ -50,17 +51,22 @@ def extract(
         spec = spec.model_copy(update={"seed": reinit})
         fresh = initial_network(spec, blank(spec), factory).state_dict()
         rewind(model, fresh, masks, unsaved_buffers(model))
-    history = {
-        "run": run.resolve().name,
+    restart = str(chosen) if reinit is None else f"re-initialised with seed {reinit}"
+    history = {**history_of(opened, replicate, planned, masks), "restart": restart}
+    if not holds(out, spec, model, masks, history, factory):  # or the same command was stopped when it had written it
+        save_model(out, spec, model, masks, history)
+    return planned
+
+
+def history_of(opened: Lottery, replicate: int, planned: Round, masks: Masks) -> dict[str, Any]:
+    """Where a ticket comes from."""
+    return {
+        "run": opened.folder.root.resolve().name,
         "replicate": replicate,
         "round": planned.index,
         "density": masks.density,
         "data": _data_record(opened, replicate),
-        "restart": str(chosen) if reinit is None else f"re-initialised with seed {reinit}",
     }
-    if not holds(out, spec, model, masks, history, factory):  # or the same command was stopped when it had written it
-        save_model(out, spec, model, masks, history)
-    return planned
 
 
 def _data_record(opened: Lottery, replicate: int) -> dict[str, Any]:
