@@ -17,15 +17,15 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from tombola.errors import ModelError, one_line_by_name
+from tombola.models.removed import Removable
 from tombola.models.spec import Normalisation, model_versions
 from tombola.pruning.modes import evaluation_mode
-from tombola.runs.configs import Config
 
 PATTERN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
 Factory = Callable[[], nn.Module]
 
 
-class FactorySpec(Config):
+class FactorySpec(Removable):
     """What is known of a model of somebody's own: who makes it and what goes in. Written as `spec.json`."""
 
     factory: str = Field(pattern=f"^{PATTERN}$")

@@ -15,6 +15,7 @@ from tombola.errors import ModelError, PruningError, StorageError, one_line
 from tombola.models.config import Spec
 from tombola.models.factory import Factory, FactorySpec, make_with
 from tombola.models.packing import NONZERO
+from tombola.models.removed import shrink
 from tombola.models.saving import masks_of, state_of
 from tombola.models.spec import ModelSpec, build, refuse_larger
 from tombola.models.states import named_for
@@ -200,7 +201,10 @@ def rebuilt(spec: Spec, factory: str | Factory | None, where: str) -> nn.Module:
             f"load_model(folder, factory={spec.factory!r}), or --factory {spec.factory}"
         )
     blank = None if spec.input_shape is None else torch.zeros(()).expand(2, *spec.input_shape)
-    return make_with(factory, spec.seed, blank)
+    model = make_with(factory, spec.seed, blank)
+    if spec.removed is not None:
+        shrink(model, spec.removed)
+    return model
 
 
 def read_spec(folder: Path | str) -> tuple[Spec, dict[str, Any]]:

@@ -6,9 +6,10 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 from torch import Tensor, nn
 
 from tombola.errors import ModelError
@@ -81,6 +82,24 @@ class Removal(Config):
 
     def _places(self) -> dict[tuple[str, int], tuple[Tensor, int]]:
         return {(tensor, dim): there for tensor, dims in self.by_tensor().items() for dim, there in dims.items()}
+
+
+class Removable(Config):
+    """A spec of a model that may have lost units."""
+
+    removed: Removal | None = Field(None, description="units that are gone; null for a whole model")
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A whole model's spec is written as it always was."""
+        written: dict[str, Any] = handler(self)
+        if written.get("removed") is None:
+            written.pop("removed", None)
+        return written
+
+    def without_units(self, removal: Removal) -> Self:
+        """The spec of the model that is left after a further removal."""
+        return self.model_copy(update={"removed": self.removed.after(removal) if self.removed else removal})
 
 
 def shrink(model: nn.Module, removal: Removal) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tombola.errors import ConfigError, ModelError, counted
 from tombola.models.initialise import initialise, initialisers
+from tombola.models.removed import Removable, shrink
 from tombola.models.zoo import architectures
 from tombola.registry import Registry
 from tombola.runs import limits
@@ -86,7 +87,7 @@ class Normalisation(Config):
         return self
 
 
-class ModelSpec(Network):
+class ModelSpec(Network, Removable):
     """A model, whole: build it with `build`. Written as `spec.json` in a model folder. Its widths are never None."""
 
     input_shape: tuple[PositiveInt, ...] = Field(min_length=1, max_length=3)
@@ -141,6 +142,7 @@ def build(spec: ModelSpec) -> nn.Module:
         with torch.random.fork_rng(devices=[]):  # layers draw default weights; the caller's stream stays as it is
             model = architecture.make(spec.input_shape, spec.classes, spec.widths, spec.dropout)
         initialise(model, spec.initialisation, spec.seed)
+        _without_removed(spec, model)
     except (RuntimeError, MemoryError, OverflowError, ValueError, TypeError) as error:
         raise _cannot_build(spec, error) from None
     return model
@@ -158,9 +160,15 @@ def without_memory(spec: ModelSpec) -> nn.Module:
     try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # of layers without units
             model = architecture.make(spec.input_shape, spec.classes, spec.widths, spec.dropout)
+            _without_removed(spec, model)
     except (RuntimeError, OverflowError, ValueError, TypeError) as error:
         raise _cannot_build(spec, error) from None
     return model
+
+
+def _without_removed(spec: ModelSpec, model: nn.Module) -> None:
+    if spec.removed is not None:
+        shrink(model, spec.removed)
 
 
 def refuse_larger(spec: ModelSpec, weights: Mapping[str, Tensor]) -> None:
