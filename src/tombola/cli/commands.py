@@ -13,6 +13,7 @@ from tombola.cli.console import say, show_what_can_be_shown
 from tombola.cli.exporting import export
 from tombola.cli.hybrid import hybrid
 from tombola.cli.lottery import extract, imp, report, stability
+from tombola.cli.removing import remove
 from tombola.cli.runs import list_, show
 from tombola.cli.single import compare, prune, train
 from tombola.cli.tickets import info, pack, unpack
@@ -64,7 +65,22 @@ def tombola(
     show_what_can_be_shown()
 
 
-for command in (imp, extract, stability, show, report, train, prune, compare, hybrid, export, pack, unpack, info):
+for command in (
+    imp,
+    extract,
+    stability,
+    show,
+    report,
+    train,
+    prune,
+    compare,
+    remove,
+    hybrid,
+    export,
+    pack,
+    unpack,
+    info,
+):
     app.command(cls=_Command)(command)
 app.command("list", cls=_Command)(list_)
 app.command(cls=_Command)(configs)

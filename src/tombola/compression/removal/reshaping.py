@@ -67,10 +67,11 @@ def _reshaped(labels: Labels, own: Dims, sizes: Sequence[int], lock: Lock, first
         return own
     real, wanted = [dim for dim in own if len(dim) != 1], [size for size in sizes if size != 1]
     cuts = sorted({*_ends([len(dim) for dim in real]), *_ends(wanted)})
-    for dim in own:  # a layer's only unit on an axis that is merged or goes
-        if len(dim) == 1 or any(later % earlier for earlier, later in itertools.pairwise(cuts)):
-            labels.lock(dim, lock)
-    if any(later % earlier for earlier, later in itertools.pairwise(cuts)):
+    mixed = any(later % earlier for earlier, later in itertools.pairwise(cuts))
+    for dim in own:
+        if len(dim) == 1 or mixed:
+            labels.lock(dim, lock if mixed else Lock("it is the only one of its layer"))
+    if mixed:
         return [unlabelled(size) for size in sizes]
     pieces: Dims = []
     for dim, (end, start) in zip(real, _spans([len(dim) for dim in real]), strict=True):

@@ -41,7 +41,7 @@ FINE_TUNED = "fine-tuned"
 
 def default_folder(config: PruneConfig) -> Path:
     """Where a child goes that nobody named a folder for."""
-    return run_folder(Path("runs"), config.study, _slug(config.model), config).root
+    return run_folder(Path("runs"), config.study, slug(config.model), config).root
 
 
 class Prune(OneModel[PruneConfig]):
@@ -191,7 +191,7 @@ def _latencies(models: Stages, parent: Parent, on_measured: Callable[[int, int],
     return rows
 
 
-def _slug(model: str) -> str:
+def slug(model: str) -> str:
     """A parent's name as part of a folder's."""
     last = re.split(r"[/\\:.]", model.rstrip("/\\"))[-1] if not is_folder(model) else Path(model).resolve().name
     return re.sub(r"[^A-Za-z0-9_-]+", "-", last).strip("-")[:40] or "model"
