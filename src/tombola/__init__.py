@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tombola.compression.difference import diff
     from tombola.compression.export.exporting import export
     from tombola.compression.removal.plan import plan_removal
     from tombola.compression.removal.remove import remove_units
@@ -26,6 +27,7 @@ __all__ = [
     "PerLayerRates",
     "TombolaError",
     "__version__",
+    "diff",
     "export",
     "find_ticket",
     "load_masks",
@@ -48,6 +50,7 @@ _HOMES = {
     "Masks": "tombola.pruning",
     "PerLayerRates": "tombola.pruning",
     "TombolaError": "tombola.errors",
+    "diff": "tombola.compression.difference",
     "export": "tombola.compression.export.exporting",
     "find_ticket": "tombola.studies.lottery.find",
     "load_masks": "tombola.models",

@@ -121,3 +121,21 @@ def test_what_means_nothing_is_one_line(result: Result) -> None:
     shown = done("info", "a.ticket")
     assert "Learned values: int8" in shown
     assert "fc1" in shown
+
+
+def test_diff_takes_runs_folders_and_files(result: Result) -> None:
+    root = result.folder.root
+    done("pack", root, "-o", "a.ticket", "--values", "int8")
+    done("unpack", "a.ticket", "-o", "child")
+    same = json.loads(done("diff", "a.ticket", "child", "--data", "digits", "--json"))
+    assert same["verdict"]["outputs"]["agreement"] == 1
+    assert same["verdict"]["total"]["change"] == 0
+    rounded = json.loads(done("diff", root, "child", "--data", "digits", "--json"))
+    assert 0 < rounded["verdict"]["total"]["change"] < 0.02
+    (row,) = rows_of(result.rows, kind="training", rewind="init", round=result.ticket_round, branch="ticket")
+    assert rounded["verdict"]["outputs"]["accuracy_a"] == pytest.approx(row["test_accuracy"])  # in the run's own split
+    assert "overlap by 100.0%" in done("diff", root, "child")
+    assert "names data as they are read" in str(
+        one_line(invoke("diff", root, "child", "--data", "{name: digits, normalise: true}"))
+    )
+    assert "made for inputs" in str(one_line(invoke("diff", root, "child", "--data", "mnist")))

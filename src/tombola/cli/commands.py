@@ -16,7 +16,7 @@ from tombola.cli.lottery import extract, imp, report, stability
 from tombola.cli.removing import remove
 from tombola.cli.runs import list_, show
 from tombola.cli.single import compare, prune, train
-from tombola.cli.tickets import info, pack, unpack
+from tombola.cli.tickets import diff, info, pack, unpack
 
 
 class _Plain:
@@ -80,6 +80,7 @@ for command in (
     pack,
     unpack,
     info,
+    diff,
 ):
     app.command(cls=_Command)(command)
 app.command("list", cls=_Command)(list_)

@@ -1,4 +1,4 @@
-"""The commands around ticket files: write one, look into it, make a model folder of it again."""
+"""The commands around ticket files: write, look into, unpack one; and what two networks differ in."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ import typer
 from tombola.cli.configs import refuse_configs
 from tombola.cli.console import give, tell
 from tombola.cli.errors import errors
-from tombola.cli.options import Debug, Factory, Json, RewindMode
+from tombola.cli.options import DataDir, Debug, Factory, Json, RewindMode
+from tombola.cli.single import data_keys
 
 if TYPE_CHECKING:
     from tombola.compression.tickets.files import TicketFile
     from tombola.studies.base.output import Output
 
 TicketArgument = Annotated[Path, typer.Argument(help="A ticket file.")]
+
+NetworkArgument = Annotated[
+    Path, typer.Argument(help="A model folder, a run of `tombola imp`, its results, or a ticket file.")
+]
 
 
 def pack(
@@ -111,6 +116,42 @@ def info(file: TicketArgument, json: Json = False, debug: Debug = False) -> None
             tell(console, _sentence(ticket))
 
         give(json, lambda: _output(ticket), show)
+
+
+def diff(
+    a: NetworkArgument,
+    b: NetworkArgument,
+    data: Annotated[
+        str | None, typer.Option(help="Compare outputs on its test part, too: a data set, or its keys as YAML.")
+    ] = None,
+    density: Annotated[float | None, typer.Option(help="Of runs: the round nearest to it.")] = None,
+    factory: Factory = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """What **two networks** of the same layers differ in: masks, weights and, on data, what they answer.
+
+    Per layer: what each keeps, the overlap of the masks (Jaccard) beside that of chance, how far kept weights moved
+    (relative L2) and how many changed their sign.
+
+    Example: `tombola diff runs/train-lenet5-1a2b3c4d runs/child --data mnist`
+    """
+    with errors(debug):
+        from tombola.data import DataConfig
+        from tombola.runs.configs import validate
+        from tombola.studies import differing
+        from tombola.studies.base.output import output
+
+        refuse_configs(a, b)
+        keys = data_keys(data, skip_bad=False)
+        config = None if keys is None else validate(keys, DataConfig, "--data")
+        found = differing.diff_of(a, b, config, data_dir=data_dir, density=density, factory=factory)
+        give(
+            json,
+            lambda: output("difference", differing.numbers(found), outcome=differing.outcome(found)),
+            lambda console: differing.show(console, found),
+        )
 
 
 def _sentence(file: TicketFile) -> str:

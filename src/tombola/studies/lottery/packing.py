@@ -56,13 +56,10 @@ def pack_folder(
     they are what is stored. `density`, `replicate` and `mode` choose among a run's tickets, by default the one of its
     verdict. Raises an error in one line for a folder that is none of these, and for options that mean nothing there.
     """
-    if (folder / SPEC).exists():
-        chosen = {"--density": density, "--replicate": replicate, "--rewind": mode}
-        if odd := [option for option, value in chosen.items() if value is not None]:
-            raise ConfigError(f"{odd[0]}: {folder} is one ticket, only a run of tombola imp has several; leave it out")
-        found = _of_folder(folder, factory)
-    else:
-        found = _of_run(folder, density, replicate or 0, mode, factory)
+    chosen = {"--density": density, "--replicate": replicate, "--rewind": mode}
+    if (odd := [option for option, value in chosen.items() if value is not None]) and (folder / SPEC).exists():
+        raise ConfigError(f"{odd[0]}: {folder} is one ticket, only a run of tombola imp has several; leave it out")
+    found = found_in(folder, density=density, replicate=replicate or 0, mode=mode, factory=factory)
     trained, start = found.trained, found.start
     if trained is None and values not in (None, NONE):
         raise ConfigError(
@@ -86,6 +83,29 @@ def pack_folder(
         history=found.history,
         factory=factory,
     )
+
+
+def found_in(
+    path: Path,
+    *,
+    density: float | None = None,
+    replicate: int = 0,
+    mode: str | None = None,
+    factory: str | None = None,
+) -> Found:
+    """The ticket or the network in a model folder, a run of `tombola imp`, its `results`, or a ticket file.
+
+    `density`, `replicate` and `mode` choose among a run's tickets. Raises an error in one line for anything else.
+    """
+    if path.is_file():
+        file = read_ticket(path)
+        model, spec, masks = unpack(file.path, None, factory)
+        if file.trained is not None:
+            return Found(spec, masks, file.history, trained=model)
+        return Found(spec, masks, file.history, start=model)
+    if (path / SPEC).exists():
+        return _of_folder(path, factory)
+    return _of_run(path, density, replicate, mode, factory)
 
 
 def unpack_to(file: Path, out: Path, which: Which | None = None, factory: str | None = None) -> TicketFile:
