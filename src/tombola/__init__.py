@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tombola.compression.export.exporting import export
     from tombola.compression.removal.plan import plan_removal
     from tombola.compression.removal.remove import remove_units
+    from tombola.compression.removal.whole_layers import removable_layers, remove_layers
     from tombola.compression.runtime import sparsify
     from tombola.compression.sparse_files import load_sparse, save_sparse
     from tombola.compression.tickets.files import pack, read_ticket, unpack
@@ -37,6 +38,8 @@ __all__ = [
     "plan_removal",
     "prune",
     "read_ticket",
+    "removable_layers",
+    "remove_layers",
     "remove_units",
     "save_masks",
     "save_model",
@@ -60,6 +63,8 @@ _HOMES = {
     "plan_removal": "tombola.compression.removal.plan",
     "prune": "tombola.pruning",
     "read_ticket": "tombola.compression.tickets.files",
+    "removable_layers": "tombola.compression.removal.whole_layers",
+    "remove_layers": "tombola.compression.removal.whole_layers",
     "remove_units": "tombola.compression.removal.remove",
     "save_masks": "tombola.models",
     "save_model": "tombola.models",

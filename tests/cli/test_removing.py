@@ -73,11 +73,21 @@ def test_for_a_person(parent: Path, tmp_path: Path) -> None:
     assert "conv_1" in result.stdout
 
 
+def test_whole_layers(tmp_path: Path) -> None:
+    said = removed("resnet20", "--layers", "2", "--data", "{name: digits}", "--out", tmp_path / "few")
+    assert len(said["verdict"]["layers"]) == 2
+    assert read_spec(tmp_path / "few")[0].removed.bypassed == tuple(said["verdict"]["layers"])
+    named = ("--layers", "stage_1.block_1,stage_2.block_2", "--data", "{name: digits}", "--out", tmp_path / "named")
+    assert removed("resnet20", *named)["verdict"]["layers"] == ["stage_1.block_1", "stage_2.block_2"]
+
+
 def test_errors_are_one_line(parent: Path, child: Path, tmp_path: Path) -> None:
     one_line(invoke("remove", parent, "--out", tmp_path / "a"), "no unit can go", "--structure filter")
     one_line(invoke("remove", child, "--out", parent), "not an empty folder")
     one_line(invoke("remove", child, "--sparsity", "2", "--out", tmp_path / "b"), "in [0, 1)")
     one_line(invoke("remove", child, "--sparsity", "0.5", "--ranking", "all", "--out", tmp_path / "b"), "ranking")
+    one_line(invoke("remove", child, "--layers", "1", "--sparsity", "0.5", "--out", tmp_path / "b"), "--layers")
+    one_line(invoke("remove", child, "--layers", "conv_9", "--out", tmp_path / "b"), "conv_9", "conv_2")
     one_line(invoke("remove", child, "--protect", "nothing", "--out", tmp_path / "b"), "nothing")
     one_line(invoke("remove", tmp_path / "none", "--sparsity", "0.5"), "no folder")
     assert not any(tmp_path.iterdir())

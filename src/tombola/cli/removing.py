@@ -19,6 +19,10 @@ def remove(
         float | None,
         typer.Option(help="Fraction of the units to remove by scores; without it the folder's masks say which."),
     ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(help="Whole layers to pass by: how many, those of the least influence, or NAME,NAME."),
+    ] = None,
     criterion: Annotated[str, typer.Option(help="What a weight is worth; see `tombola list criteria`.")] = "magnitude",
     ranking: Annotated[
         str, typer.Option(help="group: each group of coupled layers loses as much; global: all units compete.")
@@ -44,8 +48,9 @@ def remove(
 
     Of a model pruned with `--structure filter` or `neuron` it removes what the masks leave without effect, and the
     outputs stay as they were. With `--sparsity` it scores units of all coupled layers and removes the lowest; then
-    fine-tune with `--finetune`. Either way outputs are compared with those of the masked network before anything is
-    written. The folder can be trained on, pruned and exported as any other.
+    fine-tune with `--finetune`. With `--layers` residual blocks and other layers that give as much as they take go
+    whole. Outputs are compared with those of the masked network before anything is written. The folder can be trained
+    on, pruned and exported as any other.
 
     Example: `tombola remove runs/child --out runs/small`
     """
@@ -58,7 +63,7 @@ def remove(
         from tombola.studies.base.watching import watching
         from tombola.training import Recipe
 
-        wanted = removing.Asked(sparsity, criterion, ranking, round_to, tuple(protect or ()), score_batches)
+        wanted = removing.Asked(sparsity, layers, criterion, ranking, round_to, tuple(protect or ()), score_batches)
         none = finetune in ("0", "0it", "0ep")
         content = {"length": finetune, "evaluate_every": "1ep", "optimizer": "adam", "learning_rate": lr}
         recipe = None if none else validate(content, Recipe, "--finetune")

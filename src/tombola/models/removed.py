@@ -48,9 +48,10 @@ class Kept(Config):
 
 
 class Removal(Config):
-    """All that was removed from a network: what stays of each dimension that became smaller."""
+    """All that was removed from a network: what stays of each dimension that became smaller, and layers passed by."""
 
     kept: tuple[Kept, ...] = ()
+    bypassed: tuple[str, ...] = Field((), description="layers that are gone whole: what goes in comes out")
 
     @classmethod
     def of(cls, kept: Mapping[tuple[str, int], Tensor], sizes: Mapping[tuple[str, int], int]) -> Removal:
@@ -78,10 +79,18 @@ class Removal(Config):
             first = kept.get(place)
             kept[place] = (index if first is None else first[0][index], size)
             sizes.setdefault(place, size)
-        return Removal.of({place: index for place, (index, _) in kept.items()}, sizes)
+        both = Removal.of({place: index for place, (index, _) in kept.items()}, sizes)
+        return both.model_copy(update={"bypassed": self.bypassed + later.bypassed})
 
     def _places(self) -> dict[tuple[str, int], tuple[Tensor, int]]:
         return {(tensor, dim): there for tensor, dims in self.by_tensor().items() for dim, there in dims.items()}
+
+
+class Bypass(nn.Module):
+    """In place of a layer that is gone: gives its first argument, whatever else it is called with."""
+
+    def forward(self, inputs: Tensor, *others: Any, **keywords: Any) -> Tensor:
+        return inputs
 
 
 class Removable(Config):
@@ -116,6 +125,8 @@ def shrink(model: nn.Module, removal: Removal) -> None:
             smaller = nn.Parameter(smaller, tensor.requires_grad)
         for module, attribute in owners:
             setattr(module, attribute, smaller)
+    for name in removal.bypassed:
+        model.set_submodule(name, Bypass())
     resize(model)
 
 
@@ -129,6 +140,10 @@ def cut(tensor: Tensor, dims: Mapping[int, tuple[Tensor, int]]) -> Tensor:
 
 def _refuse_foreign(model: nn.Module, removal: Removal) -> None:
     """Before any index is written out: a record may claim any sizes."""
+    modules = dict(model.named_modules())
+    for name in removal.bypassed:
+        if not name or name not in modules:
+            raise ModelError(f"the record of what was removed is not of this model: it has no layer {name!r}")
     for kept in removal.kept:
         for place in kept.places:
             name, _, dim = place.rpartition("/")

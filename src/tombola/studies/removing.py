@@ -13,7 +13,8 @@ from tombola.compression.measured import BATCH_SIZES, measure_latency
 from tombola.compression.removal.plan import plan_removal
 from tombola.compression.removal.remove import remove_units
 from tombola.compression.removal.result import Removed
-from tombola.errors import PruningError, StorageError, counted
+from tombola.compression.removal.whole_layers import remove_layers
+from tombola.errors import ConfigError, PruningError, StorageError, counted
 from tombola.models import save_model
 from tombola.pruning import Masks
 from tombola.pruning.copies import copy_of
@@ -35,14 +36,20 @@ from tombola.training.batches import draw_batches
 from tombola.training.own import loss_of
 
 IMAGES = max(BATCH_SIZES)
+LOOKED_AT = 256
+"""Examples by which the influence of whole layers is measured."""
 BEFORE, SMALLER, FINE_TUNED = "before", "smaller", "fine-tuned"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """How units are chosen: by the folder's masks, or where there is a `sparsity` by scores."""
+    """How units are chosen: by the folder's masks, or where there is a `sparsity` by scores; or whole layers.
+
+    `layers`: how many, or their names with commas between.
+    """
 
     sparsity: float | None = None
+    layers: str | None = None
     criterion: str = "magnitude"
     ranking: str = "group"
     round_to: int = 1
@@ -62,9 +69,10 @@ class Outcome:
     def sentence(self) -> str:
         """What went, in one."""
         before, after = self.removed.parameters_before, self.removed.parameters_after
-        gone = sum(group.before - group.after for group in self.removed.groups)
+        units = sum(group.before - group.after for group in self.removed.groups)
+        gone = ", ".join(self.removed.removal.bypassed) or counted(units, "unit")
         return (
-            f"{self.folder}: {counted(gone, 'unit')} gone, {after:,} of {before:,} parameters left "
+            f"{self.folder}: {gone} gone, {after:,} of {before:,} parameters left "
             f"({after / before:.1%}); outputs as masked, to {self.removed.error:.0e} of the largest."
         )
 
@@ -113,6 +121,11 @@ def default_folder(model: str) -> Path:
 
 def _removed(parent: Parent, asked: Asked, model: AskedModel) -> Removed:
     example = parent.data.train.inputs[:2].clone()
+    if asked.layers is not None:
+        if asked.sparsity is not None:
+            raise ConfigError("--layers removes whole layers: leave --sparsity out, and remove units of what is left")
+        chosen = int(asked.layers) if asked.layers.isdecimal() else [name.strip() for name in asked.layers.split(",")]
+        return remove_layers(parent.model, chosen, parent.data.train.inputs[:LOOKED_AT].clone(), parent.masks)
     if asked.sparsity is None:
         removed = remove_units(parent.model, parent.masks, example, asked.protect)
         if not removed.removal.kept:
@@ -154,7 +167,8 @@ def show(console: Console, outcome: Outcome) -> None:
     stages = rows_of(outcome.rows, kind="stage")
     console.print(drawn(stages_table(stages, latencies), left=1))
     say(console, stages_note(stages, latencies))
-    console.print(drawn(groups_table(outcome.removed), left=1))
+    if outcome.removed.groups:
+        console.print(drawn(groups_table(outcome.removed), left=1))
     for line in _stays(outcome.removed):
         say(console, f"Stay though masked: {line}.")
     say(console, f"\n{outcome.sentence}", "bold")
@@ -184,5 +198,6 @@ def numbers(outcome: Outcome) -> Numbers:
         "difference": removed.error,
         "groups": list(removed.groups),
         "stayed": list(removed.stayed),
+        "layers": list(removed.removal.bypassed),
     }
     return Numbers(rows, said, {"seconds": "s"})
