@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 from tombola import __version__
 from tombola.cli.configs import configs
 from tombola.cli.console import say, show_what_can_be_shown
-from tombola.cli.exporting import export
+from tombola.cli.exporting import bench, export
 from tombola.cli.hybrid import hybrid
 from tombola.cli.lottery import extract, imp, report, stability
 from tombola.cli.removing import remove
@@ -77,6 +77,7 @@ for command in (
     remove,
     hybrid,
     export,
+    bench,
     pack,
     unpack,
     info,

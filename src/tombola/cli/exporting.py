@@ -92,6 +92,61 @@ def export(
         )
 
 
+def bench(
+    models: Annotated[list[str], typer.Argument(help="Runs of `tombola imp`, or model folders. One or more.")],
+    skip: Annotated[
+        list[str] | None, typer.Option(metavar="ENGINE", help="An engine to leave out, e.g. torch.compile. Repeatable.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of each engine.")] = 1,
+    data: Data = None,
+    max_drop: MaxDrop = "1%",
+    factory: Factory = None,
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure a network on **every engine**: torch, torch.compile, ONNX Runtime, OpenVINO, our sparse kernels.
+
+    Latency (median and 95th percentile, batch 1 and 64), throughput, bytes, peak memory and accuracy, in float32,
+    bfloat16 and int8. All take turns; what computes something else than torch is called wrong and not timed, and what
+    is not installed or not possible here has a reason. torch.compile may take minutes: `--skip torch.compile`.
+
+    Example: `tombola bench runs/child runs/train-lenet5-1a2b3c4d --skip torch.compile`
+    """
+    with errors(debug):
+        from tombola.compression.bench.benching import bench as measure
+        from tombola.studies import benching
+        from tombola.studies.base.output import output
+        from tombola.studies.base.watching import Progress, watching
+        from tombola.studies.given_model import open_given
+
+        engines = benching.engines_without(skip or [])
+        allowed = fraction(max_drop, "--max-drop")
+        wanted = [asked(model, data, None, factory) for model in models]
+        with watching(terminal(err=True), quiet=quiet) as watcher:
+            benches = []
+            for given in [open_given(one, data_dir) for one in wanted]:
+                found = measure(
+                    given.name,
+                    given.network,
+                    given.masks,
+                    given.data,
+                    engines=engines,
+                    threads=threads,
+                    max_drop=allowed,
+                    on_step=lambda said, done, total, name=given.name: watcher.progress(  # type: ignore[misc]
+                        Progress(name, done, total, said)
+                    ),
+                )
+                benches.append(found)
+        give(
+            json,
+            lambda: output("bench", benching.numbers(benches), outcome=" ".join(map(benching.outcome, benches))),
+            lambda console: benching.show_all(console, benches),
+        )
+
+
 def asked(model: str, data: str | None, weights: Path | None, factory: str | None) -> AskedModel:
     """What a command says of its model, checked as far as it can be without opening it."""
     from tombola.data import DataConfig

@@ -6,6 +6,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from tombola.compression.export.zeros import Zeros
 from tombola.compression.measured import Quartiles
 from tombola.training.task import ACCURACY, Measure
@@ -51,6 +53,11 @@ class Exported:
     running: tuple[Running, ...]
     drop: float
     zeros: Zeros
+
+
+def content_of(network: nn.Module) -> bytes:
+    """The numbers of a network's state, one tensor after the other: what it takes without a file format."""
+    return b"".join(tensor.contiguous().numpy().tobytes() for tensor in network.state_dict().values())
 
 
 def deflated(content: bytes) -> int:

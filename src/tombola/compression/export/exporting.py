@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tombola.compression import measured
-from tombola.compression.cost import count_size
-from tombola.compression.export.exported import Exported, Running, Times, amount, deflated, lost, scored
+from tombola.compression.export.exported import Exported, Running, Times, amount, content_of, deflated, lost, scored
 from tombola.compression.export.formats import Format, Run, format_of
 from tombola.compression.export.int8 import write_int8
 from tombola.compression.export.zeros import counted_zeros, found_in
@@ -196,9 +195,8 @@ class _Exporting:
         return {name: p.detach().numpy() for name, p in self.network.named_parameters() if name in self.masks}
 
     def _of_torch(self) -> Running:
-        content = b"".join(t.contiguous().numpy().tobytes() for t in self.network.state_dict().values())
-        size = count_size(self.network, self.masks).dense_bytes
-        return Running(DENSE, FLOAT32, self._score(self.network), 0.0, size, deflated(content))
+        content = content_of(self.network)
+        return Running(DENSE, FLOAT32, self._score(self.network), 0.0, len(content), deflated(content))
 
     def _of_file(self, file: Path, precision: str, run: Run, error: float) -> Running:
         content = file.read_bytes()
