@@ -22,10 +22,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dense_engines import EAGER, ENGINES, Engine, require_packages
-from sparse_inference import machine_line, measured
+from sparse_inference import machine_line, measured, require_packages
 from speed_cases import Case, Pruned, Source, random_of
 from speed_report import NEAR, Measured, Timing, break_even
+from tombola.compression.engines.engine import Engine
+from tombola.compression.engines.rivals import DENSE, EAGER
 from tombola.pruning import Masks, prune
 from tombola.reports.tables import Table
 
@@ -93,7 +94,7 @@ def main() -> None:
         shapes, densities, engines, seconds = QUICK_SHAPES, QUICK_DENSITIES, [EAGER], min(options.seconds, 0.1)
     else:
         require_packages()
-        engines = [engine for engine in ENGINES if engine.name in RIVALS]
+        engines = [engine for engine in DENSE if engine.name in RIVALS]
         shapes, densities, seconds = SHAPES, DENSITIES, options.seconds
     results = [crossing(shape, batch, densities, engines, seconds) for batch in BATCHES for shape in shapes]
     if options.json:

@@ -19,11 +19,11 @@ network with random masks, and needs no runs and no other engines.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import json
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -31,23 +31,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dense_engines import EAGER, ENGINES, Call, Engine, job_of, module_calls, require_packages, versions
 from speed_cases import BATCHES, CASES, QUICK, Case, Source, Variant, from_run, quick_source, variants
 from speed_report import TYPICAL, Measured, Timing, section, speed_chart
+from tombola.compression.engines.engine import Call, Engine, Job, largest_error, module_calls, network_of
+from tombola.compression.engines.rivals import DENSE, EAGER, versions
 from tombola.compression.plans import Form
 from tombola.compression.runtime import sparsify
 from tombola.compression.sparse_modules import SparseModel
+from tombola.compression.turns import warm_turns
 from tombola.errors import TombolaError
 from tombola.kernels.target import host
 from tombola.reports.printed import png
 from tombola.runs.folder import machine
 
-BLOCK = 2e-3
-"""Seconds of a block."""
 EXAMPLES = 64
 """Inputs that `sparsify` is shown."""
-UNDISTURBED = 0.9
-"""A block's computing time over its time, below which it was disturbed."""
+PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,8 @@ class Turns:
         """Every way's timing, the failed ones too, in the order in which they were added."""
         with torch.inference_mode():
             times = warm_turns(self.calls, seconds, blocks)
-        return [replace(timing, seconds=times.get(way, [])) for way, timing in self.timings.items()]
+        seconds = {way: one.seconds for way, one in times.items()}
+        return [replace(timing, seconds=seconds.get(way, [])) for way, timing in self.timings.items()]
 
 
 def main() -> None:
@@ -115,6 +115,13 @@ def main() -> None:
     print(section(results, machine_line()))
 
 
+def require_packages() -> None:
+    """Ends the program, in one line, where an engine is not installed: a missing rival would flatter us."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SystemExit(f"{', '.join(missing)} not installed; install the rivals with: pip install 'tombola[bench]'")
+
+
 def measured_runs(roots: Sequence[Path], batches: Sequence[int], seconds: float) -> list[Measured]:
     """All cases whose run is among `roots`, in the order of CASES; a run that no case knows is refused."""
     sources = dict(from_run(root) for root in roots)
@@ -127,7 +134,7 @@ def measured_runs(roots: Sequence[Path], batches: Sequence[int], seconds: float)
     asked = itertools.product((case for case in CASES if case.run in sources), batches)
     for case, batch in ((case, batch) for case, batch in asked if batch in case.batches):
         print(f"{case.title}, batch {batch} ...", file=sys.stderr, flush=True)
-        results.append(measured(case, sources[case.run], batch, ENGINES, seconds))
+        results.append(measured(case, sources[case.run], batch, DENSE, seconds))
     return results
 
 
@@ -138,10 +145,12 @@ def measured(case: Case, source: Source, batch: int, engines: Sequence[Engine], 
         timing = Timing(f"ours, {variant.sparsity:.2%}, {variant.mask}", sparsity=variant.sparsity, mask=variant.mask)
         sparse.add(timing, partial(on_kernels, variant), outputs(variant))
         typical = variant if typical is None else min(typical, variant, key=distance)
-    with job_of(typical.part, typical.batches) as job:
+    examples = torch.cat(typical.batches)
+    with network_of(typical.part, typical.masks, examples, (batch,)) as network:
+        job = Job(network, typical.batches)
         dense, expected = Turns(), outputs(typical)
         for engine in engines:
-            timing = Timing(engine.name, fp32=engine.fp32)
+            timing = Timing(engine.name, fp32=engine.exact)
             dense.add(timing, lambda engine=engine: Prepared(engine.prepare(job)), expected)
         together = Turns()
         for turns in (dense, sparse):
@@ -152,40 +161,6 @@ def measured(case: Case, source: Source, batch: int, engines: Sequence[Engine], 
     wanted = dict(case.wanted.get(batch, {}))
     shown = len(dense.timings)
     return Measured(case.title, batch, zeros, wanted, timings[:shown], timings[shown:])
-
-
-def warm_turns(ways: Mapping[str, Callable[[], object]], seconds: float, least: int) -> dict[str, list[float]]:
-    """Seconds per call of each way, block by block, in turn, every block with warm caches; `least` blocks at least.
-
-    The other ways' weights fill the caches between two blocks of one way. Timed cold, dense weights would pay for
-    being read again and sparse ones hardly: that would flatter us up to threefold at batch 1. So the first call of a
-    block is not timed, and blocks are long beside it.
-    """
-    calls = {way: calls_per_block(call) for way, call in ways.items()}
-    times: dict[str, list[float]] = {way: [] for way in ways}
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until or min(map(len, times.values()), default=least) < least:
-        for way, call in ways.items():
-            call()
-            times[way].append(block(call, calls[way]) / calls[way])
-    return times
-
-
-def block(call: Callable[[], object], count: int) -> float:
-    """Seconds of `count` calls; measured again, twice at most, when another process had the core meanwhile."""
-    for _ in range(3):
-        began, computed = time.perf_counter(), time.process_time()
-        for _ in range(count):
-            call()
-        took, computed = time.perf_counter() - began, time.process_time() - computed
-        if computed > UNDISTURBED * took:
-            break
-    return took
-
-
-def calls_per_block(call: Callable[[], object]) -> int:
-    """As many calls as take `BLOCK` seconds, one at least; the fastest of three tells how long one takes."""
-    return max(1, round(BLOCK / min(block(call, 1) for _ in range(3))))
 
 
 def on_kernels(variant: Variant) -> Prepared:
@@ -215,13 +190,6 @@ def distance(variant: Variant) -> tuple[float, bool]:
 def outputs(variant: Variant) -> list[Tensor]:
     """What torch makes of the variant's batches in float32."""
     return [variant.part(batch) for batch in variant.batches]
-
-
-def largest_error(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """The largest difference, relative to the largest output; an output that is not a number gives infinity."""
-    difference = max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True))
-    relative = difference / max(float(b.abs().max()) for b in expected)
-    return relative if relative == relative else float("inf")
 
 
 def machine_line() -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,15 +97,20 @@ class Bench:
 
 @dataclass
 class _Way:
-    """An engine on its way to a row."""
+    """An engine on its way to a row, of which `known` are the columns so far."""
 
     engine: Engine
-    known: dict[str, object] = field(default_factory=dict)
-    calls: dict[int, list[Call]] = field(default_factory=dict)
+    known: dict[str, Any] = field(default_factory=dict)
+    times: list[Time] = field(default_factory=list)
 
     @property
-    def failed(self) -> bool:
-        return "reason" in self.known
+    def reason(self) -> str | None:
+        """Why it is not timed."""
+        reason: str | None = self.known.get("reason")
+        return reason
+
+    def wrong(self, how: str) -> None:
+        self.known |= {"wrong": True, "reason": f"wrong: {how}"}
 
 
 def bench(
@@ -165,28 +173,38 @@ class _Bench:
 
     def run(self, engines: Sequence[Engine]) -> Bench:
         ways = [_Way(engine) for engine in dict.fromkeys((EAGER, *engines))]
-        steps = len(ways) + len(BATCH_SIZES)
-        for number, way in enumerate(ways):
-            self.on_step(f"preparing {way.engine.name}", number, steps)
-            try:
-                self._prepare(way)
-            except Exception as error:  # of engines that are not ours, of any kind
-                way.known["reason"] = one_line(error)
-        times: dict[str, list[Time]] = {way.engine.name: [] for way in ways}
+        steps = 2 * len(ways) + len(BATCH_SIZES) * (len(ways) + 1)
+        done = itertools.count()
+
+        def all_of(what: str, do: Callable[[_Way], None]) -> None:
+            for way in ways:
+                self.on_step(f"{what} {way.engine.name}", next(done), steps)
+                if way.reason is None:
+                    try:
+                        do(way)
+                    except Exception as error:  # of engines that are not ours, of any kind
+                        way.known["reason"] = one_line(error)
+
+        all_of("files of", self._begin)
         taken: list[Taken] = []
-        for number, size in enumerate(BATCH_SIZES):
-            self.on_step(f"taking turns, batch {size}", len(ways) + number, steps)
-            for name, one in self._turns(ways, size).items():
-                times[name].append(_time(size, one.seconds))
-                taken.append(one)
-        self.on_step("done", steps, steps)
-        flops = self._flops()
-        rows = tuple(self._row(way, tuple(times[way.engine.name]), flops) for way in ways)
+        for size in BATCH_SIZES:
+            calls: dict[str, Callable[[], object]] = {}
+            all_of(f"batch {size}:", lambda way, size=size, calls=calls: self._prepare(way, size, calls))  # type: ignore[misc]
+            self.on_step(f"batch {size}: taking turns", next(done), steps)
+            with torch.inference_mode():
+                turns = warm_turns(calls, SECONDS, LEAST_BLOCKS, each_call=True)
+            taken += turns.values()
+            for way in ways:
+                if way.engine.name in turns:
+                    way.times.append(_time(size, turns[way.engine.name].seconds))
+        all_of("memory of", self._memory)
         busy = sum(one.disturbed for one in taken) / max(1, sum(one.blocks for one in taken))
+        flops = self._flops()
+        rows = tuple(self._row(way, flops) for way in ways)
         return Bench(self.name, len(self.targets), self.network.masks.sparsity, flops, rows, busy)
 
-    def _prepare(self, way: _Way) -> None:
-        """Sizes, memory, calls and what they compute; raises whatever an engine raises that cannot."""
+    def _begin(self, way: _Way) -> None:
+        """What the engine loads; raises whatever an engine raises that cannot, as the next two do."""
         engine, network = way.engine, self.network
         if engine.package is not None:
             required(engine.package)
@@ -194,34 +212,40 @@ class _Bench:
         way.known |= {"bytes": len(content), "deflated": deflated(content)}
         if engine is COMPILED:  # in a process that can be ended it is seen whether compiling comes to an end
             self._memory(way)
+            if (reason := way.known.get("memory_reason")) is not None:
+                way.known["reason"] = reason
+
+    def _prepare(self, way: _Way, size: int, calls: dict[str, Callable[[], object]]) -> None:
+        """Compares an engine's outputs in one batch size, and lets it take turns where they are right.
+
+        One size after the other: what torch compiles without guards for one is taken for the next.
+        """
+        engine = way.engine
         with torch.inference_mode():
-            for size, batches in self.batches.items():
-                way.calls[size] = engine.prepare(Job(network, batches, self.threads))
-            found = {size: [call.result() for call in calls] for size, calls in way.calls.items()}
-        error = max(largest_error(found[size], self.expected[size]) for size in found)
-        score = self._accuracy(found[self.largest])
-        way.known |= {"error": error, "score": score}
-        if engine is not COMPILED:
-            self._memory(way)
-        lost = self.score - score
+            prepared = engine.prepare(Job(self.network, self.batches[size], self.threads))
+            found = [call.result() for call in prepared]
+        error = largest_error(found, self.expected[size])
+        way.known["error"] = max(error, way.known.get("error", 0.0))
         if engine.exact and not error <= TOLERANCE:
-            way.known |= {"wrong": True, "reason": f"wrong: outputs differ by {error:.1e}, more than {TOLERANCE:.0e}"}
-        elif not (lost <= self.max_drop and error < float("inf")):
-            way.known |= {"wrong": True, "reason": f"wrong: loses {100 * lost:.2f} points of accuracy"}
+            way.wrong(f"outputs differ by {error:.1e}, more than {TOLERANCE:.0e}")
+        elif not error < math.inf:
+            way.wrong("outputs are no finite numbers")
+        if size == self.largest:
+            way.known["score"] = self._accuracy(found)
+            lost = self.score - way.known["score"]
+            if not engine.exact and lost > self.max_drop:
+                way.wrong(f"loses {100 * lost:.2f} points of accuracy")
+        if way.reason is None:
+            calls[engine.name] = in_turn(_run, prepared)
 
     def _memory(self, way: _Way) -> None:
+        if "memory" in way.known:
+            return
         try:
             batch = self.batches[self.largest][0]
             way.known["memory"] = peak_memory(way.engine, self.network, batch, self.threads)
-        except Exception as error:
+        except Exception as error:  # of an engine's, or the system's
             way.known["memory_reason"] = one_line(error)
-            if way.engine is COMPILED:
-                raise
-
-    def _turns(self, ways: Sequence[_Way], size: int) -> dict[str, Taken]:
-        calls = {way.engine.name: in_turn(_run, way.calls[size]) for way in ways if not way.failed}
-        with torch.inference_mode():
-            return warm_turns(calls, SECONDS, LEAST_BLOCKS, each_call=True)
 
     def _accuracy(self, outputs: Sequence[Tensor]) -> float:
         return float((torch.cat(list(outputs)).argmax(1) == self.targets).double().mean())
@@ -232,16 +256,10 @@ class _Bench:
         except Exception:  # somebody's own forward pass may ask for values, which the counter's copy lacks
             return None
 
-    def _row(self, way: _Way, times: tuple[Time, ...], flops: Flops | None) -> Benched:
+    def _row(self, way: _Way, flops: Flops | None) -> Benched:
         own = None if flops is None else flops.effective if way.engine is SPARSE else flops.dense
-        return Benched(
-            way.engine.name,
-            way.engine.precision,
-            self.threads,
-            times=times,
-            flops=own,
-            **way.known,  # type: ignore[arg-type]
-        )
+        times = tuple(way.times) if way.reason is None else ()  # one that is wrong in a batch size has none in another
+        return Benched(way.engine.name, way.engine.precision, self.threads, times=times, flops=own, **way.known)
 
 
 def _run(call: Call) -> object:
