@@ -71,11 +71,13 @@ def test_without_standard_streams(closed: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="writes to /dev/full")
-def test_a_full_output() -> None:
+@pytest.mark.parametrize("arguments", [("list", "criteria"), ("-h",), ("imp", "--help")], ids=" ".join)
+def test_a_full_output(arguments: tuple[str, ...]) -> None:
     """A command that runs nothing has no finished work to speak of."""
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run([*COMMAND, "list", "criteria"], stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run([*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: No space left on device")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("runs", [False, True])

@@ -7,7 +7,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
+
+from tombola.errors import TombolaError
 
 if TYPE_CHECKING:
     from tombola.cli.commands import app
@@ -43,6 +46,9 @@ def main() -> None:
         if number is None:
             if isinstance(end, SystemExit) and end.code == 1 and nobody_reads():
                 leave(exit_code(signal.SIGPIPE))  # as of any program whose reader has had enough
+            if isinstance(end, OSError) and "--debug" not in sys.argv:  # of a help text, which no command prints
+                print(f"error: {end.strerror or end}", file=sys.stderr)
+                leave(TombolaError.exit_code)
             raise
         if not isinstance(end, SystemExit) or end.code != exit_code(number):  # it came outside of a command
             acknowledge()
