@@ -23,7 +23,9 @@ import torch
 from hypothesis import settings
 from torch import nn
 
+from finished_runs import Runs
 from tombola.compression import latency, measured
+from tombola.reports import printed
 from tombola.studies.base import timing
 from tombola.studies.lottery import artefacts
 
@@ -56,6 +58,7 @@ def _cost_in_no_time() -> Iterator[None]:
         yield
 
 
+DRAWN = printed._drawn
 NO_EXPORT = {"model": None, "difference": None, "reason": "these tests write none", "extra_missing": False}
 
 
@@ -65,6 +68,30 @@ def _no_keras_exports() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(artefacts, "write_keras_ticket", lambda *_: NO_EXPORT)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _files_of_figures_in_no_time() -> Iterator[None]:
+    """Most of a small study's seconds are matplotlib's: its PNG and SVG files are empty, where nobody looks at them."""
+    from matplotlib.figure import Figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(printed, "_drawn", lambda *_: Figure(figsize=(1, 1)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def real_figures(_files_of_figures_in_no_time: None) -> Iterator[None]:
+    """Files of figures as users get them, for a module that looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(printed, "_drawn", DRAWN)
+        yield
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, _latency_in_no_time: None, _no_keras_exports: None) -> Runs:
+    """Finished runs of every cheap kind; whoever looks at one restores it first."""
+    return Runs(tmp_path_factory.mktemp("finished") / "mine")
 
 
 @pytest.fixture(autouse=True)

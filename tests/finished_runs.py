@@ -49,14 +49,14 @@ def invoke(*arguments: object) -> Result:
 class Runs:
     """Finished runs of each kind below `root`; `restore` puts one there again as it was made."""
 
-    def __init__(self, root: Path, seed: int = 0, kinds: tuple[str, ...] = KINDS) -> None:
+    def __init__(self, root: Path, seed: int = 0) -> None:
         self.root, self.seed, self.out = root, seed, root / "runs"
         self.out.mkdir(parents=True)
         for kind, study in STUDIES.items():
             (root / f"{kind}.yaml").write_text(yaml.safe_dump(study | {"seed": seed}))
         self.folders: dict[str, Path] = {}
         self.made: dict[str, Result] = {}
-        for kind in kinds:
+        for kind in KINDS:
             made = self.made[kind] = self.go_on(kind)
             assert made.exit_code == 0, made.output
             (self.folders[kind],) = self.out.glob(FOLDERS[kind])
@@ -78,6 +78,12 @@ class Runs:
         """The folder of the run, with the content that it was made with."""
         shutil.rmtree(self.folders[kind], ignore_errors=True)
         return Path(shutil.copytree(self.kept(kind), self.folders[kind]))
+
+    def restored(self) -> Runs:
+        """These runs, each with the content that it was made with."""
+        for kind in self.folders:
+            self.restore(kind)
+        return self
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

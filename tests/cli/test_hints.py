@@ -54,8 +54,8 @@ def test_what_only_looks_like_a_config_is_taken_for_what_it_is(tmp_path: Path, m
     assert "a config" not in error_in(invoke("prune", "lenet5").stderr)
 
 
-def test_a_child_has_its_report_when_its_parent_is_gone(tmp_path: Path) -> None:
-    runs = Runs(tmp_path, kinds=("train", "prune"))
+def test_a_child_has_its_report_when_its_parent_is_gone(finished: Runs) -> None:
+    runs = finished.restored()
     shutil.rmtree(runs.folders["train"])
     child = runs.folders["prune"]
     before = (child / "report.html").read_bytes()

@@ -24,8 +24,8 @@ STUDY = {"imp": "lottery"}
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return Runs(tmp_path_factory.mktemp("json"))
+def runs(finished: Runs) -> Runs:
+    return finished.restored()
 
 
 def read(result: Result) -> dict[str, Any]:

@@ -19,8 +19,8 @@ GONE = 141
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return Runs(tmp_path_factory.mktemp("pipes"), kinds=("train",))
+def runs(finished: Runs) -> Runs:
+    return finished.restored()
 
 
 def closed(*arguments: object) -> tuple[int, str]:

@@ -12,8 +12,8 @@ from tombola.cli.listing import LISTINGS
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return Runs(tmp_path_factory.mktemp("streams"))
+def runs(finished: Runs) -> Runs:
+    return finished.restored()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,7 +12,6 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from finished_runs import Runs
 from small_study import SMALL_STUDY
 
 Invoke = Callable[..., Result]
@@ -47,12 +46,6 @@ def invoke() -> Invoke:
         return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
     return run
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Finished runs of every cheap kind; whoever changes one restores it first."""
-    return Runs(tmp_path_factory.mktemp("finished") / "mine")
 
 
 @pytest.fixture(scope="session")

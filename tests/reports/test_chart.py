@@ -24,6 +24,8 @@ from tombola.reports.intervals import Estimate
 from tombola.reports.nature import COLOURS, DARK, DARK_COLOURS, LIGHT, STYLES, in_the_dark
 from tombola.reports.printed import _fonts, png, svg
 
+pytestmark = pytest.mark.usefixtures("real_figures")
+
 ONE = Estimate(1.0, None, None, None, 1)
 
 

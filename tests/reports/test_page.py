@@ -14,6 +14,8 @@ from plotly.offline import get_plotlyjs
 from tombola.reports.figures import figure_html, still_html
 from tombola.reports.page import POLICY, Header, Section, copyable, page
 
+pytestmark = pytest.mark.usefixtures("real_figures")
+
 HEAD = Header("Lottery study: <b>", "Winning & well.", [("Run", "lottery-digits-1234"), ("Tombola", "0.1.0")])
 
 

@@ -27,6 +27,8 @@ from tombola.studies.single.comparison import Comparison, Method, Setting
 from tombola.studies.single.comparison_report import comparison_page
 from tombola.studies.single.config import CompareConfig
 
+pytestmark = pytest.mark.usefixtures("real_figures")
+
 BROWSER = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 if BROWSER is None:
     pytest.skip("no Chromium here; apt-get install chromium, or name one in $CHROMIUM", allow_module_level=True)

@@ -71,8 +71,8 @@ def test_what_another_version_said_is_not_read_back(runs: Runs) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return Runs(tmp_path_factory.mktemp("listed"))
+def runs(finished: Runs) -> Runs:
+    return finished.restored()
 
 
 def test_a_list_has_the_newest_run_first_and_damaged_ones_with_the_reason(tmp_path: Path) -> None:
