@@ -1,0 +1,39 @@
+"""What lets a small study finish at once: stand-ins for what takes seconds and most tests do not look at.
+
+Latency is measured for a moment, on a copy of the model instead of sparse kernels; a new run's cost is timed over a
+few iterations; PNG and SVG files are empty figures; no Keras export is written.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch import nn
+
+from tombola.compression import latency, measured
+from tombola.reports import printed
+from tombola.studies.base import timing
+from tombola.studies.lottery import artefacts
+
+NO_EXPORT = {"model": None, "difference": None, "reason": "these tests write none", "extra_missing": False}
+DRAWN = printed._drawn
+"""What draws figures as users get them."""
+
+
+def stand_in(replace: Callable[[Any, str, Any], None]) -> None:
+    """Puts every stand-in in its place by `replace`: a MonkeyPatch's setattr, or the plain one."""
+
+    def sparsify(model: nn.Module, *_: Any) -> nn.Module:
+        return copy.deepcopy(model)
+
+    replace(measured, "SECONDS", 0.001)
+    replace(measured, "sparsify", sparsify)
+    # A thread that seems to compute twice as fast as the wall's clock goes is never disturbed, however busy it is.
+    replace(latency, "CLOCK", latency.Clock(thread=lambda: 2 * time.perf_counter()))
+    replace(timing, "QUICK_SECONDS", 0.0)
+    replace(printed, "_drawn", lambda *_: Figure(figsize=(1, 1)))
+    replace(artefacts, "write_keras_ticket", lambda *_: NO_EXPORT)
