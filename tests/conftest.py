@@ -22,6 +22,7 @@ from hypothesis import settings
 import no_time
 from finished_runs import Runs
 from tombola.reports import printed
+from tombola.runs import executors
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,6 +36,12 @@ def _in_no_time() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         no_time.stand_in(patch.setattr)
         yield
+
+
+@pytest.fixture
+def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes in no time, too."""
+    monkeypatch.setattr(executors, "_begin_worker", no_time.begin_worker)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """What lets a small study finish at once: stand-ins for what takes seconds and most tests do not look at.
 
+A worker process has them where `executors._begin_worker` is replaced by `begin_worker`.
+
 Latency is measured for a moment, on a copy of the model instead of sparse kernels; a new run's cost is timed over a
 few iterations; PNG and SVG files are empty figures; no Keras export is written.
 """
@@ -11,11 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from matplotlib.figure import Figure
 from torch import nn
 
 from tombola.compression import latency, measured
 from tombola.reports import printed
+from tombola.runs import executors
 from tombola.studies.base import timing
 from tombola.studies.lottery import artefacts
 
@@ -30,10 +32,21 @@ def stand_in(replace: Callable[[Any, str, Any], None]) -> None:
     def sparsify(model: nn.Module, *_: Any) -> nn.Module:
         return copy.deepcopy(model)
 
+    def empty(*_: Any) -> Any:
+        from matplotlib.figure import Figure
+
+        return Figure(figsize=(1, 1))
+
     replace(measured, "SECONDS", 0.001)
     replace(measured, "sparsify", sparsify)
     # A thread that seems to compute twice as fast as the wall's clock goes is never disturbed, however busy it is.
     replace(latency, "CLOCK", latency.Clock(thread=lambda: 2 * time.perf_counter()))
     replace(timing, "QUICK_SECONDS", 0.0)
-    replace(printed, "_drawn", lambda *_: Figure(figsize=(1, 1)))
+    replace(printed, "_drawn", empty)
     replace(artefacts, "write_keras_ticket", lambda *_: NO_EXPORT)
+
+
+def begin_worker(*arguments: Any) -> None:
+    """In a worker process: with the stand-ins. A busy machine would else measure latency again and again."""
+    executors._begin_worker(*arguments)
+    stand_in(setattr)

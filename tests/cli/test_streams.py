@@ -54,6 +54,7 @@ def test_a_folder_without_runs_has_no_result(tmp_path: Path) -> None:
     assert "no runs in" in listed.stderr
 
 
+@pytest.mark.usefixtures("quick_workers")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_own_code_prints_is_no_result(workers: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     changes = ["model={factory: own_models:talkative}", "controls=[]", "replicates=2"]

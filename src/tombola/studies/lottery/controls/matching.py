@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from tombola.errors import ConfigError
@@ -82,6 +81,8 @@ def match(first: Mapping[str, Tensor], second: Mapping[str, Tensor], layers: Seq
     Both are states of one network. Beginning with the orders that they have, each layer in turn gets the best one for
     those of its neighbours, until a whole sweep improves nothing.
     """
+    from scipy.optimize import linear_sum_assignment  # half a second, for one control
+
     ours, theirs = (_unit_weights(state, layers) for state in (first, second))
     sizes = [len(weights) for weights in ours]
     orders: list[Order] = [np.arange(size) for size in sizes]
