@@ -61,3 +61,17 @@ def test_a_child_has_its_report_when_its_parent_is_gone(finished: Runs) -> None:
     before = (child / "report.html").read_bytes()
     assert invoke("report", child).exit_code == 0
     assert (child / "report.html").read_bytes() == before
+
+
+def test_the_folder_of_a_run_is_no_model_and_the_error_says_what_to_do(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, kinds=("train", "imp", "compare"))
+    pruned = {
+        kind: error_in(invoke("prune", runs.folders[kind], "--sparsity", 0.5).stderr) for kind in ("imp", "compare")
+    }
+    assert f"tombola extract {runs.folders['imp']} --density" in pruned["imp"]
+    assert "a run of tombola compare is no model" in pruned["compare"]
+    (runs.folders["train"] / "spec.json").unlink()
+    said = error_in(invoke("prune", runs.folders["train"], "--sparsity", 0.5).stderr)
+    assert said.endswith("this run is not finished; the command that began it continues it")
+    several = error_in(invoke("report", runs.folders["imp"], runs.folders["compare"]).stderr)
+    assert several.endswith("a run of tombola compare; this is for runs of tombola imp")

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finished_runs import KINDS, Runs, invoke
+from said import at
+from said import json_of as read
 from tombola.cli.listing import LISTINGS
 from tombola.reports.intervals import estimate
 from tombola.studies.base.output import NO_INTERVAL, NOT_FINITE, Numbers, Output, output
@@ -26,26 +27,6 @@ STUDY = {"imp": "lottery"}
 @pytest.fixture(scope="module")
 def runs(finished: Runs) -> Runs:
     return finished.restored()
-
-
-def read(result: Result) -> dict[str, Any]:
-    """The one object on stdout, which must be of the documented form and say why of every null number."""
-    assert result.exit_code == 0, result.output
-    content: dict[str, Any] = json.loads(result.stdout, parse_constant=pytest.fail)
-    assert Output.model_validate(content).model_dump(mode="json") == content
-    assert content.keys() == set(Output.model_fields)
-    for pointer in content["reasons"]:
-        assert at(content, pointer) is None
-    for path in content["paths"].values():
-        assert Path(path).is_absolute()
-        assert Path(path).exists()
-    return content
-
-
-def at(content: Any, pointer: str) -> Any:
-    for key in pointer.split("/")[1:]:
-        content = content[int(key) if isinstance(content, list) else key.replace("~1", "/").replace("~0", "~")]
-    return content
 
 
 def test_the_guide_names_every_key_and_no_other() -> None:

@@ -14,11 +14,11 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from finished_runs import KINDS, Runs, invoke
+from said import WIDTH, fits
 from tombola.cli import app
 from tombola.reports.tables import Table
 from tombola.reports.terminal import drawn, say
 
-WIDTH = 80
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 
 
@@ -32,11 +32,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 @pytest.fixture(autouse=True)
 def _eighty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(WIDTH))
-
-
-def fits(text: str) -> bool:
-    """Every line does, but for a word that is longer than a line by itself."""
-    return all(cell_len(line) <= WIDTH or " " not in line.strip() for line in text.splitlines())
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -17,7 +17,7 @@ from click.testing import Result as Invoked
 from threadpoolctl import threadpool_info
 from typer.testing import CliRunner
 
-from said import error_in
+from said import WIDTH, error_in, fits, json_of
 from small_hybrid import EXITS, FEATURES, TRAINING, draw_images, hybrid_study, lottery
 from tombola.cli import app
 from tombola.data import load_data, normalised
@@ -26,6 +26,7 @@ from tombola.runs.configs import identity_hash, load_config, validate
 from tombola.runs.rows import Row, read_rows, rows_of
 from tombola.studies.base.opened import open_study, read_result
 from tombola.studies.hybrid import forests, pooled, replicate
+from tombola.studies.hybrid.answers import answers_of
 from tombola.studies.hybrid.artefacts import NAMES, OPTIONAL_NAMES
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.hybrid.cuts import frozen_base, images_of, normalisation_of, sources_of
@@ -236,6 +237,30 @@ class TestARun:
         first = first_call[1].stderr.splitlines()[0]
         assert first.startswith(f"{3 * 2 * 5} trainings, about ")
         assert first.endswith(f"; then {2 * 14} forests")
+
+
+class TestTheCommand:
+    def test_gives_programs_one_object_again_and_again(self, finished: Path, study: Path, result: HybridResult) -> None:
+        shown = json_of(call("show", run_in(finished), "--json"))
+        assert (shown["kind"], shown["finished"], shown["folder"]) == ("hybrid", True, str(run_in(finished)))
+        assert [answer["answer"] for answer in shown["verdict"]["answers"]] == [a.text for a in answers_of(result)]
+        assert {"report", "rows", "config"} <= shown["paths"].keys()
+        again = call("hybrid", study, "--out", finished, "--workers", 1, "--json", "--quiet")
+        assert (json_of(again), again.stderr) == (shown, "")
+
+    def test_plans_and_writes_nothing(self, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", str(WIDTH))
+        planned = json_of(call("hybrid", study, "--out", tmp_path, "--dry-run", "--json", "-q"))
+        assert (planned["kind"], bool(planned["table"])) == ("plan", True)
+        said = call("hybrid", study, "--out", tmp_path, "--dry-run")
+        assert fits(said.stdout), said.stdout
+        assert not list(tmp_path.iterdir())
+
+    def test_fits_80_columns(self, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", str(WIDTH))
+        shown = call("show", run_in(finished))
+        assert fits(shown.stdout), shown.stdout
+        assert str(run_in(finished)) in shown.stdout, "the path is whole"
 
 
 class TestAForestLearnsFromTrainingImagesAlone:

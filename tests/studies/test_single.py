@@ -729,6 +729,16 @@ class TestKilledAndContinued:
         assert outcome.stages[0]["kept"] == masks.kept
 
 
+@pytest.mark.parametrize(
+    "evolution", [RIGL | {"every": "50it"}, {"method": "gradual", "sparsity": 0.5, "every": "5it", "end": "90it"}]
+)
+def test_an_evolution_that_does_not_fit_leaves_no_folder(evolution: dict[str, Any], tmp_path: Path) -> None:
+    """As early in a plan: the command would end with the same."""
+    with pytest.raises(ConfigError, match="evolution: "):
+        make_parent(tmp_path, evolution=evolution)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_engine_that_cannot_train_the_network_leaves_no_folder(tmp_path: Path) -> None:
     """Before anything is written: nothing could go on from it."""
     config = TrainConfig(

@@ -21,8 +21,15 @@ def open_study(kind: type[Study[C, R]], root: Path) -> Study[C, R]:
     folder = RunFolder(root)
     begun = folder.read_manifest()["must_match"].get("study")
     if begun != kind.name:
-        raise RunFolderError(f"{root}: a run of tombola {begun}, not of the study {kind.name}")
+        raise RunFolderError(
+            f"{root}: a run of tombola {command_of(begun)}; this is for runs of tombola {command_of(kind.name)}"
+        )
     return kind(folder.read_config(kind.config_type), folder, Call(out=root.parent))
+
+
+def command_of(study: str) -> str:
+    """The command that runs a study."""
+    return "imp" if study == "lottery" else study
 
 
 def complete_replicates(study: Study[C, R]) -> set[int]:
@@ -36,7 +43,7 @@ def read_result(study: Study[C, R]) -> R:
     complete = study.complete(rows) & set(range(study.replicates))
     if not complete:
         refuse_changes(study, quick=True)  # of one that was finished rows are gone
-        raise ConfigError(f"{study.folder.root}: nothing of it is complete yet; the command that began it goes on")
+        raise ConfigError(f"{study.folder.root}: nothing of it is complete yet; the command that began it continues it")
     return study.result(rows, complete)
 
 

@@ -15,7 +15,7 @@ from tombola.errors import counted
 from tombola.models.own import initial_network
 from tombola.pruning import Masks, prune
 from tombola.pruning.emptied import not_warning
-from tombola.reports.tables import Table
+from tombola.reports.tables import Table, fixed
 from tombola.reports.terminal import drawn, say
 from tombola.studies.base import timing
 from tombola.studies.base.numbers import duration
@@ -98,8 +98,8 @@ class Forecast:
 
     def table(self) -> Table:
         rows = [
-            (str(r.index), f"{r.density:.2%}", f"{r.kept:,}", f"{seconds:.3g}")
-            for r, seconds in zip(self.rounds, self.round_seconds, strict=True)
+            (str(r.index), f"{r.density:.2%}", f"{r.kept:,}", seconds)
+            for r, seconds in zip(self.rounds, fixed(self.round_seconds), strict=True)
         ]
         return Table(("Round", "Density", "Weights", "Seconds a training"), rows)
 

@@ -16,6 +16,7 @@ from tombola.data import DataConfig, DataSet, dataset, normalised, split_record
 from tombola.errors import ConfigError, ModelError
 from tombola.models import FactorySpec, ModelConfig, ModelSpec, architectures, load_model, read_spec
 from tombola.models.factory import is_factory_name
+from tombola.models.folder import SPEC
 from tombola.models.own import check_fits, initial_network
 from tombola.models.spec import Normalisation
 from tombola.models.tensors import content_sha256
@@ -23,6 +24,7 @@ from tombola.models.weights import load_weights
 from tombola.pruning import Masks
 from tombola.registry import suggest
 from tombola.runs.configs import validate
+from tombola.runs.folder import RunFolder
 from tombola.training.frozen import (
     OnFeatures,
     load_examples,
@@ -129,6 +131,7 @@ def _made(config: Asked, model: ModelConfig, name: str, data_dir: Path | None, o
 def _from_folder(config: Asked, data_dir: Path | None, on_features: OnFeatures) -> Parent:
     if config.weights is not None:
         raise ConfigError("--weights goes with a zoo or factory model; a model folder has its own")
+    _refuse_run(Path(config.model))
     spec, history = read_spec(config.model)
     model, _, masks = load_model(config.model, config.factory)
     chosen, split_seed = _data_of_folder(config, history, data_dir)
@@ -150,6 +153,22 @@ def _from_folder(config: Asked, data_dir: Path | None, on_features: OnFeatures) 
     name = Path(config.model).resolve().name
     record = split_record(chosen, split_seed, data.checksum)
     return Parent(name, model, spec, Masks.full(model) if masks is None else masks, data, record)
+
+
+def _refuse_run(root: Path) -> None:
+    """ConfigError for the folder of a run that is no model folder, or none yet."""
+    run = RunFolder(root)
+    if (root / SPEC).exists() or not run.manifest.exists():
+        return
+    study = str(run.read_manifest()["must_match"].get("study"))
+    if study in ("train", "prune"):
+        raise ConfigError(f"{root}: this run is not finished; the command that began it continues it")
+    if study == "lottery":
+        raise ConfigError(
+            f"{root}: a run has many networks; take one out by tombola extract {root} --density ... --out FOLDER, and "
+            "prune FOLDER"
+        )
+    raise ConfigError(f"{root}: a run of tombola {study} is no model; name a model folder")
 
 
 def _check_unchanged(model: str, recorded: object, found: DataSet) -> None:

@@ -27,8 +27,9 @@ from tombola.studies.single.one_model import Made, OneModel, evaluation_rows
 from tombola.studies.single.parents import spec_for
 from tombola.studies.single.plan import ModelPlan, plan_model
 from tombola.training import fit
+from tombola.training.classification import as_task
 from tombola.training.engine import ANY_CLASSES, ANY_IMAGE, layers_on_kernels
-from tombola.training.evolution import Evolution, Gradual
+from tombola.training.evolution import Evolution, Gradual, Moment
 from tombola.training.frozen import load_examples, prepare_examples
 
 
@@ -58,12 +59,22 @@ class Train(OneModel[TrainConfig]):
             self._check_engine(build(unseen))  # what no data change is refused before they are read
         network = initial_network(self.spec, self.data.train.inputs)
         self._check_engine(network)
+        self._check_evolution(network)
         return {"data": recorded(self.data), "seed": self.config.seed, **network_facts(model, network)}
 
     def _check_engine(self, model: nn.Module) -> None:
         """TrainingError where the engine asked for cannot train this network."""
         recipe, evolving = self.config.training, self.config.evolution is not None
         layers_on_kernels(model, recipe, Masks.full(model), recipe.batch_size, evolving=evolving)
+
+    def _check_evolution(self, model: nn.Module) -> None:
+        """ConfigError where no update of the masks fits into the training."""
+        recipe, evolution, task = self.config.training, self.config.evolution, as_task(self.data)
+        if evolution is None:
+            return
+        per_epoch = task.batches(recipe.batch_size, self.config.seed, recipe.augmentation).per_epoch
+        beginning = Moment(model, Masks.full(model), 0, self.config.seed, lambda count: [], task.criterion_loss)
+        evolution.plan(beginning, per_epoch, recipe.length.iterations(per_epoch))
 
     def plan(self, *, quick: bool) -> ModelPlan | None:
         if quick:  # a line before one training is not worth the wait
