@@ -63,14 +63,15 @@ def test_a_child_has_its_report_when_its_parent_is_gone(finished: Runs) -> None:
     assert (child / "report.html").read_bytes() == before
 
 
-def test_the_folder_of_a_run_is_no_model_and_the_error_says_what_to_do(tmp_path: Path) -> None:
-    runs = Runs(tmp_path, kinds=("train", "imp", "compare"))
+def test_the_folder_of_a_run_is_no_model_and_the_error_says_what_to_do(finished: Runs) -> None:
+    runs = finished.restored()
     pruned = {
         kind: error_in(invoke("prune", runs.folders[kind], "--sparsity", 0.5).stderr) for kind in ("imp", "compare")
     }
     assert f"tombola extract {runs.folders['imp']} --density" in pruned["imp"]
     assert "a run of tombola compare is no model" in pruned["compare"]
-    (runs.folders["train"] / "spec.json").unlink()
+    for name in ("spec.json", "finished.json"):
+        (runs.folders["train"] / name).unlink()
     said = error_in(invoke("prune", runs.folders["train"], "--sparsity", 0.5).stderr)
     assert said.endswith("this run is not finished; the command that began it continues it")
     several = error_in(invoke("report", runs.folders["imp"], runs.folders["compare"]).stderr)

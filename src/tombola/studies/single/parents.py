@@ -162,6 +162,8 @@ def _refuse_run(root: Path) -> None:
         return
     study = str(run.read_manifest()["must_match"].get("study"))
     if study in ("train", "prune"):
+        if run.finished.exists():
+            return  # it has lost its spec, and reading it says so
         raise ConfigError(f"{root}: this run is not finished; the command that began it continues it")
     if study == "lottery":
         raise ConfigError(
