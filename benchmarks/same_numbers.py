@@ -22,6 +22,8 @@ from tombola.models.tensors import content_sha256, load_tensors
 
 RENAMED = {"budget": "distribution", "flops_live": "flops_without_dead"}
 """Columns and keys by their names in earlier versions."""
+ADDED = ("units", "units_dead", "flops_without_dead", "dead_reason")
+"""What tickets' rows and summaries have since dead units are counted."""
 
 
 def numbers(run: Path) -> dict[str, Any]:
@@ -42,7 +44,8 @@ def numbers(run: Path) -> dict[str, Any]:
 
 def _named_now(value: Any) -> Any:
     if isinstance(value, dict):
-        return {RENAMED.get(key, key): _named_now(part) for key, part in value.items() if key not in ("run", "sha256")}
+        left_out = {"run", "sha256", *(ADDED if "units_dead" in value else ())}
+        return {RENAMED.get(key, key): _named_now(part) for key, part in value.items() if key not in left_out}
     return [_named_now(part) for part in value] if isinstance(value, list) else value
 
 

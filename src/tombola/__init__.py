@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tombola.compression.dead import dead_units
     from tombola.compression.difference import diff
     from tombola.compression.export.exporting import export
     from tombola.compression.removal.plan import plan_removal
@@ -28,6 +29,7 @@ __all__ = [
     "PerLayerRates",
     "TombolaError",
     "__version__",
+    "dead_units",
     "diff",
     "export",
     "find_ticket",
@@ -53,6 +55,7 @@ _HOMES = {
     "Masks": "tombola.pruning",
     "PerLayerRates": "tombola.pruning",
     "TombolaError": "tombola.errors",
+    "dead_units": "tombola.compression.dead",
     "diff": "tombola.compression.difference",
     "export": "tombola.compression.export.exporting",
     "find_ticket": "tombola.studies.lottery.find",

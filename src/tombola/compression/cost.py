@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tombola.compression.counter import counted
-from tombola.compression.dead import weights_of_live_units
+from tombola.compression.dead import units_of_chain
 from tombola.pruning import Masks
 from tombola.pruning.wrapped import unwrapped
 
@@ -67,8 +67,8 @@ def count_flops(
     masks = masks.of(model)
     counter, unseen = counted(model, {name: mask.keep for name, mask in masks.items()}, input_shape, dtype)
     removed_unseen = tuple(name for name in masks if name in unseen and masks[name].kept < masks[name].total)
-    weights = weights_of_live_units(model, masks)
-    without_dead = None if weights is None else 2 * weights
+    chain = units_of_chain(model, masks)
+    without_dead = None if chain is None else 2 * chain.weights
     return Flops(counter.dense, round(counter.dense - counter.saved), without_dead, removed_unseen)
 
 

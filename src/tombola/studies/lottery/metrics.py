@@ -19,6 +19,7 @@ from tombola.runs.rows import Row
 from tombola.studies.base.averaging import averaged_columns, averaged_look
 from tombola.studies.base.new_examples import answer_columns, score_columns
 from tombola.studies.base.soundness import frequency_loss, majority_accuracy
+from tombola.studies.lottery.dead_tickets import dead_columns
 from tombola.studies.lottery.plan import Round
 from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.lottery.tasks import check_finite, plain_examples, shape_of
@@ -111,6 +112,7 @@ def training_rows(
         **averaged,
         "early_bird_iteration": early_bird,
         **_flops(model, task, masks),
+        **(dead_columns(model, masks, _example(task)) if unit.branch == "ticket" else {}),
         **checks,
         "weights_sha256": content_sha256(weights),
         "masks_sha256": content_sha256(masks.to_tensors()),
@@ -210,6 +212,13 @@ def _flops(model: nn.Module, task: Task, masks: Masks) -> Row:
     except ModelError as error:
         return {"flops_dense": None, "flops_effective": None, "flops_reason": str(error)}
     return {"flops_dense": flops.dense, "flops_effective": flops.effective}
+
+
+def _example(task: Task) -> Tensor | None:
+    """Two examples as a network takes them, of which it is traced; None where they are no tensors of one shape."""
+    if isinstance(task, Classification):
+        return torch.zeros(2, *task.data.input_shape)
+    return plain_examples(task, 2)
 
 
 def _layer_rows(unit: Unit, masks: Masks, emptied: Collection[str]) -> list[Row]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tombola.reports.intervals import Estimate, estimate
+from tombola.runs.columns import count
 from tombola.runs.rows import Row
 from tombola.studies.base.measures import ACCURACY
 from tombola.studies.base.soundness import faults_of
@@ -26,7 +27,8 @@ class Summary:
     `test`, `validation` and `early_stop_test` are of the `measure` that compares, as it is shown: accuracies and F1 in
     percent. F1 and FLOPs are None for tasks without. `seconds_per_iteration` is that of training, evaluations included;
     None where another mode's training was taken over. `engine` is what trained it, `dense` or `sparse`. `fault` says
-    which of its trainings learned nothing or diverged, None where none did (see `studies.base.soundness`).
+    which of its trainings learned nothing or diverged, None where none did (see `studies.base.soundness`). Dead units
+    are those of tickets; None of other networks, and where they are not known.
     """
 
     rewind: str | None
@@ -48,6 +50,8 @@ class Summary:
     engine: str
     fault: str | None
     measure: Measure = ACCURACY
+    units_dead: Estimate | None = None
+    flops_without_dead: Estimate | None = None
 
     @property
     def entry(self) -> dict[str, Any]:
@@ -92,6 +96,10 @@ def _summary(group: list[Row], mode: str | None, round_index: int, branch: str, 
     def if_there(column: str, scale: float = 1.0) -> Estimate | None:
         return None if any(row.get(column) is None for row in group) else over(column, scale)
 
+    def counted(column: str) -> Estimate | None:
+        """Of a column that tables of earlier versions lack, and so no schema asks for."""
+        return over(column) if all(count(row.get(column)) for row in group) else None
+
     return Summary(
         rewind=mode,
         branch=branch,
@@ -112,6 +120,8 @@ def _summary(group: list[Row], mode: str | None, round_index: int, branch: str, 
         engine=" and ".join(sorted({row["engine"] for row in group})),
         fault=faults_of(group, measure=measure),
         measure=measure,
+        units_dead=counted("units_dead"),
+        flops_without_dead=counted("flops_without_dead"),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tombola.reports.tables import MISSING, Table, fixed
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.speed import FORMAT, Speed, remarks, speeds_of, times
+from tombola.studies.lottery.dead_tickets import dead_lines
 from tombola.studies.lottery.over_replicates import Summary
 
 COST_NOTE = (
@@ -52,13 +53,13 @@ def round_speeds(rows: Sequence[Row], index: int) -> list[Speed]:
 
 
 def speed_notes(summaries: Sequence[Summary], rows: Sequence[Row]) -> list[str]:
-    """What the speeds are of, where dense is faster, and what could not be measured."""
+    """What the speeds are of, where dense is faster, what is dead of tickets, and what could not be measured."""
     tickets = [s for s in summaries if s.branch in ("dense", "ticket")]
     speeds = [(s.density, speed) for s in tickets for speed in round_speeds(rows, s.round)]
     measured = [(density, speed) for density, speed in speeds if speed.ratio is not None]
     reasons = dict.fromkeys(row.get("flops_reason") for row in rows_of(rows, kind="training"))
     uncounted = [f"FLOPs are not counted: {reason}." for reason in reasons if reason]
-    said = [*uncounted, *remarks(speed for _, speed in speeds)]
+    said = [*uncounted, *dead_lines(rows), *remarks(speed for _, speed in speeds)]
     if not measured:
         return said
     batches = list(dict.fromkeys(speed.batch for _, speed in measured))
