@@ -140,7 +140,7 @@ def stability(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Does the **order of the data** decide where a ticket ends? Instability along the straight line.
+    """Does the **order of the data** decide where a ticket ends?
 
     Trains copies of every replicate's ticket under different data orders and measures the error at 30 points
     between them (Frankle et al. 2020). The result goes into the run's report.

@@ -23,7 +23,7 @@ SkipBad = Annotated[
     bool,
     typer.Option(
         "--skip-bad",
-        help="Leave out images that cannot be read, and say which; otherwise they are an error.",
+        help="Leave out images that cannot be read, and say which. Default: they are an error.",
     ),
 ]
 SetOption = Annotated[
@@ -34,9 +34,7 @@ Out = Annotated[Path, typer.Option(help="Folder that holds the run folders.")]
 RewindMode = Annotated[
     str | None, typer.Option(help="One of the run's modes of rewinding, e.g. step:500it; default its first.")
 ]
-Factory = Annotated[
-    str | None, typer.Option(help="package.module:function that makes the network, where it is your own code's.")
-]
+Factory = Annotated[str | None, typer.Option(help="package.module:function that makes the network, if it is your own.")]
 Workers = Annotated[
     int | None,
     typer.Option(min=1, help="Processes of one thread each; default one per core, and one alone on a GPU."),
@@ -44,14 +42,12 @@ Workers = Annotated[
 Engine = Annotated[
     str | None,
     typer.Option(
-        help="auto, dense or sparse: compute kept weights alone where that is faster, never, always. Default auto."
+        help="Compute kept weights only: auto (where that is faster), dense (never) or sparse (always). Default auto."
     ),
 ]
 Device = Annotated[
     str | None,
-    typer.Option(
-        help="auto, cpu, cuda or mps: where to train. Default that of the config, which is cpu unless it says."
-    ),
+    typer.Option(help="auto, cpu, cuda or mps: where to train. Default: the config's, else cpu."),
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder of `tombola imp`.")]
 

@@ -21,7 +21,7 @@ def remove(
     ] = None,
     layers: Annotated[
         str | None,
-        typer.Option(help="Whole layers to pass by: how many, those of the least influence, or NAME,NAME."),
+        typer.Option(help="Whole layers to bypass: how many (those of least influence go), or NAME,NAME."),
     ] = None,
     criterion: Annotated[str, typer.Option(help="What a weight is worth; see `tombola list criteria`.")] = "magnitude",
     ranking: Annotated[
@@ -31,14 +31,16 @@ def remove(
     protect: Annotated[
         list[str] | None, typer.Option(help="A layer to leave alone, name or pattern. Repeatable.")
     ] = None,
-    score_batches: Annotated[int, typer.Option(min=1, help="Batches that criteria with need of data look at.")] = 16,
+    score_batches: Annotated[int, typer.Option(min=1, help="Batches for criteria that need data.")] = 16,
     finetune: Annotated[str, typer.Option(help="How long to fine-tune, e.g. 2ep; 0it for not at all.")] = "0it",
     lr: Annotated[float, typer.Option(help="Learning rate of the fine-tuning.")] = 1e-3,
     out: Annotated[Path | None, typer.Option(help="The smaller model's folder; default one below runs/.")] = None,
     data: Data = None,
     weights: Weights = None,
     factory: Factory = None,
-    seed: Annotated[int, typer.Option(min=0, help="Makes split, chance of criteria and order of the examples.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the split, of random criteria and of the order of examples.")
+    ] = 0,
     data_dir: DataDir = None,
     quiet: Quiet = False,
     json: Json = False,

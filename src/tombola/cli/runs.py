@@ -14,7 +14,7 @@ from tombola.cli.options import Debug, Json, Out
 
 
 def show(run: Annotated[Path, typer.Argument(help="A run folder.")], json: Json = False, debug: Debug = False) -> None:
-    """Show a run's **table and outcome** again, as far as its replicates are complete."""
+    """Show a run's **table and outcome** again, of its complete replicates."""
     with errors(debug):
         from tombola.studies.base.opened import read_result, refuse_changes, run_output
         from tombola.studies.registered import open_run

@@ -75,14 +75,14 @@ def prune(
     criterion: Annotated[str, typer.Option(help="What a weight is worth; see `tombola list criteria`.")] = "magnitude",
     structure: Annotated[str, typer.Option(help="What is removed whole: weight, neuron, filter, 2:4 ...")] = "weight",
     distribution: Annotated[
-        str, typer.Option(help="How it spreads over layers: global, uniform, erk, per-output, rates:0.2")
+        str, typer.Option(help="How the sparsity spreads over layers: global, uniform, erk, per-output, rates:0.2")
     ] = "global",
     schedule: Annotated[str, typer.Option(help="oneshot, iterative:N, linear:N or cubic:N.")] = "oneshot",
     protect: Annotated[
         list[str] | None, typer.Option(help="A layer to leave alone, name or pattern. Repeatable.")
     ] = None,
     min_keep: Annotated[int, typer.Option(min=1, help="Units that every layer keeps.")] = 1,
-    score_batches: Annotated[int, typer.Option(min=1, help="Batches that criteria with need of data look at.")] = 16,
+    score_batches: Annotated[int, typer.Option(min=1, help="Batches for criteria that need data.")] = 16,
     finetune: Annotated[
         str, typer.Option(help="How long to fine-tune, e.g. 2ep or 500it; 0it for not at all.")
     ] = "2ep",
@@ -98,7 +98,9 @@ def prune(
         str | None, typer.Option(help="package.module:function that makes the model of a folder, if it is your own.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The child's model folder; default one below runs/.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Makes split, chance of criteria and order of the examples.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the split, of random criteria and of the order of examples.")
+    ] = 0,
     skip_bad: SkipBad = False,
     data_dir: DataDir = None,
     dry_run: Annotated[

@@ -1,7 +1,7 @@
 """Ways that take turns in blocks with warm caches, each block measured again where somebody else had the core.
 
 Beside `latency`, whose blocks begin as the one before has left the caches: here the weights of other ways would be
-what is timed. Timed cold, dense weights pay for being read again and sparse ones hardly, which would flatter sparse
+what is timed. Timed cold, dense weights pay for being read again and sparse ones hardly, which would favour sparse
 kernels up to threefold at batch 1. So the first call of a block is not timed, and blocks are long beside it.
 """
 

@@ -1,6 +1,6 @@
 """What an image file is before it is decoded: its kind, and whether decoding it would lose or cost too much.
 
-Pixels of more than 8 bits, and all images of a file but the first, would be lost in silence: such files are refused.
+Pixels of more than 8 bits, and all images of a file but the first, would be lost silently: such files are refused.
 """
 
 from __future__ import annotations

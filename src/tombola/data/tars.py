@@ -84,7 +84,7 @@ def _tree(content: bytes, path: Path, most: int) -> dict[str, Node]:
     except Exception as error:  # tarfile meets headers of nonsense with several kinds of error
         what = other_kind(content[:LONGEST], "tar archive")
         raise _damaged(path, DataError(what) if what else error) from None
-    # It also ends in silence where a header is damaged or missing, but an archive ends with a block of zeros.
+    # It also ends silently where a header is damaged or missing, but an archive ends with a block of zeros.
     if content[end : end + tarfile.BLOCKSIZE] != bytes(tarfile.BLOCKSIZE):
         raise _damaged(path, EOFError("no end after its last member"))
     return tree

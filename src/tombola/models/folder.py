@@ -313,7 +313,7 @@ def _check_recorded(found: dict[str, str | None], recorded: Any) -> None:
 
 
 def _check_types(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """`load_state_dict` would convert another type in silence."""
+    """`load_state_dict` would convert another type silently."""
     for name, tensor in weights.items():
         if name in expected and tensor.dtype != expected[name].dtype:
             raise ModelError(f"{name} is {tensor.dtype}, the spec says {expected[name].dtype}")

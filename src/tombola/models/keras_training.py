@@ -1,4 +1,4 @@
-"""What a `.keras` file says of training only, and our network does not take over: said, never dropped in silence.
+"""What a `.keras` file says of training only, and our network does not take over: said, never dropped silently.
 
 None of it changes what the model computes, but all of it changes how it learns on.
 """

@@ -3,7 +3,7 @@
 Weights are those of Linear and convolution layers, of Hugging Face's `Conv1D`, and the projections of
 `MultiheadAttention`; biases, normalisation parameters and embeddings are never pruned and never counted. A
 tied weight counts once, under the first name that `named_parameters` gives it. What is none of these and has
-two or more axes is *unsupported*: it is named (`unsupported_parameters`), never skipped in silence.
+two or more axes is *unsupported*: it is named (`unsupported_parameters`), never skipped silently.
 """
 
 from __future__ import annotations

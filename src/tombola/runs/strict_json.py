@@ -1,4 +1,4 @@
-"""JSON of strangers: what Python's parser takes beside the standard, or decides in silence, is refused."""
+"""JSON of strangers: what Python's parser takes beside the standard, or decides silently, is refused."""
 
 from __future__ import annotations
 

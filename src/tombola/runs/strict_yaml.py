@@ -36,7 +36,7 @@ def parse_yaml(text: str) -> Any:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that counts what it composes, and refuses what plain loaders resolve in silence."""
+    """SafeLoader that counts what it composes, and refuses what plain loaders resolve silently."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)

@@ -220,7 +220,7 @@ def _fine_tune(
 
 
 def _gradually(making: Making, on_progress: OnProgress) -> Child:
-    """The masks follow a cubic curve in the first half of the fine-tuning; the second half heals."""
+    """The masks follow a cubic curve in the first half of the fine-tuning; it recovers in the second half."""
     assert making.recipe is not None
     pruning, rounds, asked = making.pruning, making.pruning.schedule.rounds, making.pruning.sparsity
     assert asked is not None  # the configs ask for both
