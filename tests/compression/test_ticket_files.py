@@ -53,6 +53,7 @@ def test_float32_comes_back_to_the_bit(spec: ModelSpec, tmp_path: Path) -> None:
     assert digest(found) == digest(model) == before
     assert (its_spec, its_masks, list(its_masks)) == (spec, masks, list(masks))
     read = read_ticket(tmp_path / "a.ticket")
+    assert len(repr(read)) < 300
     assert (read.history, read.start, read.bytes) == ({"from": "here"}, None, made.bytes)
     assert sum(read.sizes.values()) == read.bytes == (tmp_path / "a.ticket").stat().st_size
     assert read.bytes < read.dense_bytes / 2
@@ -139,6 +140,7 @@ def test_what_is_refused_is_not_written(tmp_path: Path) -> None:
     refused: list[tuple[type[TombolaError], str, dict[str, Any]]] = [
         (ModelError, r"removed weights of the trained network are not 0", {"trained": dense}),
         (ConfigError, "values: float32, float16, int8, not 'int4'", {"trained": model, "values": "int4"}),
+        (ConfigError, "values='int8' is how a trained network is stored", {"values": "int8"}),
         (ModelError, "is not the lenet-300-100 of its spec", {"trained": build(RESIDUAL)}),
         (ModelError, "is not the lenet-300-100 of its spec", {"start": build(RESIDUAL)}),
     ]
@@ -243,13 +245,6 @@ def _layer(**changes: Any) -> Callable[[Facts, dict[str, Tensor]], None]:
     return lambda facts, tensors: facts["layers"][0].update(changes)
 
 
-def _history(facts: Facts, tensors: dict[str, Tensor]) -> None:
-    nested: Any = 0
-    for _ in range(400):
-        nested = [nested]
-    facts["history"] = {"deep": nested}
-
-
 CHANGES: dict[str, tuple[Callable[[Facts, dict[str, Tensor]], Any], str]] = {
     "of another kind": (lambda f, t: f.update(kind="a sparse model"), "it was not written by tombola pack"),
     "of a later format": (lambda f, t: f.update(format=2), "of format 2 .*, this Tombola reads 1"),
@@ -299,6 +294,11 @@ def test_a_wrong_checksum_and_none(good: bytes, tmp_path: Path) -> None:
     bare = json.dumps({"w": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}).encode()
     foreign = len(bare).to_bytes(8, "little") + bare
     assert "no checksum" in _refused(tmp_path / "a.ticket", zstandard.compress(foreign))
+
+
+@pytest.mark.parametrize("header", [b"[" * 200_000, b'{"a":' * 200_000, b"9" * 100_000, b"{}", b"null"])
+def test_headers_that_are_deep_long_or_empty(header: bytes, tmp_path: Path) -> None:
+    _refused(tmp_path / "a.ticket", zstandard.compress(len(header).to_bytes(8, "little") + header))
 
 
 def test_packed_zeros_cannot_claim_more_than_the_size_allows(tmp_path: Path) -> None:

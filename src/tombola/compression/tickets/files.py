@@ -43,7 +43,7 @@ Which = Literal["trained", "start"]
 _DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, OverflowError, PruningError)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TicketFile:
     """What a ticket file holds: `start` and `trained` say which weights, None of those that it has not."""
 
@@ -54,6 +54,9 @@ class TicketFile:
     masks: Masks
     stored: StoredTicket
     states: dict[Which, State]
+
+    def __repr__(self) -> str:
+        return f"TicketFile({str(self.path)!r}, {self.bytes:,} bytes, {self.masks.kept:,} of {self.masks.total:,} kept)"
 
     @property
     def start(self) -> StoredStart | None:
@@ -138,6 +141,8 @@ def pack(
         (0, 0.9)
     """
     path, values = Path(path), _values(values)
+    if trained is None and values != Values.FLOAT32:
+        raise ConfigError(f"values={str(values)!r} is how a trained network is stored: give one, or leave it out")
     seeded = _of_seed(spec, factory, needed=trained is None and start is None)
     if trained is None and start is None:
         start = seeded
