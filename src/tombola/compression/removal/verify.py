@@ -18,13 +18,15 @@ TOLERANCE = 1e-5
 def difference(reference: nn.Module, smaller: nn.Module, example: Example, seed: int = 0) -> float:
     """The largest difference of their outputs in evaluation, as a fraction of the largest output.
 
+    The reference is run itself and is somebody's to throw away; of the smaller model a copy is run.
     On the example and on numbers of chance in its place. Where float32 says more than `TOLERANCE`, float64 decides
     what of it is rounding.
     """
+    smaller = copy_of(smaller)
     error = _difference(reference, smaller, example, seed)
     if error <= TOLERANCE:
         return error
-    return _difference(copy_of(reference).double(), copy_of(smaller).double(), tree_map(_double, example), seed)
+    return _difference(reference.double(), smaller.double(), tree_map(_double, example), seed)
 
 
 def _difference(reference: nn.Module, smaller: nn.Module, example: Example, seed: int) -> float:
@@ -52,10 +54,10 @@ def _on(reference: nn.Module, smaller: nn.Module, example: Example) -> float:
 
 
 def outputs(model: nn.Module, example: Example) -> list[Tensor]:
-    """The tensors that a copy of the model gives in evaluation."""
+    """The tensors that a model gives in evaluation, in which it is left; it is run itself."""
     arguments, keywords = call_of(example)
     with surroundings_kept(), torch.no_grad():
-        return tensors_in(copy_of(model).eval()(*arguments, **keywords))
+        return tensors_in(model.eval()(*arguments, **keywords))
 
 
 def with_statistics_of_chance(model: nn.Module, seed: int = 0) -> nn.Module | None:
