@@ -22,7 +22,7 @@ from tombola.compression.sparse_files import load_sparse
 from tombola.errors import KernelError, ModelError
 from tombola.pruning import Masks
 
-SECONDS = 180
+SECONDS = 300
 """The most that a process may take: torch.compile takes minutes, and more on large networks."""
 INPUTS, WARM = "inputs.npy", "warm.pt2"
 CALLS = 3
