@@ -20,6 +20,7 @@ from small_models import invoke, one_line
 from tombola.errors import ConfigError
 from tombola.models import load_model
 from tombola.models.folder import read_spec
+from tombola.pruning import Masks
 from tombola.runs.configs import validate
 from tombola.runs.rows import read_rows, rows_of
 from tombola.studies.base import watching
@@ -165,6 +166,20 @@ class TestTheLottery:
         succeeded("report", run, run, "--out", "both.html")
         pruned = succeeded("prune", "ticket", "--sparsity", 0.9, "--finetune", "2it", "--out", "pruned-ticket")
         assert "Model folder: pruned-ticket" in pruned
+
+    def test_an_exported_ticket_takes_images(self, run: Path, trained: Path, home: Path) -> None:
+        """The base, with its normalisation, stands before the head in the file; a trained head's as well."""
+        for folder, name in ((run, "ticket.pt2"), (trained, "head.pt2")):
+            result = invoke("export", folder, "--to", "pt2", "--out", name, "--json", "-q")
+            assert result.exit_code == 0, result.output
+            said = json.loads(result.stdout)
+            assert said["verdict"]["drop"] == 0
+            module = torch.export.load(home / name).module()
+            assert module(torch.rand(3, 1, 32, 32)).shape == (3, 10)
+        (stage,) = json.loads((trained / "metrics.json").read_text())["stages"]
+        assert said["table"][1]["accuracy"] == pytest.approx(stage["test_accuracy"], abs=0.04)  # one example of 30
+        head = sum(mask.total for mask in Masks.full(load_model(trained)[0]).values())
+        assert said["verdict"]["weights"] > head
 
     def test_a_dry_run_computes_and_writes_nothing(self, home: Path) -> None:
         with own_cache(home / "dry"):

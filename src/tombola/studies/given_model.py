@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -111,7 +110,6 @@ def _given(
             raise ModelError(f"{name}: a {type(network).__name__} behind a frozen base is no chain of layers")
         network, normalisation = behind(base.network, network), base.normalisation
     data = load_data(config.model_copy(update={"base": None, "normalise": False}), seed, data_dir)
+    masks = Masks({**Masks.full(network), **masks})  # a base keeps all its weights
     masks.apply_(network)
-    every: dict[str, Any] = {**Masks.full(network), **masks}
-    dims = data.train.inputs.dim()
-    return GivenModel(name, *behind_normalisation(network.eval(), Masks(every), normalisation, dims), data)
+    return GivenModel(name, *behind_normalisation(network.eval(), masks, normalisation, data.train.inputs.dim()), data)
