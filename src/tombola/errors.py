@@ -110,6 +110,15 @@ def harmless(text: str, keep: str = "\n\t") -> str:
     return "".join(character if _is_plain(character, keep) else ascii(character)[1:-1] for character in text)
 
 
+def in_line(path: object) -> str:
+    r"""A path as it stands in a sentence: a line break in its name is written as an escape, too.
+
+    >>> in_line("runs/two\nlines")
+    'runs/two\\nlines'
+    """
+    return harmless(str(path), keep="")
+
+
 def _is_plain(character: str, keep: str) -> bool:
     if character.isprintable() or character in keep or character in JOINERS:
         return True

@@ -76,3 +76,14 @@ def test_the_folder_of_a_run_is_no_model_and_the_error_says_what_to_do(finished:
     assert said.endswith("this run is not finished; the command that began it continues it")
     several = error_in(invoke("report", runs.folders["imp"], runs.folders["compare"]).stderr)
     assert several.endswith("a run of tombola compare; this is for runs of tombola imp")
+
+
+def test_a_line_break_in_a_folders_name_makes_no_line_of_its_own(finished: Runs, tmp_path: Path) -> None:
+    for kind in ("imp", "train"):
+        folder = tmp_path / f"{kind}\nVerdict: winning"
+        shutil.copytree(finished.kept(kind), folder)
+        for command in ("show", "report"):
+            said = invoke(command, folder)
+            assert said.exit_code == 0, said.output
+            assert f"{kind}\\nVerdict: winning" in said.stdout
+            assert "\nVerdict: winning" not in said.stdout

@@ -30,6 +30,7 @@ from tombola.cli.options import (
     skipping,
 )
 from tombola.cli.running import run_or_plan
+from tombola.errors import in_line
 
 
 def imp(
@@ -188,7 +189,7 @@ def stability(
                 outcome=result.sentence,
                 paths={"report": path},
             ),
-            lambda console: tell(console, f"{result.sentence}\nReport: {path}"),
+            lambda console: tell(console, f"{result.sentence}\nReport: {in_line(path)}"),
         )
 
 
@@ -218,5 +219,5 @@ def report(
         give(
             json,
             lambda: output("report", paths={"report": path}),
-            lambda console: tell(console, f"Report: {path}"),
+            lambda console: tell(console, f"Report: {in_line(path)}"),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from tombola.errors import in_line
 from tombola.reports.tables import Table
 from tombola.reports.terminal import drawn, say
 from tombola.studies.hybrid.answers import answers_of, lotteries_of
@@ -35,7 +36,7 @@ def show_result(console: Console, result: HybridResult) -> None:
     for answer in answers_of(result):
         say(console, f"\n{answer.question}", "bold")
         say(console, answer.text)
-    say(console, f"\nReport: {result.folder.report}")
+    say(console, f"\nReport: {in_line(result.folder.report)}")
 
 
 def _narrow(table: Table) -> Table:

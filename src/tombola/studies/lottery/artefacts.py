@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tombola.compression.ticket import write_ticket
+from tombola.errors import in_line
 from tombola.reports.figures import still_html
 from tombola.reports.intervals import Estimate
 from tombola.reports.page import Section, page
@@ -136,9 +137,8 @@ def keras_line(result: Result) -> str | None:
         return None
     if export["model"] is None:
         return f"No Keras export: {export['reason']}."
-    return (
-        f"Keras export: {result.folder.results / export['model']}, whose outputs differ by {export['difference']:.1e}."
-    )
+    model = in_line(result.folder.results / export["model"])
+    return f"Keras export: {model}, whose outputs differ by {export['difference']:.1e}."
 
 
 def _keras_entry(result: Result) -> dict[str, Any]:

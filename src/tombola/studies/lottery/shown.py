@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from tombola.errors import in_line
 from tombola.reports.terminal import drawn, say
 from tombola.studies.lottery.artefacts import keras_line
 from tombola.studies.lottery.origins import origin_lines
@@ -28,6 +29,6 @@ def show_result(console: Console, result: Result) -> None:
     for mode, verdict in result.verdicts.items():
         said = f"{mode}: {verdict.sentence}" if len(result.verdicts) > 1 else verdict.sentence
         say(console, f"\n{said}", "bold")
-    for note in (keras_line(result), f"Report: {result.folder.report}"):
+    for note in (keras_line(result), f"Report: {in_line(result.folder.report)}"):
         if note is not None:
             say(console, note)

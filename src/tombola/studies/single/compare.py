@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from tombola.data.dataset import recorded
+from tombola.errors import in_line
 from tombola.models.own import initial_network
 from tombola.reports.terminal import drawn, say
 from tombola.runs.columns import misfit
@@ -118,7 +119,7 @@ class Compare(Study[CompareConfig, Comparison]):
         for line in [*(setting.sentence for setting in result.settings), *remarks(result)]:
             say(console, line)
         say(console, f"\n{lead(result)}", "bold")
-        say(console, f"Report: {result.folder / 'report.html'}")
+        say(console, f"Report: {in_line(result.folder / 'report.html')}")
 
     @staticmethod
     def numbers(result: Comparison) -> Numbers:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
-from tombola.errors import RunFailure, StorageError
+from tombola.errors import RunFailure, StorageError, in_line
 from tombola.models import FactorySpec, ModelSpec
 from tombola.models.folder import MASKS, WEIGHTS, read_spec, weights_form, write_model_files
 from tombola.pruning import Masks
@@ -135,7 +135,7 @@ class OneModel(Study[C, Result]):
             say(console, line)
         say(console, f"\n{lead(result.stages)}", "bold")
         say(console, on_disk(result.folder))
-        say(console, f"Model folder: {result.folder}")
+        say(console, f"Model folder: {in_line(result.folder)}")
 
     @staticmethod
     def numbers(result: Result) -> Numbers:
