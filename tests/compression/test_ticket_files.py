@@ -15,7 +15,7 @@ import torch
 import zstandard
 from torch import Tensor, nn
 
-from tombola import Masks, pack, prune, read_ticket, unpack
+from tombola import Masks, pack, prune, read_ticket, remove_units, unpack
 from tombola.compression.tickets import blocks
 from tombola.compression.tickets.stored import facts_of, mask_tensors, masks_in
 from tombola.errors import ConfigError, ModelError, StorageError, TombolaError
@@ -101,6 +101,21 @@ def test_a_seed_that_gives_other_weights_is_noticed(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("tombola.compression.tickets.files.rebuilt", lambda *_: other)
     with pytest.raises(ModelError, match="the seed gives other weights here than where the file was written"):
         unpack(tmp_path / "a.ticket")
+
+
+def test_a_network_whose_units_are_gone(tmp_path: Path) -> None:
+    model, masks = trained(SPEC, 0.98)
+    removed = remove_units(model, masks, torch.rand(2, 1, 8, 8))
+    assert removed.parameters_after < removed.parameters_before
+    spec, path = SPEC.without_units(removed.removal), tmp_path / "a.ticket"
+    pack(path, spec, removed.masks, trained=removed.model)
+    found, its_spec, its_masks = unpack(path)
+    assert digest(found) == digest(removed.model)
+    assert (its_spec, its_masks) == (spec, removed.masks)
+    pack(path, spec, removed.masks)
+    first = build(spec)
+    removed.masks.apply_(first)
+    assert digest(unpack(path)[0]) == digest(first)
 
 
 def shared() -> nn.Module:

@@ -49,6 +49,20 @@ def _sparse(path: Path) -> None:
     save_tensors(path, tensors, facts | {"unsupported": [], "chains": [chain], "graphs": []})
 
 
+def _ticket_of_removed(path: Path) -> None:
+    """A few weights, which are said to be what was left of 30,000 × 30,000 units."""
+    from tombola.compression.tickets.blocks import packed, unpacked
+    from tombola.compression.tickets.files import pack
+    from tombola.models import ModelSpec, build
+    from tombola.pruning import Masks
+
+    spec = ModelSpec(architecture="lenet-300-100", widths=(6, 5), input_shape=(1, 4, 4), classes=3, seed=0)
+    pack(path, spec, Masks.full(build(spec)), trained=build(spec))
+    found = unpacked(path.read_bytes(), path)
+    model = {**found.facts["model"], "widths": [30_000, 30_000], "removed": REMOVED}
+    path.write_bytes(packed(found.tensors, {**found.facts, "model": model}))
+
+
 def _ticket(path: Path, frame: bool) -> None:
     """209 million weights, of which none is kept, and a start whose checksum is wrong; or a frame of zeros."""
     import torch
@@ -70,8 +84,17 @@ def _ticket(path: Path, frame: bool) -> None:
     path.write_bytes(packed(masks, {**said, "history": {}, "layers": layers, "start": start, "trained": None}))
 
 
-def _model_folder(path: Path) -> None:
-    """A spec of 30,000 × 30,000 units beside the weights of another model."""
+REMOVED = {
+    "kept": [
+        {"indices": "0-5", "of": 30_000, "places": ["fc1.weight/0", "fc1.bias/0", "fc2.weight/1"]},
+        {"indices": "0-4", "of": 30_000, "places": ["fc2.weight/0", "fc2.bias/0", "output.weight/1"]},
+    ]
+}
+"""30,000 × 30,000 units, of which 6 × 5 are left."""
+
+
+def _model_folder(path: Path, removed: bool = False) -> None:
+    """A spec of 30,000 × 30,000 units beside the weights of another model, or of what is said to be left of it."""
     from tombola.models import ModelSpec, build
     from tombola.models.folder import save_model
 
@@ -79,6 +102,9 @@ def _model_folder(path: Path) -> None:
     save_model(path, spec, build(spec))
     said = json.loads((path / "spec.json").read_text())
     said["model"]["widths"] = [30_000, 30_000]
+    if removed:
+        said["model"]["removed"] = REMOVED
+        said = {key: value for key, value in said.items() if key not in ("format", "sha256")}
     (path / "spec.json").write_text(json.dumps(said))
 
 
@@ -316,7 +342,9 @@ def bombs() -> dict[str, tuple[str, Make, Callable[[Path], Any]]]:
         "sparse": ("s.safetensors", _sparse, load_sparse),
         "ticket": ("a.ticket", partial(_ticket, frame=False), unpack),
         "ticket, a frame of zeros": ("a.ticket", partial(_ticket, frame=True), unpack),
+        "ticket, units removed": ("a.ticket", _ticket_of_removed, unpack),
         "model folder": ("model", _model_folder, load_model),
+        "model folder, units removed": ("model", partial(_model_folder, removed=True), load_model),
         "run folder, its config": ("run", partial(_run_folder, stored=False), _shown),
         "run folder, a stored spec": ("run", partial(_run_folder, stored=True), _extracted),
         "base of empty layers": ("base.safetensors", _empty_base, _based),

@@ -25,6 +25,8 @@ from tombola.runs.configs import Config
 
 UNBUILT = 1 << 24
 """Numbers of a model that is built before its weights are seen to fit: 64 MB."""
+MOST_REMOVED = 1000
+"""Numbers that a larger network may have had for each that a removal of units has left."""
 
 
 class Network(Config):
@@ -178,9 +180,22 @@ def refuse_larger(spec: ModelSpec, weights: Mapping[str, Tensor]) -> None:
         if name in weights and weights[name].shape != tensor.shape:
             there, claimed = tuple(weights[name].shape), tuple(tensor.shape)
             raise ModelError(f"size mismatch: {name} is {there}, the spec says {claimed}")
-    claimed_all = sum(tensor.numel() for tensor in expected.values())
-    if claimed_all > UNBUILT and claimed_all > 2 * sum(tensor.numel() for tensor in weights.values()):
+    claimed_all, stored = (sum(tensor.numel() for tensor in state.values()) for state in (expected, weights))
+    if claimed_all > UNBUILT and claimed_all > 2 * stored:
         raise ModelError(f"the spec says {claimed_all:,} numbers, the weights are far fewer")
+    refuse_larger_before(spec, stored)
+
+
+def refuse_larger_before(spec: ModelSpec, stored: int) -> None:
+    """ModelError where a spec claims that far more was removed than the `stored` numbers that are left."""
+    if (whole := numbers_of_whole(spec)) > UNBUILT and whole > MOST_REMOVED * stored:
+        raise ModelError(f"the spec says {whole:,} numbers before units were removed, the weights are far fewer")
+
+
+def numbers_of_whole(spec: ModelSpec) -> int:
+    """How many numbers `build` makes before it takes away the units that a spec says are removed."""
+    whole = without_memory(spec.model_copy(update={"removed": None}))
+    return sum(tensor.numel() for tensor in whole.state_dict().values())
 
 
 def model_versions() -> dict[str, str]:

@@ -32,7 +32,7 @@ from tombola.models.config import Spec
 from tombola.models.factory import Factory
 from tombola.models.folder import fill, parse_spec, rebuilt
 from tombola.models.saving import masks_of, state_of
-from tombola.models.spec import ModelSpec, without_memory
+from tombola.models.spec import UNBUILT, ModelSpec, numbers_of_whole, without_memory
 from tombola.models.tensors import content_sha256, same_bits
 from tombola.pruning import Masks
 from tombola.pruning.prunable import prunable_shapes
@@ -263,7 +263,7 @@ def _read(content: bytes, path: Path) -> TicketFile:
     try:
         masks = masks_in(stored.layers, rows, len(content))
         if isinstance(spec, ModelSpec):
-            _refuse_other_shapes(masks, spec)
+            _refuse_other_shapes(masks, spec, limits.weights(len(content)))
         if stored.trained is not None:
             every = tuple(range(len(masks)))
             states["trained"] = state_in("trained", rows, masks, stored.trained.values, every)
@@ -331,10 +331,14 @@ def _in_type(tensor: Tensor, expected: Tensor | None) -> Tensor:
     return tensor.float() if to_single else tensor
 
 
-def _refuse_other_shapes(masks: Masks, spec: ModelSpec) -> None:
-    """Before a network of that size is built."""
+def _refuse_other_shapes(masks: Masks, spec: ModelSpec, most: int) -> None:
+    """Before a network of that size is built, or the larger one that units were removed from."""
     expected = {name: tuple(shape) for name, shape in prunable_shapes(without_memory(spec)).items()}
     found = {name: tuple(mask.shape) for name, mask in masks.items()}
     if expected != found:
         odd = next(name for name in [*expected, *found] if expected.get(name) != found.get(name))
         raise ModelError(f"{odd} is {found.get(odd)}, the spec says {expected.get(odd)}")
+    if (whole := numbers_of_whole(spec)) > max(UNBUILT, most):
+        raise ModelError(
+            f"the spec says {whole:,} numbers before units were removed, {most:,} are the most for its size"
+        )

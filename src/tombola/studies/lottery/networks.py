@@ -14,7 +14,7 @@ from tombola.models import ModelSpec
 from tombola.models.config import Spec
 from tombola.models.folder import parse_spec, rebuilt
 from tombola.models.own import initial_network
-from tombola.models.spec import without_memory
+from tombola.models.spec import refuse_larger_before, without_memory
 from tombola.models.tensors import content_sha256
 from tombola.pruning import Masks
 from tombola.pruning.prunable import prunable_shapes
@@ -132,6 +132,7 @@ class _Stored:
         self.own: nn.Module | None = None
         if isinstance(self.spec, ModelSpec):
             self.like = without_memory(self.spec).state_dict()
+            refuse_larger_before(self.spec, sum(tensor.numel() for tensor in self.like.values()))
         else:
             self.own = rebuilt(self.spec, factory, str(files.spec))
             self.like = self.own.state_dict()
