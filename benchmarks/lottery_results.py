@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tombola.reports.documents import bullet_block, document, lowered
 from tombola.reports.intervals import Estimate, estimate
-from tombola.reports.tables import Table
+from tombola.reports.tables import Table, plus_minus
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.opened import read_result
 from tombola.studies.base.paired import paired_accuracy
@@ -145,7 +145,7 @@ def findings_table(result: Result) -> Table:
             (
                 finding.text,
                 f"{sign}{finding.paper:g} {finding.unit}",
-                f"{ours.mean:.2f} ± {ours.half_width or float('nan'):.2f} {finding.unit}",
+                f"{plus_minus(ours)} {finding.unit}",
                 agreement(finding, ours),
             )
         )
