@@ -71,15 +71,15 @@ def latency_table(bench: Bench) -> Table:
             time = one.at(size)
             cells += [MISSING, MISSING] if time is None else [_micro(time.p50), _micro(time.p95)]
         most = one.at(max(BATCH_SIZES))
-        rows.append([one.engine, one.precision, *cells, MISSING if most is None else f"{most.throughput:,.0f}"])
-    return Table(("Engine", "Precision", *columns, "Examples a second"), rows)
+        rows.append([_named(one), *cells, MISSING if most is None else f"{most.throughput:,.0f}"])
+    return Table(("Engine", *columns, "Examples a second"), rows)
 
 
 def size_table(bench: Bench) -> Table:
     """Bytes, memory, and how the outputs compare with torch's."""
     rows = [
         [
-            one.engine,
+            _named(one),
             *(MISSING if size is None else kilo(size) for size in (one.bytes, one.deflated)),
             MISSING if one.memory is None else f"{one.memory / 1e6:.1f}",
             MISSING if one.score is None else f"{100 * one.score:.2f}",
@@ -88,6 +88,11 @@ def size_table(bench: Bench) -> Table:
         for one in bench.engines
     ]
     return Table(("Engine", "kB", "kB, deflated", "Peak MB", "Accuracy, %", "Error"), rows)
+
+
+def _named(one: Benched) -> str:
+    """With its precision; the names of those of fewer bits have it in them."""
+    return f"{one.engine}, {one.precision}" if one.precision == FLOAT32 else one.engine
 
 
 def _micro(seconds: float) -> str:

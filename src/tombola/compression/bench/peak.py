@@ -19,6 +19,7 @@ from tombola.compression.engines.rivals import COMPILED, ENGINES, SPARSE
 from tombola.compression.export.pt2_files import run_pt2, write_pt2
 from tombola.compression.onnx_packages import required
 from tombola.compression.sparse_files import load_sparse
+from tombola.compression.sparse_modules import SparseChain
 from tombola.errors import KernelError, ModelError
 from tombola.pruning import Masks
 
@@ -33,6 +34,8 @@ def peak_memory(engine: Engine, network: Network, batch: Tensor, threads: int) -
     """Bytes. ModelError, with the reason, where the engine does not run in time, or the system does not tell."""
     if not STATUS.exists():
         raise ModelError("this system does not tell a process's peak memory (Linux does, in /proc)")
+    if engine is SPARSE and not isinstance(network.sparse.network, SparseChain):
+        raise ModelError("parts of it stay with torch, and only its own code, which no other process has, joins them")
     if engine.file is not None:
         engine.file(network)
     else:
