@@ -36,7 +36,7 @@ def lottery(tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 
 def exported(*arguments: object) -> dict[str, Any]:
-    result = invoke("export", *arguments, "--to", "pt2", "--json", "-q")
+    result = invoke("export", *arguments, "--json", "-q")
     assert (result.exit_code, result.stderr) == (0, ""), result.output
     found: dict[str, Any] = json.loads(result.stdout)
     return found
@@ -93,6 +93,8 @@ def test_a_run_gives_its_trained_ticket(lottery: Result, tmp_path: Path, monkeyp
         (["lenet"], "lenet"),
         (["lenet5"], "records no data: say which with --data"),
         (["digits"], "a config; run it with: tombola imp digits"),
+        (["child", "--out", "net.tflite"], "its name says no format"),
+        (["child", "--out", "net.onnx", "--to", "pt2"], "a name that ends with .pt2"),
         (["child", "--to", "tflite"], "unknown format 'tflite'"),
         (["child", "--to", "keras", "--int8"], "int8 goes into ONNX files"),
         (["child", "--max-drop", "lots"], "--max-drop lots: a fraction of accuracy"),

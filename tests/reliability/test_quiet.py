@@ -51,6 +51,7 @@ run("hybrid", "hybrid.yaml", "--workers", 1)
 run("train", "train.yaml", "--out", out)
 (parent,) = out.glob("train-*")
 run("prune", parent, "--sparsity", 0.5, "--out", out / "child")
+run("export", out / "child", "--int8", "--max-drop", 1, "--out", "child.onnx")
 for folder in sorted(path for path in out.iterdir() if path.is_dir()):
     run("show", folder)
     if folder.name.startswith(("lottery", "hybrid")):

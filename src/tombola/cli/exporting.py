@@ -37,7 +37,9 @@ MaxDrop = Annotated[str, typer.Option(help="The most accuracy that may be lost: 
 
 def export(
     model: GivenModel,
-    to: Annotated[str, typer.Option(help="onnx, pt2 (torch.export) or keras.")] = "onnx",
+    to: Annotated[
+        str | None, typer.Option(help="onnx, pt2 (torch.export) or keras; default what --out ends with, else onnx.")
+    ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Weights and activations in 8 bits, calibrated on training data; onnx only.")
     ] = False,
@@ -61,23 +63,22 @@ def export(
     """
     with errors(debug):
         from tombola.compression.export.exporting import export as write
-        from tombola.compression.export.formats import formats
+        from tombola.compression.export.formats import format_of, formats
         from tombola.studies import exporting
         from tombola.studies.base.output import output
         from tombola.studies.base.watching import watching
         from tombola.studies.given_model import open_given
 
-        formats.get(to)
+        form = formats.get(to or "onnx") if out is None else format_of(out, to)
         allowed = fraction(max_drop, "--max-drop")
         with watching(terminal(err=True), quiet=quiet) as watcher:
             given = open_given(asked(model, data, weights, factory), data_dir)
-            path = Path(exporting.default_name(given.name, to, int8)) if out is None else out
+            path = Path(exporting.default_name(given.name, form, int8)) if out is None else out
             written = write(
                 given.network,
                 path,
                 given.data,
                 masks=given.masks,
-                to=to,
                 int8=int8,
                 max_drop=allowed,
                 on_step=lambda said: watcher.say(f"{said} ..."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from tombola.compression.export.exported import Exported, amount, scored
-from tombola.compression.export.formats import formats
+from tombola.compression.export.formats import Format
 from tombola.compression.measured import BATCH_SIZES
 from tombola.reports.tables import Table
 from tombola.reports.terminal import drawn, say
@@ -17,9 +17,9 @@ from tombola.training.task import ACCURACY
 UNITS = {"bytes": "bytes", "deflated": "bytes", "seconds": "s"}
 
 
-def default_name(name: str, to: str, int8: bool) -> str:
+def default_name(name: str, form: Format, int8: bool) -> str:
     """What the file of a network is called that nobody named."""
-    return f"{name}{'-int8' if int8 else ''}{formats.get(to).suffix}"
+    return f"{name}{'-int8' if int8 else ''}{form.suffix}"
 
 
 def show(console: Console, exported: Exported) -> None:
