@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +170,26 @@ def test_what_is_shown_fits_80_columns_and_names_no_wrong_winner(
         for number, row in enumerate(content["table"])
         if row["engine"] == "broken bf16"
     }
+
+
+def test_few_test_examples_come_again(network: tuple[nn.Module, Masks], digits: DataSet) -> None:
+    few = replace(digits, test=digits.test.first(20))
+    found = bench("net", *network, few, engines=())
+    assert [time.batch for time in found.engines[0].times] == [1, 64]
+    assert found.examples == 20
+
+
+def test_a_missing_package_is_named_with_its_extra(
+    network: tuple[nn.Module, Masks], digits: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    _, missing = bench("net", *network, digits, engines=(OPENVINO_BF16,)).engines
+    assert "openvino is not installed: pip install 'tombola[bench]'" in (missing.reason or "")
+
+
+def test_a_model_that_does_not_run_is_said_in_a_line(digits: DataSet) -> None:
+    with pytest.raises(ModelError, match="net: gives no logits of test examples: RuntimeError"):
+        bench("net", nn.Linear(3, 2), Masks({}), digits, engines=())
 
 
 def test_the_ratio_is_to_the_best_dense_engine_in_float32() -> None:

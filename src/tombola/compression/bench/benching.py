@@ -22,7 +22,7 @@ from tombola.compression.measured import BATCH_SIZES, batches_of, in_turn
 from tombola.compression.onnx_packages import required
 from tombola.compression.turns import Taken, warm_turns
 from tombola.data import DataSet
-from tombola.errors import one_line
+from tombola.errors import ModelError, one_line, one_line_by_name
 from tombola.pruning import Masks
 from tombola.pruning.surroundings import put_back
 
@@ -138,6 +138,9 @@ def bench(
 
     Returns:
         Bench: a row for every engine. One that is not installed, not possible here or wrong has a reason.
+
+    Raises:
+        ModelError: where torch itself does not run the model.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -166,10 +169,14 @@ class _Bench:
         inputs, largest = data.test.inputs[:SCORED], max(BATCH_SIZES)
         self.batches = {size: batches_of(inputs if size == largest else inputs[:SINGLE], size) for size in BATCH_SIZES}
         self.largest = largest
-        self.targets = data.test.targets[: largest * len(self.batches[largest])]
-        with torch.inference_mode():
-            self.expected = {size: [network.model(b) for b in batches] for size, batches in self.batches.items()}
-        self.score = self._accuracy(self.expected[largest])
+        self.examples = len(inputs[: largest * len(self.batches[largest])])
+        self.targets = torch.cat(batches_of(data.test.targets[:SCORED], largest))
+        try:
+            with torch.inference_mode():
+                self.expected = {size: [network.model(b) for b in batches] for size, batches in self.batches.items()}
+            self.score = self._accuracy(self.expected[largest])
+        except Exception as error:  # of somebody's own forward pass
+            raise ModelError(f"{name}: gives no logits of test examples: {one_line_by_name(error)}") from None
 
     def run(self, engines: Sequence[Engine]) -> Bench:
         ways = [_Way(engine) for engine in dict.fromkeys((EAGER, *engines))]
@@ -201,7 +208,7 @@ class _Bench:
         busy = sum(one.disturbed for one in taken) / max(1, sum(one.blocks for one in taken))
         flops = self._flops()
         rows = tuple(self._row(way, flops) for way in ways)
-        return Bench(self.name, len(self.targets), self.network.masks.sparsity, flops, rows, busy)
+        return Bench(self.name, self.examples, self.network.masks.sparsity, flops, rows, busy)
 
     def _begin(self, way: _Way) -> None:
         """What the engine loads; raises whatever an engine raises that cannot, as the next two do."""
