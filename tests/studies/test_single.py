@@ -80,6 +80,23 @@ class TestTheCommandLine:
         assert all(torch.equal(plain[layer], same[layer]) for layer in plain)
         assert any(not torch.equal(plain[layer], other[layer]) for layer in plain)
 
+    def test_a_child_learns_from_its_parent(self, parent: Path, tmp_path: Path) -> None:
+        asked = ("prune", parent, "--sparsity", 0.6, *FAST)
+        one_line(invoke(*asked, "--temperature", 2, "--out", tmp_path / "no"), "belong to --distill")
+        alone = ("prune", parent, "--sparsity", 0.6, "--finetune", "0it", "--distill", "--out", tmp_path / "no")
+        one_line(invoke(*alone), "distillation belongs to the fine-tuning")
+        assert not (tmp_path / "no").exists()
+        taught = ("--distill", "--temperature", 2, "--distill-weight", 1)
+        for name, more in (("alone", ()), ("taught", taught)):
+            made = invoke(*asked, *more, "--out", tmp_path / name)
+            assert made.exit_code == 0, made.output
+        alone, child = (load_model(tmp_path / name)[0].state_dict() for name in ("alone", "taught"))
+        assert any(not torch.equal(alone[name], child[name]) for name in alone)
+        history = json.loads((tmp_path / "taught" / "spec.json").read_text())["history"]
+        assert history["distillation"] == {"temperature": 2.0, "weight": 1.0}
+        assert invoke(*asked, *taught, "--out", tmp_path / "taught").exit_code == 0
+        one_line(invoke(*asked, "--out", tmp_path / "taught"), "begun with distillation")
+
     def test_train_prune_and_prune_again(self, config: Path, tmp_path: Path) -> None:
         trained = invoke("train", config, "--out", tmp_path / "runs")
         assert trained.exit_code == 0, trained.output

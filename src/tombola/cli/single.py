@@ -87,6 +87,13 @@ def prune(
         str, typer.Option(help="How long to fine-tune, e.g. 2ep or 500it; 0it for not at all.")
     ] = "2ep",
     lr: Annotated[float, typer.Option(help="Learning rate of the fine-tuning.")] = 1e-4,
+    distill: Annotated[
+        bool, typer.Option("--distill", help="Fine-tuning learns from the parent's answers as well.")
+    ] = False,
+    temperature: Annotated[float | None, typer.Option(help="Of --distill: softens both answers. Default 4.")] = None,
+    distill_weight: Annotated[
+        float | None, typer.Option(help="Of --distill: the parent's weight, up to 1. Default 0.5.")
+    ] = None,
     optimizer: Annotated[str, typer.Option(help="sgd, adam, adamw, or package.module:function of your own.")] = "adam",
     batch_size: Annotated[int, typer.Option(min=1, help="Of fine-tuning and scoring.")] = 64,
     engine: Engine = None,
@@ -132,6 +139,10 @@ def prune(
         for option, value in (("--engine", engine), ("--device", device)):
             if none and value is not None:
                 raise ConfigError(f"{option} belongs to the fine-tuning; leave it out with --finetune 0it")
+        chosen = {"temperature": temperature, "weight": distill_weight}
+        taught = {key: value for key, value in chosen.items() if value is not None}
+        if taught and not distill:
+            raise ConfigError("--temperature and --distill-weight belong to --distill: give it, too")
         content = {
             "model": model,
             "weights": weights,
@@ -140,6 +151,7 @@ def prune(
             "seed": seed,
             "batch_size": batch_size,
             "fine_tuning": None if none else {**length, "batch_size": batch_size},
+            "distillation": taught if distill else None,
             "pruning": {
                 "sparsity": sparsity,
                 "criterion": criterion,

@@ -46,8 +46,10 @@ class Classification(Task):
         moved.data, moved.device = data, device
         return moved
 
-    def by_loss(self, loss: Loss) -> Classification:
-        """The same task learned by another loss."""
+    def by_loss(self, loss: Loss) -> Classification | None:
+        """In the place of the cross-entropy, which a method `loss` of a subclass would pass by."""
+        if not self._by_cross_entropy or type(self).loss is not Classification.loss:
+            return None
         changed = copy.copy(self)
         changed.criterion_loss = loss
         return changed
@@ -57,11 +59,6 @@ class Classification(Task):
         """Whether this is what the written-out steps know: the plain cross-entropy, and no subclass, which may have a
         loss, batches or scores of its own."""
         return type(self) is Classification and self._by_cross_entropy
-
-    @property
-    def takes_a_loss(self) -> bool:
-        """Whether a loss by name may take the place of the cross-entropy, and a method `loss` does not pass it by."""
-        return self._by_cross_entropy and type(self).loss is Classification.loss
 
     @property
     def _by_cross_entropy(self) -> bool:

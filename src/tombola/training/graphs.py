@@ -44,6 +44,7 @@ class GraphTask(Task):
         self.parts: dict[Part, Graphs] = {"train": train, "validation": validation, "test": test}
         self.kind = kind
         self.name = f"graph {kind}"
+        self.answers = "numbers" if kind == "regression" else "logits"
         if kind == "regression":
             self.compares = Measure("mae", higher_is_better=False, title="mean absolute error")
             self.criterion_loss = squared_error

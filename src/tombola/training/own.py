@@ -109,12 +109,12 @@ def with_own_loss(task: Task, recipe: Recipe) -> Task:
     """The task with the loss that the recipe names, if any. TrainingError for a task that has one of its own."""
     if recipe.loss is None:
         return task
-    if not isinstance(task, Classification) or not task.takes_a_loss:
+    if (changed := task.by_loss(loss_of(recipe))) is None:
         raise TrainingError(
             f"the recipe's loss {recipe.loss} is for classification by cross-entropy, and this task has its own: leave "
             "it out"
         )
-    return task.by_loss(loss_of(recipe))
+    return changed
 
 
 class OwnOptimizer:

@@ -96,6 +96,8 @@ class Task(ABC):
     """What networks are compared by. An early stop is selected by the loss, the lower the better."""
     criterion_loss: Loss
     """The loss of what a model gives, for `prune(loss=)`."""
+    answers: Literal["logits", "numbers"] = "logits"
+    """What a model's main output is: logits along its last axis, or numbers. A teacher's are compared accordingly."""
 
     @property
     @abstractmethod
@@ -135,6 +137,10 @@ class Task(ABC):
     @abstractmethod
     def scores(self, model: nn.Module, part: Part) -> Scored:
         """The model on a part, in evaluation mode; modes are as before afterwards."""
+
+    def by_loss(self, loss: Loss) -> Task | None:
+        """The same task learned by another loss; None where its own stays."""
+        return None
 
     def naive(self, part: Part) -> Scored | None:
         """The scores on a part of who answers all examples alike, as well as that can be done.

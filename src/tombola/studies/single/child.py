@@ -28,11 +28,12 @@ from tombola.runs.atomic import make_folder
 from tombola.runs.seeds import derive_seed
 from tombola.studies.base.averaging import averaged_state
 from tombola.studies.base.watching import SILENT, Progress
-from tombola.studies.single.config import Pruning
+from tombola.studies.single.config import Distillation, Pruning
 from tombola.studies.single.metrics import units_removed
-from tombola.training import Recipe, Step, Trained, fit
+from tombola.training import Classification, Recipe, Step, Task, Trained, fit
 from tombola.training.batches import draw_batches, iterations_per_epoch
 from tombola.training.device import placed
+from tombola.training.distillation import Distilled
 from tombola.training.evolution import Evolution, Gradual
 from tombola.training.own import loss_of
 from tombola.training.trained import OnEvaluation
@@ -53,6 +54,7 @@ class Making:
     seed: int
     folder: Path
     checkpoint_seconds: float
+    distillation: Distillation | None = None
 
     @functools.cached_property
     def spared(self) -> tuple[str, ...]:
@@ -63,6 +65,12 @@ class Making:
         layouts = weight_layouts(self.parent)
         names = output_weights(self.parent, self.data.train.inputs[:2])
         return tuple(name for name in names if structure.fits(layouts[name]))
+
+    @functools.cached_property
+    def task(self) -> Task:
+        """What fine-tuning learns."""
+        task, asked = Classification(self.data), self.distillation
+        return task if asked is None else Distilled(task, self.parent, asked.temperature, asked.weight)
 
     @property
     def protected(self) -> tuple[str, ...]:
@@ -206,7 +214,7 @@ def _fine_tune(
     assert making.recipe is not None
     trained = fit(
         model,
-        making.data,
+        making.task,
         making.recipe,
         masks,
         derive_seed(making.seed, "fine-tuning", number),

@@ -19,6 +19,7 @@ from tombola.runs import limits
 from tombola.runs.configs import CheckpointSeconds, Config, Name, Replicates, each_once
 from tombola.studies.single.schedule import PruneSchedule
 from tombola.training import Recipe
+from tombola.training.distillation import TEMPERATURE, WEIGHT
 from tombola.training.evolution import Evolution
 from tombola.training.frozen import refuse_augmentation
 
@@ -96,6 +97,13 @@ class Pruning(Config):
         return self
 
 
+class Distillation(Config):
+    """How a child learns from its parent's answers beside the targets; `training.distillation` has the formula."""
+
+    temperature: float = Field(TEMPERATURE, gt=0, allow_inf_nan=False, description="softens both answers")
+    weight: float = Field(WEIGHT, gt=0, le=1, description="of the parent's answers; the targets have the rest")
+
+
 class PruneConfig(Config):
     """A child of one parent. `data` may be left out where the parent's folder records its own."""
 
@@ -107,6 +115,7 @@ class PruneConfig(Config):
     seed: int = Field(0, ge=0)
     pruning: Pruning
     fine_tuning: Recipe | None = None
+    distillation: Distillation | None = Field(None, description="fine-tuning learns from the parent as well")
     batch_size: int = Field(64, ge=1, description="of the batches that criteria look at")
     checkpoint_seconds: CheckpointSeconds = 10.0
 
@@ -127,6 +136,7 @@ class PruneConfig(Config):
     @model_validator(mode="after")
     def _features_stay(self) -> PruneConfig:
         refuse_augmentation(self.data, self.fine_tuning)
+        _refuse_distillation_alone(self.distillation, self.fine_tuning)
         return self
 
 
@@ -141,6 +151,7 @@ class CompareConfig(Config):
     model: ModelConfig = ModelConfig()
     training: Recipe = Field(description="of the parents")
     fine_tuning: Recipe | None = Field(None, description="of the children; without it they are only pruned")
+    distillation: Distillation | None = Field(None, description="fine-tuning learns from the parent as well")
     criteria: Annotated[tuple[CriterionName, ...], each_once("criterion")] = Field(min_length=1)
     structures: Annotated[tuple[StructureName, ...], each_once("structure")] = Field(("weight",), min_length=1)
     distributions: Annotated[tuple[DistributionName, ...], each_once("distribution")] = Field(("global",), min_length=1)
@@ -167,6 +178,7 @@ class CompareConfig(Config):
     def _features_stay(self) -> CompareConfig:
         refuse_augmentation(self.data, self.training)
         refuse_augmentation(self.data, self.fine_tuning)
+        _refuse_distillation_alone(self.distillation, self.fine_tuning)
         return self
 
     def methods(self) -> list[Pruning]:
@@ -179,3 +191,8 @@ class CompareConfig(Config):
             for sparsity in self.sparsities
             for criterion in self.criteria
         ]
+
+
+def _refuse_distillation_alone(distillation: Distillation | None, fine_tuning: Recipe | None) -> None:
+    if distillation is not None and fine_tuning is None:
+        raise ValueError("distillation belongs to the fine-tuning: give that a length, or leave distillation out")

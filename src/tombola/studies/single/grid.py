@@ -148,6 +148,7 @@ def _child_row(spec: ChildSpec) -> Row:
         derive_seed(spec.parent.seed, "ways"),
         spec.path,
         config.checkpoint_seconds,
+        config.distillation,
     )
     began = time.perf_counter()
     try:

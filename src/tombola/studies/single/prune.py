@@ -133,6 +133,7 @@ class Prune(OneModel[PruneConfig]):
             config.seed,
             self.folder.checkpoints,
             config.checkpoint_seconds,
+            config.distillation,
         )
         child = make_child(making, watcher.progress)
         models = _models(parent, child, config)
@@ -152,6 +153,7 @@ class Prune(OneModel[PruneConfig]):
             "pruning": config.pruning.model_dump(mode="json"),
             "spared": list(child.spared),
             "fine_tuning": None if config.fine_tuning is None else config.fine_tuning.model_dump(mode="json"),
+            "distillation": None if config.distillation is None else config.distillation.model_dump(mode="json"),
             "seed": config.seed,
         }
         return Made(rows, checks, parent.spec, child.model, child.masks, history)
