@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tombola.compression.removal.remove import remove_units
     from tombola.compression.removal.whole_layers import removable_layers, remove_layers
     from tombola.compression.runtime import sparsify
+    from tombola.compression.sensitivity import sensitivity
     from tombola.compression.sparse_files import load_sparse, save_sparse
     from tombola.compression.tickets.files import pack, read_ticket, unpack
     from tombola.errors import TombolaError
@@ -46,6 +47,7 @@ __all__ = [
     "save_masks",
     "save_model",
     "save_sparse",
+    "sensitivity",
     "sparsify",
     "unpack",
 ]
@@ -72,6 +74,7 @@ _HOMES = {
     "save_masks": "tombola.models",
     "save_model": "tombola.models",
     "save_sparse": "tombola.compression.sparse_files",
+    "sensitivity": "tombola.compression.sensitivity",
     "sparsify": "tombola.compression.runtime",
     "unpack": "tombola.compression.tickets.files",
 }

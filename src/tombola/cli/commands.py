@@ -15,6 +15,7 @@ from tombola.cli.hybrid import hybrid
 from tombola.cli.lottery import extract, imp, report, stability
 from tombola.cli.removing import remove
 from tombola.cli.runs import list_, show
+from tombola.cli.sensitivity import sensitivity
 from tombola.cli.single import compare, prune, train
 from tombola.cli.tickets import diff, info, pack, unpack
 
@@ -74,6 +75,7 @@ for command in (
     train,
     prune,
     compare,
+    sensitivity,
     remove,
     hybrid,
     export,
