@@ -6,6 +6,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from tombola.compression.export.zeros import Zeros
@@ -57,7 +58,8 @@ class Exported:
 
 def content_of(network: nn.Module) -> bytes:
     """The numbers of a network's state, one tensor after the other: what it takes without a file format."""
-    return b"".join(tensor.contiguous().numpy().tobytes() for tensor in network.state_dict().values())
+    tensors = (tensor.reshape(-1).view(torch.uint8) for tensor in network.state_dict().values())  # of any type
+    return b"".join(tensor.numpy().tobytes() for tensor in tensors)
 
 
 def deflated(content: bytes) -> int:
