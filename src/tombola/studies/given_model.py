@@ -85,8 +85,7 @@ def _ticket(asked: AskedModel, data_dir: Path | None) -> GivenModel:
         raise ConfigError(f"{asked.model}: learned a task of one's own; from Python, tombola.export takes the task")
     index = result.ticket_round
     recorded = trained_weights(result).get((0, index))
-    factory = asked.factory or config.model.factory
-    network, spec, masks = trained_network(result.folder, config.rewinds[0], 0, index, recorded, factory)
+    network, spec, masks = trained_network(result.folder, config.rewinds[0], 0, index, recorded, asked.factory)
     base = base_of(config.images, data_dir)
     if base is not None and base_facts(base) != result.data.get("base"):
         raise ModelError(f"{asked.model}: the base is another one now than the head was trained on; put it back")
