@@ -112,3 +112,14 @@ def test_what_is_refused_is_said_in_a_line(
     assert found is not None
     assert said in found
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_function_of_a_run_is_called_where_the_command_names_it(tmp_path: Path) -> None:
+    """A run folder may be a stranger's, and so may the function that its config names."""
+    study = SMALL_STUDY | {"replicates": 1, "controls": [], "training": {"length": "8it", "evaluate_every": "8it"}}
+    study |= {"model": {"factory": "own_models:dense"}, "pruning": {"densities": [0.5]}}
+    run = run_lottery(validate(study, LotteryConfig, "own"), tmp_path / "runs").folder.root
+    file = tmp_path / "own.pt2"
+    assert "--factory own_models:dense" in str(one_line(invoke("export", run, "--to", "pt2", "--out", file)))
+    assert not file.exists()
+    assert invoke("export", run, "--factory", "own_models:dense", "--to", "pt2", "--out", file).exit_code == 0
