@@ -62,8 +62,8 @@ def _flops(bench: Bench) -> str:
 
 
 def latency_table(bench: Bench) -> Table:
-    """Microseconds of a call, and examples a second in the largest batch."""
-    columns = [f"{what}, batch {size}" for size in BATCH_SIZES for what in ("p50 µs", "p95 µs")]
+    """Microseconds of a call by batch size, and examples a second in the largest."""
+    columns = [f"{size}: {what}" for size in BATCH_SIZES for what in ("p50 µs", "p95 µs")]
     rows = []
     for one in bench.engines:
         cells = []
@@ -72,7 +72,7 @@ def latency_table(bench: Bench) -> Table:
             cells += [MISSING, MISSING] if time is None else [_micro(time.p50), _micro(time.p95)]
         most = one.at(max(BATCH_SIZES))
         rows.append([_named(one), *cells, MISSING if most is None else f"{most.throughput:,.0f}"])
-    return Table(("Engine", *columns, "Examples a second"), rows)
+    return Table(("Engine", *columns, "Examples/s"), rows)
 
 
 def size_table(bench: Bench) -> Table:
@@ -110,8 +110,9 @@ def remarks(bench: Bench) -> list[str]:
             f"The machine was busy: {bench.busy:.0%} of the blocks were disturbed. Ratios hold better than times."
         )
     said.append(
-        f"{threads} {'thread' if threads == 1 else 'threads'}; all took turns, caches warm. Accuracy and error (the "
-        f"largest, of the largest output) are on {bench.examples:,} test examples, beside torch eager. Peak memory is "
+        f"{threads} {'thread' if threads == 1 else 'threads'}; all took turns, in batches of 1 and of 64, caches warm. "
+        "Accuracy and error (the largest, of the largest output) are on "
+        f"{bench.examples:,} test examples, beside torch eager. Peak memory is "
         "what loading and running took beyond the libraries, each in a process of its own; torch.compile's has the "
         "compiler in it."
     )
