@@ -51,6 +51,19 @@ def test_what_masks_leave_without_effect_goes_and_accuracy_stays(child: Path, tm
     torch.testing.assert_close(model.eval()(inputs), whole.eval()(inputs), rtol=1e-4, atol=1e-5)
 
 
+def test_a_smaller_folder_is_packed_and_exported(child: Path, tmp_path: Path) -> None:
+    removed(child, "--out", tmp_path / "small")
+    for command in (
+        ("pack", tmp_path / "small", "--out", tmp_path / "small.ticket"),
+        ("unpack", tmp_path / "small.ticket", "--out", tmp_path / "again"),
+        ("export", tmp_path / "small", "--to", "pt2", "--out", tmp_path / "small.pt2"),
+    ):
+        assert invoke(*command).exit_code == 0
+    one, other = load_model(tmp_path / "small"), load_model(tmp_path / "again")
+    assert one[1].removed == other[1].removed
+    assert all(torch.equal(a, b) for a, b in zip(one[0].parameters(), other[0].parameters(), strict=True))
+
+
 def test_a_smaller_folder_is_pruned_and_made_smaller_again(child: Path, tmp_path: Path) -> None:
     first = removed(child, "--out", tmp_path / "small")
     pruned = make_child(tmp_path / "small", tmp_path / "pruned", {"sparsity": 0.5}).folder

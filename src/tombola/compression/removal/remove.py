@@ -60,16 +60,16 @@ def remove_units(model: nn.Module, what: Masks | Plan, example: Example, protect
         raise PruningError(f"remove_units takes Masks or a Plan, not a {type(what).__name__}")
     masks = what.of(wrapped).of(model)
     traced = trace(model, example)
-    problem = ""
+    problem = ModelError("the model has no units")
     for fixed_sizes in (False, True):
         grouped = group(read(traced, fixed_sizes=fixed_sizes))
         try:
             return _checked_masks(model, masks, grouped, example, protect)
         except PruningError:
             raise
-        except Exception as error:
-            problem = one_line_by_name(error)
-    raise does_not_run(problem)
+        except Exception as error:  # the model's own code has the old sizes; or it has them and runs all the same
+            problem = error if isinstance(error, ModelError) else does_not_run(one_line_by_name(error))
+    raise problem
 
 
 def _planned(model: nn.Module, plan: Plan, example: Example) -> Removed:
