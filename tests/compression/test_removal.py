@@ -21,9 +21,13 @@ from tombola.pruning import NearlyEmptyLayerWarning
 pytestmark = pytest.mark.filterwarnings(f"ignore::{NearlyEmptyLayerWarning.__module__}.NearlyEmptyLayerWarning")
 
 
-def structures(model: nn.Module) -> list[str]:
+CHANNELS = ("lenet5", "resnet, option B", "densenet")
+"""Networks on which masks of input channels are tried, too: every structure costs a trace."""
+
+
+def structures(name: str, model: nn.Module) -> list[str]:
     convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
-    return ["filter", "channel"] if convolutional else ["neuron"]
+    return ["filter", *(["channel"] if name in CHANNELS else [])] if convolutional else ["neuron"]
 
 
 def assert_same_outputs(one: nn.Module, other: nn.Module, example: Any) -> None:
@@ -57,7 +61,7 @@ def test_a_plan_removes_half_of_all_units_and_says_how_many_parameters_stay(name
 @pytest.mark.parametrize("name", NETS)
 def test_what_masks_allow_goes_and_outputs_stay(name: str) -> None:
     model, example = network(name)
-    for structure in structures(model):
+    for structure in structures(name, model):
         masks = prune(model, 0.5, structure=structure)
         removed = remove_units(model, masks, example)
         assert_same_outputs(masked(model, masks), removed.model, example)
@@ -69,7 +73,7 @@ def test_what_masks_allow_goes_and_outputs_stay(name: str) -> None:
 
 
 def test_the_smaller_model_trains_on() -> None:
-    model, example = network("resnet20, padded")
+    model, example = network("squeeze-excite")
     model.train()
     small = remove_units(model, plan_removal(model, 0.4, example), example).model
     assert small.training
@@ -177,7 +181,7 @@ def test_round_to_and_global_ranking() -> None:
 def test_criteria_that_look_at_data() -> None:
     model, example = network("lenet5")
     batches = [(example, torch.tensor([0, 1]))]
-    for criterion in ("taylor", "l2-norm", "random", "fpgm"):
+    for criterion in ("taylor", "fpgm"):
         removed = remove_units(model, plan_removal(model, 0.5, example, criterion, batches=batches), example)
         assert removed.error < 1e-5
 
@@ -225,7 +229,7 @@ def test_what_is_refused() -> None:
 
 
 def test_records_compose() -> None:
-    model, example = network("vgg11")
+    model, example = network("lenet5")
     first = remove_units(model, plan_removal(model, 0.25, example), example)
     second = remove_units(first.model, plan_removal(first.model, 0.5, example), example)
     fresh = copy.deepcopy(model)

@@ -58,7 +58,7 @@ class Chance(nn.Module):
 
 block = st.tuples(st.sampled_from(JOINED), st.integers(1, 3), st.booleans(), st.booleans(), st.booleans())
 nets = st.builds(Chance, st.lists(block, min_size=1, max_size=3), st.booleans())
-some = settings(max_examples=12, suppress_health_check=list(HealthCheck))
+some = settings(max_examples=6, suppress_health_check=list(HealthCheck))
 
 
 def shaken(model: nn.Module, seed: int) -> nn.Module:
