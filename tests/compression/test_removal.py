@@ -224,6 +224,8 @@ def test_what_is_refused() -> None:
         remove_units(model, 0.5, example)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match=r"torch\.export"):
         plan_removal(model, 0.5, torch.randn(2, 7))
+    with pytest.raises(ModelError, match=r"on meta: give it as model\.cpu"):
+        plan_removal(copy.deepcopy(model).to("meta"), 0.5, example)
     with pytest.raises(PruningError, match="do not belong"):
         remove_units(model, prune(nn.Linear(3, 2), 0.5), example)
 

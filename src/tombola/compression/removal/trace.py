@@ -56,6 +56,8 @@ def call_of(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def trace(model: nn.Module, example: Example) -> Traced:
     """The graph of a copy of `model` in evaluation mode. ModelError in one line where torch.export cannot make one."""
     arguments, keywords = call_of(example)
+    if elsewhere := next((t.device for _, t in _named(model) if t.device.type != "cpu"), None):
+        raise ModelError(f"units are removed on the CPU and the model is on {elsewhere}: give it as model.cpu()")
     copied = copy_of(model).eval()
     aliases = {id(t): n for n, t in _named(copied)}  # the first name of a shared tensor
     first = {n: aliases[id(t)] for n, t in reversed(_named(copied))}
