@@ -192,7 +192,7 @@ def test_a_forecast_takes_each_rounds_own_engine(monkeypatch: pytest.MonkeyPatch
     assert plan.round_seconds == pytest.approx([10, 10, 10, 4, 3.2, 2.4, 1.6, 0.8, 0.4], rel=0.02)
     assert plan.seconds == pytest.approx(sum(plan.round_seconds))
     assert [engine for engine, _ in probed] == ["dense"] + ["sparse"] * 4
-    assert [row[3] for row in plan.table().rows][:3] == ["10"] * 3
+    assert [row[3] for row in plan.table().rows][:3] == ["10.00"] * 3  # as many decimals as the others
     probed.clear()
     dense = forecast(config(training={**SMALL_STUDY["training"], "engine": "dense"}), workers=1)
     assert dense.round_seconds == [10.0] * 4

@@ -214,7 +214,7 @@ class TestWhatIsRefused:
         class Other(SquaresStudy):
             name = "others"
 
-        with pytest.raises(RunFolderError, match="a run of tombola squares, not of the study others"):
+        with pytest.raises(RunFolderError, match="a run of tombola squares; this is for runs of tombola others"):
             open_study(Other, folder_in(copied))
         folder = folder_in(copied)
         for path in (folder / "finished.json", folder / "rows.jsonl", checks_path(folder / "rows.jsonl")):
