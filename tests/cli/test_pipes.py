@@ -71,7 +71,7 @@ def test_without_standard_streams(closed: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="writes to /dev/full")
-@pytest.mark.parametrize("arguments", [("list", "criteria"), ("-h",), ("imp", "--help")], ids=" ".join)
+@pytest.mark.parametrize("arguments", [("configs",), ("-h",), ("imp", "--help")], ids=" ".join)
 def test_a_full_output(arguments: tuple[str, ...]) -> None:
     """A command that runs nothing has no finished work to speak of."""
     with Path("/dev/full").open("w") as full:

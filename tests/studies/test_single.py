@@ -48,6 +48,7 @@ from tombola.studies.single.metrics import check_child, failed, units_removed
 from tombola.studies.single.parents import Parent, open_parent
 from tombola.studies.single.schedule import PruneSchedule
 from tombola.studies.single.train import Train
+from tombola.training.statistics import reestimate_statistics
 
 RIGL = {"method": "rigl", "sparsity": 0.8, "every": "5it"}
 DIGITS = {"data": {"name": "digits"}}
@@ -96,6 +97,22 @@ class TestTheCommandLine:
         assert history["distillation"] == {"temperature": 2.0, "weight": 1.0}
         assert invoke(*asked, *taught, "--out", tmp_path / "taught").exit_code == 0
         one_line(invoke(*asked, "--out", tmp_path / "taught"), "begun with distillation")
+
+    def test_batch_norms_take_new_statistics(self, parent: Path, tmp_path: Path) -> None:
+        data = {"name": "digits"}
+        asked = ("prune", "own_models:normalised_first", "--data", "digits", "--sparsity", 0.5, "--finetune", "0it")
+        kept, taken = (tmp_path / name for name in ("kept", "taken"))
+        assert invoke(*asked, "--out", kept).exit_code == 0
+        said = invoke(*asked, "--reestimate", 100, "--out", taken)
+        assert said.exit_code == 0, said.output
+        assert "re-estimated" in said.stdout
+        old, new = (load_model(folder, "own_models:normalised_first")[0] for folder in (kept, taken))
+        reestimate_statistics(old, load_data(DataConfig.model_validate(data), 0), 100)
+        assert all(torch.equal(value, new.state_dict()[name]) for name, value in old.state_dict().items())
+        one_line(
+            invoke("prune", parent, "--sparsity", 0.5, *FAST, "--reestimate", 9, "--out", tmp_path / "no"),
+            "batch norms",
+        )
 
     def test_train_prune_and_prune_again(self, config: Path, tmp_path: Path) -> None:
         trained = invoke("train", config, "--out", tmp_path / "runs")

@@ -94,6 +94,10 @@ def prune(
     distill_weight: Annotated[
         float | None, typer.Option(help="Of --distill: the parent's weight, up to 1. Default 0.5.")
     ] = None,
+    reestimate: Annotated[
+        int,
+        typer.Option(min=0, help="Training examples that batch norms take new statistics from; 0: they keep theirs."),
+    ] = 0,
     optimizer: Annotated[str, typer.Option(help="sgd, adam, adamw, or package.module:function of your own.")] = "adam",
     batch_size: Annotated[int, typer.Option(min=1, help="Of fine-tuning and scoring.")] = 64,
     engine: Engine = None,
@@ -152,6 +156,7 @@ def prune(
             "batch_size": batch_size,
             "fine_tuning": None if none else {**length, "batch_size": batch_size},
             "distillation": taught if distill else None,
+            "reestimate": reestimate,
             "pruning": {
                 "sparsity": sparsity,
                 "criterion": criterion,

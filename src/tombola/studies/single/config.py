@@ -116,6 +116,9 @@ class PruneConfig(Config):
     pruning: Pruning
     fine_tuning: Recipe | None = None
     distillation: Distillation | None = Field(None, description="fine-tuning learns from the parent as well")
+    reestimate: int = Field(
+        0, ge=0, description="training examples that batch norms take new statistics from at the end"
+    )
     batch_size: int = Field(64, ge=1, description="of the batches that criteria look at")
     checkpoint_seconds: CheckpointSeconds = 10.0
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from tombola.compression.measured import measure_latency
+from tombola.data import DataSet
 from tombola.data.dataset import recorded
 from tombola.errors import ConfigError, RunFolderError, TombolaError, TrainingError
 from tombola.models.factory import is_factory_name
@@ -34,9 +35,10 @@ from tombola.studies.single.metrics import check_child, layer_rows, stage_row, u
 from tombola.studies.single.one_model import Made, OneModel, evaluation_rows
 from tombola.studies.single.parents import Parent, is_folder, open_parent
 from tombola.studies.single.plan import ModelPlan, plan_model
+from tombola.training.statistics import reestimate_statistics
 from tombola.training.threads import one_thread
 
-FINE_TUNED = "fine-tuned"
+FINE_TUNED, REESTIMATED = "fine-tuned", "re-estimated"
 
 
 def default_folder(config: PruneConfig) -> Path:
@@ -136,6 +138,8 @@ class Prune(OneModel[PruneConfig]):
             config.distillation,
         )
         child = make_child(making, watcher.progress)
+        if config.reestimate:
+            _reestimate(child.model, parent.data, config.reestimate)
         models = _models(parent, child, config)
         rows = [
             *_stages(models, parent, child, config),
@@ -154,6 +158,7 @@ class Prune(OneModel[PruneConfig]):
             "spared": list(child.spared),
             "fine_tuning": None if config.fine_tuning is None else config.fine_tuning.model_dump(mode="json"),
             "distillation": None if config.distillation is None else config.distillation.model_dump(mode="json"),
+            "reestimate": config.reestimate,
             "seed": config.seed,
         }
         return Made(rows, checks, parent.spec, child.model, child.masks, history)
@@ -168,9 +173,18 @@ def _models(parent: Parent, child: Child, config: PruneConfig) -> Stages:
         ("before", copy_of(parent.model), parent.masks),
         ("pruned", under_masks(parent.model, child.masks), child.masks),
     ]
-    if config.fine_tuning is not None:
-        models.append((FINE_TUNED, copy_of(child.model), child.masks))
+    if config.fine_tuning is not None or config.reestimate:
+        last = REESTIMATED if config.fine_tuning is None else FINE_TUNED
+        models.append((last, copy_of(child.model), child.masks))
     return models
+
+
+def _reestimate(model: nn.Module, data: DataSet, count: int) -> None:
+    """New statistics for the child's batch norms; ConfigError where it has none that would take them."""
+    before = content_sha256(model.state_dict())
+    reestimate_statistics(model, data, count)
+    if content_sha256(model.state_dict()) == before:
+        raise ConfigError("--reestimate is for batch norms that keep statistics, and the model has none: leave it out")
 
 
 def _stages(models: Stages, parent: Parent, child: Child, config: PruneConfig) -> list[Row]:
