@@ -1,6 +1,6 @@
 """Half of all units removed, by Tombola, Torch-Pruning and torch-kirigami: what works, what is left, in how long.
 
-    python benchmarks/removal_peers.py [--only LeNet-5] [--seconds 200]
+    python benchmarks/removal_peers.py [--only LeNet-5] [--seconds 200] [--figure docs/images/removal-peers.png]
 
 Each tool removes half of every group by magnitude from the same network, in a process of its own. Seconds are those of
 the processor, so that a busy machine says the same; what imports cost is not counted. *works*: the smaller network has
@@ -15,8 +15,9 @@ import importlib.metadata
 import multiprocessing
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ from tombola import plan_removal, remove_units
 from tombola.compression.removal.trace import call_of, tensors_in
 from tombola.errors import one_line_by_name
 from tombola.models.removed import parameters
+from tombola.reports.chart import Chart, Series
+from tombola.reports.intervals import estimate
+from tombola.reports.printed import png
 from tombola.reports.tables import Table
 from tombola.runs.folder import machine
 
@@ -130,10 +134,23 @@ def measure(case: str, tool: str, limit: float) -> dict[str, Any]:
     return result
 
 
+def figure(rows: Sequence[Sequence[str]]) -> Chart:
+    """Processor seconds of each tool on the networks that it works on; `rows` are those of the table."""
+    tools = list(dict.fromkeys(row[1] for row in rows))
+    networks = [row[0] for row in rows if row[0]]
+    series = []
+    for index, tool in enumerate(tools):
+        own = enumerate(row for row in rows if row[1] == tool)
+        works = [(float(place), estimate([float(row[3])])) for place, row in own if row[4].startswith("works")]
+        series.append(Series(tool, [x for x, _ in works], [y for _, y in works], index))
+    return Chart("Network", "Processor seconds to remove half", series, factors=True, places=networks)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=list(CASES), help="a network; repeatable")
     parser.add_argument("--seconds", type=float, default=200, help="the most that one removal may take, by the clock")
+    parser.add_argument("--figure", type=Path, help="a PNG file for the seconds")
     chosen = parser.parse_args()
     rows = []
     for case in chosen.only or CASES:
@@ -144,6 +161,8 @@ def main() -> None:
             rows.append((case if tool == "Tombola" else "", tool, left, seconds, one["says"]))
             print(*rows[-1], sep=" | ", flush=True)
     print(Table(("Network", "Tool", "Parameters", "Processor seconds", "Outcome"), rows).to_markdown())
+    if chosen.figure is not None:
+        chosen.figure.write_bytes(png(figure(rows)))
     versions = (f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torch-pruning", "torch-kirigami"))
     print(f"\n{', '.join(versions)}; one thread; {machine()}")
 

@@ -33,6 +33,7 @@ pytestmark = [
 
 STUDY: dict[str, Any] = {
     "checkpoint_seconds": 0,  # a checkpoint at every evaluation
+    "controls": ["reinit"],
     "training": {"length": "240it", "evaluate_every": "12it", "learning_rate": "1e-2"},
 }
 STOPPED = "stopping after this step, again to stop now\nstopped; finished work is kept, the same command continues\n"
