@@ -89,6 +89,10 @@ def test_what_is_refused() -> None:
         remove_layers(model, ["output"], example)
     with pytest.raises(PruningError, match="within another"):
         remove_layers(model, ["stage_1.block_1", "stage_1.block_1.conv_1"], example)
+    with pytest.raises(PruningError, match="ask for 1 or more"):
+        remove_layers(model, 0, example)
+    with pytest.raises(PruningError, match="no layer of the network can go whole"):
+        remove_layers(torch.nn.Sequential(torch.nn.Linear(4, 3)), 1, torch.randn(2, 4))
     with pytest.raises(PruningError, match="99 layers cannot go"):
         remove_layers(model, 99, example)
     with pytest.raises(ModelError, match="no layer 'nowhere'"):

@@ -123,6 +123,10 @@ def remove_layers(
 def _chosen(candidates: Sequence[Layer], layers: Sequence[str] | int) -> Iterator[str]:
     """The names asked for, none within another."""
     names = [layer.name for layer in candidates]
+    if isinstance(layers, int) and layers < 1:
+        raise PruningError(f"{layers} layers to remove: ask for 1 or more")
+    if not names:
+        raise PruningError("no layer of the network can go whole: none gives a tensor of the shape that it takes")
     if not isinstance(layers, int):
         for name in layers:
             if name not in names:
@@ -135,7 +139,7 @@ def _chosen(candidates: Sequence[Layer], layers: Sequence[str] | int) -> Iterato
     for name in names:
         if len(chosen) < layers and not any(_within(name, c) or _within(c, name) for c in chosen):
             chosen.append(name)
-    if len(chosen) < max(1, layers):
+    if len(chosen) < layers:
         raise PruningError(f"{layers} layers cannot go: of {len(names)} that can, {len(chosen)} lie beside each other")
     yield from chosen
 

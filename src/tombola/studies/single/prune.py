@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tombola.compression.measured import measure_latency
-from tombola.data import DataSet
 from tombola.data.dataset import recorded
 from tombola.errors import ConfigError, RunFolderError, TombolaError, TrainingError
 from tombola.models.factory import is_factory_name
@@ -83,6 +83,7 @@ class Prune(OneModel[PruneConfig]):
     def check(self) -> None:
         with storage_errors("look into", self.folder.root):
             _refuse_foreign(self.folder, self.config.model)
+        _refuse_reestimate(self.config.reestimate, self.parent.model)
         facts = self.facts()
         if self.folder.manifest.exists():
             self._refuse_other_config()
@@ -139,7 +140,7 @@ class Prune(OneModel[PruneConfig]):
         )
         child = make_child(making, watcher.progress)
         if config.reestimate:
-            _reestimate(child.model, parent.data, config.reestimate)
+            reestimate_statistics(child.model, parent.data, config.reestimate)
         models = _models(parent, child, config)
         rows = [
             *_stages(models, parent, child, config),
@@ -179,11 +180,13 @@ def _models(parent: Parent, child: Child, config: PruneConfig) -> Stages:
     return models
 
 
-def _reestimate(model: nn.Module, data: DataSet, count: int) -> None:
-    """New statistics for the child's batch norms; ConfigError where it has none that would take them."""
-    before = content_sha256(model.state_dict())
-    reestimate_statistics(model, data, count)
-    if content_sha256(model.state_dict()) == before:
+def _refuse_reestimate(count: int, model: nn.Module) -> None:
+    """ConfigError where new statistics are asked for, and nothing would take them; before anything is trained."""
+    if not count:
+        return
+    if count < 2:
+        raise ConfigError("--reestimate 1: statistics need two examples or more")
+    if not any(isinstance(module, _BatchNorm) and module.running_mean is not None for module in model.modules()):
         raise ConfigError("--reestimate is for batch norms that keep statistics, and the model has none: leave it out")
 
 
