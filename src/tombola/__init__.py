@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tombola.compression.runtime import sparsify
     from tombola.compression.sensitivity import sensitivity
     from tombola.compression.sparse_files import load_sparse, save_sparse
-    from tombola.compression.tickets.files import pack, read_ticket, unpack
+    from tombola.compression.tickets.files import read_ticket, unpack
+    from tombola.compression.tickets.writing import pack
     from tombola.errors import TombolaError
     from tombola.models import load_masks, load_model, save_masks, save_model
     from tombola.pruning import Mask, Masks, PerLayerRates, prune
@@ -64,7 +65,7 @@ _HOMES = {
     "load_masks": "tombola.models",
     "load_model": "tombola.models",
     "load_sparse": "tombola.compression.sparse_files",
-    "pack": "tombola.compression.tickets.files",
+    "pack": "tombola.compression.tickets.writing",
     "plan_removal": "tombola.compression.removal.plan",
     "prune": "tombola.pruning",
     "read_ticket": "tombola.compression.tickets.files",

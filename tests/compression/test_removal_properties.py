@@ -120,3 +120,5 @@ def test_plans_hold(model: Chance, seed: int, sparsity: float, round_to: int, an
 def test_ranges_say_the_same(indices: set[int]) -> None:
     kept = Kept(indices=ranges(sorted(indices)), of=61, places=("a/0",))
     assert kept.index().tolist() == sorted(indices)
+    with torch.device("meta"):
+        assert kept.index().shape == (len(indices),)

@@ -52,7 +52,7 @@ def _sparse(path: Path) -> None:
 def _ticket_of_removed(path: Path) -> None:
     """A few weights, which are said to be what was left of 30,000 × 30,000 units."""
     from tombola.compression.tickets.blocks import packed, unpacked
-    from tombola.compression.tickets.files import pack
+    from tombola.compression.tickets.writing import pack
     from tombola.models import ModelSpec, build
     from tombola.pruning import Masks
 
@@ -64,7 +64,7 @@ def _ticket_of_removed(path: Path) -> None:
 
 
 def _ticket(path: Path, frame: bool) -> None:
-    """209 million weights, of which none is kept, and a start whose checksum is wrong; or a frame of zeros."""
+    """More weights than such a file may have, of which none is kept; or a frame of zeros."""
     import torch
     import zstandard
 

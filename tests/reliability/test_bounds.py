@@ -6,6 +6,7 @@ from pathlib import Path
 
 import bombs
 import pytest
+import worst_tickets
 
 from finished_runs import STUDIES
 from tombola.errors import ConfigError, RunFolderError
@@ -23,6 +24,16 @@ def test_bombs_are_refused_before_they_take_memory_or_time(tmp_path: Path) -> No
     assert not wrong
     assert not [name for name, said in outcomes.items() if "cannot build" in said]  # it was tried
     assert all(said.removeprefix("refused: ").isprintable() for said in outcomes.values())
+
+
+def test_ticket_files_take_at_most_one_gibibyte(tmp_path: Path) -> None:
+    """Beyond the interpreter with torch, also of address space: what is not there cannot be taken."""
+    outcomes = worst_tickets.read_all(tmp_path)
+    assert outcomes.keys() == worst_tickets.TESTED
+    for name, (said, taken) in outcomes.items():
+        assert said.startswith("refused: "), name
+        assert "alloc" not in said, name  # torch's word for memory that it did not get
+        assert taken < worst_tickets.MEMORY, name
 
 
 def test_counts_of_strangers_are_bounded(tmp_path: Path) -> None:

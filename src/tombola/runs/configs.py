@@ -199,9 +199,9 @@ def validate(content: Any, kind: type[C], source: str) -> C:
 
 
 def _problems(error: ValidationError, kind: type[BaseModel]) -> str:
-    problems = [_describe(problem, kind) for problem in error.errors(include_url=False)]
+    problems = error.errors(include_url=False)
     more = f" (and {len(problems) - ERRORS_SHOWN} more)" if len(problems) > ERRORS_SHOWN else ""
-    return f"{'; '.join(problems[:ERRORS_SHOWN])}{more}"
+    return "; ".join(_describe(problem, kind) for problem in problems[:ERRORS_SHOWN]) + more
 
 
 def parse_value(text: str, source: str) -> Any:

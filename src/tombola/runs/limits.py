@@ -1,7 +1,8 @@
 """The limits of everything that is read from outside, each in one line, checked before memory is taken.
 
-Together they keep any file of up to 1 MB below 2 GiB of memory and 30 seconds, whatever it claims. What a file may
-become is bounded by what it *is*: so many times its own size, of files below 1 MiB as of one of 1 MiB.
+Together they keep any file of up to 1 MB below 2 GiB of memory, a ticket file below 1 GiB, and 30 seconds, whatever it
+claims. What a file may become is bounded by what it *is*: so many times its own size, of files below 1 MiB as of one
+of 1 MiB.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ PATTERN_SECONDS = 20.0  # a regular expression of a config, on all paths
 
 UNPACKED_RATIO = 256  # bytes that a packed file may unpack to, or images become, for each of its own
 DECODING_RATIO = 256  # pixels that images may take to decode, once for each scan, for each byte of their files
-WEIGHTS_RATIO = 200  # weights, removed ones included, of a sparse model or a ticket, for each byte of its file
+WEIGHTS_RATIO = 200  # weights, removed ones included, of a sparse model, for each byte of its file
 TICKET_RATIO = 64  # bytes that a ticket file may unpack to, for each of its own
+TICKET_WEIGHTS = 120  # its weights, removed ones included: each takes six to eight bytes while the network is made
+TICKET_WHOLE = 32  # numbers before units were removed: each takes up to 20 bytes while they are
+TICKET_HEADER = 4 * MIB  # what it says, in JSON: that becomes 24 times as much
 MEMBERS_ANYWAY, BYTES_PER_MEMBER = 10_000, 32  # files that an archive may hold: see `members`
 
 YAML_NODES, YAML_DEPTH = 10_000, 32  # keys, values and lists of a config, those of its aliases each time; nesting
@@ -60,6 +64,16 @@ def ticket(packed: int) -> int:
     return TICKET_RATIO * max(packed, MIB)
 
 
+def ticket_weights(packed: int) -> int:
+    """The most weights that a ticket file of `packed` bytes may have, removed ones included."""
+    return TICKET_WEIGHTS * max(packed, MIB)
+
+
+def ticket_whole(packed: int) -> int:
+    """The most numbers that the network of such a file may have had before units were removed."""
+    return TICKET_WHOLE * max(packed, MIB)
+
+
 def weights(size: int) -> int:
-    """The most weights that a sparse model or a ticket of `size` bytes may have, removed ones included."""
+    """The most weights that a sparse model of `size` bytes may have, removed ones included."""
     return WEIGHTS_RATIO * max(size, MIB)

@@ -43,7 +43,10 @@ def unpacked(content: bytes, path: Path) -> Stored:
 
     Memory is bounded by the size of the file, whatever it claims.
     """
-    return from_bytes(_plain(content, path), path, limits.ticket(len(content)))
+    plain, most = _plain(content, path), limits.ticket(len(content))
+    if (header := int.from_bytes(plain[:8], "little")) > limits.TICKET_HEADER:
+        raise StorageError(f"{path}: has a header of {header:,} bytes, {limits.TICKET_HEADER:,} are the most")
+    return from_bytes(plain, path, most - len(plain))
 
 
 def sizes(content: bytes) -> dict[str, int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -15,7 +17,7 @@ from tombola.compression.tickets.mask_codes import Code
 from tombola.compression.tickets.values import Values
 from tombola.errors import ConfigError
 from tombola.models.packing import AXES
-from tombola.pruning import Masks
+from tombola.pruning import Mask, Masks
 from tombola.runs import limits
 from tombola.runs.configs import Config, validate
 
@@ -70,6 +72,9 @@ def facts_of(content: Mapping[str, Any], where: str) -> StoredTicket:
             f"{where}: of format {content.get('format')!r:.20} (Tombola {content.get('tombola')!r:.20}), this Tombola "
             f"reads {FORMAT}; use the version that wrote it"
         )
+    size = len(json.dumps(content.get("model")))
+    if size > limits.SPEC:  # as of a model folder
+        raise ConfigError(f"{where}: model: {size:,} bytes of JSON, {limits.SPEC:,} are the most")
     return validate(dict(content), StoredTicket, where)
 
 
@@ -90,19 +95,19 @@ def masks_in(layers: tuple[StoredLayer, ...], rows: State, size: int) -> Masks:
     """
     if len({layer.name for layer in layers}) != len(layers):
         raise ValueError("a layer is there twice")
-    totals = [math.prod(layer.shape) for layer in layers]
-    if sum(totals) > (most := limits.weights(size)):
-        raise ValueError(f"says that it has {sum(totals):,} weights; {most:,} are the most that are read from its size")
-    found = {}
-    for place, (layer, total) in enumerate(zip(layers, totals, strict=True)):
-        content = rows.pop(f"mask/{place}")
-        if content.dtype != torch.uint8 or content.dim() != 1:
-            raise ValueError(f"{layer.name}: its mask is no row of bytes")
-        keep = mask_codes.decoded(layer.code, content.numpy(), total)
-        if keep.sum() != layer.kept:
-            raise ValueError(f"{layer.name} does not keep {layer.kept} weights")
-        found[layer.name] = torch.from_numpy(keep).reshape(layer.shape)
-    return Masks.from_tensors(found)
+    total = sum(math.prod(layer.shape) for layer in layers)
+    if total > (most := limits.ticket_weights(size)):
+        raise ValueError(f"says that it has {total:,} weights; {most:,} are the most that are read from its size")
+    return Masks({layer.name: _mask(layer, rows.pop(f"mask/{place}")) for place, layer in enumerate(layers)})
+
+
+def _mask(layer: StoredLayer, content: Tensor) -> Mask:
+    if content.dtype != torch.uint8 or content.dim() != 1:
+        raise ValueError(f"{layer.name}: its mask is no row of bytes")
+    keep = mask_codes.decoded(layer.code, content.numpy(), math.prod(layer.shape))
+    if keep.sum() != layer.kept:
+        raise ValueError(f"{layer.name} does not keep {layer.kept} weights")
+    return Mask(torch.from_numpy(keep).reshape(layer.shape))
 
 
 def state_tensors(role: str, state: Mapping[str, Tensor], masks: Masks, kind: Values) -> State:
@@ -118,19 +123,45 @@ def state_tensors(role: str, state: Mapping[str, Tensor], masks: Masks, kind: Va
     return found | {f"{role}/rest/{name}": values.rest_as(tensor, kind) for name, tensor in rest.items()}
 
 
-def state_in(role: str, rows: State, masks: Masks, kind: Values, places: tuple[int, ...]) -> State:
+@dataclass(frozen=True)
+class StoredWeight:
+    """A layer's kept values as they lie in a file, which fit its mask."""
+
+    rows: list[Tensor]
+    steps: Tensor | None
+    mask: Mask
+    kind: Values
+
+    def write(self, into: Tensor) -> None:
+        """Makes `into`, a float32 tensor of the mask's shape, the weight: removed entries become 0."""
+        dense = into if into.is_contiguous() else torch.empty(into.shape)
+        values.write(self.rows, self.mask.keep, self.kind, self.steps, dense)
+        if dense is not into:
+            into.copy_(dense)
+
+
+@dataclass(frozen=True)
+class StoredState:
+    """What a file has of a state: weights, not yet at their places (dense they may be gigabytes), and all else."""
+
+    weights: dict[str, StoredWeight]
+    rest: State
+
+
+def state_in(role: str, rows: State, masks: Masks, kind: Values, places: tuple[int, ...]) -> StoredState:
     """The state that `state_tensors` was given, taken out of `rows`; weights of the layers at `places` alone.
 
-    Raises ValueError or KeyError where rows and masks do not fit together.
+    Raises ValueError, KeyError or IndexError where rows and masks do not fit together.
     """
-    found: State = {}
+    weights = {}
     names = list(masks)
     for place in places:
         count = sum(f"{role}/{place}/{number}" in rows for number in range(5))
         stored = [rows.pop(f"{role}/{place}/{number}") for number in range(count)]
         steps = rows.pop(f"{role}/{place}/steps", None)
-        found[names[place]] = values.decoded(stored, masks[names[place]].keep, kind, steps)
+        mask = masks[names[place]]
+        values.check(stored, mask.keep, kind, steps)
+        weights[names[place]] = StoredWeight(stored, steps, mask, kind)
     begin = f"{role}/rest/"
-    for name in [name for name in rows if name.startswith(begin)]:
-        found[name.removeprefix(begin)] = rows.pop(name)
-    return found
+    rest = [name for name in rows if name.startswith(begin)]
+    return StoredState(weights, {name.removeprefix(begin): rows.pop(name) for name in rest})

@@ -27,6 +27,8 @@ FINENESS = 0.049
 """The longest step, in root mean squares of a channel's values: rounding to it is an error of 1.4 % of these, rms."""
 STEPS = (-126, 121)
 """The exponents that a step may have: any value times its step is a number in float32."""
+AT_ONCE = 1 << 20
+"""Weights whose values are written at once."""
 _DTYPES = {Values.FLOAT32: torch.float32, Values.FLOAT16: torch.float16, Values.INT8: torch.int8}
 
 
@@ -45,23 +47,36 @@ def encoded(name: str, weight: Tensor, keep: Tensor, values: Values) -> tuple[li
     return _rows((weight / steps).round().clamp(-LARGEST, LARGEST)[keep].to(torch.int8)), exponents.to(torch.int8)
 
 
-def decoded(rows: list[Tensor], keep: Tensor, values: Values, exponents: Tensor | None) -> Tensor:
-    """The float32 weight, removed ones 0; ValueError where rows and exponents do not fit the mask."""
-    width, kept = _DTYPES[values].itemsize, int(keep.sum())
+def check(rows: list[Tensor], keep: Tensor, values: Values, exponents: Tensor | None) -> None:
+    """ValueError where rows and exponents do not fit the mask, or are none that `encoded` gives."""
+    width, kept = _DTYPES[values].itemsize, int(torch.count_nonzero(keep))
     if len(rows) != width or any(row.dtype != torch.uint8 or row.shape != (kept,) for row in rows):
         raise ValueError(f"has other rows of bytes than {width} of {kept}")
-    found = torch.zeros(keep.shape)
-    found[keep] = torch.stack(rows, 1).view(_DTYPES[values]).reshape(-1).float()
     if (values == Values.INT8) != (exponents is not None):
         raise ValueError("has steps without int8 values, or the other way round")
     if exponents is None:
-        return found
+        return
     low, high = STEPS
     if exponents.dtype != torch.int8 or exponents.shape != keep.shape[:1]:
         raise ValueError("has no step for each channel")
     if len(exponents) and not low <= int(exponents.min()) <= int(exponents.max()) <= high:
         raise ValueError("has steps beyond float32")
-    return torch.ldexp(found, exponents.int().reshape(-1, *[1] * (keep.dim() - 1)))
+
+
+def write(rows: list[Tensor], keep: Tensor, values: Values, exponents: Tensor | None, into: Tensor) -> None:
+    """Makes `into`, a contiguous float32 tensor, the weight of rows that `check` has passed; removed ones become 0.
+
+    Part by part: beside the weight and its mask no memory that grows with them is taken.
+    """
+    flat, begun = into.view(-1), 0
+    for part, chosen in zip(flat.split(AT_ONCE), keep.reshape(-1).split(AT_ONCE), strict=True):
+        end = begun + int(chosen.sum())
+        kept = torch.stack([row[begun:end] for row in rows], 1).view(_DTYPES[values]).reshape(-1).float()
+        part.zero_().masked_scatter_(chosen, kept)
+        begun = end
+    if exponents is not None:
+        steps = torch.ldexp(torch.ones(len(exponents)), exponents.int())
+        into.mul_(steps.reshape(-1, *[1] * (into.dim() - 1)))
 
 
 def rest_as(tensor: Tensor, values: Values) -> Tensor:

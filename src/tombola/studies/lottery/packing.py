@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from tombola.compression.ticket import MASK, load_ticket
-from tombola.compression.tickets.files import TicketFile, Which, pack, read_ticket, unpack
+from tombola.compression.tickets.files import TicketFile, Which, read_ticket, unpack
+from tombola.compression.tickets.writing import pack
 from tombola.errors import ConfigError, RunFolderError, StorageError
 from tombola.models import load_model, read_spec, save_model
 from tombola.models.config import Spec
