@@ -14,7 +14,7 @@ import pytest
 
 from tombola.cli import guard
 from tombola.cli.guard import LONGEST, SAME
-from tombola.cli.signals import GRACE, STOPPED, STOPPING
+from tombola.cli.signals import BEGINS_ANEW, CONTINUES, GRACE, STOPPED, STOPPING
 from tombola.runs import stopping
 from tombola.runs.atomic import write_bytes
 from tombola.runs.rows import RowTable
@@ -223,8 +223,23 @@ def test_while_imports_load(module: str, happens: str, number: signal.Signals, c
     happens = happens.format(signal=number.name)
     done = command(FINDER.format(module=module, happens=happens), "list", "criteria")
     assert done.returncode == code, done.stderr
-    assert done.stderr in (BOTH, BOTH.replace(STOPPED, f"Aborted!\n{STOPPED}"))
+    known = BOTH.replace(STOPPED, f"{STOPPED}; {BEGINS_ANEW}")  # where the command's own lines had begun
+    assert done.stderr in (BOTH, BOTH.replace(STOPPED, f"Aborted!\n{STOPPED}"), known)
     assert "Traceback" not in done.stderr
+
+
+STOPPED_IN = {
+    "train": ("tombola.studies.single.config", CONTINUES),
+    "export": ("tombola.compression.export.exporting", BEGINS_ANEW),
+}
+
+
+@pytest.mark.parametrize("name", STOPPED_IN)
+def test_a_command_says_what_calling_it_again_does(name: str) -> None:
+    """Where the command is known, after the first of its own lines."""
+    module, said = STOPPED_IN[name]
+    done = command(FINDER.format(module=module, happens=KILL.format(signal="SIGINT")), name, "nothing")
+    assert (done.returncode, done.stderr) == (130, f"{STOPPING}\n{STOPPED}; {said}\n")
 
 
 def test_nothing_is_written_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

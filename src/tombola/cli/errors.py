@@ -11,18 +11,23 @@ from typing import NoReturn
 import typer
 
 from tombola.cli.console import results_alone, say
-from tombola.cli.signals import acknowledge, exit_code, say_stopped
+from tombola.cli.signals import BEGINS_ANEW, CONTINUES, acknowledge, after_a_stop, exit_code, say_stopped
 from tombola.errors import TombolaError, one_line_by_name
 from tombola.runs import stopping
+from tombola.runs.atomic import AGAIN
+
+LOST_NOTHING = ": nothing finished was lost"
 
 
 @contextmanager
 def errors(debug: bool, *, runs: bool = False) -> Iterator[None]:
     """One line per error: exit 2 for what has to change, 1 for a failed run, 130 after Ctrl-C (143 after TERM).
 
-    Within the block standard output has results alone. A command that `runs` a study keeps what is finished.
+    Within the block standard output has results alone. A command that `runs` a study keeps what is finished, and says
+    so when it ends early; any other begins anew.
     """
     showing = warnings.showwarning
+    after_a_stop(CONTINUES if runs else BEGINS_ANEW)
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}", err=True)
     try:
         with results_alone():
@@ -37,7 +42,8 @@ def errors(debug: bool, *, runs: bool = False) -> Iterator[None]:
         if debug or isinstance(error, typer.Exit):
             raise
         if isinstance(error, TombolaError):
-            say(f"error: {' '.join(str(error).split())}", err=True)
+            said = " ".join(str(error).split())
+            say(f"error: {said}{LOST_NOTHING if runs and said.endswith(AGAIN) else ''}", err=True)
             raise typer.Exit(error.exit_code) from None
         if isinstance(error, (OSError, MemoryError)):
             say(f"error: {_of_the_system(error, runs)}", err=True)
@@ -53,7 +59,7 @@ def _of_the_system(error: OSError | MemoryError, runs: bool) -> str:
     if isinstance(error, MemoryError):
         return "out of memory; close other programs, or take smaller data or fewer workers"
     where = "" if error.filename is None else f"{error.filename}: "
-    way_out = "; nothing finished was lost, mend it and run the command again" if runs else ""
+    way_out = f"; {AGAIN}{LOST_NOTHING}" if runs else ""
     return f"{where}{error.strerror or error}{way_out}"
 
 

@@ -32,7 +32,8 @@ NUDGE = signal.SIGURG
 ANSWER = 1.0
 """Seconds that the way out waits for the guard's word, so that lines come in their order."""
 STOPPING = stopping.SAID
-STOPPED = "stopped; finished work is kept, the same command continues"
+STOPPED = "stopped"
+CONTINUES, BEGINS_ANEW = "finished work is kept, the same command continues", "the same command begins anew"
 LAST_LINE = b"\r\x1b[2K\x1b[?25h"
 """Clears the line in which bars were drawn, and shows the cursor again."""
 
@@ -108,10 +109,19 @@ def acknowledge() -> None:
     _answered.set()
 
 
+_afterwards: list[str] = []
+"""What the command says of being called again; nothing before it is known which command it is."""
+
+
+def after_a_stop(said: str) -> None:
+    """What a stop of this command is followed by: CONTINUES or BEGINS_ANEW."""
+    _afterwards[:] = [said]
+
+
 def say_stopped() -> None:
     """Says that the command has stopped, once, whichever of its threads comes first."""
     if _last_word.acquire(blocking=False):
-        say(STOPPED)
+        say("; ".join([STOPPED, *_afterwards]))
 
 
 def leave(code: int) -> NoReturn:

@@ -23,6 +23,8 @@ from tombola.runs.kinds import LONGEST, other_kind
 from tombola.runs.strict_json import parse_json
 
 TEMPORARY_SUFFIX = ".tombola-tmp"
+AGAIN = "mend it and run the command again"
+"""How an error ends of what could not be written."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -149,7 +151,7 @@ def storage_errors(verb: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        way_out = "" if verb == "read" else "; nothing finished was lost, mend it and run the command again"
+        way_out = "" if verb == "read" else f"; {AGAIN}"
         raise StorageError(f"cannot {verb} {path}: {reason}{way_out}") from error
 
 

@@ -71,7 +71,7 @@ def pack(
 
     Examples:
         >>> import tempfile
-        >>> from tombola import prune
+        >>> from tombola import prune, unpack
         >>> from tombola.models import ModelSpec, build
         >>> spec = ModelSpec(input_shape=(1, 28, 28), classes=10, seed=0)
         >>> file = pack(Path(tempfile.mkdtemp()) / "a.ticket", spec, prune(build(spec), 0.9))
