@@ -44,10 +44,22 @@ def sparse_of(model: nn.Module) -> SparseModel:
     return sparsify(model, prune(model, 0.6, distribution="uniform"), torch.randn(20, 3, 12, 12), (1, 20))
 
 
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    save_sparse(tmp_path / "net.safetensors", sparse_of(network()))
-    return tmp_path / "net.safetensors"
+def written(make: Callable[[], nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("written") / "net.safetensors"
+    save_sparse(path, sparse_of(make()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of `network()`, not to be changed."""
+    return written(network, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def whole_pooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of `pooled()`, not to be changed."""
+    return written(pooled, tmp_path_factory)
 
 
 @pytest.mark.usefixtures("same_plans")
@@ -142,12 +154,12 @@ HOSTILE: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_files_are_one_line(saved: Path, name: str) -> None:
-    tensors, facts = load_tensors(saved)
+def test_hostile_files_are_one_line(whole: Path, tmp_path: Path, name: str) -> None:
+    tensors, facts = load_tensors(whole)
     HOSTILE[name](tensors, facts)
-    save_tensors(saved, tensors, facts)
+    save_tensors(tmp_path / "net.safetensors", tensors, facts)
     with pytest.raises(TombolaError, match=r"net\.safetensors") as caught:
-        load_sparse(saved)
+        load_sparse(tmp_path / "net.safetensors")
     assert isinstance(caught.value, ModelError)
     assert "\n" not in str(caught.value)
 
@@ -178,9 +190,8 @@ OF_POOLS: dict[str, Callable[[Facts], object]] = {
 
 
 @pytest.mark.parametrize("name", OF_POOLS)
-def test_hostile_pools_and_sums_are_one_line(tmp_path: Path, name: str) -> None:
-    save_sparse(tmp_path / "net.safetensors", sparse_of(pooled()))
-    tensors, facts = load_tensors(tmp_path / "net.safetensors")
+def test_hostile_pools_and_sums_are_one_line(whole_pooled: Path, tmp_path: Path, name: str) -> None:
+    tensors, facts = load_tensors(whole_pooled)
     OF_POOLS[name](facts)
     save_tensors(tmp_path / "net.safetensors", tensors, facts)
     with pytest.raises(ModelError, match=r"net\.safetensors") as caught:

@@ -76,7 +76,7 @@ NO_SCORES = [
         structures=("filter", "channel"),
     ),
     # The Linear layers of these are read by no batch norm, and LeNet-5 has none at all.
-    Refusal("output.weight: no batch norm reads", models=("resnet20",), criteria=("bn-scale",), structures=("neuron",)),
+    Refusal("output.weight: no batch norm reads", models=("resnet8",), criteria=("bn-scale",), structures=("neuron",)),
     Refusal("conv_1.weight: no batch norm reads", models=("lenet5",), criteria=("bn-scale",), structures=("filter",)),
     Refusal("dense_1.weight: no batch norm reads", models=("lenet5",), criteria=("bn-scale",), structures=("neuron",)),
     Refusal("embed.weight: no batch norm reads", models=("transformer",), criteria=("bn-scale",)),
@@ -88,9 +88,9 @@ UNDIVIDED = {
     ("lenet5", "block:4x4"): "conv_1",
     ("lenet5", "block:1x2"): "conv_1",
     ("lenet5", "2:4"): "conv_1",
-    ("resnet20", "block:4x4"): "conv_1",
-    ("resnet20", "block:1x2"): "conv_1",
-    ("resnet20", "2:4"): "conv_1",
+    ("resnet8", "block:4x4"): "conv_1",
+    ("resnet8", "block:1x2"): "conv_1",
+    ("resnet8", "2:4"): "conv_1",
     ("transformer", "block:4x4"): "embed",
     ("transformer", "2:4"): "embed",
 }
