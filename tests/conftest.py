@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each process that tests start would compile all of ours anew
 os.environ["COLUMNS"] = "500"  # sentences stay on one line; `tests/cli/test_width.py` looks at how they wrap
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background ignores Ctrl-C, and what it starts inherits that: commands that tests stop must not.
@@ -19,6 +20,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+import forked
 import no_time
 from finished_runs import Runs
 from tombola.reports import printed
@@ -40,8 +42,9 @@ def _in_no_time() -> Iterator[None]:
 
 @pytest.fixture
 def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Worker processes in no time, too."""
-    monkeypatch.setattr(executors, "_begin_worker", no_time.begin_worker)
+    """Worker processes in no time, too: forked, not spawned, with stand-ins."""
+    monkeypatch.setattr(executors, "_CONTEXT", forked.FORKS)
+    monkeypatch.setattr(executors, "_begin_worker", forked.BeginWorker())
 
 
 @pytest.fixture(scope="module")

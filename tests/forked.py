@@ -1,7 +1,8 @@
-"""Commands in processes of their own that are forked from one which has imported everything already.
+"""Commands and workers in processes of their own that are forked from one which has imported everything already.
 
-A process that a person starts spends its first seconds in imports. A test that starts many of them to end them at work
-needs these once. Studies finish in no time, as those do that a test runs in its own process.
+A process that a person starts, and each worker of it, spends its first seconds in imports. A test that starts many of
+them to end them at work, or to compare what they did, needs these once. Studies finish in no time, as those do that a
+test runs in its own process.
 """
 
 from __future__ import annotations
@@ -12,26 +13,55 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import no_time
+from tombola.runs import executors
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(
-    ["tombola.cli.commands", "tombola.studies.lottery.study", "tombola.studies.hybrid.study", "forked"]
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    [
+        *("tombola.cli.commands", "tombola.studies.lottery.study", "tombola.studies.hybrid.study", "forked"),
+        *("torch._dynamo", "matplotlib.figure", "sklearn.ensemble", "sklearn.decomposition"),  # that these load late
+    ]
 )
 
 
-class Forked:
-    """A `tombola` command in a process group of its own, its standard error in the file `errors`."""
+class BeginWorker:
+    """Begins a worker that is forked, with the stand-ins, in the environment of the process that it works for."""
 
-    def __init__(self, arguments: Sequence[object], errors: Path) -> None:
+    def __getstate__(self) -> dict[str, dict[str, str]]:
+        return {"environment": dict(os.environ)}
+
+    def __call__(self, channel: Any, stop: Any, _: int) -> None:
+        os.environ.clear()
+        os.environ.update(self.environment)
+        no_time.begin_worker(channel, stop, os.getppid())  # whose child it is: what it was forked from
+
+
+WORKER = "tombola-worker"
+"""What a forked worker of a command is called in /proc/PID/comm."""
+
+
+class Forked:
+    """A `tombola` command in a process group of its own, its standard error in the file `errors`.
+
+    Its workers are forks of it, unless they are to be `spawned` as a person's are. It calls `first` before all else.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[object],
+        errors: Path,
+        spawned: bool = False,
+        first: Callable[[], object] | None = None,
+    ) -> None:
         self.errors = errors
         errors.write_bytes(b"")
-        self.process = _FORKS.Process(
-            target=_be, args=([str(argument) for argument in arguments], errors, dict(os.environ))
-        )
+        asked = [str(argument) for argument in arguments]
+        self.process = FORKS.Process(target=_be, args=(asked, errors, dict(os.environ), spawned, first))
         self.process.start()
         while self.alive() and os.getpgid(self.pid) != self.pid:  # the first of all waits for the imports
             time.sleep(0.005)
@@ -60,7 +90,13 @@ class Forked:
         return code, self.errors.read_text()
 
 
-def _be(arguments: list[str], errors: Path, environment: dict[str, str]) -> None:
+def _be(
+    arguments: list[str],
+    errors: Path,
+    environment: dict[str, str],
+    spawned: bool,
+    first: Callable[[], object] | None,
+) -> None:
     """What a fork does: it becomes the command, in the environment of the test and not of what it was forked from."""
     os.setsid()
     os.environ.clear()
@@ -73,8 +109,17 @@ def _be(arguments: list[str], errors: Path, environment: dict[str, str]) -> None
     sys.argv = ["tombola", *arguments]
     no_time.stand_in(setattr)
     from tombola.cli import main
-    from tombola.runs import executors
 
-    executors._begin_worker = no_time.begin_worker
-
+    if spawned:
+        executors._begin_worker = no_time.begin_worker
+    else:
+        executors._CONTEXT, executors._begin_worker = multiprocessing.get_context("fork"), _begin_fork
+    if first is not None:
+        first()
     main()
+
+
+def _begin_fork(*arguments: Any) -> None:
+    """In a forked worker of a command."""
+    Path("/proc/self/comm").write_text(WORKER)
+    no_time.begin_worker(*arguments)

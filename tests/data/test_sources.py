@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import math
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
 
-from tombola.data import DataConfig, DataSet, Examples, RawData, load_data
+from tombola.data import DataConfig, DataSet, Examples, RawData, load_data, sources
 from tombola.data.dataset import split
 from tombola.data.home import idx_files
 from tombola.data.sources import load_raw, split_data
@@ -115,6 +117,16 @@ def test_fewer_training_examples_of_one_class_are_an_error() -> None:
     alike = next(seed for seed in range(50) if len(split(raw, seed, 5, 10).train.targets[:2].unique()) == 1)
     with pytest.raises(DataError, match="same class"):
         split(raw, alike, 5, 10, training=2)
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_digits_are_scikit_learns_wherever_it_keeps_them(found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not found:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    images, labels = load_digits(return_X_y=True)
+    data = sources.digits(Path()).training
+    assert torch.equal(data.inputs, torch.tensor(images / 16, dtype=torch.float32).reshape(-1, 1, 8, 8))
+    assert torch.equal(data.targets, torch.tensor(labels))
 
 
 # Digests of the digits' three parts as they were before `training` could be chosen.

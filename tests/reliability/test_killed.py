@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from forked import Forked
+from forked import WORKER, Forked
 from said import error_in
 from tombola.models.tensors import content_sha256, load_tensors
 from tombola.runs.atomic import TEMPORARY_SUFFIX
@@ -44,9 +44,9 @@ PATIENCE = 120.0
 class Command:
     """A `tombola imp` in a process group of its own."""
 
-    def __init__(self, config: Path, folder: Path, workers: int, errors: Path) -> None:
+    def __init__(self, config: Path, folder: Path, workers: int, errors: Path, spawned: bool) -> None:
         self.folder = folder
-        self.forked = Forked(["imp", config, "--out", folder, "--workers", workers], errors)
+        self.forked = Forked(["imp", config, "--out", folder, "--workers", workers], errors, spawned)
 
     def alive(self) -> bool:
         return self.forked.alive()
@@ -74,11 +74,11 @@ Start = Callable[..., Command]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """`start(config, out, workers=1)`: the command; what is left of it is killed after the test."""
+    """`start(config, out, workers=1, spawned=False)`: the command; what is left of it is killed after the test."""
     started: list[Command] = []
 
-    def begin(config: Path, out: Path, workers: int = 1) -> Command:
-        started.append(Command(config, out, workers, tmp_path / f"{len(started)}.stderr"))
+    def begin(config: Path, out: Path, workers: int = 1, spawned: bool = False) -> Command:
+        started.append(Command(config, out, workers, tmp_path / f"{len(started)}.stderr", spawned))
         return started[-1]
 
     yield begin
@@ -158,7 +158,8 @@ def workers_of(command: Command) -> list[int]:
     found = []
     for child in children(command.forked.pid):
         with contextlib.suppress(OSError):
-            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+            spawned = b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+            if spawned or Path(f"/proc/{child}/comm").read_text().strip() == WORKER:
                 found.append(child)
     return found
 
@@ -178,7 +179,7 @@ def at_work(command: Command) -> bool:
 
 def kill_at_a_random_time(command: Command, chance: random.Random) -> bool:
     """Mostly while it starts."""
-    time.sleep(chance.uniform(0.05, 0.8))
+    time.sleep(chance.uniform(0.02, 0.3))
     return command.alive()
 
 
@@ -223,7 +224,7 @@ def test_a_run_killed_many_times_ends_as_if_never_killed(
 
 def test_ctrl_c_and_a_killed_parent(tmp_path: Path, config: Path, uninterrupted: Path, start: Start) -> None:
     out = tmp_path / "out"
-    starting = start(config, out, 2)
+    starting = start(config, out, 2, spawned=True)
     assert starting.when(lambda: len(workers_of(starting)) == 2)
     time.sleep(0.05)  # they are still loading torch
     starting.signal_group(signal.SIGINT)
@@ -234,7 +235,7 @@ def test_ctrl_c_and_a_killed_parent(tmp_path: Path, config: Path, uninterrupted:
     working.signal_group(signal.SIGINT)
     assert_stopped(working)
 
-    orphaned = start(config, out, 2)
+    orphaned = start(config, out, 2, spawned=True)
     assert at_work(orphaned)
     workers = children(orphaned.forked.pid)
     assert len(workers_of(orphaned)) == 2
@@ -294,26 +295,36 @@ def test_a_finished_run_is_shown_and_more_replicates_extend_it(
     assert {name: after[name] for name in kept} == kept
 
 
-@pytest.mark.parametrize("step", ["report_page", "write_results"])
-def test_an_extension_killed_at_its_last_steps_takes_them_later(
-    step: str,
-    tmp_path: Path,
-    config: Path,
-    uninterrupted: Path,
-    invoke: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Report and results of two replicates must not pass for those of three."""
-    run = tmp_path / uninterrupted.name
-    shutil.copytree(uninterrupted, run)
-    extend = ("imp", config, "--out", tmp_path, "--workers", 1, "--replicates", 3)
+def stopped_at(step: str, invoke: Any, *command: object) -> None:
+    """Runs the command until it is stopped at this last step."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(f"tombola.studies.lottery.study.{step}", stop)
-        assert invoke(*extend).exit_code == 130
+        assert invoke(*command).exit_code == 130
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory, config: Path, uninterrupted: Path, invoke: Any) -> Path:
+    """The run with a third replicate, stopped before its report was written."""
+    run = tmp_path_factory.mktemp("extended") / uninterrupted.name
+    shutil.copytree(uninterrupted, run)
+    stopped_at("report_page", invoke, "imp", config, "--out", run.parent, "--workers", 1, "--replicates", 3)
+    return run
+
+
+@pytest.mark.parametrize("step", ["report_page", "write_results"])
+def test_an_extension_killed_at_its_last_steps_takes_them_later(
+    step: str, tmp_path: Path, config: Path, extended: Path, invoke: Any
+) -> None:
+    """Report and results of two replicates must not pass for those of three."""
+    run = tmp_path / extended.name
+    shutil.copytree(extended, run)
+    extend = ("imp", config, "--out", tmp_path, "--workers", 1, "--replicates", 3)
+    if step == "write_results":
+        stopped_at(step, invoke, *extend)
     assert invoke(*extend).exit_code == 0
     assert "replicates: 3\n" in (run / "report.html").read_text()
     assert json.loads((run / "results" / "sparsity_vs_accuracy.json").read_text())["replicates"] == 3

@@ -158,26 +158,34 @@ def test_killed_and_stopped_it_ends_as_if_neither(
     assert_same_end(lotteries, uninterrupted)
 
 
-@pytest.mark.parametrize("step", ["report_page", "write_results"])
-def test_an_extension_killed_at_its_last_steps_takes_them_later(
-    step: str,
-    uninterrupted: Path,
-    config: Path,
-    cache: str,
-    tmp_path: Path,
-    invoke: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Report and results of two replicates must not pass for those of three."""
-    out = Path(shutil.copytree(uninterrupted, tmp_path / "out"))
-    extend = ("hybrid", config, "--out", out, "--workers", 1, "--replicates", 3)
+def stopped_at(step: str, invoke: Any, *command: object) -> None:
+    """Runs the command until it is stopped at this last step."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(f"tombola.studies.hybrid.study.{step}", stop)
-        assert invoke(*extend).exit_code == 130
+        assert invoke(*command).exit_code == 130
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory, config: Path, uninterrupted: Path, invoke: Any) -> Path:
+    """The runs with a third replicate, stopped before the study's report was written."""
+    out = Path(shutil.copytree(uninterrupted, tmp_path_factory.mktemp("extended") / "out"))
+    stopped_at("report_page", invoke, "hybrid", config, "--out", out, "--workers", 1, "--replicates", 3)
+    return out
+
+
+@pytest.mark.parametrize("step", ["report_page", "write_results"])
+def test_an_extension_killed_at_its_last_steps_takes_them_later(
+    step: str, extended: Path, config: Path, tmp_path: Path, invoke: Any
+) -> None:
+    """Report and results of two replicates must not pass for those of three."""
+    out = Path(shutil.copytree(extended, tmp_path / "out"))
+    extend = ("hybrid", config, "--out", out, "--workers", 1, "--replicates", 3)
+    if step == "write_results":
+        stopped_at(step, invoke, *extend)
     assert invoke(*extend).exit_code == 0
     assert json.loads((hybrid_in(out) / "results" / "hybrid.json").read_text())["replicates"] == 3
     assert "3 replicates" in (hybrid_in(out) / "report.html").read_text()

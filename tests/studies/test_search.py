@@ -148,7 +148,7 @@ class TestEarlyBird:
 
 def test_a_forecast_counts_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    plan = forecast(config(replicates=3, rewind=["init", "lr"]), workers=2, sample=0.05)
+    plan = forecast(config(replicates=3, rewind=["init", "lr"]), workers=2)
     assert plan.trainings == 3 * (1 + 2 * 3 * 3)
     assert plan.rounds[0].density == 1
     assert plan.iterations == 40

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import math
 import multiprocessing
 import re
@@ -221,14 +222,24 @@ def _read(name: str, folder: Path, options: tuple[tuple[str, object], ...]) -> R
 @data_sets.register("digits")
 def digits(folder: Path) -> RawData:
     """scikit-learn's handwritten digits: 1,797 scans of 8×8 pixels, 10 classes, part of the package."""
-    from sklearn.datasets import load_digits  # a second of import that only this data set needs
-
-    bunch = load_digits()
-    pixels = np.ascontiguousarray(bunch.images, dtype=np.float32)
-    labels = np.ascontiguousarray(bunch.target, dtype=np.int64)
+    table = _table_of_digits()
+    pixels = np.ascontiguousarray(table[:, :-1].reshape(-1, 8, 8), dtype=np.float32)
+    labels = np.ascontiguousarray(table[:, -1], dtype=np.int64)
     checksum = hashlib.md5(pixels.tobytes() + labels.tobytes(), usedforsecurity=False).hexdigest()
     inputs = torch.from_numpy(pixels).div_(16).unsqueeze(1)
     return RawData("digits", Examples(inputs, torch.from_numpy(labels)), None, f"md5:{checksum}")
+
+
+def _table_of_digits() -> np.ndarray:
+    """A row for each image: its pixels and its class. The import of scikit-learn, which has it, takes every process of
+    a run some seconds, so that its file is read where it lies."""
+    package = importlib.util.find_spec("sklearn")
+    for folder in (package and package.submodule_search_locations) or ():
+        if (file := Path(folder, "datasets", "data", "digits.csv.gz")).exists():
+            return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits
+
+    return np.column_stack(load_digits(return_X_y=True))
 
 
 @data_sets.register("mnist")

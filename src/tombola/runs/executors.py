@@ -34,6 +34,8 @@ POLL_SECONDS = 0.1
 GRACE_SECONDS = 1.0
 """A worker that is asked to stop and has not by then ends as if it were killed, which every run survives."""
 PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
+_CONTEXT: multiprocessing.context.BaseContext = multiprocessing.get_context("spawn")
+"""Spawned, not forked: a child inherits neither the run's lock nor a half-used thread pool."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -51,14 +53,12 @@ def run_cells(cell: Cell, specs: Sequence[Any], workers: int, on_event: Emit) ->
 
 
 def _run_in_processes(cell: Cell, specs: Sequence[Any], workers: int, on_event: Emit) -> None:
-    # Spawned, not forked: a child inherits neither the run's lock nor a half-used thread pool.
-    context = multiprocessing.get_context("spawn")
     _begin_tracker()
-    channel = context.SimpleQueue()
-    stop = context.Event()
+    channel = _CONTEXT.SimpleQueue()
+    stop = _CONTEXT.Event()
     restore = _one_thread_for_children()
     executor = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin_worker, initargs=(channel, stop, os.getpid())
+        workers, mp_context=_CONTEXT, initializer=_begin_worker, initargs=(channel, stop, os.getpid())
     )
     try:
         with stopping.held_back():

@@ -104,10 +104,8 @@ class Forecast:
         return Table(("Round", "Density", "Weights", "Seconds a training"), rows)
 
 
-def forecast(
-    config: LotteryConfig, workers: int, data_dir: Path | None = None, sample: float = timing.SAMPLE_SECONDS
-) -> Forecast:
-    """Plans the study and times iterations of a training for `sample` seconds. Writes nothing.
+def forecast(config: LotteryConfig, workers: int, data_dir: Path | None = None, *, quick: bool = False) -> Forecast:
+    """Plans the study and times iterations of a training, for one line or for a whole plan. Writes nothing.
 
     Rounds that train on sparse kernels are timed as such, with masks of their density from the initial weights.
     """
@@ -121,7 +119,7 @@ def forecast(
     check_steps(config, task.batches(config.training.batch_size, 0).per_epoch)
     units = units_per_replicate(config, rounds)
     with one_thread():
-        iterations, seconds = _round_seconds(config, rounds, task, sample)
+        iterations, seconds = _round_seconds(config, rounds, task, timing.sample_seconds(quick=quick))
     dense = len(config.dense_branches)
     in_a_round = (units - dense) // (len(rounds) - 1)
     waves = -(-config.replicates // workers)  # of the busiest worker: replicates are not split
@@ -205,9 +203,9 @@ def _begun(config: LotteryConfig, task: Task, masks: Masks) -> Training:
 def quick_forecast(config: LotteryConfig, workers: int, data_dir: Path | None = None) -> Forecast:
     """A forecast in a moment, for the one line."""
     if config.task is not None:
-        return forecast(config, workers, data_dir, timing.QUICK_SECONDS)
+        return forecast(config, workers, data_dir, quick=True)
     with timing.warned_of_later(config.images, data_dir):
-        return forecast(config, workers, data_dir, timing.QUICK_SECONDS)
+        return forecast(config, workers, data_dir, quick=True)
 
 
 def estimate_line(plans: Sequence[Forecast]) -> str:

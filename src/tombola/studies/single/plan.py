@@ -12,7 +12,7 @@ from tombola.pruning import Masks
 from tombola.reports.terminal import say
 from tombola.studies.base.numbers import counted, duration
 from tombola.studies.base.output import Numbers
-from tombola.studies.base.timing import SAMPLE_SECONDS, recipe_seconds
+from tombola.studies.base.timing import recipe_seconds, sample_seconds
 from tombola.training import Recipe
 from tombola.training.batches import iterations_per_epoch
 
@@ -49,5 +49,5 @@ def plan_model(
     if recipe is None:
         return ModelPlan(thing, 0, 0, 0.0)
     iterations = recipe.length.iterations(iterations_per_epoch(len(data.train), recipe.batch_size))
-    seconds = recipe_seconds(model, data, recipe, masks, SAMPLE_SECONDS)
+    seconds = recipe_seconds(model, data, recipe, masks, sample_seconds(quick=False))
     return ModelPlan(thing, trainings, iterations, trainings * seconds)
