@@ -20,9 +20,10 @@ from tombola.runs.configs import validate
 from tombola.runs.rows import read_rows
 from tombola.studies.base.life import run_study
 from tombola.studies.base.study import Call
-from tombola.studies.single.config import PruneConfig, TrainConfig
+from tombola.studies.single.config import PruneConfig, RemoveConfig, TrainConfig
 from tombola.studies.single.one_model import Result
 from tombola.studies.single.prune import Prune
+from tombola.studies.single.remove import Remove
 from tombola.studies.single.train import Train
 
 SMALL_PARENT: dict[str, Any] = {
@@ -47,6 +48,11 @@ def make_parent(out: Path, **changes: Any) -> Result:
 def make_child(model: Path | str, out: Path, pruning: dict[str, Any], **changes: Any) -> Result:
     content = {"model": str(model), "pruning": pruning, "fine_tuning": FINE_TUNING, **changes}
     return run_study(Prune, validate(content, PruneConfig, "child"), Call(out))
+
+
+def make_smaller(model: Path | str, out: Path, removal: dict[str, Any], **changes: Any) -> Result:
+    content = {"model": str(model), "removal": removal, **changes}
+    return run_study(Remove, validate(content, RemoveConfig, "smaller"), Call(out))
 
 
 def masks_of(folder: Path, factory: Any = None) -> Masks:

@@ -86,6 +86,25 @@ def test_for_a_person(parent: Path, tmp_path: Path) -> None:
     assert "conv_1" in result.stdout
 
 
+def test_the_same_command_shows_it_and_another_is_refused(parent: Path, tmp_path: Path) -> None:
+    asked = ("remove", parent, "--sparsity", "0.5", "--finetune", "10it", "--distill", "--distill-weight", "1")
+    made = invoke(*asked, "--out", tmp_path / "a")
+    assert made.exit_code == 0, made.output
+    assert "fine-tuned" in made.stdout
+    before = contents(tmp_path / "a")
+    again, shown = invoke(*asked, "--out", tmp_path / "a"), invoke("show", tmp_path / "a")
+    assert again.stdout == shown.stdout == made.stdout
+    assert contents(tmp_path / "a") == before
+    assert not (tmp_path / "a" / "checkpoints").exists()
+    history = read_spec(tmp_path / "a")[1]
+    assert history["distillation"] == {"temperature": 4.0, "weight": 1.0}
+    one_line(invoke(*asked[:-2], "--out", tmp_path / "a"), "begun with distillation.weight 1.0, now 0.5")
+    assert "Units of coupled layers" in (tmp_path / "a" / "report.html").read_text()
+    plan = json.loads(invoke(*asked, "--out", tmp_path / "b", "--dry-run", "--json").stdout)
+    assert plan["outcome"].startswith("a smaller model: 1 training of at most 10 iterations")
+    assert not (tmp_path / "b").exists()
+
+
 def test_whole_layers(tmp_path: Path) -> None:
     named = ("--layers", "stage_1.block_1,stage_2.block_2", "--data", "{name: digits}", "--out", tmp_path / "named")
     assert removed("resnet20", *named)["verdict"]["layers"] == ["stage_1.block_1", "stage_2.block_2"]
@@ -94,7 +113,10 @@ def test_whole_layers(tmp_path: Path) -> None:
 
 def test_errors_are_one_line(parent: Path, child: Path, tmp_path: Path) -> None:
     one_line(invoke("remove", parent, "--out", tmp_path / "a"), "no unit can go", "--structure filter")
-    one_line(invoke("remove", child, "--out", parent), "not an empty folder")
+    one_line(invoke("remove", child, "--out", parent), "holds a run of another kind")
+    one_line(invoke("remove", child, "--out", child / "checkpoints"), "lies in the parent's folder")
+    one_line(invoke("remove", child, "--distill", "--out", tmp_path / "b"), "distillation belongs to the fine-tuning")
+    one_line(invoke("remove", child, "--temperature", "2", "--out", tmp_path / "b"), "belong to --distill")
     one_line(invoke("remove", child, "--sparsity", "2", "--out", tmp_path / "b"), "in [0, 1)")
     one_line(invoke("remove", child, "--sparsity", "0.5", "--ranking", "all", "--out", tmp_path / "b"), "ranking")
     one_line(invoke("remove", child, "--layers", "1", "--sparsity", "0.5", "--out", tmp_path / "b"), "--layers")

@@ -29,6 +29,7 @@ from small_models import (
     invoke,
     make_child,
     make_parent,
+    make_smaller,
     masks_of,
     one_line,
     what_must_agree,
@@ -700,10 +701,12 @@ class TestKilledAndContinued:
 
     def check(self, command: Command, tmp_path: Path) -> None:
         command(tmp_path / "whole")
-        deaths = 0
+        deaths, left = 0, set()
         while dies(command, tmp_path / "killed", 4 + 2 * deaths, before=deaths % 2 == 0):
             deaths += 1
+            left |= {path.name for path in (tmp_path / "killed").rglob("*.checkpoint.safetensors")}
         assert deaths >= 4
+        assert left  # a training in progress is gone on with
         command(tmp_path / "killed")
         assert what_must_agree(tmp_path / "killed") == what_must_agree(tmp_path / "whole")
 
@@ -719,6 +722,14 @@ class TestKilledAndContinued:
     def test_prune(self, pruning: dict[str, Any], parent: Path, tmp_path: Path) -> None:
         def command(out: Path) -> None:
             make_child(parent, out, pruning, fine_tuning=LONG, **SAVED)
+
+        self.check(command, tmp_path)
+
+    def test_remove(self, parent: Path, tmp_path: Path) -> None:
+        taught = {"fine_tuning": LONG, "distillation": {"weight": 0.5}}
+
+        def command(out: Path) -> None:
+            make_smaller(parent, out, {"sparsity": 0.5, "criterion": "taylor"}, **taught, **SAVED)
 
         self.check(command, tmp_path)
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tombola.cli.configs import refuse_configs
 from tombola.cli.console import give, terminal
 from tombola.cli.errors import errors
-from tombola.cli.options import DataDir, Debug, Json, Quiet
-from tombola.cli.single import data_keys
+from tombola.cli.options import Data, DataDir, Debug, Factory, Json, MaxDrop, Quiet, Weights
+from tombola.cli.single import parent_keys
 from tombola.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,18 +20,6 @@ GivenModel = Annotated[
     str,
     typer.Argument(help="A run of `tombola imp`, a model folder, a zoo name, or package.module:function."),
 ]
-Data = Annotated[
-    str | None,
-    typer.Option(help="Data set, or its keys as YAML: '{name: npz, folder: x}'. Default: the folder's own."),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(help="Weights of a zoo or factory model: .safetensors, or .pt read as weights only."),
-]
-Factory = Annotated[
-    str | None, typer.Option(help="package.module:function that makes the model of a folder, if it is your own.")
-]
-MaxDrop = Annotated[str, typer.Option(help="The most accuracy that may be lost: 1% is one point, and so is 0.01.")]
 
 
 def export(
@@ -151,15 +138,13 @@ def bench(
 def asked(model: str, data: str | None, weights: Path | None, factory: str | None) -> AskedModel:
     """What a command says of its model, checked as far as it can be without opening it."""
     from tombola.data import DataConfig
-    from tombola.models import architectures
     from tombola.runs.configs import validate
     from tombola.studies.given_model import AskedModel
 
-    if model not in architectures:  # one may have the name of a config
-        refuse_configs(model)
-    keys = data_keys(data, False)
-    chosen = None if keys is None else validate(keys, DataConfig, "--data")
-    return AskedModel(model, chosen, weights, factory)
+    keys = parent_keys(model, weights, factory, data)
+    if keys["data"] is not None:
+        keys["data"] = validate(keys["data"], DataConfig, "--data")
+    return AskedModel(**keys)
 
 
 def fraction(text: str, option: str) -> float:

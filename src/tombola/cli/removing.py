@@ -7,14 +7,35 @@ from typing import Annotated
 
 import typer
 
-from tombola.cli.console import give, terminal
 from tombola.cli.errors import errors
-from tombola.cli.exporting import Data, Factory, Weights, asked
-from tombola.cli.options import DataDir, Debug, Json, Quiet
+from tombola.cli.options import (
+    Criterion,
+    Data,
+    DataDir,
+    Debug,
+    Distill,
+    DistillWeight,
+    DryRun,
+    Factory,
+    FineTune,
+    Json,
+    LearningRate,
+    ModelArgument,
+    Protect,
+    Quiet,
+    ScoreBatches,
+    Seed,
+    Temperature,
+    Weights,
+    distillation_keys,
+    fine_tuning_keys,
+)
+from tombola.cli.running import run_or_plan
+from tombola.cli.single import parent_keys
 
 
 def remove(
-    model: Annotated[str, typer.Argument(help="A model folder, a zoo name, or package.module:function.")],
+    model: ModelArgument,
     sparsity: Annotated[
         float | None,
         typer.Option(help="Fraction of the units to remove by scores; without it the folder's masks say which."),
@@ -23,25 +44,25 @@ def remove(
         str | None,
         typer.Option(help="Whole layers to bypass: how many (those of least influence go), or NAME,NAME."),
     ] = None,
-    criterion: Annotated[str, typer.Option(help="What a weight is worth; see `tombola list criteria`.")] = "magnitude",
+    criterion: Criterion = "magnitude",
     ranking: Annotated[
         str, typer.Option(help="group: each group of coupled layers loses as much; global: all units compete.")
     ] = "group",
     round_to: Annotated[int, typer.Option(min=1, help="What stays of a group is a multiple of this number.")] = 1,
-    protect: Annotated[
-        list[str] | None, typer.Option(help="A layer to leave alone, name or pattern. Repeatable.")
-    ] = None,
-    score_batches: Annotated[int, typer.Option(min=1, help="Batches for criteria that need data.")] = 16,
-    finetune: Annotated[str, typer.Option(help="How long to fine-tune, e.g. 2ep; 0it for not at all.")] = "0it",
-    lr: Annotated[float, typer.Option(help="Learning rate of the fine-tuning.")] = 1e-3,
+    protect: Protect = None,
+    score_batches: ScoreBatches = 16,
+    finetune: FineTune = "0it",
+    lr: LearningRate = 1e-3,
+    distill: Distill = False,
+    temperature: Temperature = None,
+    distill_weight: DistillWeight = None,
     out: Annotated[Path | None, typer.Option(help="The smaller model's folder; default one below runs/.")] = None,
     data: Data = None,
     weights: Weights = None,
     factory: Factory = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the split, of random criteria and of the order of examples.")
-    ] = 0,
+    seed: Seed = 0,
     data_dir: DataDir = None,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -50,33 +71,33 @@ def remove(
 
     Of a model pruned with `--structure filter` or `neuron` it removes what the masks leave without effect, and the
     outputs stay as they were. With `--sparsity` it scores units of all coupled layers and removes the lowest; then
-    fine-tune with `--finetune`. With `--layers` residual blocks and other layers that give as much as they take go
-    whole. Outputs are compared with those of the masked network before anything is written. The folder can be trained
-    on, pruned and exported as any other.
+    fine-tune with `--finetune`, with `--distill` from the parent as well. With `--layers` residual blocks and other
+    layers that give as much as they take go whole. Outputs are compared with those of the masked network before
+    anything is written. The folder can be trained on, pruned and exported as any other. The same command again
+    continues or shows it.
 
     Example: `tombola remove runs/child --out runs/small`
     """
-    with errors(debug):
-        from dataclasses import replace
-
+    with errors(debug, runs=True):
         from tombola.runs.configs import validate
-        from tombola.studies import removing
-        from tombola.studies.base.output import output
-        from tombola.studies.base.watching import watching
-        from tombola.training import Recipe
+        from tombola.studies.single.config import RemoveConfig
+        from tombola.studies.single.of_parent import default_folder
 
-        wanted = removing.Asked(sparsity, layers, criterion, ranking, round_to, tuple(protect or ()), score_batches)
-        none = finetune in ("0", "0it", "0ep")
-        content = {"length": finetune, "evaluate_every": "1ep", "optimizer": "adam", "learning_rate": lr}
-        recipe = None if none else validate(content, Recipe, "--finetune")
-        given = replace(asked(model, data, weights, factory), seed=seed, fine_tuning=recipe)
-        folder = removing.default_folder(model) if out is None else out
-        with watching(terminal(err=True), quiet=quiet) as watcher:
-            outcome = removing.remove(given, wanted, folder, data_dir, watcher)
-        give(
-            json,
-            lambda: output(
-                "removal", removing.numbers(outcome), folder=str(folder.resolve()), outcome=outcome.sentence
-            ),
-            lambda console: removing.show(console, outcome),
-        )
+        content = {
+            **parent_keys(model, weights, factory, data),
+            "seed": seed,
+            "fine_tuning": fine_tuning_keys(finetune, lr, optimizer="adam"),
+            "distillation": distillation_keys(distill, temperature, distill_weight),
+            "removal": {
+                "sparsity": sparsity,
+                "layers": layers,
+                "criterion": criterion,
+                "ranking": ranking,
+                "round_to": round_to,
+                "protect": protect or [],
+                "score_batches": score_batches,
+            },
+        }
+        wanted = validate(content, RemoveConfig, "tombola remove")
+        folder = default_folder(wanted) if out is None else out
+        run_or_plan("remove", wanted, folder, data_dir, dry_run=dry_run, quiet=quiet, as_json=json)

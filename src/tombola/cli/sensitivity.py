@@ -9,14 +9,26 @@ import typer
 
 from tombola.cli.console import give, terminal
 from tombola.cli.errors import errors
-from tombola.cli.exporting import Data, Factory, MaxDrop, Weights, asked, fraction
-from tombola.cli.options import DataDir, Debug, Json, Quiet
+from tombola.cli.exporting import asked, fraction
+from tombola.cli.options import (
+    Criterion,
+    Data,
+    DataDir,
+    Debug,
+    Factory,
+    Json,
+    MaxDrop,
+    ModelArgument,
+    Quiet,
+    Structure,
+    Weights,
+)
 
 
 def sensitivity(
-    model: Annotated[str, typer.Argument(help="A model folder, a zoo name, or package.module:function.")],
-    criterion: Annotated[str, typer.Option(help="What a weight is worth; see `tombola list criteria`.")] = "magnitude",
-    structure: Annotated[str, typer.Option(help="What is removed whole: weight, neuron, filter, 2:4 ...")] = "weight",
+    model: ModelArgument,
+    criterion: Criterion = "magnitude",
+    structure: Structure = "weight",
     sparsity: Annotated[
         list[float] | None,
         typer.Option(help="Fraction that the layer loses. Repeatable. Default: six from 0.3 to 0.95."),

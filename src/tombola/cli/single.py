@@ -10,16 +10,33 @@ import typer
 from tombola.cli.configs import config_argument, read_config, refuse_configs
 from tombola.cli.errors import errors
 from tombola.cli.options import (
+    Criterion,
+    Data,
     DataDir,
     Debug,
     Device,
+    Distill,
+    DistillWeight,
+    DryRun,
     Engine,
+    Factory,
+    FineTune,
     Json,
+    LearningRate,
+    ModelArgument,
     Out,
+    Protect,
     Quiet,
+    ScoreBatches,
+    Seed,
     SetOption,
     SkipBad,
+    Structure,
+    Temperature,
+    Weights,
     Workers,
+    distillation_keys,
+    fine_tuning_keys,
     override,
     skipping,
 )
@@ -66,34 +83,23 @@ def train(
 
 
 def prune(
-    model: Annotated[str, typer.Argument(help="A zoo name, a model folder, or package.module:function.")],
+    model: ModelArgument,
     sparsity: Annotated[float | None, typer.Option(help="Fraction of units to remove, e.g. 0.9.")] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Data set, or its keys as YAML: '{name: npz, folder: x}'. Default: the folder's own."),
-    ] = None,
-    criterion: Annotated[str, typer.Option(help="What a weight is worth; see `tombola list criteria`.")] = "magnitude",
-    structure: Annotated[str, typer.Option(help="What is removed whole: weight, neuron, filter, 2:4 ...")] = "weight",
+    data: Data = None,
+    criterion: Criterion = "magnitude",
+    structure: Structure = "weight",
     distribution: Annotated[
         str, typer.Option(help="How the sparsity spreads over layers: global, uniform, erk, per-output, rates:0.2")
     ] = "global",
     schedule: Annotated[str, typer.Option(help="oneshot, iterative:N, linear:N or cubic:N.")] = "oneshot",
-    protect: Annotated[
-        list[str] | None, typer.Option(help="A layer to leave alone, name or pattern. Repeatable.")
-    ] = None,
+    protect: Protect = None,
     min_keep: Annotated[int, typer.Option(min=1, help="Units that every layer keeps.")] = 1,
-    score_batches: Annotated[int, typer.Option(min=1, help="Batches for criteria that need data.")] = 16,
-    finetune: Annotated[
-        str, typer.Option(help="How long to fine-tune, e.g. 2ep or 500it; 0it for not at all.")
-    ] = "2ep",
-    lr: Annotated[float, typer.Option(help="Learning rate of the fine-tuning.")] = 1e-4,
-    distill: Annotated[
-        bool, typer.Option("--distill", help="Fine-tuning learns from the parent's answers as well.")
-    ] = False,
-    temperature: Annotated[float | None, typer.Option(help="Of --distill: softens both answers. Default 4.")] = None,
-    distill_weight: Annotated[
-        float | None, typer.Option(help="Of --distill: the parent's weight, up to 1. Default 0.5.")
-    ] = None,
+    score_batches: ScoreBatches = 16,
+    finetune: FineTune = "2ep",
+    lr: LearningRate = 1e-4,
+    distill: Distill = False,
+    temperature: Temperature = None,
+    distill_weight: DistillWeight = None,
     reestimate: Annotated[
         int,
         typer.Option(min=0, help="Training examples that batch norms take new statistics from; 0: they keep theirs."),
@@ -102,21 +108,13 @@ def prune(
     batch_size: Annotated[int, typer.Option(min=1, help="Of fine-tuning and scoring.")] = 64,
     engine: Engine = None,
     device: Device = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights of a zoo or factory model: .safetensors, or .pt read as weights only.")
-    ] = None,
-    factory: Annotated[
-        str | None, typer.Option(help="package.module:function that makes the model of a folder, if it is your own.")
-    ] = None,
+    weights: Weights = None,
+    factory: Factory = None,
     out: Annotated[Path | None, typer.Option(help="The child's model folder; default one below runs/.")] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the split, of random criteria and of the order of examples.")
-    ] = 0,
+    seed: Seed = 0,
     skip_bad: SkipBad = False,
     data_dir: DataDir = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the trainings and the estimated time; run nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
     json: Json = False,
     debug: Debug = False,
@@ -130,32 +128,21 @@ def prune(
     Example: `tombola prune runs/train-lenet5-1a2b3c4d --sparsity 0.9 --criterion taylor --structure filter`
     """
     with errors(debug, runs=True):
-        from tombola.models import architectures
         from tombola.runs.configs import validate
         from tombola.studies.single.config import PruneConfig
-        from tombola.studies.single.prune import default_folder
+        from tombola.studies.single.of_parent import default_folder
 
-        if model not in architectures:  # one may have the name of a config
-            refuse_configs(model)
-        length = {"length": finetune, "evaluate_every": "1ep", "optimizer": optimizer, "learning_rate": lr}
-        length |= {} if engine is None else {"engine": engine}
-        none = finetune in ("0", "0it", "0ep")
+        others = {"optimizer": optimizer, "batch_size": batch_size} | ({} if engine is None else {"engine": engine})
+        fine_tuning = fine_tuning_keys(finetune, lr, **others)
         for option, value in (("--engine", engine), ("--device", device)):
-            if none and value is not None:
+            if fine_tuning is None and value is not None:
                 raise ConfigError(f"{option} belongs to the fine-tuning; leave it out with --finetune 0it")
-        chosen = {"temperature": temperature, "weight": distill_weight}
-        taught = {key: value for key, value in chosen.items() if value is not None}
-        if taught and not distill:
-            raise ConfigError("--temperature and --distill-weight belong to --distill: give it, too")
         content = {
-            "model": model,
-            "weights": weights,
-            "factory": factory,
-            "data": data_keys(data, skip_bad),
+            **parent_keys(model, weights, factory, data, skip_bad),
             "seed": seed,
             "batch_size": batch_size,
-            "fine_tuning": None if none else {**length, "batch_size": batch_size},
-            "distillation": taught if distill else None,
+            "fine_tuning": fine_tuning,
+            "distillation": distillation_keys(distill, temperature, distill_weight),
             "reestimate": reestimate,
             "pruning": {
                 "sparsity": sparsity,
@@ -179,6 +166,17 @@ def prune(
             quiet=quiet,
             as_json=json,
         )
+
+
+def parent_keys(
+    model: str, weights: Path | None, factory: str | None, data: str | None, skip_bad: bool = False
+) -> dict[str, Any]:
+    """What a config says of a parent; ConfigError for the name of a config."""
+    from tombola.models import architectures
+
+    if model not in architectures:  # one may have the name of a config
+        refuse_configs(model)
+    return {"model": model, "weights": weights, "factory": factory, "data": data_keys(data, skip_bad)}
 
 
 def data_keys(data: str | None, skip_bad: bool) -> Any:

@@ -24,13 +24,10 @@ from tombola.studies.lottery.networks import replicate_seed, trained_network
 from tombola.studies.lottery.result import base_facts, trained_weights
 from tombola.studies.lottery.study import open_lottery
 from tombola.studies.registered import study_of
-from tombola.studies.single.parents import is_folder, open_parent
+from tombola.studies.single.parents import MODEL_FOLDERS, is_folder, open_parent
 from tombola.training.base import FrozenBase
 from tombola.training.frozen import base_of
 from tombola.training.recipe import Recipe
-
-MODEL_FOLDERS = ("train", "prune")
-"""Studies whose run folders are model folders."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ STUDIES = {
     "hybrid": "hybrid.study:Hybrid",
     "train": "single.train:Train",
     "prune": "single.prune:Prune",
+    "remove": "single.remove:Remove",
     "compare": "single.compare:Compare",
 }
 """Where each is: module below `studies`, and class."""

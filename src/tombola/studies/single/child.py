@@ -69,8 +69,7 @@ class Making:
     @functools.cached_property
     def task(self) -> Task:
         """What fine-tuning learns."""
-        task, asked = Classification(self.data), self.distillation
-        return task if asked is None else Distilled(task, self.parent, asked.temperature, asked.weight)
+        return learned(self.data, self.parent, self.distillation)
 
     @property
     def protected(self) -> tuple[str, ...]:
@@ -80,6 +79,12 @@ class Making:
         """`sparsity` of the units that count, as the fraction of all units that `prune` goes by."""
         counts = count_units(self.parent, self.masks, make_structure(self.pruning.structure))
         return fraction_of_all(sparsity, counts, self.spared)
+
+
+def learned(data: DataSet, parent: nn.Module, distillation: Distillation | None) -> Task:
+    """What a fine-tuning learns: the targets, and where there is a `distillation` the parent's answers as well."""
+    task = Classification(data)
+    return task if distillation is None else Distilled(task, parent, distillation.temperature, distillation.weight)
 
 
 @dataclass(frozen=True)

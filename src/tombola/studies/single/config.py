@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -104,22 +104,17 @@ class Distillation(Config):
     weight: float = Field(WEIGHT, gt=0, le=1, description="of the parent's answers; the targets have the rest")
 
 
-class PruneConfig(Config):
-    """A child of one parent. `data` may be left out where the parent's folder records its own."""
+class OfParentConfig(Config):
+    """What is made of one parent. `data` may be left out where the parent's folder records its own."""
 
-    study: Literal["prune"] = "prune"
+    study: str
     model: str = Field(description="a name of the zoo, a model folder, or package.module:function")
     weights: Path | None = Field(None, description="weights for a zoo or factory model")
     factory: str | None = Field(None, description="the function that makes the model of a folder, if it is your own")
     data: DataConfig | None = None
     seed: int = Field(0, ge=0)
-    pruning: Pruning
     fine_tuning: Recipe | None = None
     distillation: Distillation | None = Field(None, description="fine-tuning learns from the parent as well")
-    reestimate: int = Field(
-        0, ge=0, description="training examples that batch norms take new statistics from at the end"
-    )
-    batch_size: int = Field(64, ge=1, description="of the batches that criteria look at")
     checkpoint_seconds: CheckpointSeconds = 10.0
 
     def identity(self) -> dict[str, Any]:
@@ -131,16 +126,52 @@ class PruneConfig(Config):
         return content
 
     @model_validator(mode="after")
+    def _features_stay(self) -> Self:
+        refuse_augmentation(self.data, self.fine_tuning)
+        _refuse_distillation_alone(self.distillation, self.fine_tuning)
+        return self
+
+
+class PruneConfig(OfParentConfig):
+    """A child: the parent without some of its weights."""
+
+    study: Literal["prune"] = "prune"
+    pruning: Pruning
+    reestimate: int = Field(
+        0, ge=0, description="training examples that batch norms take new statistics from at the end"
+    )
+    batch_size: int = Field(64, ge=1, description="of the batches that criteria look at")
+
+    @model_validator(mode="after")
     def _gradual_needs_training(self) -> PruneConfig:
         if self.pruning.schedule.gradual and self.fine_tuning is None:
             raise ValueError(f"the schedule {self.pruning.schedule} prunes during the fine-tuning: give it a length")
         return self
 
+
+class Removing(Config):
+    """Which units go: those that the parent's masks leave without effect, with a `sparsity` by scores; or layers."""
+
+    sparsity: float | None = Field(None, description="the fraction of the units that goes, by scores")
+    layers: str | None = Field(None, description="whole layers: how many, or their names with commas between")
+    criterion: CriterionName = "magnitude"
+    ranking: str = Field("group", description="group: each group of coupled layers loses as much; global: all compete")
+    round_to: int = Field(1, ge=1, description="what stays of a group is a multiple of this number")
+    protect: tuple[str, ...] = Field((), description="layers left alone, by name or pattern")
+    score_batches: int = Field(16, ge=1, description="batches that criteria with need of data look at")
+
     @model_validator(mode="after")
-    def _features_stay(self) -> PruneConfig:
-        refuse_augmentation(self.data, self.fine_tuning)
-        _refuse_distillation_alone(self.distillation, self.fine_tuning)
+    def _goes_together(self) -> Removing:
+        if self.layers is not None and self.sparsity is not None:
+            raise ValueError("--layers removes whole layers: leave --sparsity out, and remove units of what is left")
         return self
+
+
+class RemoveConfig(OfParentConfig):
+    """A smaller model: the parent without some of its units."""
+
+    study: Literal["remove"] = "remove"
+    removal: Removing = Removing()
 
 
 class CompareConfig(Config):

@@ -1,4 +1,4 @@
-"""What `train` and `prune` share: studies of one model, whose run folder becomes that model's folder."""
+"""What `train`, `prune` and `remove` share: studies of one model, whose run folder becomes that model's folder."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tombola.errors import RunFailure, StorageError, in_line
 from tombola.models import FactorySpec, ModelSpec
 from tombola.models.folder import MASKS, WEIGHTS, read_spec, weights_form, write_model_files
 from tombola.pruning import Masks
+from tombola.reports.page import Section
 from tombola.reports.terminal import drawn, say
 from tombola.runs.atomic import read_json, write_json
 from tombola.runs.configs import C
@@ -26,7 +27,7 @@ from tombola.studies.base.output import Numbers
 from tombola.studies.base.study import Study
 from tombola.studies.base.work import Work
 from tombola.studies.single.metrics import SCHEMA, failed
-from tombola.studies.single.report import child_page, lead, verdict_line
+from tombola.studies.single.report import child_page, lead
 from tombola.studies.single.stages import check_line, layers_note, layers_table, stages_note, stages_table
 from tombola.training.threads import one_thread
 from tombola.training.trained import Trained
@@ -119,9 +120,13 @@ class OneModel(Study[C, Result]):
         return Result(self.folder.root, list(rows))
 
     def report(self, result: Result) -> str:
-        verdict = verdict_line(result.stages, read_checks(result.folder))
+        verdict = f"{self.outcome(result)} {check_line(read_checks(result.folder))}".strip()
         header = run_header(self.title, verdict, self.folder, getattr(self.config, "seed", None))
-        return child_page(header, result.rows, read_spec(result.folder)[1])
+        return child_page(header, result.rows, read_spec(result.folder)[1], self.sections(result))
+
+    def sections(self, result: Result) -> Sequence[Section]:
+        """What a study has on its page beside what all have."""
+        return ()
 
     @staticmethod
     def show(console: Console, result: Result) -> None:
@@ -131,11 +136,7 @@ class OneModel(Study[C, Result]):
         if note := layers_note(result.layers):
             say(console, note)
         say(console, stages_note(result.stages, result.latencies))
-        if line := check_line(read_checks(result.folder)):
-            say(console, line)
-        say(console, f"\n{lead(result.stages)}", "bold")
-        say(console, on_disk(result.folder))
-        say(console, f"Model folder: {in_line(result.folder)}")
+        show_end(console, result, lead(result.stages))
 
     @staticmethod
     def numbers(result: Result) -> Numbers:
@@ -146,6 +147,15 @@ class OneModel(Study[C, Result]):
     @staticmethod
     def outcome(result: Result) -> str:
         return lead(result.stages)
+
+
+def show_end(console: Console, result: Result, outcome: str) -> None:
+    """What was checked, the outcome and where the model lies."""
+    if line := check_line(read_checks(result.folder)):
+        say(console, line)
+    say(console, f"\n{outcome}", "bold")
+    say(console, on_disk(result.folder))
+    say(console, f"Model folder: {in_line(result.folder)}")
 
 
 def on_disk(root: Path) -> str:

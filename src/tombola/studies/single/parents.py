@@ -73,6 +73,8 @@ class Asked(Protocol):
     def fine_tuning(self) -> Recipe | None: ...
 
 
+MODEL_FOLDERS = ("train", "prune", "remove")
+"""Studies whose run folders are model folders."""
 WEIGHT_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 """Endings of files that hold weights and no network."""
 
@@ -161,7 +163,7 @@ def _refuse_run(root: Path) -> None:
     if (root / SPEC).exists() or not run.manifest.exists():
         return
     study = str(run.read_manifest()["must_match"].get("study"))
-    if study in ("train", "prune"):
+    if study in MODEL_FOLDERS:
         if run.finished.exists():
             return  # it has lost its spec, and reading it says so
         raise ConfigError(f"{root}: this run is not finished; the command that began it continues it")

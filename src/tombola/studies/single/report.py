@@ -13,31 +13,27 @@ from tombola.reports.intervals import estimate
 from tombola.reports.page import Header, Section, listing, page
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.soundness import fault_of
-from tombola.studies.single.stages import check_line, layers_note, layers_table, stages_note, stages_table
+from tombola.studies.single.stages import layers_note, layers_table, stages_note, stages_table
 
 
-def child_page(header: Header, rows: Sequence[Row], history: Mapping[str, Any]) -> str:
-    """`report.html`: the stages, the layers, how the fine-tuning went, how it was made."""
+def child_page(header: Header, rows: Sequence[Row], history: Mapping[str, Any], own: Sequence[Section] = ()) -> str:
+    """`report.html`: the stages, what is a study's `own`, the layers, how the fine-tuning went, how it was made."""
     stages = rows_of(rows, kind="stage")
     latencies, layers = rows_of(rows, kind="latency"), rows_of(rows, kind="layer")
     several = len(stages) > 1
     measures = table_html(
         stages_table(stages, latencies),
-        "Before, pruned, fine-tuned" if several else "What was measured",
+        ", ".join(stage["stage"] for stage in stages).capitalize() if several else "What was measured",
         stages_note(stages, latencies),
     )
     sections = [
         Section("Stages" if several else "The model", measures),
+        *own,
         Section("Layers", table_html(layers_table(layers), "Weights of every layer", layers_note(layers))),
         *_training_sections(rows),
         Section("How it was made", listing(json.dumps(dict(history), indent=1), "How it was made")),
     ]
     return page(header, sections)
-
-
-def verdict_line(stages: Sequence[Row], checks: Mapping[str, Any]) -> str:
-    """What came of it, and what was checked."""
-    return f"{lead(stages)} {check_line(checks)}".strip()
 
 
 def lead(stages: Sequence[Row]) -> str:
