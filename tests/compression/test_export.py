@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import subprocess
 import sys
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ from tombola.data import DataConfig, DataSet, load_data
 from tombola.errors import ConfigError, ModelError, StorageError, TombolaError
 from tombola.models import ModelSpec, build
 from tombola.pruning import Masks, prune
+from tombola.training import Recipe, fit
 from tombola.training.classification import Classification
 from tombola.training.task import ACCURACY, Measure
 
@@ -141,6 +145,49 @@ def test_keras_has_the_zeros_too(network: tuple[nn.Module, Masks], digits: DataS
     exported = tombola.export(model, tmp_path / "net.keras", digits, masks=masks)
     assert exported.zeros.removed == masks.total - masks.kept
     assert exported.running[1].score == exported.running[0].score
+
+
+class Rows(nn.Module):
+    """Reads the rows of an image as a sequence, behind a token for every example: `len` asks for a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Linear(8, 16), nn.Linear(16, 10)
+        self.token, self.place = nn.Parameter(torch.zeros(1, 1, 16)), nn.Parameter(torch.zeros(9, 16))
+        layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        rows = self.embedding(inputs.flatten(1, 2))
+        rows = torch.cat([self.token.expand(len(rows), -1, -1), rows], 1) + self.place
+        found: Tensor = self.head(self.encoder(rows)[:, 0])
+        return found
+
+
+@pytest.mark.parametrize(("name", "options"), [("net.onnx", {"int8": True, "max_drop": 0.05}), ("net.pt2", {})])
+def test_a_transformer(name: str, options: dict[str, Any], digits: DataSet, tmp_path: Path) -> None:
+    """The projections of attention are int8 as well, and removed weights 0."""
+    torch.manual_seed(0)
+    model = Rows()
+    recipe = Recipe(length="4ep", evaluate_every="4ep", learning_rate=1e-2, batch_size=32)
+    trained = fit(model, digits, recipe, Masks.full(model), 0)
+    model.load_state_dict(trained.early_stop_state)
+    masks = prune(model, 0.3)
+    masks.apply_(model)
+    exported = tombola.export(model, tmp_path / name, digits, masks=masks, **options)
+    assert exported.running[0].score > 0.6
+    assert exported.zeros.unseen == ()
+    assert exported.zeros.weights == masks.total
+    assert exported.zeros.zeros >= exported.zeros.removed == masks.total - masks.kept
+    with zipfile.ZipFile(tmp_path / name) if name.endswith("pt2") else contextlib.nullcontext() as archive:
+        written = [archive.read(part) for part in archive.namelist()] if archive else [(tmp_path / name).read_bytes()]
+    assert not any(Path(__file__).name.encode() in part for part in written)  # no line of the code
+    if name.endswith("onnx"):
+        onnx = required("onnx")
+        types = {node.op_type for node in onnx.load(tmp_path / name).graph.node}
+        assert {"QuantizeLinear", "Softmax"} <= types
+        stored = [onnx.numpy_helper.to_array(part) for part in onnx.load(tmp_path / name).graph.initializer]
+        assert sum(array.size for array in stored if array.dtype == np.int8) >= masks.total
 
 
 def ranges() -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:

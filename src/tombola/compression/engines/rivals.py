@@ -41,7 +41,6 @@ OPENVINO_INT8 = Engine("OpenVINO int8", INT8, lambda job: by_file.openvino(job, 
 OPENVINO_SPARSE = Engine(
     "OpenVINO int8 sparse", INT8, lambda job: by_file.openvino_sparse(job, _int8(job.network)), _int8, OV
 )
-SPARSE = Engine("OpenVINO int8 sparse", INT8, lambda job: by_file.openvino_sparse(job, job.network.int8), _int8)
 SPARSE = Engine("sparse kernels", FLOAT32, by_torch.sparse, _sparse)
 DENSE = (EAGER, COMPILED, ONNXRUNTIME, OPENVINO, OPENVINO_BF16, EAGER_BF16)
 """What `sparse kernels` are held against in the published results."""

@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tombola.compression.export.any_batch import BATCH, any_batch, followed
 from tombola.compression.onnx_packages import required
 from tombola.compression.quiet import quiet
 from tombola.errors import ModelError, one_line
 
 OPSET = 20
-INPUT, OUTPUT, BATCH = "input", "output", "batch"
+INPUT, OUTPUT = "input", "output"
 QUANTISED, ZERO_POINT = "_quantized", "_zero_point"
 """What onnxruntime puts behind the name of a weight that it made int8, and behind that of its zero point."""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -34,11 +35,11 @@ def write_onnx(path: Path, model: nn.Module, example: Tensor) -> None:
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
-                model,
+                followed(model, example),
                 (example,),
                 dynamo=True,
                 opset_version=OPSET,
-                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+                dynamic_shapes=any_batch(),
                 input_names=[INPUT],
                 output_names=[OUTPUT],
                 verbose=False,

@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tombola.compression.export.any_batch import followed
 from tombola.compression.quiet import quiet
 from tombola.errors import ModelError, one_line
-
-BATCH = "batch"
 
 
 def write_pt2(path: Path, model: nn.Module, example: Tensor) -> None:
@@ -24,8 +23,7 @@ def write_pt2(path: Path, model: nn.Module, example: Tensor) -> None:
     """
     try:
         with quiet(), torch.no_grad():
-            shapes = ({0: torch.export.Dim(BATCH)},)
-            program = torch.export.export(model, (torch.zeros_like(example),), dynamic_shapes=shapes)
+            program = followed(model, torch.zeros_like(example))
             for node in program.graph.nodes:
                 node.meta.pop("stack_trace", None)
             torch.export.save(program, path)
