@@ -80,6 +80,19 @@ def timeless(result: Result) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
+def test_commands_for_classifiers_say_that_it_is_none(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(LANGUAGE))
+    assert invoke("imp", tmp_path / "own.yaml", "--out", tmp_path, "-q").exit_code == 0
+    (run,) = tmp_path.glob("lottery-*")
+    own = ("--factory", "own_tasks:Context")
+    assert invoke("extract", run, "--density", 0.5, "--out", tmp_path / "ticket", *own).exit_code == 0
+    for network in (run, tmp_path / "ticket"):
+        one_line(invoke("bench", network, *own), network.name, "learned a task of one's own", "classifiers")
+        one_line(invoke("export", network, *own, "--out", tmp_path / "net.onnx"), "classifiers", "tombola.export")
+    for command in ("bench", "sensitivity"):
+        one_line(invoke(command, tmp_path / "ticket", *own, "--data", "digits"), "takes classifiers")
+
+
 @pytest.mark.parametrize(("content", "needs"), [(GPT2, "transformers"), (GRAPHS, "torch_geometric")])
 def test_killed_at_any_look_it_goes_on_to_the_same_bits(content: dict[str, Any], needs: str, tmp_path: Path) -> None:
     pytest.importorskip(needs)

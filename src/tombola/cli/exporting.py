@@ -98,7 +98,8 @@ def bench(
 
     Latency (median and 95th percentile, batch 1 and 64), throughput, bytes, peak memory and accuracy, in float32,
     bfloat16 and int8. All take turns; what computes something else than torch is called wrong and not timed, and what
-    is not installed or not possible here has a reason. torch.compile may take minutes: `--skip torch.compile`.
+    is not installed or not possible here has a reason. torch.compile may take minutes: `--skip torch.compile`. It takes
+    classifiers alone: of other tasks there is no one tensor in, and no accuracy, that all engines could be held to.
 
     Example: `tombola bench runs/child runs/train-lenet5-1a2b3c4d --skip torch.compile`
     """

@@ -24,7 +24,7 @@ from tombola.studies.lottery.networks import replicate_seed, trained_network
 from tombola.studies.lottery.result import base_facts, trained_weights
 from tombola.studies.lottery.study import open_lottery
 from tombola.studies.registered import study_of
-from tombola.studies.single.parents import MODEL_FOLDERS, is_folder, open_parent
+from tombola.studies.single.parents import MODEL_FOLDERS, NO_CLASSIFIER, is_folder, open_parent
 from tombola.training.base import FrozenBase
 from tombola.training.frozen import base_of
 from tombola.training.recipe import Recipe
@@ -79,7 +79,7 @@ def _ticket(asked: AskedModel, data_dir: Path | None) -> GivenModel:
     opened = open_lottery(Path(asked.model))
     config, result = opened.config, read_result(opened)
     if config.task is not None:
-        raise ConfigError(f"{asked.model}: learned a task of one's own; from Python, tombola.export takes the task")
+        raise ConfigError(f"{asked.model}: {NO_CLASSIFIER}")
     index = result.ticket_round
     recorded = trained_weights(result).get((0, index))
     network, spec, masks = trained_network(result.folder, config.rewinds[0], 0, index, recorded, asked.factory)

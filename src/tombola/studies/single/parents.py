@@ -75,6 +75,10 @@ class Asked(Protocol):
 
 MODEL_FOLDERS = ("train", "prune", "remove")
 """Studies whose run folders are model folders."""
+NO_CLASSIFIER = (
+    "learned a task of one's own, and this command takes classifiers; from Python, tombola.export, tombola.sensitivity "
+    "and tombola.remove_units take the network"
+)
 WEIGHT_FILES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 """Endings of files that hold weights and no network."""
 
@@ -135,6 +139,8 @@ def _from_folder(config: Asked, data_dir: Path | None, on_features: OnFeatures) 
         raise ConfigError("--weights goes with a zoo or factory model; a model folder has its own")
     _refuse_run(Path(config.model))
     spec, history = read_spec(config.model)
+    if spec.input_shape is None or spec.classes is None:
+        raise ModelError(f"{config.model}: {NO_CLASSIFIER}")
     model, _, masks = load_model(config.model, config.factory)
     chosen, split_seed = _data_of_folder(config, history, data_dir)
     try:
