@@ -49,6 +49,7 @@ class Forked:
     """A `tombola` command in a process group of its own, its standard error in the file `errors`.
 
     Its workers are forks of it, unless they are to be `spawned` as a person's are. It calls `first` before all else.
+    What it prints goes nowhere; or, `unread`, into a pipe that nobody reads.
     """
 
     def __init__(
@@ -57,11 +58,12 @@ class Forked:
         errors: Path,
         spawned: bool = False,
         first: Callable[[], object] | None = None,
+        unread: bool = False,
     ) -> None:
         self.errors = errors
         errors.write_bytes(b"")
         asked = [str(argument) for argument in arguments]
-        self.process = FORKS.Process(target=_be, args=(asked, errors, dict(os.environ), spawned, first))
+        self.process = FORKS.Process(target=_be, args=(asked, errors, dict(os.environ), spawned, first, unread))
         self.process.start()
         while self.alive() and os.getpgid(self.pid) != self.pid:  # the first of all waits for the imports
             time.sleep(0.005)
@@ -96,6 +98,7 @@ def _be(
     environment: dict[str, str],
     spawned: bool,
     first: Callable[[], object] | None,
+    unread: bool,
 ) -> None:
     """What a fork does: it becomes the command, in the environment of the test and not of what it was forked from."""
     os.setsid()
@@ -103,6 +106,11 @@ def _be(
     os.environ.update(environment)
     for descriptor, path in ((1, os.devnull), (2, str(errors))):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
+    if unread:
+        reading, writing = os.pipe()
+        os.dup2(writing, 1)
+        os.close(writing)
+        os.close(reading)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import typer
 
 from finished_runs import Runs
+from forked import Forked
 from tombola.cli.errors import errors
 
 COMMAND = [sys.executable, "-c", "from tombola.cli import main\nmain()"]
@@ -35,31 +37,35 @@ def closed(*arguments: object) -> tuple[int, str]:
     return process.wait(), errors
 
 
+@pytest.fixture
+def unread(tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """As `closed`, in a fork: for commands that load torch."""
+    return lambda *arguments: Forked(arguments, tmp_path / "stderr", unread=True).end(patience=60)
+
+
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--version",),
-        ("imp", "--help"),
-        ("configs",),
-        ("configs", "digits"),
-        ("list", "criteria"),
-        ("list", "data", "--json"),
-    ],
-    ids=" ".join,
+    "arguments", [("--version",), ("imp", "--help"), ("configs",), ("configs", "digits")], ids=" ".join
 )
 def test_whatever_prints(arguments: tuple[str, ...]) -> None:
     assert closed(*arguments) == (GONE, "")
 
 
-def test_runs(runs: Runs) -> None:
-    assert closed("list", "--out", runs.out) == (GONE, "")
-    assert closed("show", runs.folders["train"]) == (GONE, "")
+@pytest.mark.parametrize("arguments", [("list", "criteria"), ("list", "data", "--json")], ids=" ".join)
+def test_whatever_is_listed(arguments: tuple[str, ...], unread: Callable[..., tuple[int, str]]) -> None:
+    assert unread(*arguments) == (GONE, "")
+
+
+def test_runs(runs: Runs, unread: Callable[..., tuple[int, str]]) -> None:
     assert closed("show", runs.folders["train"], "--json") == (GONE, "")
+    assert unread("list", "--out", runs.out) == (GONE, "")
+    assert unread("show", runs.folders["train"]) == (GONE, "")
+    assert unread("show", runs.folders["train"], "--json") == (GONE, "")
 
 
-def test_a_command_that_fails_says_so_all_the_same(tmp_path: Path) -> None:
-    code, errors = closed("show", tmp_path)
-    assert (code, errors.startswith("error: ")) == (2, True)
+def test_a_command_that_fails_says_so_all_the_same(tmp_path: Path, unread: Callable[..., tuple[int, str]]) -> None:
+    for command in (closed, unread):
+        code, errors = command("show", tmp_path)
+        assert (code, errors.startswith("error: ")) == (2, True)
 
 
 @pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])

@@ -6,11 +6,13 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import shutil
 import stat
 import struct
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+from forked import Forked
 from said import error_in
 from sealing import rewrite
 from tombola import prune
@@ -278,17 +281,13 @@ def test_a_full_disk(
     assert (run / mask).read_bytes() == (finished / mask).read_bytes()
 
 
-@pytest.mark.slow
 def test_a_limit_on_file_sizes(config: Path, tmp_path: Path) -> None:
     """A real refusal by the system, in a worker process too."""
-    call = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); "
-        "from tombola.cli import main; sys.exit(main())"
-    )
-    arguments = ["imp", str(config), "--out", str(tmp_path / "out"), "--workers", "2", "--replicates", "2"]
-    done = subprocess.run([sys.executable, "-c", call, *arguments], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2, done.stderr
-    said = error_in(done.stderr)
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (4096, 4096))
+    arguments = ["imp", config, "--out", tmp_path / "out", "--workers", 2, "--replicates", 2]
+    code, errors = Forked(arguments, tmp_path / "stderr", first=limit).end(patience=120)
+    assert code == 2, errors
+    said = error_in(errors)
     assert said.startswith("error: cannot ")
     assert "File too large" in said
     assert not list(tmp_path.rglob("*.tombola-tmp"))
