@@ -2,8 +2,9 @@
 
 A worker process has them where `executors._begin_worker` is replaced by `begin_worker`.
 
-Latency is measured for a moment, on a copy of the model instead of sparse kernels; the cost of a plan or
-a new run is timed over a few iterations; PNG and SVG files are empty figures; no Keras export is written.
+Latency is measured for a moment, on a copy of the model instead of sparse kernels; the cost of a plan or a new run is
+timed over a few iterations; PNG and SVG files are empty figures; no Keras export is written; dead units are counted in
+chains alone.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from typing import Any
 from torch import nn
 
 from tombola.compression import latency, measured
+from tombola.errors import ModelError
 from tombola.reports import printed
 from tombola.runs import executors
 from tombola.studies.base import timing
-from tombola.studies.lottery import artefacts
+from tombola.studies.lottery import artefacts, dead_tickets
 
 NO_EXPORT = {"model": None, "difference": None, "reason": "these tests write none", "extra_missing": False}
 DRAWN = printed._drawn
 """What draws figures as users get them."""
+DEAD_UNITS = dead_tickets.dead_units
+"""What traces a network for its dead units."""
 _BEGIN_WORKER = executors._begin_worker
 
 
@@ -38,6 +42,9 @@ def stand_in(replace: Callable[[Any, str, Any], None]) -> None:
 
         return Figure(figsize=(1, 1))
 
+    def uncounted(*_: Any) -> Any:
+        raise ModelError("these tests count none")
+
     replace(measured, "SECONDS", 0.001)
     replace(measured, "sparsify", sparsify)
     # A thread that seems to compute twice as fast as the wall's clock goes is never disturbed, however busy it is.
@@ -45,6 +52,7 @@ def stand_in(replace: Callable[[Any, str, Any], None]) -> None:
     for sample in ("SAMPLE_SECONDS", "QUICK_SECONDS"):
         replace(timing, sample, 0.0)
     replace(printed, "_drawn", empty)
+    replace(dead_tickets, "dead_units", uncounted)
     replace(artefacts, "write_keras_ticket", lambda *_: NO_EXPORT)
 
 

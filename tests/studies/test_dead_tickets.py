@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+import no_time
 from small_study import SMALL_STUDY, run_lottery
 from tombola.compression.dead import units_of_chain
 from tombola.pruning import Masks, prune
 from tombola.runs.configs import validate
 from tombola.runs.rows import rows_of
+from tombola.studies.lottery import dead_tickets
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.lottery.dead_tickets import dead_columns, dead_lines
 from tombola.studies.lottery.networks import trained_network
@@ -20,6 +25,13 @@ from tombola.studies.lottery.rewind import Rewind
 from tombola.studies.lottery.search_costs import speed_notes
 
 pytestmark = pytest.mark.filterwarnings("ignore::tombola.pruning.emptied.NearlyEmptyLayerWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _counted() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dead_tickets, "dead_units", no_time.DEAD_UNITS)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +58,17 @@ def test_each_ticket_has_its_count(result: Result) -> None:
     assert "of 30, mean over replicates" in said
     assert f"{last.units_dead.mean:.4g} with 2.0% of the weights. Without them the last needs" in said
     assert said in " ".join(speed_notes(result.summaries, result.rows))
+
+
+def test_a_run_counts_those_of_convolutions(tmp_path: Path) -> None:
+    study = {**SMALL_STUDY, "controls": [], "replicates": 1, "pruning": {"densities": [0.05]}}
+    model = {"architecture": "conv2", "widths": [4, 4, 8, 6]}
+    training = SMALL_STUDY["training"] | {"length": "4it", "evaluate_every": "4it"}
+    asked = validate({**study, "model": model, "training": training}, LotteryConfig, "dead")
+    (row,) = rows_of(run_lottery(asked, tmp_path).rows, kind="training", branch="ticket")
+    assert row["units"] == 4 + 4 + 8 + 6
+    assert 0 < row["units_dead"] < row["units"]
+    assert 0 < row["flops_without_dead"] < row["flops_effective"]
 
 
 def test_tables_of_earlier_versions_and_of_strangers(result: Result) -> None:
