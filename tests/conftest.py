@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from hypothesis import settings
 import forked
 import no_time
 from finished_runs import Runs
+from tombola.pruning import criteria
 from tombola.reports import printed
 from tombola.runs import executors
 
@@ -45,6 +47,12 @@ def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker processes in no time, too: forked, not spawned, with stand-ins."""
     monkeypatch.setattr(executors, "_CONTEXT", forked.FORKS)
     monkeypatch.setattr(executors, "_begin_worker", forked.BeginWorker())
+
+
+@pytest.fixture
+def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SynFlow in 5 rounds instead of its 100, where a test is not about their number."""
+    monkeypatch.setitem(criteria._items, "synflow", dataclasses.replace(criteria.get("synflow"), rounds=5))
 
 
 @pytest.fixture(scope="module")

@@ -99,6 +99,7 @@ class TestWhatIsAWeight:
         assert list(masks) == ["0.weight", "1.2.deep.weight"]
         exact(masks, 0.5)
 
+    @pytest.mark.usefixtures("few_rounds")
     @pytest.mark.parametrize("criterion", [name for name in criteria if not criteria.get(name).outputs_only])
     def test_tied_weights_count_once_and_fall_together(self, criterion: str) -> None:
         model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
@@ -193,6 +194,7 @@ class TestPrecision:
             *(nn.ReLU(), nn.Linear(30, 20).to(next(kinds)), nn.ReLU(), nn.Linear(20, 3).to(next(kinds))),
         )
 
+    @pytest.mark.usefixtures("few_rounds")
     @pytest.mark.parametrize("dtype", FLOATS)
     @pytest.mark.parametrize("criterion", criteria)
     def test_every_criterion_in_every_precision(self, dtype: torch.dtype, criterion: str) -> None:

@@ -72,6 +72,7 @@ def test_under_inference_mode_as_outside_of_it() -> None:
         assert prune(model, 0.5, "taylor", batches=[(x + 0, y) for x, y in data]) == expected
 
 
+@pytest.mark.usefixtures("few_rounds")
 def test_softmax_at_the_end_changes_nothing_for_synflow() -> None:
     model = Net()
     expected = prune(model, 0.5, "synflow", batches=rows())

@@ -169,6 +169,7 @@ class TestBatches:
             prune(mlp().float(), 0.5, name, batches=batches())
         assert_one_line(caught.value)
 
+    @pytest.mark.usefixtures("few_rounds")
     @pytest.mark.parametrize("name", WITH_DATA)
     def test_a_shuffling_loader_leaves_the_callers_chance_alone(self, name: str) -> None:
         model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU()).double()
@@ -240,6 +241,7 @@ class WithLoss(nn.Module):
         return type("Answer", (), {"loss": loss})
 
 
+@pytest.mark.usefixtures("few_rounds")
 @pytest.mark.parametrize("name", criteria)
 class TestCircumstances:
     """Scores are of the network as it is used: whatever the mode, the frozen parts and the caller's context."""

@@ -42,6 +42,7 @@ def study(out: Path, criterion: str, **changes: object) -> Result:
     return run_lottery(validate(asked, LotteryConfig, "small"), out)
 
 
+@pytest.mark.usefixtures("few_rounds")
 @pytest.mark.parametrize("criterion", SEEING)
 def test_every_round_is_what_prune_says_of_the_trained_network(criterion: str, tmp_path: Path) -> None:
     torch.set_num_threads(1)

@@ -248,6 +248,7 @@ class TestGradual:
         assert sum(rows) == 50 - round(0.5 * 60)  # the protected layer's 10 neurons count, too
         assert masks["output.weight"].density == 1
 
+    @pytest.mark.usefixtures("few_rounds")
     @pytest.mark.parametrize("structure", ["weight", "filter"])
     @pytest.mark.parametrize("criterion", criteria)
     def test_every_criterion_prunes_while_the_network_learns(
