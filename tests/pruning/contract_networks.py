@@ -89,6 +89,9 @@ def assert_same(before: object, after: object) -> None:
     """Equal to the bit, NaN included."""
     if isinstance(before, Tensor):
         assert isinstance(after, Tensor)
+        alike = (after.dtype, after.device, after.layout) == (before.dtype, before.device, before.layout)
+        if alike and torch.equal(before, after):
+            return  # at once; what differs is told by the slower comparison
         torch.testing.assert_close(after, before, rtol=0, atol=0, equal_nan=True)
     elif isinstance(before, dict):
         assert isinstance(after, dict)

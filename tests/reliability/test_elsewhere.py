@@ -19,6 +19,7 @@ import pytest
 import yaml
 from sklearn.datasets import load_digits
 
+import no_time
 from finished_runs import KINDS, STUDIES, Runs, files_of, invoke, one_line
 from listening import Heard
 from tombola.data import sources
@@ -89,8 +90,10 @@ ALL_COMMANDS = """
 import sys
 from pathlib import Path
 
+import no_time
 from tombola.cli import main
 
+no_time.stand_in(setattr)
 root = Path(sys.argv[1])
 out = root / "runs"
 
@@ -135,8 +138,9 @@ def test_every_command_on_an_ascii_terminal_with_a_name_that_it_would_obey(finis
     for kind in STUDIES:
         shutil.copy(finished.root / f"{kind}.yaml", root)
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "COLUMNS": "100"}
+    found = {"PYTHONPATH": os.pathsep.join([str(Path(no_time.__file__).parent), *sys.path])}
     done = subprocess.run(
-        [sys.executable, "-c", ALL_COMMANDS, str(root)], env={**os.environ, **ascii_only}, capture_output=True
+        [sys.executable, "-c", ALL_COMMANDS, str(root)], env={**os.environ, **ascii_only, **found}, capture_output=True
     )
     output, said = done.stdout + done.stderr, done.stdout.decode("ascii")
     assert done.returncode == 0, output

@@ -134,8 +134,9 @@ def weights_of_modules(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Pa
 
     A weight that is an embedding, too (a language model's tied head), is left out.
     """
-    embeddings = {id(m._parameters.get("weight")) for m in model.modules() if isinstance(m, _EMBEDDINGS)}
-    for module in model.modules():
+    modules = list(model.modules())
+    embeddings = {id(m._parameters.get("weight")) for m in modules if isinstance(m, _EMBEDDINGS)}
+    for module in modules:
         for attribute in _weight_attributes(module):
             parameter = module._parameters.get(attribute)
             if parameter is not None and id(parameter) not in embeddings:
