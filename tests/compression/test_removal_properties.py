@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,8 +13,8 @@ from torch.nn import functional
 
 from tombola import Masks, plan_removal, remove_units
 from tombola.compression.removal.verify import outputs
-from tombola.errors import PruningError
-from tombola.models.removed import Kept, parameters, ranges
+from tombola.errors import ModelError, PruningError
+from tombola.models.removed import Kept, Removal, parameters, ranges, shrink
 
 JOINED = ("plain", "residual", "dense", "grouped", "depth-wise", "gated", "branches")
 
@@ -122,3 +123,12 @@ def test_ranges_say_the_same(indices: set[int]) -> None:
     assert kept.index().tolist() == sorted(indices)
     with torch.device("meta"):
         assert kept.index().shape == (len(indices),)
+
+
+def test_a_record_names_a_shared_tensor_once() -> None:
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.ReLU(), nn.Linear(3, 3, bias=False))
+    model[2].weight = model[0].weight
+    twice = Removal(kept=(Kept(indices="0-1", of=3, places=("0.weight/0", "2.weight/0")),))
+    with pytest.raises(ModelError, match=r"names one tensor twice, 0.weight and 2.weight"):
+        shrink(model, twice)
+    assert model[0].weight.shape == (3, 3)

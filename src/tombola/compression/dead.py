@@ -102,7 +102,7 @@ def dead_units(model: nn.Module, masks: Masks, example: Example) -> DeadUnits:
             masked.keeps[tensor].index_fill_(dim, torch.from_numpy(indices), False)
     left = Masks({name: Mask(masked.keeps[name]) for name in masks})
     left.apply_(changed)
-    error = difference(reference, changed, example)
+    error = difference(reference, copy_of(changed), example)
     if not error <= TOLERANCE:
         raise ModelError(f"without its dead units its outputs differ by {error:.1e} of the largest one")
     for module, original in zip(changed.modules(), model.modules(), strict=True):

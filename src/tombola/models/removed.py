@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -124,9 +124,10 @@ def shrink(model: nn.Module, removal: Removal) -> None:
 
     Parameters become new ones; shared ones stay shared. Raises ModelError where the record is not of this model.
     """
-    _refuse_foreign(model, removal)
+    owned = _Owned(model)
+    _refuse_foreign(model, owned, removal)
     for name, dims in removal.by_tensor().items():
-        owners = list(_owners(model, name))
+        owners = owned.by(name)
         tensor = getattr(*owners[0])
         smaller = cut(tensor, dims)
         if isinstance(tensor, nn.Parameter):
@@ -146,16 +147,20 @@ def cut(tensor: Tensor, dims: Mapping[int, tuple[Tensor, int]]) -> Tensor:
     return tensor.detach().contiguous()
 
 
-def _refuse_foreign(model: nn.Module, removal: Removal) -> None:
+def _refuse_foreign(model: nn.Module, owned: _Owned, removal: Removal) -> None:
     """Before any index is written out: a record may claim any sizes."""
     modules = dict(model.named_modules())
     for name in removal.bypassed:
         if not name or name not in modules:
             raise ModelError(f"the record of what was removed is not of this model: it has no layer {name!r}")
+    named: dict[int, str] = {}
     for kept in removal.kept:
         for place in kept.places:
             name, _, dim = place.rpartition("/")
-            shape = tuple(getattr(*next(_owners(model, name))).shape)
+            tensor = getattr(*owned.by(name)[0])
+            if (other := named.setdefault(id(tensor), name)) != name:
+                raise ModelError(f"the record of what was removed names one tensor twice, {other} and {name}")
+            shape = tuple(tensor.shape)
             if int(dim) >= len(shape) or shape[int(dim)] != kept.of:
                 raise ModelError(
                     f"the record of what was removed is not of this model: {name} of shape {shape} has no dimension "
@@ -163,18 +168,27 @@ def _refuse_foreign(model: nn.Module, removal: Removal) -> None:
                 )
 
 
-def _owners(model: nn.Module, name: str) -> Iterator[tuple[nn.Module, str]]:
-    """Everybody who holds a tensor: (module, attribute)."""
-    path, _, attribute = name.rpartition(".")
-    try:
-        tensor = getattr(model.get_submodule(path), attribute)
-    except AttributeError:
-        tensor = None
-    if not isinstance(tensor, Tensor):
-        raise ModelError(f"the record of what was removed is not of this model: it has no {name}")
-    for module in model.modules():
-        for held in (module._parameters, module._buffers):
-            yield from ((module, own) for own, value in held.items() if value is tensor)
+class _Owned:
+    """Who holds which tensor of a model: (module, attribute), before anything is changed."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.owners: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
+        for module in model.modules():
+            for held in (module._parameters, module._buffers):
+                for attribute, value in held.items():
+                    self.owners[id(value)].append((module, attribute))
+
+    def by(self, name: str) -> list[tuple[nn.Module, str]]:
+        """All that hold the tensor that the model calls `name`; ModelError where it has none of that name."""
+        path, _, attribute = name.rpartition(".")
+        try:
+            tensor = getattr(self.model.get_submodule(path), attribute)
+        except AttributeError:
+            tensor = None
+        if not isinstance(tensor, Tensor):
+            raise ModelError(f"the record of what was removed is not of this model: it has no {name}")
+        return self.owners[id(tensor)]
 
 
 def ranges(indices: Sequence[int]) -> str:

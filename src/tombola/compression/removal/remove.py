@@ -76,8 +76,7 @@ def _planned(model: nn.Module, plan: Plan, example: Example) -> Removed:
     gone, grouped = list(plan.gone), plan.grouped
     removal, silenced = removal_of(grouped, gone), places_of(gone)
 
-    def both(original: nn.Module) -> tuple[nn.Module, nn.Module]:
-        reference = copy_of(original)
+    def both(reference: nn.Module) -> tuple[nn.Module, nn.Module]:
         if plan.masks is not None:
             plan.masks.apply_(reference)
         smaller = copy_of(reference)
@@ -86,8 +85,8 @@ def _planned(model: nn.Module, plan: Plan, example: Example) -> Removed:
         return reference, smaller
 
     masks = Masks.full(model) if plan.masks is None else plan.masks
-    reference, smaller = both(model)
-    error = _agree(reference, smaller, example)
+    reference, smaller = both(copy_of(model))
+    error = _agree(reference, copy_of(smaller), example)
     if (other := with_statistics_of_chance(model)) is not None:
         error = max(error, _agree(*both(other), example))
     small_masks = _cut_masks(masks.of(model), removal)
@@ -97,8 +96,8 @@ def _planned(model: nn.Module, plan: Plan, example: Example) -> Removed:
 def _checked_masks(
     model: nn.Module, masks: Masks, grouped: Grouped, example: Example, protect: Sequence[str]
 ) -> Removed:
-    reference, smaller, masked, gone = _under_masks(model, masks, grouped, protect)
-    error = _agree(reference, smaller, example)
+    reference, smaller, masked, gone = _under_masks(copy_of(model), masks, grouped, protect)
+    error = _agree(reference, copy_of(smaller), example)
     if (other := with_statistics_of_chance(model)) is not None:  # other constants: the whole way again
         error = max(error, _agree(*_under_masks(other, masks, grouped, protect)[:2], example))
     removal = removal_of(grouped, gone)
@@ -110,18 +109,19 @@ def _checked_masks(
 def _under_masks(
     model: nn.Module, masks: Masks, grouped: Grouped, protect: Sequence[str]
 ) -> tuple[nn.Module, nn.Module, Masked, list[Unit]]:
-    """The masked model, the smaller one, how it was found and what is gone."""
-    reference = copy_of(model).eval()
+    """The masked model, which `model` becomes, the smaller one, how it was found and what is gone."""
+    training = [module.training for module in model.modules()]
+    reference = model.eval()
     masks.apply_(reference)
     smaller = copy_of(reference)
-    open_ = {unit.label for g in unprotected(model, grouped, protect, _is_masked(masks)) for unit in g.units}
+    open_ = {unit.label for g in unprotected(reference, grouped, protect, _is_masked(masks)) for unit in g.units}
     pinned = {u.label: "its layer is protected" for g in grouped.free for u in g.units if u.label not in open_}
     masked = Masked(grouped, smaller, {name: mask.keep.clone() for name, mask in masks.items()}, pinned)
     gone = masked.removable()
     masked.fold(gone)
     shrink(smaller, removal_of(grouped, gone))
-    for module, original in zip(smaller.modules(), model.modules(), strict=True):
-        module.training = original.training
+    for module, mode in zip(smaller.modules(), training, strict=True):
+        module.training = mode
     return reference, smaller, masked, gone
 
 

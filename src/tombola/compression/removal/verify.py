@@ -18,11 +18,10 @@ TOLERANCE = 1e-5
 def difference(reference: nn.Module, smaller: nn.Module, example: Example, seed: int = 0) -> float:
     """The largest difference of their outputs in evaluation, as a fraction of the largest output.
 
-    The reference is run itself and is somebody's to throw away; of the smaller model a copy is run.
+    Both are run themselves, and are the caller's to throw away.
     On the example and on numbers of chance in its place. Where float32 says more than `TOLERANCE`, float64 decides
     what of it is rounding.
     """
-    smaller = copy_of(smaller)
     error = _difference(reference, smaller, example, seed)
     if error <= TOLERANCE:
         return error
@@ -65,10 +64,10 @@ def with_statistics_of_chance(model: nn.Module, seed: int = 0) -> nn.Module | No
 
     A network that was never trained has mean 0 and variance 1 everywhere: cut in the wrong place they look right.
     """
+    if not any(isinstance(module, _NormBase) for module in model.modules()):
+        return None
     copied = copy_of(model)
     norms = [module for module in copied.modules() if isinstance(module, _NormBase)]
-    if not norms:
-        return None
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for norm in norms:

@@ -111,7 +111,7 @@ def remove_layers(
         reference.get_submodule(name).register_forward_hook(_gives_what_it_takes, with_kwargs=True)
     shrink(smaller, removal)
     try:
-        error = difference(reference, smaller, example)
+        error = difference(reference, copy_of(smaller), example)
     except Exception as problem:  # the model's own code looks into the layer
         raise ModelError(f"the model does not run without {removal.bypassed}: {one_line_by_name(problem)}") from problem
     if not error <= TOLERANCE:
