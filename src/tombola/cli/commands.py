@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tombola import __version__
+from tombola.cli.compressing import compress
 from tombola.cli.configs import configs
 from tombola.cli.console import say, show_what_can_be_shown
 from tombola.cli.exporting import bench, export
@@ -77,6 +78,7 @@ for command in (
     compare,
     sensitivity,
     remove,
+    compress,
     hybrid,
     export,
     bench,

@@ -24,7 +24,7 @@ from tombola.studies.lottery.networks import replicate_seed, trained_network
 from tombola.studies.lottery.result import base_facts, trained_weights
 from tombola.studies.lottery.study import open_lottery
 from tombola.studies.registered import study_of
-from tombola.studies.single.parents import MODEL_FOLDERS, NO_CLASSIFIER, is_folder, open_parent
+from tombola.studies.single.parents import MODEL_FOLDERS, NO_CLASSIFIER, Parent, is_folder, open_parent
 from tombola.training.base import FrozenBase
 from tombola.training.frozen import base_of
 from tombola.training.recipe import Recipe
@@ -63,10 +63,36 @@ def open_given(asked: AskedModel, data_dir: Path | None = None) -> GivenModel:
     if study is not None and study not in MODEL_FOLDERS:
         raise ConfigError(f"{asked.model}: a run of tombola {study} has no one network; name a model folder of it")
     parent = open_parent(asked, data_dir)
-    config = validate(parent.data_record["config"], DataConfig, f"{asked.model}: the data of its record")
-    seed = int(parent.data_record["split_seed"])
-    base = base_of(config, data_dir)
-    return _given(parent.name, parent.model, parent.masks, parent.spec.normalisation, base, config, seed, data_dir)
+    return surroundings_of(parent, data_dir).given(parent.model, parent.masks)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a parent's networks stand in: its data as they are read, what normalises them, a frozen base if any."""
+
+    name: str
+    normalisation: Normalisation
+    base: FrozenBase | None
+    data: DataSet
+
+    def given(self, network: nn.Module, masks: Masks) -> GivenModel:
+        """A network in these surroundings, in evaluation; its removed weights become 0."""
+        normalisation = self.normalisation
+        if self.base is not None:
+            if not isinstance(network, nn.Sequential):
+                raise ModelError(f"{self.name}: a {type(network).__name__} behind a frozen base is no chain of layers")
+            network, normalisation = behind(self.base.network, network), self.base.normalisation
+        masks = Masks({**Masks.full(network), **masks})  # a base keeps all its weights
+        masks.apply_(network)
+        dims = self.data.train.inputs.dim()
+        return GivenModel(self.name, *behind_normalisation(network.eval(), masks, normalisation, dims), self.data)
+
+
+def surroundings_of(parent: Parent, data_dir: Path | None = None) -> Surroundings:
+    """Of a parent, whose data are split as they were for it."""
+    config = validate(parent.data_record["config"], DataConfig, f"{parent.name}: the data of its record")
+    base, seed = base_of(config, data_dir), int(parent.data_record["split_seed"])
+    return Surroundings(parent.name, parent.spec.normalisation, base, _as_read(config, seed, data_dir))
 
 
 def _is_run(root: Path) -> bool:
@@ -86,26 +112,10 @@ def _ticket(asked: AskedModel, data_dir: Path | None) -> GivenModel:
     base = base_of(config.images, data_dir)
     if base is not None and base_facts(base) != result.data.get("base"):
         raise ModelError(f"{asked.model}: the base is another one now than the head was trained on; put it back")
-    seed = replicate_seed(config, 0)
-    return _given(opened.called, network, masks, spec.normalisation, base, config.images, seed, data_dir)
+    data = _as_read(config.images, replicate_seed(config, 0), data_dir)
+    return Surroundings(opened.called, spec.normalisation, base, data).given(network, masks)
 
 
-def _given(
-    name: str,
-    network: nn.Module,
-    masks: Masks,
-    normalisation: Normalisation,
-    base: FrozenBase | None,
-    config: DataConfig,
-    seed: int,
-    data_dir: Path | None,
-) -> GivenModel:
-    """All of it from the data as they are read, which are split as they were for the network."""
-    if base is not None:
-        if not isinstance(network, nn.Sequential):
-            raise ModelError(f"{name}: a {type(network).__name__} behind a frozen base is no chain of layers")
-        network, normalisation = behind(base.network, network), base.normalisation
-    data = load_data(config.model_copy(update={"base": None, "normalise": False}), seed, data_dir)
-    masks = Masks({**Masks.full(network), **masks})  # a base keeps all its weights
-    masks.apply_(network)
-    return GivenModel(name, *behind_normalisation(network.eval(), masks, normalisation, data.train.inputs.dim()), data)
+def _as_read(config: DataConfig, seed: int, data_dir: Path | None) -> DataSet:
+    """Before any base, and numbers in [0, 1]."""
+    return load_data(config.model_copy(update={"base": None, "normalise": False}), seed, data_dir)

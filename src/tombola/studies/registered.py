@@ -24,6 +24,7 @@ STUDIES = {
     "prune": "single.prune:Prune",
     "remove": "single.remove:Remove",
     "compare": "single.compare:Compare",
+    "compress": "compress.study:Compress",
 }
 """Where each is: module below `studies`, and class."""
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tombola.compression import measured
 from tombola.compression.export.exported import Exported, Running, Times, amount, content_of, deflated, lost, scored
-from tombola.compression.export.formats import Format, Run, format_of
+from tombola.compression.export.formats import EngineModule, Format, Run, format_of
 from tombola.compression.export.int8 import write_int8
 from tombola.compression.export.zeros import counted_zeros, found_in
 from tombola.compression.measured import BATCH_SIZES, DENSE
@@ -200,7 +200,9 @@ class _Exporting:
 
     def _of_file(self, file: Path, precision: str, run: Run, error: float) -> Running:
         content = file.read_bytes()
-        return Running(self.form.engine, precision, self._score(_Engine(run)), error, len(content), deflated(content))
+        return Running(
+            self.form.engine, precision, self._score(EngineModule(run)), error, len(content), deflated(content)
+        )
 
     def _score(self, network: nn.Module) -> float:
         return self.task.scores(network, "test").values[self.task.compares.name]
@@ -246,14 +248,3 @@ class _Exporting:
             for number, times in enumerate(found):
                 times.append(Times(size, quartiles.get(number), clock))
         return [tuple(times) for times in found]
-
-
-class _Engine(nn.Module):
-    """What an engine makes of a batch, as a module that can be scored."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self.run = run
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.run(inputs)

@@ -20,6 +20,17 @@ Run = Callable[[Tensor], Tensor]
 """What an engine makes of a batch."""
 
 
+class EngineModule(nn.Module):
+    """What an engine makes of a batch, as a module that can be scored."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.run(inputs)
+
+
 @dataclass(frozen=True)
 class Format:
     """How a network is written for batches like an example of two inputs, and what runs the file.

@@ -1,0 +1,1 @@
+"""`tombola compress`: the smallest model within an allowed loss of accuracy, searched for and shipped."""

@@ -1,0 +1,129 @@
+"""The files that a candidate is shipped as, and what each of them is and costs on any machine.
+
+Single weights go into a ticket file, which sparse kernels run; of a network with fewer units an ONNX file is made. Both
+are there in float32 and in int8. A ticket's int8 are its stored values, an ONNX file's what it computes with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tombola.compression.engines.engine import FLOAT32, INT8, Engine, Network, largest_error
+from tombola.compression.engines.rivals import ONNXRUNTIME, ONNXRUNTIME_INT8, SPARSE
+from tombola.compression.export.exporting import CALIBRATION, TOLERANCE
+from tombola.compression.export.formats import EngineModule, Run
+from tombola.compression.export.onnx_files import PACKAGES, run_onnx
+from tombola.compression.onnx_packages import required
+from tombola.compression.tickets.files import pack, unpack
+from tombola.compression.tickets.values import Values
+from tombola.errors import ModelError
+from tombola.models import load_model
+from tombola.pruning import Masks
+from tombola.pruning.copies import copy_of
+from tombola.studies.compress.config import CompressConfig, Structure
+from tombola.studies.compress.making import Shape
+from tombola.studies.given_model import GivenModel, Surroundings
+from tombola.studies.single.parents import Parent
+
+COMPARED = 64
+"""Training inputs on which the outputs of an ONNX file are compared with torch's."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How networks of a structure are shipped in a precision: the file's name, and the engine that runs it."""
+
+    structure: Structure
+    precision: str
+    file: str
+    engine: Engine
+
+
+FORMS = (
+    Form("weight", FLOAT32, "float32.ticket", SPARSE),
+    Form("weight", INT8, "int8.ticket", SPARSE),
+    Form("unit", FLOAT32, "float32.onnx", ONNXRUNTIME),
+    Form("unit", INT8, "int8.onnx", ONNXRUNTIME_INT8),
+)
+
+
+def form_of(structure: str, precision: str) -> Form:
+    return next(form for form in FORMS if (form.structure, form.precision) == (structure, precision))
+
+
+def factory_of(config: CompressConfig) -> str | None:
+    """The function that makes networks of the parent's spec, where it is somebody's own."""
+    return config.factory or (config.model if ":" in config.model and not Path(config.model).is_dir() else None)
+
+
+def refuse_missing(config: CompressConfig) -> None:
+    """ModelError, which says what to install, where networks with fewer units cannot be shipped."""
+    if "unit" in config.structures:
+        for package in PACKAGES:
+            required(package)
+
+
+def loaded(folder: Path, factory: str | None, sparsity: float = 0.0) -> Shape:
+    """A candidate from its model folder."""
+    model, spec, masks = load_model(folder, factory)
+    return Shape(model, Masks.full(model) if masks is None else masks, spec, sparsity)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What candidates are shipped with: the search, its parent and what stands before their networks."""
+
+    config: CompressConfig
+    parent: Parent
+    around: Surroundings
+
+    def given(self, shape: Shape) -> GivenModel:
+        """A candidate's network as it takes the data as they are read."""
+        return self.around.given(copy_of(shape.model), shape.masks)
+
+    def network(self, given: GivenModel, folder: Path) -> Network:
+        """It on its way to engines, whose files are in `folder`."""
+        examples = given.data.train.inputs[:CALIBRATION]
+        return Network(given.network, given.masks, examples, (self.config.batch,), folder)
+
+    def opened(self, form: Form, folder: Path) -> GivenModel:
+        """The network of a candidate in `folder`, with the values that its file holds where that is a ticket."""
+        factory = factory_of(self.config)
+        if form.structure == "weight":
+            model, spec, masks = unpack(folder / form.file, factory=factory)
+            return self.given(Shape(model, masks, spec))
+        return self.given(loaded(folder, factory))
+
+    def computed(self, form: Form, folder: Path) -> nn.Module:
+        """What a file that was shipped computes, as a module that can be scored."""
+        if form.structure == "weight":
+            return self.opened(form, folder).network
+        return EngineModule(run_onnx(folder / form.file))
+
+    def ship(self, form: Form, shape: Shape, folder: Path) -> nn.Module:
+        """Writes the file of a form into `folder`; returns what it computes, as a module that can be scored.
+
+        Raises ModelError where the file cannot be written, or computes something else.
+        """
+        if form.structure == "weight":
+            values, factory = Values(form.precision), factory_of(self.config)
+            pack(folder / form.file, shape.spec, shape.masks, trained=shape.model, values=values, factory=factory)
+            return self.computed(form, folder)
+        given = self.given(shape)
+        network = self.network(given, folder)
+        run = run_onnx(network.onnx if form.precision == FLOAT32 else network.int8)
+        if form.precision == FLOAT32:
+            _refuse_other_outputs(form, run, given)
+        return EngineModule(run)
+
+
+def _refuse_other_outputs(form: Form, run: Run, given: GivenModel) -> None:
+    inputs = given.data.train.inputs[:COMPARED]
+    with torch.no_grad():
+        error = largest_error([run(inputs)], [given.network(inputs)])
+    if not error <= TOLERANCE:
+        raise ModelError(f"outputs of {form.file} differ from torch's by {error:.1e} of the largest")

@@ -1,0 +1,219 @@
+"""`tombola compress`: candidates along every path, what they cost; the smallest that loses little is tested once."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import nn
+
+from tombola.data.dataset import recorded
+from tombola.errors import in_line
+from tombola.models.factory import is_factory_name
+from tombola.reports.terminal import drawn, say
+from tombola.runs.columns import misfit
+from tombola.runs.folder import RunFolder, run_folder
+from tombola.runs.rows import Row, damaged, rows_of
+from tombola.studies.base.output import Numbers
+from tombola.studies.base.study import Plan, Study
+from tombola.studies.base.watching import FEATURES
+from tombola.studies.base.work import Work, unit_rows
+from tombola.studies.compress.config import CompressConfig
+from tombola.studies.compress.costs import Costs
+from tombola.studies.compress.forms import Workshop, form_of, refuse_missing
+from tombola.studies.compress.making import Shape
+from tombola.studies.compress.metrics import CHECKS, MADE, SCHEMA, UNIT, parent_row, test_row
+from tombola.studies.compress.outcome import UNITS, Candidate, Search, key_of, shown_to_programs, summarise
+from tombola.studies.compress.paths import paths_of
+from tombola.studies.compress.places import MODELS, level_folder, place_of, ship
+from tombola.studies.compress.plan import plan_search
+from tombola.studies.compress.report import front_table, lead, remarks, search_page, write_beside
+from tombola.studies.compress.search import PathSpec, search_path
+from tombola.studies.compress.target import MEASURED
+from tombola.studies.given_model import GivenModel, surroundings_of
+from tombola.studies.single.parents import Parent, is_folder, open_parent
+from tombola.studies.single.prune import slug
+from tombola.training.threads import one_thread
+
+
+class Compress(Study[CompressConfig, Search]):
+    """A unit is the parent, a candidate in all its files, what one level costs, or the test."""
+
+    name = "compress"
+    config_type = CompressConfig
+    unit = UNIT
+    schema = SCHEMA
+    checks = CHECKS
+    apart = ("checkpoints",)
+
+    @classmethod
+    def place(cls, config: CompressConfig, out: Path) -> RunFolder:
+        return run_folder(out, cls.name, slug(config.model), config)
+
+    @property
+    def called(self) -> str:
+        return slug(self.config.model)
+
+    @functools.cached_property
+    def parent(self) -> Parent:
+        with one_thread():
+            return open_parent(self.config, self.call.data_dir, self.call.watcher.counting(FEATURES))
+
+    @property
+    def own_functions(self) -> tuple[str, ...]:
+        model = self.config.model
+        maker = () if is_folder(model) or not is_factory_name(model) else (model,)
+        return (*maker, *super().own_functions)
+
+    def facts(self) -> dict[str, Any]:
+        refuse_missing(self.config)
+        return {
+            "parent": self.parent.sha256,
+            "data": recorded(self.parent.data) | self.parent.data_record,
+        }
+
+    def plan(self, *, quick: bool) -> Plan:
+        return plan_search(self.config, self.parent, self.call.workers, quick=quick)
+
+    @functools.cached_property
+    def _workshop(self) -> Workshop:
+        return Workshop(self.config, self.parent, surroundings_of(self.parent, self.call.data_dir))
+
+    def work(self, work: Work) -> None:
+        with one_thread():
+            if not rows_of(work.rows, kind="parent"):
+                work.append([parent_row(self._given_parent())])
+        self._search(work)
+        self._measure(work)
+        self._test(work)
+
+    def _given_parent(self) -> GivenModel:
+        return self._workshop.given(Shape.of(self.parent))
+
+    def _search(self, work: Work) -> None:
+        """Every path to its end; rows in the order of paths, whatever the order in which they end."""
+        if any(rows_of(work.rows, kind="test")):
+            return
+        (parent,) = rows_of(work.rows, kind="parent")
+        facts = self.recorded
+        specs = [
+            PathSpec(
+                self.config,
+                path,
+                self.folder.checkpoints,
+                self.call.data_dir,
+                facts["parent"],
+                facts["data"]["checksum"],
+                parent["validation_accuracy"],
+            )
+            for path in paths_of(self.config)
+        ]
+        work.watcher.begin("paths of the search", len(specs), 0, min(work.workers, len(specs)))
+        work.cells(search_path, specs)
+        for spec in specs:
+            for file in sorted((spec.folder / spec.path.name).glob("level-??.json")):
+                work.append(unit_rows(file))
+            work.watcher.unit(spec.path.name)
+
+    def _measure(self, work: Work) -> None:
+        """Latency and memory: of all that lose little enough where the target asks for them, else of the chosen one."""
+        measure = self.config.wanted.measure
+        found = self.result(work.rows, {0})
+        if measure in MEASURED:
+            wanted = [row for row in rows_of(work.rows, kind="candidate") if row["within"]]
+        else:
+            wanted = [] if found.chosen is None else [_row_of(work.rows, found.chosen)]
+        levels: dict[tuple[Any, ...], list[Row]] = {}
+        for row in wanted:
+            levels.setdefault((row["structure"], row["distribution"], row["level"]), []).append(row)
+        counting = work.watcher.counting("measuring latency" + (" and memory" if measure == "memory" else ""))
+        for done, (level, rows) in enumerate(levels.items()):
+            counting(done, len(levels))
+            if not work.table.holds(("cost", *level)):
+                work.append(self._costs.rows(rows))
+        counting(len(levels), len(levels))
+
+    @functools.cached_property
+    def _costs(self) -> Costs:
+        return Costs(self._workshop, self.folder.checkpoints, self.config.wanted.measure == "memory")
+
+    def _test(self, work: Work) -> None:
+        if rows_of(work.rows, kind="test"):
+            return
+        chosen = self.result(work.rows, {0}).chosen
+        with one_thread():
+            network = None if chosen is None else self._shipped(_row_of(work.rows, chosen))
+            work.append([test_row(self._given_parent().network, network, self._workshop.around.data.test)])
+
+    def _shipped(self, row: Row) -> nn.Module:
+        """What the file of a candidate computes."""
+        form = form_of(row["structure"], row["precision"])
+        return self._workshop.computed(form, level_folder(self.folder.checkpoints, key_of(row)))
+
+    def result(self, rows: Sequence[Row], complete: set[int]) -> Search:
+        return summarise(self.folder.root, self.config, rows)
+
+    def write(self, result: Search) -> None:
+        """The page's companions; and the files to ship, taken out of what there was to continue from."""
+        write_beside(self.folder, result)
+        for candidate in result.kept:
+            ship(level_folder(self.folder.checkpoints, candidate.key), self.folder.root / place_of(candidate))
+
+    def settle(self, result: Search) -> None:
+        shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
+
+    def is_trained(self, name: str) -> bool:
+        return name.startswith(f"{MODELS}/")
+
+    def state(self, done: int) -> str:
+        return "finished" if done else "begun"
+
+    def report(self, result: Search) -> str:
+        return search_page(result)
+
+    def read_rows(self) -> list[Row]:
+        """A candidate that was not refused has what was measured of it."""
+        rows = super().read_rows()
+        for number, row in enumerate(rows, start=1):
+            if row["kind"] == "candidate" and row["refused"] is None and (wrong := misfit(row, MADE)):
+                raise damaged(self.folder.rows, number, wrong)
+        return rows
+
+    @staticmethod
+    def show(console: Console, result: Search) -> None:
+        """The front, what is to be known, the outcome, and where the model and the page are."""
+        if result.front:
+            console.print(drawn(front_table(result), left=1))
+        for line in remarks(result):
+            say(console, line)
+        say(console, f"\n{lead(result)}", "bold")
+        if result.chosen is not None:
+            say(console, f"Model: {in_line(result.folder / place_of(result.chosen))}")
+        say(console, f"Report: {in_line(result.folder / 'report.html')}")
+
+    @staticmethod
+    def numbers(result: Search) -> Numbers:
+        """A row for every candidate; what was chosen, and how it did on the test examples."""
+        rows = [
+            {**shown_to_programs(one), "chosen": one is result.chosen, "front": one in result.front}
+            for one in result.candidates
+        ]
+        said = {
+            "target": result.config.target,
+            "reached": result.reached,
+            "file": None if result.chosen is None else str(place_of(result.chosen)),
+            "test": None if result.tested is None else vars(result.tested),
+        }
+        return Numbers(rows, said, UNITS)
+
+    @staticmethod
+    def outcome(result: Search) -> str:
+        return lead(result)
+
+
+def _row_of(rows: Sequence[Row], candidate: Candidate) -> Row:
+    return next(row for row in rows_of(rows, kind="candidate") if key_of(row) == candidate.key)
