@@ -6,7 +6,7 @@ some, stand before the network.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -61,7 +61,7 @@ def open_given(asked: AskedModel, data_dir: Path | None = None) -> GivenModel:
     if study == "lottery":
         return _ticket(asked, data_dir)
     if study is not None and study not in MODEL_FOLDERS:
-        raise ConfigError(f"{asked.model}: a run of tombola {study} has no one network; name a model folder of it")
+        asked = replace(asked, model=str(_given_away(Path(asked.model), study)))
     parent = open_parent(asked, data_dir)
     return surroundings_of(parent, data_dir).given(parent.model, parent.masks)
 
@@ -93,6 +93,14 @@ def surroundings_of(parent: Parent, data_dir: Path | None = None) -> Surrounding
     config = validate(parent.data_record["config"], DataConfig, f"{parent.name}: the data of its record")
     base, seed = base_of(config, data_dir), int(parent.data_record["split_seed"])
     return Surroundings(parent.name, parent.spec.normalisation, base, _as_read(config, seed, data_dir))
+
+
+def _given_away(root: Path, study: str) -> Path:
+    """The model folder that a finished run gives away."""
+    run = open_run(root)
+    if (folder := run.model_folder(read_result(run))) is None:
+        raise ConfigError(f"{root}: a run of tombola {study} has no one network; name a model folder of it")
+    return folder
 
 
 def _is_run(root: Path) -> bool:

@@ -206,6 +206,10 @@ class Study(ABC, Generic[C, R]):
         said = {"name": self.called, "outcome": self.outcome(result), "state": self.state(self.replicates)}
         return said | {"wording": WORDING}
 
+    def model_folder(self, result: R) -> Path | None:
+        """The model folder that a finished run gives away; None where it has no single one."""
+        return None
+
     def settle(self, result: R) -> None:
         """Called when the run is finished, now or earlier."""
 

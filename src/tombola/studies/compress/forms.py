@@ -63,8 +63,11 @@ def factory_of(config: CompressConfig) -> str | None:
 def refuse_missing(config: CompressConfig) -> None:
     """ModelError, which says what to install, where networks with fewer units cannot be shipped."""
     if "unit" in config.structures:
-        for package in PACKAGES:
-            required(package)
+        try:
+            for package in PACKAGES:
+                required(package)
+        except ModelError as error:
+            raise ModelError(f"{error}; or leave units out: --structure weight") from None
 
 
 def loaded(folder: Path, factory: str | None, sparsity: float = 0.0) -> Shape:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -212,5 +212,13 @@ def _tested(row: Row) -> Tested:
 
 def shown_to_programs(one: Candidate) -> dict[str, Any]:
     """A candidate in one level of keys."""
+    if one.refused is None and one.reason is None:
+        one = replace(one, reason=_why_unmeasured(one))
     plain = {name: value for name, value in vars(one).items() if name not in ("costs", "parent", "name")}
     return plain | vars(one.costs) | {f"parent_{name}": value for name, value in vars(one.parent).items()}
+
+
+def _why_unmeasured(one: Candidate) -> str | None:
+    if one.costs.latency is None:
+        return "neither latency nor memory is measured of candidates that lose too much or that a target counts"
+    return "memory is measured for a target of memory" if one.costs.memory is None else None

@@ -40,6 +40,8 @@ def lead(search: Search) -> str:
     if chosen is None:
         if search.unmeasured and not any(one.fraction(search.measure) is not None for one in search.candidates):
             return f"Undecided: no {TITLES[search.measure]} could be measured; see the reasons, and run it again."
+        if search.candidates and all(one.refused is not None for one in search.candidates):
+            return f"Every candidate was refused: {search.candidates[0].refused}."
         return (
             f"No candidate has fewer {TITLES[search.measure]} and loses at most {allowed} on validation: allow more "
             "with --max-drop, or fine-tune longer."
@@ -67,20 +69,38 @@ def _on_test(tested: Tested | None, allowed: str) -> str:
     if tested is None or tested.accuracy is None:
         return "It was not tested."
     said = (
-        f"It loses {points(tested.drop)} points of accuracy on {tested.examples:,} test examples (95 % CI "
-        f"{points(tested.low)} to {points(tested.high)}), {percent(tested.parent)} to {percent(tested.accuracy)}"
+        f"On {tested.examples:,} test examples it loses {_plain(tested.drop)} points of accuracy (95 % CI "
+        f"{_plain(tested.low)} to {_plain(tested.high)}), {percent(tested.parent)} before and "
+        f"{percent(tested.accuracy)} after"
     )
-    return f"{said}; {allowed} of validation accuracy was allowed."
+    return f"{said}; {allowed} was allowed on validation."
+
+
+def _plain(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def remarks(search: Search) -> list[str]:
     """What is to be known beside the outcome: what was refused, what could not be measured."""
-    lines = []
+    lines = [] if search.chosen is None else _latency(search.chosen, search.config.batch)
     for reason, names in _grouped([(one.refused, one.name) for one in search.candidates]).items():
         lines.append(f"Refused: {'; '.join(names)}: {reason}.")
     for reason, names in _grouped([(one.reason, one.name) for one in search.candidates]).items():
         lines.append(f"Not measured: {'; '.join(names)}: {reason}.")
     return lines
+
+
+def _latency(chosen: Candidate, batch: int) -> list[str]:
+    """How fast the chosen one is beside the model."""
+    own, parents = chosen.costs.latency, chosen.parent.latency
+    if own is None or parents is None:
+        return []
+    times = parents / own
+    ratio = f"{times:.1f} times as fast" if times >= 1 else f"slower, by a factor of {own / parents:.1f}"
+    return [
+        f"{counted(batch, 'example')} in a call, one thread: {shown('latency', own)} on {chosen.engine}, the model "
+        f"{shown('latency', parents)} on {chosen.parent_engine} in float32: {ratio}."
+    ]
 
 
 def _grouped(found: Sequence[tuple[str | None, str]]) -> dict[str, list[str]]:

@@ -118,7 +118,9 @@ def _candidate(spec: PathSpec, workshop: Workshop, tried: Sequence[Tried], spars
         )
     except PruningError as error:
         return [{**key, "precision": FLOAT32, "refused": str(error), "within": False}]
-    write_model_files(folder, made.shape.spec, made.shape.model, made.shape.masks, _history(spec, workshop.parent, key))
+    shape = made.shape
+    pruned = shape.masks if shape.masks.kept < shape.masks.total else None
+    write_model_files(folder, shape.spec, shape.model, pruned, _history(spec, workshop.parent, key))
     rows = [key | _of_form(spec, workshop, form, made, folder) for form in FORMS if form.structure == path.structure]
     remove(checkpoint)
     return rows

@@ -14,6 +14,8 @@ from torch import nn
 from tombola.data.dataset import recorded
 from tombola.errors import in_line
 from tombola.models.factory import is_factory_name
+from tombola.pruning.protect import protected_names
+from tombola.pruning.prunable import weight_layouts
 from tombola.reports.terminal import drawn, say
 from tombola.runs.columns import misfit
 from tombola.runs.folder import RunFolder, run_folder
@@ -71,6 +73,7 @@ class Compress(Study[CompressConfig, Search]):
 
     def facts(self) -> dict[str, Any]:
         refuse_missing(self.config)
+        protected_names(weight_layouts(self.parent.model), self.config.protect)  # refuses what names no layer
         return {
             "parent": self.parent.sha256,
             "data": recorded(self.parent.data) | self.parent.data_record,
@@ -112,12 +115,10 @@ class Compress(Study[CompressConfig, Search]):
             )
             for path in paths_of(self.config)
         ]
-        work.watcher.begin("paths of the search", len(specs), 0, min(work.workers, len(specs)))
         work.cells(search_path, specs)
         for spec in specs:
             for file in sorted((spec.folder / spec.path.name).glob("level-??.json")):
                 work.append(unit_rows(file))
-            work.watcher.unit(spec.path.name)
 
     def _measure(self, work: Work) -> None:
         """Latency and memory: of all that lose little enough where the target asks for them, else of the chosen one."""
@@ -162,6 +163,9 @@ class Compress(Study[CompressConfig, Search]):
         write_beside(self.folder, result)
         for candidate in result.kept:
             ship(level_folder(self.folder.checkpoints, candidate.key), self.folder.root / place_of(candidate))
+
+    def model_folder(self, result: Search) -> Path | None:
+        return None if result.chosen is None else self.folder.root / place_of(result.chosen).parent
 
     def settle(self, result: Search) -> None:
         shutil.rmtree(self.folder.checkpoints, ignore_errors=True)

@@ -178,7 +178,8 @@ def _refuse_run(root: Path) -> None:
             f"{root}: a run has many networks; take one out by tombola extract {root} --density ... --out FOLDER, and "
             "prune FOLDER"
         )
-    raise ConfigError(f"{root}: a run of tombola {study} is no model; name a model folder")
+    where = f", such as one in {root / 'models'}" if (root / "models").is_dir() else ""
+    raise ConfigError(f"{root}: a run of tombola {study} is no model; name a model folder{where}")
 
 
 def _check_unchanged(model: str, recorded: object, found: DataSet) -> None:

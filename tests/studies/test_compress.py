@@ -1,0 +1,317 @@
+"""`tombola compress` at work: what is tried, what is shipped, killed and continued, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from said import json_of
+from small_models import contents, die_at_write, invoke, make_parent, one_line, what_must_agree
+from tombola.compression.engines.rivals import EAGER, ONNXRUNTIME
+from tombola.compression.export.onnx_files import run_onnx
+from tombola.compression.tickets.files import unpack
+from tombola.data import DataConfig, load_data
+from tombola.models import load_model
+from tombola.models.removed import parameters
+from tombola.runs.configs import validate
+from tombola.runs.rows import rows_of
+from tombola.studies.base.life import run_study
+from tombola.studies.base.study import Call
+from tombola.studies.compress import costs, forms
+from tombola.studies.compress.config import CompressConfig
+from tombola.studies.compress.outcome import Search
+from tombola.studies.compress.paths import LADDERS
+from tombola.studies.compress.places import place_of
+from tombola.studies.compress.study import Compress
+from tombola.studies.given_model import AskedModel, open_given
+from tombola.training.metrics import evaluate
+
+FINE_TUNING: dict[str, Any] = {"length": "20it", "evaluate_every": "20it", "learning_rate": "1e-3"}
+SMALL: dict[str, Any] = {
+    "target": "bytes=0.2",
+    "max_drop": 0.03,
+    "fine_tuning": FINE_TUNING,
+    "refinements": 1,
+    "structures": ["weight"],
+    "distributions": ["global"],
+}
+OPTIONS = ("--structure", "weight", "--finetune", "5it", "--refinements", 0, "--workers", 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_ladders() -> Iterator[None]:
+    """ONNX files take two seconds each: few sparsities, and the model is timed on torch alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(LADDERS, "weight", (0.5, 0.95))
+        patch.setitem(LADDERS, "unit", (0.5,))
+        patch.setattr(costs, "DENSE", (EAGER,))
+        yield
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    training = {"length": "300it", "evaluate_every": "100it", "learning_rate": "3e-3"}
+    return make_parent(tmp_path_factory.mktemp("parent"), training=training).folder
+
+
+def search(parent: Path | str, out: Path, **changes: Any) -> Search:
+    content = {"model": str(parent), **SMALL, **changes}
+    return run_study(Compress, validate(content, CompressConfig, "test"), Call(out))
+
+
+@pytest.fixture(scope="module")
+def weights(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
+    """Single weights along both distributions."""
+    return search(parent, tmp_path_factory.mktemp("weights"), distributions=["global", "uniform"])
+
+
+@pytest.fixture(scope="module")
+def units(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
+    """Neurons along one path; the model is timed on ONNX Runtime, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(costs, "DENSE", (EAGER, ONNXRUNTIME))
+        return search(
+            parent, tmp_path_factory.mktemp("units"), structures=["unit"], distributions=["uniform"], max_drop=0.5
+        )
+
+
+class TestWeights:
+    def test_every_candidate_has_lost_exactly_what_was_asked(self, weights: Search) -> None:
+        found = rows_of(weights.rows, kind="candidate")
+        assert len(found) >= 8
+        total = 1640
+        for row in found:
+            assert row["check_exact"] is row["check_held"] is True
+            assert row["params"] == total - round(row["sparsity"] * total) + 42  # and the biases
+
+    def test_a_path_goes_on_from_the_last_that_lost_little(self, weights: Search) -> None:
+        rows = rows_of(weights.rows, kind="candidate", distribution="global", precision="float32")
+        for row in rows[1:]:
+            start = next(one for one in rows if one["level"] == row["start"])
+            assert start["within"]
+            assert start["sparsity"] < row["sparsity"]
+        assert sum(not row["within"] for row in rows) >= 1  # it went as far as it could
+
+    def test_the_files_hold_what_the_rows_say(self, weights: Search) -> None:
+        assert weights.kept
+        data = load_data(DataConfig(name="digits"), seed=0)
+        for one in weights.kept:
+            file = weights.folder / place_of(one)
+            assert file.stat().st_size == one.costs.bytes
+            model, _, masks = unpack(file)
+            assert masks.removed_nonzeros(model) == 0
+            assert evaluate(model, data.validation).accuracy == one.accuracy
+            folder, _, same = load_model(file.parent)
+            assert same == masks
+            if one.precision == "float32":
+                assert all(torch.equal(a, b) for a, b in zip(folder.parameters(), model.parameters(), strict=True))
+
+    def test_the_test_examples_are_looked_at_once(self, weights: Search, parent: Path) -> None:
+        assert weights.chosen is not None
+        assert weights.tested is not None
+        data = load_data(DataConfig(name="digits"), seed=0)
+        model, _, _ = unpack(weights.folder / place_of(weights.chosen))
+        assert weights.tested.accuracy == evaluate(model, data.test).accuracy
+        assert weights.tested.parent == evaluate(load_model(parent)[0], data.test).accuracy
+        assert len(rows_of(weights.rows, kind="test")) == 1
+        assert not [row for row in rows_of(weights.rows, kind="candidate") if any("test" in key for key in row)]
+
+    def test_the_folder_has_what_is_shipped_and_no_more(self, weights: Search) -> None:
+        names = {name.split("/")[0] for name in contents(weights.folder)}
+        assert {"models", "report.html", "summary.md", "candidates.csv", "pareto.png"} <= names
+        assert "checkpoints" not in names
+        shipped = {place_of(one).as_posix() for one in weights.kept}
+        files = {name for name in contents(weights.folder) if name.endswith(".ticket")}
+        assert files == shipped
+        page = (weights.folder / "report.html").read_text()
+        assert all(name in page for name in shipped)
+
+    def test_other_commands_take_the_chosen_one(self, weights: Search) -> None:
+        assert weights.chosen is not None
+        given = open_given(AskedModel(str(weights.folder)))
+        assert given.masks.kept == round(weights.chosen.costs.params or 0) - 42
+        assert "models" in one_line_of("prune", weights.folder, "--sparsity", 0.99)
+
+
+class TestUnits:
+    def test_units_are_gone_and_files_compute_what_was_scored(self, units: Search) -> None:
+        assert units.kept
+        data = load_data(DataConfig(name="digits"), seed=0).validation
+        for one in units.kept:
+            file = units.folder / place_of(one)
+            model, spec, masks = load_model(file.parent)
+            assert spec.removed is not None
+            assert masks is None
+            assert parameters(model) == one.costs.params < 1682
+            assert file.stat().st_size == one.costs.bytes
+            right = int((run_onnx(file)(data.inputs).argmax(1) == data.targets).sum())
+            assert right / len(data.targets) == one.accuracy
+
+    def test_both_precisions_of_every_level(self, units: Search) -> None:
+        for row in rows_of(units.rows, kind="candidate"):
+            assert row["refused"] is None
+            assert row["check_exact"] is True
+        levels = {(one.level, one.precision) for one in units.candidates}
+        assert len(levels) == len(units.candidates) == 2 * len({level for level, _ in levels})
+
+
+class TestCosts:
+    def test_latency_of_all_that_lose_little_enough(self, parent: Path, tmp_path: Path) -> None:
+        found = search(parent, tmp_path, target="latency=0.001", max_drop=0.5, fine_tuning=None, refinements=0)
+        within = [one for one in found.candidates if one.within]
+        assert within
+        assert all(one.costs.latency and one.parent_engine for one in within)
+        assert all(one.costs.latency is None for one in found.candidates if not one.within)
+        assert found.reached is False
+
+    def test_memory_is_measured_where_it_is_the_target(
+        self, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        taken = {"torch eager": 900, "sparse kernels": 300}
+        monkeypatch.setattr(costs, "peak_memory", lambda engine, *_: taken[engine.name])
+        found = search(parent, tmp_path, target="memory=0.5", max_drop=0.5, fine_tuning=None, refinements=0)
+        assert found.chosen is not None
+        assert (found.chosen.costs.memory, found.chosen.parent.memory, found.reached) == (300, 900, True)
+
+    def test_an_engine_that_fails_costs_no_candidate(
+        self, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(*_: Any) -> int:
+            raise MemoryError("no room")
+
+        monkeypatch.setattr(costs, "peak_memory", fails)
+        found = search(parent, tmp_path, target="memory=0.5", max_drop=0.5, fine_tuning=None, refinements=0)
+        assert found.chosen is None
+        assert found.reached is None
+        assert all("no room" in (one.reason or "") for one in found.candidates if one.within)
+
+
+class TestItsLife:
+    def test_killed_at_writes_it_comes_to_the_same(self, weights: Search, parent: Path, tmp_path: Path) -> None:
+        lives = 0
+        for at in (3, 9, 2, 14, 5, 20, 8, 11, 17, 30, 60, 200):
+            process = os.fork()
+            if not process:
+                try:
+                    die_at_write(at, before=at % 2 == 0)
+                    search(parent, tmp_path, distributions=["global", "uniform"])
+                finally:
+                    os._exit(0)
+            lives += 1
+            if os.WIFEXITED(os.waitpid(process, 0)[1]):
+                break
+        assert lives > 5
+        (folder,) = tmp_path.iterdir()
+        assert what_must_agree(folder) == what_must_agree(weights.folder)
+
+    def test_a_finished_one_is_shown(self, weights: Search, parent: Path) -> None:
+        before = contents(weights.folder)
+        again = search(parent, weights.folder.parent, distributions=["global", "uniform"])
+        assert again.rows == weights.rows
+        assert contents(weights.folder) == before
+
+    def test_what_is_made_of_rows_is_made_again_and_files_to_ship_are_refused(
+        self, weights: Search, parent: Path, tmp_path: Path
+    ) -> None:
+        folder = Path(shutil.copytree(weights.folder, tmp_path / weights.folder.name))
+        (folder / "summary.md").unlink()
+        with pytest.warns(UserWarning, match="summary"):
+            search(parent, tmp_path, distributions=["global", "uniform"])
+        assert (folder / "summary.md").read_bytes() == (weights.folder / "summary.md").read_bytes()
+        ticket = next(folder.rglob("*.ticket"))
+        ticket.write_bytes(ticket.read_bytes()[:-1] + b"x")
+        result = invoke("show", folder)
+        one_line(result, ticket.name)
+
+    def test_another_parent_is_another_run(self, parent: Path, tmp_path: Path) -> None:
+        copied = Path(shutil.copytree(parent, tmp_path / "parent"))
+        arguments = ("compress", copied, "--target", "bytes=0.5", "--out", tmp_path / "runs", *OPTIONS)
+        assert invoke(*arguments).exit_code == 0
+        other = make_parent(tmp_path / "other", seed=1).folder
+        shutil.rmtree(copied)
+        shutil.copytree(other, copied)
+        (run,) = (tmp_path / "runs").iterdir()
+        assert invoke("show", run).exit_code == 0  # what it found stays
+        (run / "report.html").unlink()
+        (run / "finished.json").unlink()
+        one_line(invoke(*arguments), "parent")
+
+
+def one_line_of(*arguments: object) -> str:
+    result = invoke(*arguments)
+    one_line(result)
+    return result.stderr
+
+
+class TestTheCommand:
+    def test_a_whole_one(self, parent: Path, tmp_path: Path) -> None:
+        arguments = ("compress", parent, "--target", "bytes=0.5", "--max-drop", "50%", "--out", tmp_path, *OPTIONS)
+        planned = invoke(*arguments, "--dry-run")
+        assert planned.exit_code == 0
+        assert "weight, uniform: 0.5, 0.95" in planned.stdout
+        assert "at most 4 candidates" in planned.stdout
+        assert not list(tmp_path.iterdir())
+        made = invoke(*arguments)
+        assert made.exit_code == 0, made.output
+        (folder,) = tmp_path.iterdir()
+        said = json_of(invoke(*arguments, "--json"))
+        assert said["kind"] == "compress"
+        assert said["verdict"]["reached"] is True
+        chosen = [row for row in said["table"] if row["chosen"]]
+        assert len(chosen) == 1
+        assert (folder / said["verdict"]["file"]).stat().st_size == chosen[0]["bytes"]
+        for row in said["table"]:
+            assert row["latency"] is not None or row["reason"]
+        assert "(chosen)" in made.stdout
+        listed = invoke("list", "--out", tmp_path)
+        assert "compress" in listed.stdout
+
+    @pytest.mark.parametrize(
+        ("arguments", "parts"),
+        [
+            (("--target", "size=1"), ("unknown measure", "params")),
+            (("--target", "bytes=0"), ("above 0",)),
+            (("--target", "bytes=0.5", "--max-drop", "-1%"), ("--max-drop",)),
+            (("--target", "bytes=0.5", "--max-drop", "100%"), ("max_drop",)),
+            (("--target", "bytes=0.5", "--structure", "filter"), ("structures", "unit")),
+            (("--target", "bytes=0.5", "--structure", "weight"), ("structure once",)),
+            (("--target", "bytes=0.5", "--distribution", "erk"), ("distributions",)),
+            (("--target", "bytes=0.5", "--criterion", "nonsense"), ("nonsense",)),
+            (("--target", "bytes=0.5", "--finetune", "0it", "--distill"), ("distillation",)),
+            (("--target", "bytes=0.5", "--finetune", "two"), ("length",)),
+            (("--target", "bytes=0.5", "--protect", "nosuch*"), ("nosuch",)),
+        ],
+    )
+    def test_refuses(self, parent: Path, tmp_path: Path, arguments: tuple[str, ...], parts: tuple[str, ...]) -> None:
+        one_line(invoke("compress", parent, *arguments, "--structure", "weight", "--out", tmp_path), *parts)
+        assert not [path for path in tmp_path.rglob("*") if path.name == "finished.json"]
+
+    def test_refuses_what_is_no_model(self, tmp_path: Path) -> None:
+        one_line(invoke("compress", tmp_path, "--target", "bytes=0.5"), "spec.json")
+        one_line(invoke("compress", "nosuchnet", "--target", "bytes=0.5"), "no model of the zoo")
+        one_line(invoke("compress", "lenet5", "--target", "bytes=0.5"), "--data")
+
+    def test_units_need_onnx_before_anything_is_trained(
+        self, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from tombola.errors import ModelError
+
+        def missing(name: str) -> None:
+            raise ModelError(f"{name} is not installed: pip install 'tombola[onnx]'")
+
+        monkeypatch.setattr(forms, "required", missing)
+        one_line(invoke("compress", parent, "--target", "bytes=0.5", "--out", tmp_path), "tombola[onnx]", "--structure")
+        assert not list(tmp_path.iterdir())
+
+    def test_a_network_that_learned_nothing(self, tmp_path: Path) -> None:
+        result = invoke(
+            *("compress", "lenet-300-100", "--data", "digits", "--target", "params=0.5", "--out", tmp_path, *OPTIONS)
+        )
+        assert result.exit_code == 0, result.output
+        assert "train it first" in result.stdout
