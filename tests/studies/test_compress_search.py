@@ -258,7 +258,7 @@ class TestOutcome:
         assert len(front_table(search).rows) == len(front)
 
     @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 9000)), min_size=1, max_size=8))
-    def test_the_picture_leaves_out_only_what_it_says(self, found: list[tuple[float, int]]) -> None:
+    def test_the_figure_leaves_out_only_what_it_says(self, found: list[tuple[float, int]]) -> None:
         assume(any(size for _, size in found))
         rows = [candidate(level, accuracy, max(size, 1)) for level, (accuracy, size) in enumerate(found)]
         drawn = sum(len(line.x) for line in pareto_chart(came_to(*rows)).series)

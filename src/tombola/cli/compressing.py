@@ -75,7 +75,7 @@ def compress(
     Structures × distributions are paths along which sparsity grows, each candidate fine-tuned from the one before; all
     are shipped in float32 and in int8. The smallest by the target within the drop on validation is chosen, and looked
     at on test once. Single weights become a ticket file for sparse kernels, removed units ONNX. Ends with a table, a
-    Pareto picture, and the files of the front in `models/`. The same command again continues or shows it.
+    Pareto figure, and the files of the front in `models/`. The same command again continues or shows it.
 
     Example: `tombola compress runs/train-lenet5-1a2b3c4d --target bytes=50k --max-drop 0.5%`
     """

@@ -23,7 +23,7 @@ from tombola.studies.lottery.keras_ticket import behind
 from tombola.studies.lottery.networks import replicate_seed, trained_network
 from tombola.studies.lottery.result import base_facts, trained_weights
 from tombola.studies.lottery.study import open_lottery
-from tombola.studies.registered import study_of
+from tombola.studies.registered import open_run, study_of
 from tombola.studies.single.parents import MODEL_FOLDERS, NO_CLASSIFIER, Parent, is_folder, open_parent
 from tombola.training.base import FrozenBase
 from tombola.training.frozen import base_of

@@ -1,4 +1,4 @@
-"""What you see of a search: the front, all candidates, the Pareto picture, and what came of it in a sentence."""
+"""What you see of a search: the front, all candidates, the Pareto figure, and what came of it in a sentence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tombola.studies.compress.target import TITLES, Measure, shown
 
 SUMMARY, FIGURE, TABLE = "summary.md", "pareto.png", "candidates.csv"
 FAR = 5.0
-"""Points that are lost beyond which a candidate is left out of the picture, unless more is allowed."""
+"""Points that are lost beyond which a candidate is left out of the figure, unless more is allowed."""
 NOTE = (
     "Lost are points of validation accuracy to the model; (chosen): the smallest that loses at most what is allowed; "
     "* on the front: no other candidate is both smaller and more accurate. Bytes are those of the file to ship: a "
@@ -225,7 +225,7 @@ def search_document(search: Search, figures_at: str = "") -> str:
 
 
 def write_beside(folder: RunFolder, search: Search) -> None:
-    """The summary, the table and the picture, beside the page."""
+    """The summary, the table and the figure, beside the page."""
     write_text(folder.root / SUMMARY, search_document(search))
     write_text(folder.root / TABLE, candidates_table(search).to_csv())
     chart = pareto_chart(search)
