@@ -8,14 +8,38 @@ from typing import Annotated
 import typer
 
 from tombola.cli.errors import errors
-from tombola.cli.exporting import Data, Factory, Weights, fraction
-from tombola.cli.options import DataDir, Debug, Device, Json, Out, Quiet, SkipBad, Workers
+from tombola.cli.exporting import fraction
+from tombola.cli.options import (
+    Criterion,
+    Data,
+    DataDir,
+    Debug,
+    Device,
+    Distill,
+    DistillWeight,
+    Factory,
+    FineTune,
+    Json,
+    LearningRate,
+    MaxDrop,
+    ModelArgument,
+    Out,
+    Protect,
+    Quiet,
+    Seed,
+    SkipBad,
+    Temperature,
+    Weights,
+    Workers,
+    distillation_keys,
+    fine_tuning_keys,
+)
 from tombola.cli.running import run_or_plan
-from tombola.cli.single import data_keys
+from tombola.cli.single import parent_keys
 
 
 def compress(
-    model: Annotated[str, typer.Argument(help="A model folder, a zoo name, or package.module:function.")],
+    model: ModelArgument,
     target: Annotated[
         str,
         typer.Option(
@@ -23,9 +47,7 @@ def compress(
             "model's or an amount. E.g. params=0.2, bytes=50k, latency=0.5, latency=2ms."
         ),
     ],
-    max_drop: Annotated[
-        str, typer.Option(help="The most validation accuracy that may be lost: 1% is one point, and so is 0.01.")
-    ] = "1%",
+    max_drop: MaxDrop = "1%",
     data: Data = None,
     structure: Annotated[
         list[str] | None,
@@ -37,27 +59,21 @@ def compress(
         list[str] | None,
         typer.Option(help="global (layers compete) or uniform (each loses as much). Repeatable; default both."),
     ] = None,
-    criterion: Annotated[str, typer.Option(help="What a weight is worth; see `tombola list criteria`.")] = "magnitude",
-    finetune: Annotated[
-        str, typer.Option(help="How long each candidate is fine-tuned, e.g. 2ep or 500it; 0it for not at all.")
-    ] = "2ep",
-    lr: Annotated[float, typer.Option(help="Learning rate of the fine-tuning.")] = 1e-3,
+    criterion: Criterion = "magnitude",
+    finetune: FineTune = "2ep",
+    lr: LearningRate = 1e-3,
     batch_size: Annotated[int, typer.Option(min=1, help="Of fine-tuning and scoring.")] = 64,
-    distill: Annotated[
-        bool, typer.Option("--distill", help="Fine-tuning learns from the model's own answers as well.")
-    ] = False,
+    distill: Distill = False,
+    temperature: Temperature = None,
+    distill_weight: DistillWeight = None,
     refinements: Annotated[
         int, typer.Option(min=0, help="Sparsities tried between the last good one of a path and the first that is not.")
     ] = 2,
     batch: Annotated[int, typer.Option(min=1, help="Examples in a call whose latency and memory are measured.")] = 1,
-    protect: Annotated[
-        list[str] | None, typer.Option(help="A layer to leave alone, name or pattern. Repeatable.")
-    ] = None,
+    protect: Protect = None,
     weights: Weights = None,
     factory: Factory = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the split, of random criteria, of the examples' order.")
-    ] = 0,
+    seed: Seed = 0,
     out: Out = Path("runs"),
     device: Device = None,
     workers: Workers = None,
@@ -83,25 +99,14 @@ def compress(
         from tombola.runs.configs import validate
         from tombola.studies.compress.config import CompressConfig
 
-        none = finetune in ("0", "0it", "0ep")
-        recipe = {
-            "length": finetune,
-            "evaluate_every": "1ep" if finetune.endswith("ep") else finetune,
-            "optimizer": "adam",
-            "learning_rate": lr,
-            "batch_size": batch_size,
-        }
         content = {
-            "model": model,
-            "weights": weights,
-            "factory": factory,
-            "data": data_keys(data, skip_bad),
+            **parent_keys(model, weights, factory, data, skip_bad),
             "seed": seed,
             "target": target,
             "max_drop": fraction(max_drop, "--max-drop"),
             "criterion": criterion,
-            "fine_tuning": None if none else recipe,
-            "distillation": {} if distill else None,
+            "fine_tuning": fine_tuning_keys(finetune, lr, optimizer="adam", batch_size=batch_size),
+            "distillation": distillation_keys(distill, temperature, distill_weight),
             "refinements": refinements,
             "protect": protect or [],
             "batch": batch,

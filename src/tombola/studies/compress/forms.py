@@ -18,7 +18,8 @@ from tombola.compression.export.exporting import CALIBRATION, TOLERANCE
 from tombola.compression.export.formats import EngineModule, Run
 from tombola.compression.export.onnx_files import PACKAGES, run_onnx
 from tombola.compression.onnx_packages import required
-from tombola.compression.tickets.files import pack, unpack
+from tombola.compression.tickets.files import unpack
+from tombola.compression.tickets.writing import pack
 from tombola.compression.tickets.values import Values
 from tombola.errors import ModelError
 from tombola.models import load_model

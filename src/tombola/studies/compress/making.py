@@ -17,10 +17,10 @@ from tombola.pruning.copies import copy_of
 from tombola.runs.seeds import derive_seed
 from tombola.studies.compress.config import CompressConfig
 from tombola.studies.compress.paths import SearchPath
+from tombola.studies.single.child import learned
 from tombola.studies.single.parents import Parent
-from tombola.training import Classification, Task, fit
+from tombola.training import fit
 from tombola.training.batches import draw_batches
-from tombola.training.distillation import Distilled
 from tombola.training.own import loss_of
 from tombola.training.trained import OnEvaluation
 
@@ -127,12 +127,9 @@ def _fine_tune(
     """Trains a candidate in place; it gets the weights of its lowest validation loss."""
     if config.fine_tuning is None:
         return
-    task: Task = Classification(parent.data)
-    if (asked := config.distillation) is not None:
-        task = Distilled(task, parent.model, asked.temperature, asked.weight)
     trained = fit(
         shape.model,
-        task,
+        learned(parent.data, parent.model, config.distillation),
         config.fine_tuning,
         shape.masks,
         derive_seed(seed, "fine-tuning"),

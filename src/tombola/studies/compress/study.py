@@ -37,8 +37,8 @@ from tombola.studies.compress.report import front_table, lead, remarks, search_p
 from tombola.studies.compress.search import PathSpec, search_path
 from tombola.studies.compress.target import MEASURED
 from tombola.studies.given_model import GivenModel, surroundings_of
+from tombola.studies.single.of_parent import slug
 from tombola.studies.single.parents import Parent, is_folder, open_parent
-from tombola.studies.single.prune import slug
 from tombola.training.threads import one_thread
 
 
