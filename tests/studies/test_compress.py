@@ -77,7 +77,11 @@ def units(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(costs, "DENSE", (EAGER, ONNXRUNTIME))
         return search(
-            parent, tmp_path_factory.mktemp("units"), structures=["unit"], distributions=["uniform"], max_drop=0.5
+            parent,
+            tmp_path_factory.mktemp("units"),
+            structures=["dense", "unit"],
+            distributions=["uniform"],
+            max_drop=0.5,
         )
 
 
@@ -146,19 +150,28 @@ class TestUnits:
         for one in units.kept:
             file = units.folder / place_of(one)
             model, spec, masks = load_model(file.parent)
-            assert spec.removed is not None
             assert masks is None
-            assert parameters(model) == one.costs.params < 1682
+            assert (spec.removed is None) == (one.structure == "dense")
+            assert parameters(model) == one.costs.params
+            assert (one.costs.params < 1682) == (one.structure == "unit")
             assert file.stat().st_size == one.costs.bytes
             right = int((run_onnx(file)(data.inputs).argmax(1) == data.targets).sum())
             assert right / len(data.targets) == one.accuracy
+
+    def test_int8_of_the_model_as_it_is_comes_first(self, units: Search, parent: Path) -> None:
+        dense = [one for one in units.candidates if one.structure == "dense"]
+        assert [(one.name, one.costs.params) for one in dense] == [("dense, float32", 1682), ("dense, int8", 1682)]
+        data = load_data(DataConfig(name="digits"), seed=0).validation
+        assert dense[0].accuracy == evaluate(load_model(parent)[0], data).accuracy
+        assert dense[0].drop == 0
+        assert dense[1].costs.bytes < dense[0].costs.bytes
 
     def test_both_precisions_of_every_level(self, units: Search) -> None:
         for row in rows_of(units.rows, kind="candidate"):
             assert row["refused"] is None
             assert row["check_exact"] is True
-        levels = {(one.level, one.precision) for one in units.candidates}
-        assert len(levels) == len(units.candidates) == 2 * len({level for level, _ in levels})
+        assert len({one.key for one in units.candidates}) == len(units.candidates)
+        assert len(units.candidates) == 2 * len({one.key[:3] for one in units.candidates})
 
 
 class TestCosts:

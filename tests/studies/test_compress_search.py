@@ -113,7 +113,7 @@ class TestPaths:
 
     def test_the_plan_counts_them_all(self) -> None:
         both = config(refinements=3)
-        assert most_candidates(both) == 2 * (len(LADDERS["weight"]) + 3) + 2 * (len(LADDERS["unit"]) + 3)
+        assert most_candidates(both) == 1 + 2 * (len(LADDERS["weight"]) + 3) + 2 * (len(LADDERS["unit"]) + 3)
         assert most_candidates(config(structures=["unit"], distributions=["global"])) == len(LADDERS["unit"]) + 2
 
 

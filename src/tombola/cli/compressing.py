@@ -52,7 +52,7 @@ def compress(
     structure: Annotated[
         list[str] | None,
         typer.Option(
-            help="weight (single ones, for sparse kernels) or unit (really removed). Repeatable; default both."
+            help="dense (as it is), weight (for sparse kernels) or unit (really removed). Repeatable; default all."
         ),
     ] = None,
     distribution: Annotated[

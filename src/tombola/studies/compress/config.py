@@ -11,7 +11,7 @@ from tombola.runs.configs import each_once
 from tombola.studies.compress.target import Target
 from tombola.studies.single.config import CriterionName, OfParentConfig
 
-Structure = Literal["weight", "unit"]
+Structure = Literal["dense", "weight", "unit"]
 Spread = Literal["global", "uniform"]
 
 
@@ -30,7 +30,9 @@ class CompressConfig(OfParentConfig):
     target: Annotated[str, AfterValidator(_is_target)] = Field(description="such as params=0.2 or latency=2ms")
     max_drop: float = Field(0.01, ge=0, lt=1, description="the accuracy that may be lost on validation, a fraction")
     structures: Annotated[tuple[Structure, ...], each_once("structure")] = Field(
-        ("weight", "unit"), min_length=1, description="single weights, for sparse kernels; whole units, for any engine"
+        ("dense", "weight", "unit"),
+        min_length=1,
+        description="the model as it is; single weights gone, for sparse kernels; whole units gone, for any engine",
     )
     distributions: Annotated[tuple[Spread, ...], each_once("distribution")] = Field(
         ("global", "uniform"), min_length=1, description="over the layers: all compete, or each loses as much"

@@ -1,7 +1,7 @@
 """The files that a candidate is shipped as, and what each of them is and costs on any machine.
 
-Single weights go into a ticket file, which sparse kernels run; of a network with fewer units an ONNX file is made. Both
-are there in float32 and in int8. A ticket's int8 are its stored values, an ONNX file's what it computes with.
+Where single weights are gone that is a ticket file, which sparse kernels run; where units are, or nothing is, an ONNX
+file. Both are there in float32 and in int8. A ticket's int8 are stored values, an ONNX file's what it computes with.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tombola.compression.export.formats import EngineModule, Run
 from tombola.compression.export.onnx_files import PACKAGES, run_onnx
 from tombola.compression.onnx_packages import required
 from tombola.compression.tickets.files import unpack
-from tombola.compression.tickets.writing import pack
 from tombola.compression.tickets.values import Values
+from tombola.compression.tickets.writing import pack
 from tombola.errors import ModelError
 from tombola.models import load_model
 from tombola.pruning import Masks
@@ -47,6 +47,8 @@ class Form:
 FORMS = (
     Form("weight", FLOAT32, "float32.ticket", SPARSE),
     Form("weight", INT8, "int8.ticket", SPARSE),
+    Form("dense", FLOAT32, "float32.onnx", ONNXRUNTIME),
+    Form("dense", INT8, "int8.onnx", ONNXRUNTIME_INT8),
     Form("unit", FLOAT32, "float32.onnx", ONNXRUNTIME),
     Form("unit", INT8, "int8.onnx", ONNXRUNTIME_INT8),
 )
@@ -62,13 +64,13 @@ def factory_of(config: CompressConfig) -> str | None:
 
 
 def refuse_missing(config: CompressConfig) -> None:
-    """ModelError, which says what to install, where networks with fewer units cannot be shipped."""
-    if "unit" in config.structures:
+    """ModelError, which says what to install, where ONNX files cannot be written."""
+    if set(config.structures) != {"weight"}:
         try:
             for package in PACKAGES:
                 required(package)
         except ModelError as error:
-            raise ModelError(f"{error}; or leave units out: --structure weight") from None
+            raise ModelError(f"{error}; or leave ONNX files out: --structure weight") from None
 
 
 def loaded(folder: Path, factory: str | None, sparsity: float = 0.0) -> Shape:

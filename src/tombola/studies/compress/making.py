@@ -61,6 +61,8 @@ def make(
     on_evaluation: OnEvaluation,
 ) -> Made:
     """The candidate of a path at one sparsity. Raises PruningError where nothing can go."""
+    if path.structure == "dense":
+        return Made(Shape.of(parent), True)
     seed = derive_seed(config.seed, "compress", path.name, f"{sparsity:g}")
     made = _fewer_weights if path.structure == "weight" else _fewer_units
     smaller = made(config, parent, path, start, sparsity, seed)
@@ -76,7 +78,7 @@ def _fewer_weights(
         model,
         sparsity,
         criterion=config.criterion,
-        distribution=path.distribution,
+        distribution=str(path.distribution),
         masks=start.masks,
         batches=_batches(config, parent, seed),
         loss=loss_of(config.fine_tuning),
@@ -97,7 +99,7 @@ def _fewer_units(
         1 - (1 - sparsity) / (1 - start.sparsity),  # of the units that the one before has left
         example,
         config.criterion,
-        ranking=RANKINGS[path.distribution],
+        ranking=RANKINGS[str(path.distribution)],
         masks=start.masks,
         protect=config.protect,
         batches=_batches(config, parent, seed),

@@ -18,7 +18,7 @@ from tombola.reports.intervals import CONFIDENCE, normal_quantile
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.numbers import whole_percent
 from tombola.studies.base.soundness import fault_of
-from tombola.studies.compress.config import CompressConfig
+from tombola.studies.compress.config import CompressConfig, Spread, Structure
 from tombola.studies.compress.target import Measure, Target
 
 Key = tuple[Any, ...]
@@ -54,8 +54,8 @@ class Candidate:
     A `reason` says why a latency or memory is not there.
     """
 
-    structure: str
-    distribution: str
+    structure: Structure
+    distribution: Spread | None
     level: int
     sparsity: float
     precision: str
@@ -76,7 +76,9 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """`weight, global, 90 %, int8`."""
+        """`weight, global, 90 %, int8`; of the model as it is `dense, int8`."""
+        if self.distribution is None:
+            return f"{self.structure}, {self.precision}"
         return f"{self.structure}, {self.distribution}, {whole_percent(self.sparsity)}, {self.precision}"
 
     def fraction(self, measure: Measure) -> float | None:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from tombola.studies.compress.config import CompressConfig, Spread, Structure
 
 LADDERS: dict[Structure, tuple[float, ...]] = {
+    "dense": (0.0,),
     "weight": (0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995),
     "unit": (0.25, 0.5, 0.7, 0.85, 0.95),
 }
-"""Fractions that go; of units fewer, for each of them takes rows and columns with it."""
+"""Fractions that go: none of the model as it is; of units fewer, for each of them takes rows and columns with it."""
 DIGITS = 3
 """Decimals of a sparsity between two others."""
 
@@ -26,11 +27,11 @@ class SearchPath:
     """One structure in one distribution."""
 
     structure: Structure
-    distribution: Spread
+    distribution: Spread | None
 
     @property
     def name(self) -> str:
-        return f"{self.structure}-{self.distribution}"
+        return self.structure if self.distribution is None else f"{self.structure}-{self.distribution}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Tried:
 
 def paths_of(config: CompressConfig) -> list[SearchPath]:
     """All paths of a search, in order."""
-    return [SearchPath(s, d) for s in config.structures for d in config.distributions]
+    spreads = {"dense": (None,)}
+    return [SearchPath(s, d) for s in config.structures for d in spreads.get(s, config.distributions)]
 
 
 def next_sparsity(tried: Sequence[Tried], ladder: Sequence[float], refinements: int) -> float | None:
@@ -82,4 +84,9 @@ def start_of(tried: Sequence[Tried], sparsity: float) -> Tried | None:
 
 def most_candidates(config: CompressConfig) -> int:
     """How many candidates a search makes at most."""
-    return sum(len(LADDERS[path.structure]) + config.refinements for path in paths_of(config))
+    return sum(len(LADDERS[path.structure]) + refinements_of(config, path) for path in paths_of(config))
+
+
+def refinements_of(config: CompressConfig, path: SearchPath) -> int:
+    """How many sparsities a path tries beyond its ladder; the model as it is has no others."""
+    return 0 if path.structure == "dense" else config.refinements

@@ -10,6 +10,7 @@ from tombola.models.folder import MASKS, SPEC, WEIGHTS
 from tombola.runs import limits
 from tombola.runs.atomic import make_folder, read_bytes, write_bytes
 from tombola.studies.compress.outcome import Candidate
+from tombola.studies.compress.paths import SearchPath
 
 MODELS = "models"
 """The folder with a model folder, and the file to ship, of each network on the front that loses little enough."""
@@ -18,13 +19,13 @@ MODELS = "models"
 def level_folder(folder: Path, key: Sequence[Any]) -> Path:
     """Of the candidate (structure, distribution, level), below `folder`."""
     structure, distribution, level, *_ = key
-    return folder / f"{structure}-{distribution}" / f"level-{level:02d}"
+    return folder / SearchPath(structure, distribution).name / f"level-{level:02d}"
 
 
 def place_of(candidate: Candidate) -> Path:
     """The file to ship of a candidate, within the folder of its run."""
-    named = f"{candidate.structure}-{candidate.distribution}-{candidate.sparsity:g}"
-    return Path(MODELS, named, str(candidate.file))
+    path = SearchPath(candidate.structure, candidate.distribution).name
+    return Path(MODELS, f"{path}-{candidate.sparsity:g}" if candidate.sparsity else path, str(candidate.file))
 
 
 def ship(level: Path, file: Path) -> None:

@@ -51,7 +51,8 @@ class SearchPlan:
         for path in paths_of(config):
             ladder = ", ".join(f"{sparsity:.3g}" for sparsity in LADDERS[path.structure])
             files = " and ".join(form.file for form in FORMS if form.structure == path.structure)
-            say(console, f"{path.structure}, {path.distribution}: {ladder}; shipped as {files}")
+            said = f"{path.structure}, {path.distribution}: {ladder}" if path.distribution else "the model as it is"
+            say(console, f"{said}; shipped as {files}")
         say(
             console,
             f"A path ends where a candidate loses more than {100 * config.max_drop:g} points on validation; then "

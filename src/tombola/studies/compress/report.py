@@ -27,7 +27,7 @@ FAR = 5.0
 NOTE = (
     "Lost are points of validation accuracy to the model; (chosen): the smallest that loses at most what is allowed; "
     "* on the front: no other candidate is both smaller and more accurate. Bytes are those of the file to ship: a "
-    "ticket file for single weights, which sparse kernels run, ONNX where units are gone."
+    "ticket file for single weights, which sparse kernels run, else ONNX."
 )
 
 
@@ -133,7 +133,7 @@ def candidates_table(search: Search) -> Table:
     rows = []
     for one in search.candidates:
         mark = " (chosen)" if one is search.chosen else " *" if one in search.front else ""
-        asked = (one.structure, one.distribution, whole_percent(one.sparsity), one.precision + mark)
+        asked = (one.structure, one.distribution or MISSING, whole_percent(one.sparsity), one.precision + mark)
         if one.refused is not None:
             rows.append((*asked, "refused", *[""] * (3 + latencies + memories)))
             continue
@@ -157,9 +157,8 @@ def pareto_chart(search: Search) -> Chart:
     for one in search.candidates:
         fraction = one.fraction(measure)
         if fraction is not None and one.drop is not None and one.drop <= most:
-            series.setdefault(f"{one.structure}, {one.distribution}, {one.precision}", []).append(
-                (100 * fraction, one.drop)
-            )
+            name = ", ".join(part for part in (one.structure, one.distribution, one.precision) if part)
+            series.setdefault(name, []).append((100 * fraction, one.drop))
     lines = []
     for style, (name, found) in enumerate(series.items()):
         found.sort(reverse=True)

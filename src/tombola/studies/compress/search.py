@@ -25,7 +25,7 @@ from tombola.studies.compress.config import CompressConfig
 from tombola.studies.compress.forms import FORMS, Form, Workshop, factory_of, loaded
 from tombola.studies.compress.making import Made, Shape, make
 from tombola.studies.compress.metrics import accuracy_of, flops_of
-from tombola.studies.compress.paths import LADDERS, SearchPath, Tried, next_sparsity, start_of
+from tombola.studies.compress.paths import LADDERS, SearchPath, Tried, next_sparsity, refinements_of, start_of
 from tombola.studies.compress.places import level_folder
 from tombola.studies.given_model import surroundings_of
 from tombola.studies.single.parents import Parent, open_parent
@@ -58,8 +58,9 @@ def search_path(spec: PathSpec, emit: Emit) -> None:
         workshop = workshop_of(spec)
         ladder = rungs(spec.config, spec.path, workshop.parent.masks)
         tried: list[Tried] = []
-        total = len(ladder) + spec.config.refinements
-        while (sparsity := next_sparsity(tried, ladder, spec.config.refinements)) is not None:
+        refinements = refinements_of(spec.config, spec.path)
+        total = len(ladder) + refinements
+        while (sparsity := next_sparsity(tried, ladder, refinements)) is not None:
             number = len(tried)
             rows_file = spec.level(number).with_suffix(".json")
             emit(Progress(spec.path.name, number, total, f"{whole_percent(sparsity)} removed"))
@@ -71,7 +72,7 @@ def search_path(spec: PathSpec, emit: Emit) -> None:
 
 def rungs(config: CompressConfig, path: SearchPath, masks: Masks) -> list[float]:
     """The sparsities of a path that the parent has not got already."""
-    there = masks.sparsity if path.structure == "weight" else 0.0
+    there = masks.sparsity if path.structure == "weight" else -1.0
     return [sparsity for sparsity in LADDERS[path.structure] if sparsity > there]
 
 
