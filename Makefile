@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Small networks are slower on two threads than on one; replicates run as processes instead.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test fuzz results-digits results-mnist results-lottery results-criteria results-speed results-hybrid benchmark benchmark-prune guide-figures guide-pages docs clean
+.PHONY: help demo test fuzz results-digits results-mnist results-lottery results-criteria results-speed results-compression results-hybrid benchmark benchmark-prune guide-figures guide-pages docs clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -71,6 +71,17 @@ results-speed: $(VENV)/.stamp-bench  ## sparse kernels against dense engines: in
 	$(PY) benchmarks/sparse_search.py > runs/sparse-search.md
 	$(PY) benchmarks/speed_results.py runs/sparse-{inference,crossover,training,search}.md > docs/results/speed.md
 
+results-compression: $(VENV)/.stamp-bench  ## four networks through every route of compress (about two hours)
+	mkdir -p docs/results docs/images
+	for network in lenet_300_100 lenet5 transformer vgg16; do \
+	  (cd benchmarks/compression && ../../$(TOMBOLA) train $$network.yaml --out ../../runs); done
+	$(TOMBOLA) compress runs/train-lenet-300-100-mnist-* $(WITHIN) 0.5% --finetune 2ep --distill --workers 1
+	$(TOMBOLA) compress runs/train-lenet5-mnist-* $(WITHIN) 0.5% --finetune 800it --distill --workers 1
+	$(TOMBOLA) compress runs/train-vgg16-cifar10-* $(WITHIN) 1% --finetune 200it --distribution global --workers 1
+	cd benchmarks/compression && ../../$(TOMBOLA) compress ../../runs/train-transformer-mnist-* $(WITHIN) 0.5% \
+	  --factory small_transformer:row_transformer --finetune 800it --distill --workers 1 --out ../../runs
+	$(PY) benchmarks/compression_results.py runs/compress-train-{lenet-300,lenet5,vgg16,transformer}-*
+
 results-hybrid: $(VENV)/.stamp-hybrid  ## VGG16, LeNet and the CNN + random forest pipeline on leaves and X-rays (about an hour)
 	mkdir -p docs/results docs/images
 	$(TOMBOLA) train vgg16-base
@@ -105,6 +116,8 @@ clean:  ## remove the virtual environment and caches; run folders stay
 comma := ,
 # Where there is a browser, the tests look at pages in it.
 PAGES := $(if $(or $(CHROMIUM),$(shell command -v chromium || command -v google-chrome)),$(comma)pages)
+
+WITHIN := --target latency=0.5 --max-drop
 
 define install
 	@$(PYTHON) -c 'import sys; v=sys.version_info[:2]; sys.exit(0 if (3,11)<=v<(3,15) else "Tombola needs Python 3.11 to 3.14, this is %d.%d; try: make PYTHON=python3.11" % v)'
