@@ -17,13 +17,14 @@ from tombola.compression.engines.rivals import EAGER, ONNXRUNTIME
 from tombola.compression.export.onnx_files import run_onnx
 from tombola.compression.tickets.files import unpack
 from tombola.data import DataConfig, load_data
+from tombola.errors import ModelError
 from tombola.models import load_model
 from tombola.models.removed import parameters
 from tombola.runs.configs import validate
 from tombola.runs.rows import rows_of
 from tombola.studies.base.life import run_study
 from tombola.studies.base.study import Call
-from tombola.studies.compress import costs, forms
+from tombola.studies.compress import costs, forms, making
 from tombola.studies.compress.config import CompressConfig
 from tombola.studies.compress.outcome import Search
 from tombola.studies.compress.paths import LADDERS
@@ -173,6 +174,18 @@ class TestUnits:
         assert len({one.key for one in units.candidates}) == len(units.candidates)
         assert len(units.candidates) == 2 * len({one.key[:3] for one in units.candidates})
 
+    def test_a_network_that_cannot_be_traced_has_its_other_paths(
+        self, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(*_: Any, **__: Any) -> None:
+            raise ModelError("torch cannot follow it")
+
+        monkeypatch.setattr(making, "plan_removal", fails)
+        found = search(parent, tmp_path, structures=["unit", "weight"], distributions=["global"], max_drop=0.5)
+        (refused,) = [one for one in found.candidates if one.refused]
+        assert (refused.structure, refused.refused) == ("unit", "torch cannot follow it")
+        assert found.chosen is not None
+
 
 class TestCosts:
     def test_latency_of_all_that_lose_little_enough(self, parent: Path, tmp_path: Path) -> None:
@@ -313,8 +326,6 @@ class TestTheCommand:
     def test_units_need_onnx_before_anything_is_trained(
         self, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from tombola.errors import ModelError
-
         def missing(name: str) -> None:
             raise ModelError(f"{name} is not installed: pip install 'tombola[onnx]'")
 

@@ -111,6 +111,9 @@ class TestPaths:
         assert start.level == 2
         assert next_sparsity(tried, (0.5, 0.9, 0.95), 1) is None
 
+    def test_what_cannot_be_made_ends_its_path(self) -> None:
+        assert next_sparsity([Tried(0, 0.5, True), Tried(1, 0.9, False, refused=True)], (0.5, 0.9), 2) is None
+
     def test_the_plan_counts_them_all(self) -> None:
         both = config(refinements=3)
         assert most_candidates(both) == 1 + 2 * (len(LADDERS["weight"]) + 3) + 2 * (len(LADDERS["unit"]) + 3)

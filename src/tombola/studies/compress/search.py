@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tombola.compression.cost import count_size
 from tombola.compression.engines.engine import FLOAT32
-from tombola.errors import ModelError, PruningError
+from tombola.errors import ModelError, PruningError, TrainingError
 from tombola.models.folder import write_model_files
 from tombola.pruning import Masks
 from tombola.runs.atomic import make_folder, remove
@@ -79,7 +79,7 @@ def rungs(config: CompressConfig, path: SearchPath, masks: Masks) -> list[float]
 def tried_of(rows: Sequence[Row]) -> Tried:
     """What a path goes on from: whether the float32 file of a candidate loses little enough."""
     row = next(row for row in rows if row["precision"] == FLOAT32)
-    return Tried(row["level"], row["sparsity"], row["within"])
+    return Tried(row["level"], row["sparsity"], row["within"], row["refused"] is not None)
 
 
 def workshop_of(spec: PathSpec) -> Workshop:
@@ -117,7 +117,7 @@ def _candidate(spec: PathSpec, workshop: Workshop, tried: Sequence[Tried], spars
             checkpoint,
             lambda look, total: emit(Progress(f"{path.name}: {said}", look.iteration, total, f"{look.accuracy:.2%}")),
         )
-    except PruningError as error:
+    except (PruningError, ModelError, TrainingError) as error:  # cannot be pruned so, traced, or trained
         return [{**key, "precision": FLOAT32, "refused": str(error), "within": False}]
     shape = made.shape
     pruned = shape.masks if shape.masks.kept < shape.masks.total else None
