@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from said import error_in
 from small_study import SMALL_STUDY
 
-KINDS = ("train", "imp", "prune", "compare")
+KINDS = ("train", "imp", "prune", "compare", "compress")
 DIGITS = {"name": "digits"}
 TRAINING = {"length": "8it", "evaluate_every": "4it", "learning_rate": "1e-2"}
 PARENT = {"name": "small", "data": DIGITS, "model": {"widths": [6, 5]}, "training": TRAINING}
@@ -35,7 +35,15 @@ STUDIES: dict[str, dict[str, Any]] = {
         "sparsities": [0.5],
     },
 }
-FOLDERS = {"train": "train-*", "imp": "lottery-*", "prune": "prune-child", "compare": "compare-*"}
+FOLDERS = {
+    "train": "train-*",
+    "imp": "lottery-*",
+    "prune": "prune-child",
+    "compare": "compare-*",
+    "compress": "compress-*",
+}
+SEARCH = ("--target", "bytes=0.9", "--max-drop", "90%", "--finetune", "0it", "--refinements", 0)
+ALONG = ("--structure", "weight", "--distribution", "global", "--workers", 1)
 MEASURED = ("seconds", "clock")
 
 
@@ -67,6 +75,9 @@ class Runs:
         if kind == "prune":
             options = ("--sparsity", 0.5, "--finetune", "6it", "--seed", self.seed, "--out", self.out / "prune-child")
             return invoke("prune", self.folders["train"], *options, *more)
+        if kind == "compress":
+            folder = ("--seed", self.seed, "--out", self.out)
+            return invoke("compress", self.folders["train"], *SEARCH, *ALONG, *folder, *more)
         workers = () if kind == "train" else ("--workers", 1)
         return invoke(kind, self.root / f"{kind}.yaml", "--out", self.out, *workers, *more)
 

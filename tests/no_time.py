@@ -2,9 +2,9 @@
 
 A worker process has them where `executors._begin_worker` is replaced by `begin_worker`.
 
-Latency is measured for a moment, on a copy of the model instead of sparse kernels; the cost of a plan or a new run is
-timed over a few iterations; PNG and SVG files are empty figures; no Keras export is written; dead units are counted in
-chains alone.
+Latency is measured for a moment, on torch and a copy of the model instead of sparse kernels; the cost of a plan or a
+new run is timed over a few iterations; PNG and SVG files are empty figures; no Keras export is written; dead units are
+counted in chains alone.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from typing import Any
 from torch import nn
 
 from tombola.compression import latency, measured
+from tombola.compression.engines.rivals import EAGER
 from tombola.errors import ModelError
 from tombola.reports import printed
 from tombola.runs import executors
 from tombola.studies.base import timing
+from tombola.studies.compress import costs
 from tombola.studies.lottery import artefacts, dead_tickets
 
 NO_EXPORT = {"model": None, "difference": None, "reason": "these tests write none", "extra_missing": False}
@@ -46,6 +48,7 @@ def stand_in(replace: Callable[[Any, str, Any], None]) -> None:
         raise ModelError("these tests count none")
 
     replace(measured, "SECONDS", 0.001)
+    replace(costs, "DENSE", (EAGER,))
     replace(measured, "sparsify", sparsify)
     # A thread that seems to compute twice as fast as the wall's clock goes is never disturbed, however busy it is.
     replace(latency, "CLOCK", latency.Clock(thread=lambda: 2 * time.perf_counter()))

@@ -58,7 +58,7 @@ def damage(how: str, folder: Path, other: Path, at: random.Random) -> set[str]:
 
 def about(run: str, listed: str) -> list[str]:
     """What `tombola list` says of a run, whatever the widths of its columns."""
-    return [" ".join(line.split()) for line in listed.splitlines() if run in line]
+    return [" ".join(line.split()) for line in listed.splitlines() if run in line.split()]
 
 
 @pytest.mark.slow

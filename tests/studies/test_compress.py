@@ -47,11 +47,10 @@ OPTIONS = ("--structure", "weight", "--finetune", "5it", "--refinements", 0, "--
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_ladders() -> Iterator[None]:
-    """ONNX files take two seconds each: few sparsities, and the model is timed on torch alone."""
+    """ONNX files take two seconds each: few sparsities."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(LADDERS, "weight", (0.5, 0.95))
         patch.setitem(LADDERS, "unit", (0.5,))
-        patch.setattr(costs, "DENSE", (EAGER,))
         yield
 
 

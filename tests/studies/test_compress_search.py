@@ -149,6 +149,7 @@ def candidate(level: int, accuracy: float, size: int, precision: str = "float32"
         "flops": size // 2,
         "engine": "sparse kernels",
         "file": f"{precision}.ticket",
+        "nearly_empty": [],
         **changes,
     }
 
@@ -188,6 +189,10 @@ class TestOutcome:
         assert [one.level for one in search.kept] == [0, 1]
         assert "17.5% of the model's 4,000 bytes (asked: 20% of the model's; reached)" in lead(search)
         assert "loses 1.00 points of accuracy (95 % CI 0.17 to 1.83), 96.0% before and 95.0% after" in lead(search)
+
+    def test_layers_of_the_chosen_one_that_are_nearly_empty_are_named(self) -> None:
+        search = came_to(candidate(0, 0.95, 300, nearly_empty=["fc1.weight"]), candidate(1, 0.2, 200))
+        assert remarks(search) == ["The chosen one leaves layers nearly empty: fc1."]
 
     def test_of_equals_the_more_accurate(self) -> None:
         search = came_to(candidate(0, 0.945, 700), candidate(1, 0.947, 700), candidate(2, 0.944, 700))

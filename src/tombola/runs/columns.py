@@ -46,6 +46,10 @@ def text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
 def truth(value: Any) -> bool:
     return isinstance(value, bool)
 

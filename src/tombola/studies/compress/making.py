@@ -14,6 +14,7 @@ from tombola.models.config import Spec
 from tombola.models.removed import parameters
 from tombola.pruning import Masks, prune
 from tombola.pruning.copies import copy_of
+from tombola.pruning.emptied import not_warning
 from tombola.runs.seeds import derive_seed
 from tombola.studies.compress.config import CompressConfig
 from tombola.studies.compress.paths import SearchPath
@@ -74,17 +75,18 @@ def _fewer_weights(
     config: CompressConfig, parent: Parent, path: SearchPath, start: Shape, sparsity: float, seed: int
 ) -> Made:
     model = copy_of(start.model)
-    masks = prune(
-        model,
-        sparsity,
-        criterion=config.criterion,
-        distribution=str(path.distribution),
-        masks=start.masks,
-        batches=_batches(config, parent, seed),
-        loss=loss_of(config.fine_tuning),
-        protect=config.protect,
-        seed=seed,
-    )
+    with not_warning():  # the row says it
+        masks = prune(
+            model,
+            sparsity,
+            criterion=config.criterion,
+            distribution=str(path.distribution),
+            masks=start.masks,
+            batches=_batches(config, parent, seed),
+            loss=loss_of(config.fine_tuning),
+            protect=config.protect,
+            seed=seed,
+        )
     masks.apply_(model)
     wanted = masks.total - round(sparsity * masks.total)
     return Made(Shape(model, masks, start.spec, sparsity), masks.kept == wanted)

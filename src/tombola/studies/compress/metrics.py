@@ -12,7 +12,7 @@ from torch import nn
 from tombola.compression.cost import count_flops, count_size
 from tombola.compression.export.exported import content_of
 from tombola.data import Examples
-from tombola.runs.columns import Check, Schema, amount, count, fraction, optional, text, truth
+from tombola.runs.columns import Check, Schema, amount, count, fraction, optional, text, texts, truth
 from tombola.runs.rows import Row
 from tombola.studies.base.soundness import majority_accuracy
 from tombola.studies.given_model import GivenModel
@@ -50,7 +50,7 @@ SCHEMA: Schema = {
         "won": count,
     },
 }
-MADE: dict[str, Check] = {**COUNTED, "engine": text, "file": text}
+MADE: dict[str, Check] = {**COUNTED, "engine": text, "file": text, "nearly_empty": texts}
 """Of a candidate that was not refused."""
 CHECKS = {"check_exact": "as many weights or units are gone as asked", "check_held": "removed weights are 0"}
 

@@ -69,6 +69,7 @@ class Candidate:
     engine: str | None = None
     file: str | None = None
     reason: str | None = None
+    nearly_empty: tuple[str, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -198,6 +199,7 @@ def _candidate(row: Row, parent: Row, cost: Row | None) -> Candidate:
         parent_engine=fastest,
         engine=row["engine"],
         file=row["file"],
+        nearly_empty=tuple(row["nearly_empty"]),
         reason=None if cost is None else cost["reason"] or cost["clock"],
     )
 

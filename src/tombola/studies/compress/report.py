@@ -82,7 +82,7 @@ def _plain(value: float) -> str:
 
 def remarks(search: Search) -> list[str]:
     """What is to be known beside the outcome: what was refused, what could not be measured."""
-    lines = [] if search.chosen is None else _latency(search.chosen, search.config.batch)
+    lines = [] if search.chosen is None else _of_chosen(search.chosen, search.config.batch)
     for reason, names in _grouped([(one.refused, one.name) for one in search.candidates]).items():
         lines.append(f"Refused: {'; '.join(names)}: {reason}.")
     for reason, names in _grouped([(one.reason, one.name) for one in search.candidates]).items():
@@ -90,16 +90,19 @@ def remarks(search: Search) -> list[str]:
     return lines
 
 
-def _latency(chosen: Candidate, batch: int) -> list[str]:
-    """How fast the chosen one is beside the model."""
+def _of_chosen(chosen: Candidate, batch: int) -> list[str]:
+    """How fast the chosen one is beside the model; the layers of which hardly anything is left."""
+    names = ", ".join(name.removesuffix(".weight") for name in chosen.nearly_empty)
+    emptied = [f"The chosen one leaves layers nearly empty: {names}."] if names else []
     own, parents = chosen.costs.latency, chosen.parent.latency
     if own is None or parents is None:
-        return []
+        return emptied
     times = parents / own
     ratio = f"{times:.1f} times as fast" if times >= 1 else f"slower, by a factor of {own / parents:.1f}"
     return [
         f"{counted(batch, 'example')} in a call, one thread: {shown('latency', own)} on {chosen.engine}, the model "
-        f"{shown('latency', parents)} on {chosen.parent_engine} in float32: {ratio}."
+        f"{shown('latency', parents)} on {chosen.parent_engine} in float32: {ratio}.",
+        *emptied,
     ]
 
 

@@ -28,6 +28,7 @@ from tombola.studies.compress.metrics import accuracy_of, flops_of
 from tombola.studies.compress.paths import LADDERS, SearchPath, Tried, next_sparsity, refinements_of, start_of
 from tombola.studies.compress.places import level_folder
 from tombola.studies.given_model import surroundings_of
+from tombola.studies.single.metrics import emptied_layers
 from tombola.studies.single.parents import Parent, open_parent
 from tombola.training.threads import one_thread
 
@@ -159,6 +160,7 @@ def _of_form(spec: PathSpec, workshop: Workshop, form: Form, made: Made, folder:
         "params": count_size(given.network, given.masks).kept,
         "bytes": (folder / form.file).stat().st_size,
         "flops": flops_of(given),
+        "nearly_empty": emptied_layers(made.shape.model, made.shape.masks),
         "engine": form.engine.name,
         "file": form.file,
         "check_exact": made.exact,
