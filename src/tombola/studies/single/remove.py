@@ -30,6 +30,7 @@ from tombola.studies.single.metrics import SCHEMA, layer_rows, stage_row
 from tombola.studies.single.of_parent import BEFORE, FINE_TUNED, OfParent
 from tombola.studies.single.one_model import UNITS, Made, OneModel, Result, evaluation_rows, show_end
 from tombola.studies.single.plan import ModelPlan, plan_model
+from tombola.studies.single.report import lead
 from tombola.studies.single.stages import stages_note, stages_table
 from tombola.training import Recipe, Trained, fit
 from tombola.training.batches import draw_batches
@@ -144,14 +145,14 @@ class Remove(OfParent[RemoveConfig]):
 
     @staticmethod
     def outcome(result: Result) -> str:
-        """What went, in a sentence."""
+        """What went, in a sentence, and what is left of the accuracy in another."""
         (removal,) = rows_of(result.rows, kind="removal")
         before, after = removal["parameters_before"], removal["parameters_after"]
         units = sum(group["before"] - group["after"] for group in rows_of(result.rows, kind="group"))
         gone = ", ".join(removal["layers"]) or counted(units, "unit")
         return (
             f"{gone} gone, {after:,} of {before:,} parameters left ({after / before:.1%}); "
-            f"outputs as masked, to {removal['difference']:.0e} of the largest."
+            f"outputs as masked, to {removal['difference']:.0e} of the largest. {lead(result.stages)}"
         )
 
 
