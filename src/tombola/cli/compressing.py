@@ -105,7 +105,7 @@ def compress(
             "target": target,
             "max_drop": fraction(max_drop, "--max-drop"),
             "criterion": criterion,
-            "fine_tuning": fine_tuning_keys(finetune, lr, optimizer="adam", batch_size=batch_size),
+            "fine_tuning": fine_tuning_keys(finetune, lr, optimizer="adam", schedule="cosine", batch_size=batch_size),
             "distillation": distillation_keys(distill, temperature, distill_weight),
             "refinements": refinements,
             "protect": protect or [],
