@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from said import json_of
-from small_models import contents, die_at_write, invoke, make_parent, one_line, what_must_agree
+from small_models import contents, die_at_write, invoke, make_child, make_parent, one_line, what_must_agree
+from tombola.compression import measured
+from tombola.compression.engines.engine import Network
 from tombola.compression.engines.rivals import EAGER, ONNXRUNTIME
 from tombola.compression.export.onnx_files import run_onnx
 from tombola.compression.tickets.files import unpack
 from tombola.data import DataConfig, load_data
-from tombola.errors import ModelError
+from tombola.errors import ModelError, RunFailure
 from tombola.models import load_model
 from tombola.models.removed import parameters
 from tombola.runs.configs import validate
-from tombola.runs.rows import rows_of
+from tombola.runs.rows import read_rows, rows_of
 from tombola.studies.base.life import run_study
 from tombola.studies.base.study import Call
-from tombola.studies.compress import costs, forms, making
+from tombola.studies.compress import costs, forms, making, study
+from tombola.studies.compress import search as path_search
 from tombola.studies.compress.config import CompressConfig
 from tombola.studies.compress.outcome import Search
-from tombola.studies.compress.paths import LADDERS
+from tombola.studies.compress.paths import LADDERS, SearchPath
 from tombola.studies.compress.places import place_of
 from tombola.studies.compress.study import Compress
 from tombola.studies.given_model import AskedModel, open_given
+from tombola.studies.single.parents import open_parent
+from tombola.training.distillation import Distilled
 from tombola.training.metrics import evaluate
+from tombola.training.task import Task
 
 FINE_TUNING: dict[str, Any] = {"length": "20it", "evaluate_every": "20it", "learning_rate": "1e-3"}
 SMALL: dict[str, Any] = {
@@ -169,7 +177,7 @@ class TestUnits:
     def test_both_precisions_of_every_level(self, units: Search) -> None:
         for row in rows_of(units.rows, kind="candidate"):
             assert row["refused"] is None
-            assert row["check_exact"] is True
+            assert row["check_exact"] is None
         assert len({one.key for one in units.candidates}) == len(units.candidates)
         assert len(units.candidates) == 2 * len({one.key[:3] for one in units.candidates})
 
@@ -215,6 +223,116 @@ class TestCosts:
         assert found.chosen is None
         assert found.reached is None
         assert all("no room" in (one.reason or "") for one in found.candidates if one.within)
+
+    def test_what_is_timed_is_the_candidate_in_the_batches_that_were_asked_for(
+        self, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[tuple[int, int]] = []
+        real = costs.Job
+
+        def job(network: Network, batches: Sequence[torch.Tensor]) -> Any:
+            seen.append((network.masks.kept, len(batches[0])))
+            return real(network, batches)
+
+        monkeypatch.setattr(costs, "Job", job)
+        found = search(parent, tmp_path, target="latency=0.9", max_drop=0.9, batch=3, fine_tuning=None, refinements=0)
+        kept = {round(one.costs.params or 0) - 42 for one in found.candidates}
+        assert {size for _, size in seen} == {3}
+        assert {weights for weights, _ in seen} == kept | {1640}
+
+    def test_a_busy_machine_ends_it_and_a_quiet_one_goes_on(
+        self, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as busy:
+            busy.setattr(measured, "warmly_timed", lambda *_: ({}, "the machine was busy"))
+            with pytest.raises(RunFailure, match="too busy to measure the latency of"):
+                search(parent, tmp_path, target="latency=0.9", max_drop=0.9, fine_tuning=None, refinements=0)
+        (folder,) = tmp_path.iterdir()
+        before = len(read_rows(folder / "rows.jsonl"))
+        found = search(parent, tmp_path, target="latency=0.9", max_drop=0.9, fine_tuning=None, refinements=0)
+        assert len(found.rows) > before
+        assert all(one.costs.latency for one in found.candidates if one.within)
+
+    def test_tickets_of_one_level_share_their_time(self, parent: Path, tmp_path: Path) -> None:
+        found = search(parent, tmp_path, target="latency=0.9", max_drop=0.9, fine_tuning=None, refinements=0)
+        times: dict[Any, set[Any]] = {}
+        for one in found.candidates:
+            times.setdefault(one.key[:3], set()).add(one.costs.latency)
+        assert all(len(of_level) == 1 for of_level in times.values())
+
+
+class TestWhatIsAsked:
+    def test_a_parent_that_has_lost_weights_is_its_own_first_candidate(self, parent: Path, tmp_path: Path) -> None:
+        sparse = make_child(parent, tmp_path / "sparse", {"sparsity": 0.93}).folder
+        found = search(sparse, tmp_path / "runs", max_drop=0.0, fine_tuning=None)
+        first = found.candidates[0]
+        assert (first.sparsity, first.drop) == (pytest.approx(0.93, abs=1e-3), 0.0)
+        assert all(one.sparsity >= first.sparsity for one in found.candidates)
+        assert found.chosen is not None
+
+    def test_a_teacher_and_protected_layers_reach_the_candidates(
+        self, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tasks: list[Task] = []
+        real = making.fit
+
+        def fit(model: nn.Module, task: Task, *arguments: Any, **keywords: Any) -> Any:
+            tasks.append(task)
+            return real(model, task, *arguments, **keywords)
+
+        monkeypatch.setattr(making, "fit", fit)
+        found = search(
+            parent, tmp_path, distillation={"temperature": 3.0}, protect=["output"], max_drop=0.9, refinements=0
+        )
+        assert tasks
+        assert all(isinstance(task, Distilled) and task.temperature == 3.0 for task in tasks)
+        for one in found.kept:
+            if one.structure == "weight":
+                assert unpack(found.folder / place_of(one))[2]["output.weight"].kept == 120
+
+    @pytest.mark.parametrize("distribution", ["global", "uniform"])
+    def test_units_compose_over_levels(self, parent: Path, tmp_path: Path, distribution: str) -> None:
+        """Half and then three quarters of the units are what three quarters at once leave."""
+        config = validate({"model": str(parent), **SMALL, "fine_tuning": None}, CompressConfig, "test")
+        opened = open_parent(config, None)
+        path = SearchPath("unit", distribution)  # type: ignore[arg-type]
+        shape = making.Shape.of(opened)
+        for sparsity in (0.5, 0.75):
+            shape = making.make(config, opened, path, shape, sparsity, tmp_path / "checkpoint", lambda *_: None).shape
+        widths = [module.out_features for module in shape.model.modules() if isinstance(module, nn.Linear)][:-1]
+        assert sum(widths) == 8
+        assert (widths == [5, 3]) == (distribution == "uniform")
+
+    def test_damage_to_what_a_path_goes_on_from_is_an_error(
+        self, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = making.make
+
+        def damaging(config: Any, opened: Any, path: Any, start: Any, *others: Any) -> Any:
+            if start.sparsity:
+                raise KeyboardInterrupt
+            return real(config, opened, path, start, *others)
+
+        monkeypatch.setattr(path_search, "make", damaging)
+        with pytest.raises(KeyboardInterrupt):
+            search(parent, tmp_path, max_drop=0.5)
+        monkeypatch.undo()
+        (weights,) = tmp_path.glob("*/checkpoints/weight-global/level-00/weights.safetensors")
+        weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+        with pytest.raises(ModelError):
+            search(parent, tmp_path, max_drop=0.5)
+
+    def test_weights_behind_a_frozen_base_are_refused(
+        self, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def behind_a_base(*arguments: Any) -> Any:
+            opened = open_parent(*arguments)
+            config = {**opened.data_record["config"], "base": {"layer": "flatten"}}
+            return replace(opened, data_record={**opened.data_record, "config": config})
+
+        monkeypatch.setattr(study, "open_parent", behind_a_base)
+        result = invoke("compress", parent, "--target", "bytes=0.5", "--out", tmp_path / "runs")
+        one_line(result, "frozen base", "--structure")
 
 
 class TestItsLife:

@@ -11,6 +11,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 BLOCK = 2e-3
 """Seconds of a block."""
@@ -19,6 +20,7 @@ UNDISTURBED = 0.9
 TRIES = 3
 
 Call = Callable[[], object]
+Way = TypeVar("Way")
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Taken:
     disturbed: int = 0
 
 
-def warm_turns(ways: Mapping[str, Call], seconds: float, least: int, *, each_call: bool = False) -> dict[str, Taken]:
+def warm_turns(ways: Mapping[Way, Call], seconds: float, least: int, *, each_call: bool = False) -> dict[Way, Taken]:
     """What ways take, block by block in turn; `least` blocks of each at least. Seconds are means of whole blocks, or
     with `each_call` those of single calls, a clock being read between two."""
     calls = {way: _calls_per_block(call) for way, call in ways.items()}

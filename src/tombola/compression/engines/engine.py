@@ -73,7 +73,9 @@ class Network:
         """A file of the folder, written where it is not there: another process may have made it."""
         path = self.folder / name
         if not path.exists():
-            write(path)
+            unfinished = path.with_stem(f"unfinished-{path.stem}")
+            write(unfinished)
+            unfinished.replace(path)
         return path
 
     @property

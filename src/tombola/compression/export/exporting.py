@@ -244,7 +244,7 @@ class _Exporting:
         for size in BATCH_SIZES:
             batches = measured.batches_of(self.inputs, size)
             calls = {number: measured.in_turn(run, batches) for number, run in enumerate(runs)}
-            quartiles, clock = measured.timed(calls, measured.SECONDS * len(calls))
+            quartiles, clock = measured.warmly_timed(calls, measured.SECONDS * len(calls))
             for number, times in enumerate(found):
                 times.append(Times(size, quartiles.get(number), clock))
         return [tuple(times) for times in found]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 
+from tombola.compression.quiet import quiet
 from tombola.errors import ModelError, one_line_by_name
 from tombola.pruning.copies import copy_of
 from tombola.pruning.surroundings import surroundings_kept
@@ -62,7 +63,7 @@ def trace(model: nn.Module, example: Example) -> Traced:
     aliases = {id(t): n for n, t in _named(copied)}  # the first name of a shared tensor
     first = {n: aliases[id(t)] for n, t in reversed(_named(copied))}
     try:
-        with surroundings_kept(), torch.no_grad():
+        with surroundings_kept(), torch.no_grad(), quiet():
             exported = torch.export.export(_Wrapped(copied), arguments, keywords, strict=False)
     except Exception as error:  # of anybody's model
         raise ModelError(

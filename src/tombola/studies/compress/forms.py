@@ -6,8 +6,10 @@ file. Both are there in float32 and in int8. A ticket's int8 are stored values, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +23,7 @@ from tombola.compression.onnx_packages import required
 from tombola.compression.tickets.files import unpack
 from tombola.compression.tickets.values import Values
 from tombola.compression.tickets.writing import pack
-from tombola.errors import ModelError
+from tombola.errors import ModelError, one_line
 from tombola.models import load_model
 from tombola.pruning import Masks
 from tombola.pruning.copies import copy_of
@@ -108,23 +110,44 @@ class Workshop:
         """What a file that was shipped computes, as a module that can be scored."""
         if form.structure == "weight":
             return self.opened(form, folder).network
-        return EngineModule(run_onnx(folder / form.file))
+        return EngineModule(_engine(folder / form.file))
 
-    def ship(self, form: Form, shape: Shape, folder: Path) -> nn.Module:
+    def ship(self, form: Form, shape: Shape, folder: Path, history: Mapping[str, Any]) -> nn.Module:
         """Writes the file of a form into `folder`; returns what it computes, as a module that can be scored.
 
         Raises ModelError where the file cannot be written, or computes something else.
         """
         if form.structure == "weight":
             values, factory = Values(form.precision), factory_of(self.config)
-            pack(folder / form.file, shape.spec, shape.masks, trained=shape.model, values=values, factory=factory)
+            pack(
+                folder / form.file,
+                shape.spec,
+                shape.masks,
+                trained=shape.model,
+                values=values,
+                factory=factory,
+                history=history,
+            )
             return self.computed(form, folder)
         given = self.given(shape)
         network = self.network(given, folder)
-        run = run_onnx(network.onnx if form.precision == FLOAT32 else network.int8)
+        run = _engine(network.onnx if form.precision == FLOAT32 else network.int8)
         if form.precision == FLOAT32:
             _refuse_other_outputs(form, run, given)
         return EngineModule(run)
+
+
+def _engine(file: Path) -> Run:
+    """What ONNX Runtime makes of a batch; its own errors, which are of many kinds, as ModelError in one line."""
+
+    def in_one_line(call: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return call(*arguments)
+        except Exception as error:
+            raise ModelError(f"ONNX Runtime does not run {file.name}: {one_line(error)}") from None
+
+    run = in_one_line(run_onnx, file)
+    return lambda batch: in_one_line(run, batch)
 
 
 def _refuse_other_outputs(form: Form, run: Run, given: GivenModel) -> None:

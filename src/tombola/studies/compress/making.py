@@ -11,7 +11,6 @@ from tombola.compression.removal.plan import plan_removal
 from tombola.compression.removal.remove import remove_units
 from tombola.errors import PruningError
 from tombola.models.config import Spec
-from tombola.models.removed import parameters
 from tombola.pruning import Masks, prune
 from tombola.pruning.copies import copy_of
 from tombola.pruning.emptied import not_warning
@@ -46,10 +45,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Made:
-    """A candidate, and whether it has lost exactly what was asked for."""
+    """A candidate, and whether exactly as many weights are gone as asked; None where units, or none, are."""
 
     shape: Shape
-    exact: bool
+    exact: bool | None
 
 
 def make(
@@ -62,8 +61,8 @@ def make(
     on_evaluation: OnEvaluation,
 ) -> Made:
     """The candidate of a path at one sparsity. Raises PruningError where nothing can go."""
-    if path.structure == "dense":
-        return Made(Shape.of(parent), True)
+    if path.structure == "dense" or (path.structure == "weight" and sparsity == parent.masks.sparsity):
+        return Made(Shape(parent.model, parent.masks, parent.spec, sparsity), None)
     seed = derive_seed(config.seed, "compress", path.name, f"{sparsity:g}")
     made = _fewer_weights if path.structure == "weight" else _fewer_units
     smaller = made(config, parent, path, start, sparsity, seed)
@@ -112,7 +111,7 @@ def _fewer_units(
         raise PruningError(f"sparsity {sparsity:g}: no further unit can go, each layer keeps one")
     removed = remove_units(start.model, plan, example)
     shape = Shape(removed.model, removed.masks, start.spec.without_units(removed.removal), sparsity)
-    return Made(shape, parameters(removed.model) == plan.parameters)
+    return Made(shape, None)
 
 
 def _batches(config: CompressConfig, parent: Parent, seed: int) -> list[tuple[Tensor, Tensor]]:

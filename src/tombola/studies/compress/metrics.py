@@ -43,7 +43,7 @@ SCHEMA: Schema = {
         "memory_parent": optional(amount),
     },
     "test": {
-        "parent_accuracy": fraction,
+        "parent_accuracy": optional(fraction),
         "accuracy": optional(fraction),
         "examples": count,
         "lost": count,
@@ -52,7 +52,7 @@ SCHEMA: Schema = {
 }
 MADE: dict[str, Check] = {**COUNTED, "engine": text, "file": text, "nearly_empty": texts}
 """Of a candidate that was not refused."""
-CHECKS = {"check_exact": "as many weights or units are gone as asked", "check_held": "removed weights are 0"}
+CHECKS = {"check_exact": "as many weights are gone as asked", "check_held": "removed weights are 0"}
 
 
 def parent_row(given: GivenModel) -> Row:
@@ -88,16 +88,24 @@ def flops_of(given: GivenModel) -> int | None:
         return None
 
 
-def test_row(parent: nn.Module, chosen: nn.Module | None, examples: Examples) -> Row:
+def test_row(parent: nn.Module, chosen: nn.Module, examples: Examples) -> Row:
     """The one look at the test examples; `lost` are those that the parent alone answers correctly, `won` the others."""
-    before = answered(parent, examples)
-    after = before if chosen is None else answered(chosen, examples)
+    before, after = answered(parent, examples), answered(chosen, examples)
     return {
-        "kind": "test",
-        **dict.fromkeys(UNIT[1:]),
+        **untested_row(),
         "parent_accuracy": int(before.sum()) / len(before),
-        "accuracy": None if chosen is None else int(after.sum()) / len(after),
+        "accuracy": int(after.sum()) / len(after),
         "examples": len(before),
         "lost": int((before & ~after).sum()),
         "won": int((after & ~before).sum()),
+    }
+
+
+def untested_row() -> Row:
+    """Where nothing was chosen, the test examples are not looked at."""
+    return {
+        "kind": "test",
+        **dict.fromkeys(UNIT[1:]),
+        **dict.fromkeys(("parent_accuracy", "accuracy")),
+        **dict.fromkeys(("examples", "lost", "won"), 0),
     }

@@ -94,7 +94,7 @@ class Tested:
 
     examples: int
     parent: float
-    accuracy: float | None
+    accuracy: float
     drop: float
     low: float
     high: float
@@ -121,21 +121,24 @@ class Search:
 
     @cached_property
     def chosen(self) -> Candidate | None:
-        """The smallest that loses little enough and is smaller than the parent; of equals the more accurate."""
+        """The smallest that loses little enough and is smaller than the parent; of equals that of fewer bytes."""
         able = []
         for one in self.candidates:
             fraction = one.fraction(self.measure)
             if one.within and fraction is not None and fraction < 1:
-                able.append((fraction, one.drop or 0.0, one))
-        return min(able, key=lambda found: found[:2])[2] if able else None
+                able.append((fraction, one.costs.bytes or 0.0, one.drop or 0.0, one))
+        return min(able, key=lambda found: found[:3])[3] if able else None
 
     @property
     def reached(self) -> bool | None:
-        """Whether the chosen one is as small as asked; None where nothing says so."""
+        """Whether the chosen one is as small as asked; None where one that could not be measured may be."""
+        unknown = None if self.unmeasured else False
         if self.chosen is None:
-            return False if any(one.fraction(self.measure) is not None for one in self.candidates) else None
+            return unknown
         cost, parents = self.chosen.costs.of(self.measure), self.chosen.parent.of(self.measure)
-        return None if cost is None or parents is None else cost <= self.target.limit(parents)
+        if cost is None or parents is None:
+            return None
+        return True if cost <= self.target.limit(parents) else unknown
 
     @cached_property
     def front(self) -> list[Candidate]:
@@ -150,8 +153,8 @@ class Search:
 
     @property
     def kept(self) -> list[Candidate]:
-        """The candidates whose files stay: those of the front that lose little enough, and the chosen one."""
-        return [one for one in self.front if one.within or one is self.chosen]
+        """The candidates whose files stay: those of the front that lose little enough, the chosen one among them."""
+        return [one for one in self.front if one.within]
 
     @property
     def fault(self) -> str | None:
@@ -161,7 +164,7 @@ class Search:
     @property
     def unmeasured(self) -> list[Candidate]:
         """Those that lose little enough, and of which the measure could not be taken."""
-        return [one for one in self.candidates if one.within and one.costs.of(self.measure) is None]
+        return [one for one in self.candidates if one.within and one.fraction(self.measure) is None]
 
 
 def summarise(folder: Path, config: CompressConfig, rows: Sequence[Row]) -> Search:
@@ -170,7 +173,7 @@ def summarise(folder: Path, config: CompressConfig, rows: Sequence[Row]) -> Sear
     costs = {key_of(row): row for row in rows_of(rows, kind="cost")}
     candidates = [_candidate(row, parent, costs.get(key_of(row))) for row in rows_of(rows, kind="candidate")]
     tests = rows_of(rows, kind="test")
-    tested = _tested(tests[0]) if tests else None
+    tested = _tested(tests[0]) if tests and tests[0]["accuracy"] is not None else None
     return Search(folder, config, list(rows), parent, candidates, tested)
 
 
@@ -200,18 +203,24 @@ def _candidate(row: Row, parent: Row, cost: Row | None) -> Candidate:
         engine=row["engine"],
         file=row["file"],
         nearly_empty=tuple(row["nearly_empty"]),
-        reason=None if cost is None else cost["reason"] or cost["clock"],
+        reason=_why_unknown(row, cost),
     )
 
 
+def _why_unknown(row: Row, cost: Row | None) -> str | None:
+    if row["flops"] is None:
+        return "its FLOPs cannot be counted: the forward pass asks for the values of numbers"
+    return None if cost is None else cost["reason"] or cost["clock"]
+
+
 def _tested(row: Row) -> Tested:
-    """The interval is that of a mean of differences -1, 0 and 1, which are paired by example (normal approximation)."""
+    """With the interval of Bonett & Price 2012 for a difference of paired proportions, in which one more example is
+    lost and one more won; the difference itself is as it was counted."""
     n, lost, won = row["examples"], row["lost"], row["won"]
-    mean = (lost - won) / n
-    variance = max((lost + won) / n - mean * mean, 0.0)
-    # No less than what one example does: where none changed, n examples still do not show that none would.
-    half = normal_quantile((1 + CONFIDENCE) / 2) * math.sqrt(max(variance, 1 / n) / n)
-    return Tested(n, row["parent_accuracy"], row["accuracy"], 100 * mean, 100 * (mean - half), 100 * (mean + half))
+    mean = (lost - won) / (n + 2)
+    half = normal_quantile((1 + CONFIDENCE) / 2) * math.sqrt(((lost + won + 2) / (n + 2) - mean * mean) / (n + 2))
+    drop, low, high = 100 * (lost - won) / n, 100 * (mean - half), 100 * (mean + half)
+    return Tested(n, row["parent_accuracy"], row["accuracy"], drop, low, high)
 
 
 def shown_to_programs(one: Candidate) -> dict[str, Any]:

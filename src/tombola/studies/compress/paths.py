@@ -1,8 +1,8 @@
 """Which sparsities are tried, one after the other: a path is one structure in one distribution.
 
 A path goes up a ladder of sparsities, each candidate made of the one before it, until one loses too much. Then it looks
-between the last that did not and the first that did, in the middle of what they keep by ratio. What cannot be made ends
-its path.
+between the last that did not and the first that did, in the middle of what they keep by ratio. What cannot be traced or
+trained ends its path.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class SearchPath:
 
 @dataclass(frozen=True)
 class Tried:
-    """A sparsity of a path, and whether its candidate lost little enough to go on from, or could not be made."""
+    """A sparsity of a path, and whether its candidate lost little enough to go on from, or cannot be made at all."""
 
     level: int
     sparsity: float
     within: bool
-    refused: bool = False
+    ends: bool = False
 
 
 def paths_of(config: CompressConfig) -> list[SearchPath]:
@@ -65,7 +65,7 @@ def next_sparsity(tried: Sequence[Tried], ladder: Sequence[float], refinements: 
         >>> next_sparsity([Tried(0, 0.5, True), Tried(1, 0.9, False)], (0.5, 0.9), 1)
         0.776
     """
-    if any(one.refused for one in tried):
+    if any(one.ends for one in tried):
         return None
     worse = [one.sparsity for one in tried if not one.within]
     if not worse:

@@ -31,10 +31,12 @@ class SearchPlan:
     @property
     def line(self) -> str:
         paths = counted(len(paths_of(self.config)), "path")
-        each = f", each fine-tuned for {self.iterations:,} iterations" if self.iterations else ", without fine-tuning"
+        said = f"{paths}, at most {counted(self.candidates, 'candidate')}"
+        if not self.iterations:
+            return f"{said}, without fine-tuning; --dry-run shows more"
         return (
-            f"{paths}, at most {self.candidates} candidates{each}: at most about {duration(self.seconds)} with "
-            f"{counted(self.workers, 'worker')}; --dry-run shows more"
+            f"{said}, each fine-tuned for {self.iterations:,} iterations: at most about {duration(self.seconds)} of "
+            f"training with {counted(self.workers, 'worker')}; --dry-run shows more"
         )
 
     @property

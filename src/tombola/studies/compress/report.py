@@ -38,13 +38,15 @@ def lead(search: Search) -> str:
         return f"The model {search.fault}, so that there is nothing to lose: train it first."
     chosen = search.chosen
     if chosen is None:
-        if search.unmeasured and not any(one.fraction(search.measure) is not None for one in search.candidates):
-            return f"Undecided: no {TITLES[search.measure]} could be measured; see the reasons, and run it again."
+        if search.unmeasured:
+            return (
+                f"Undecided: {TITLES[search.measure]} of {counted(len(search.unmeasured), 'file')} not known; see why."
+            )
         if search.candidates and all(one.refused is not None for one in search.candidates):
             return f"Every candidate was refused: {search.candidates[0].refused}."
         return (
-            f"No candidate has fewer {TITLES[search.measure]} and loses at most {allowed} on validation: allow more "
-            "with --max-drop, or fine-tune longer."
+            f"No candidate is smaller in {TITLES[search.measure]} and loses at most {allowed} on validation: allow "
+            "more with --max-drop, or fine-tune longer."
         )
     return f"{begun(chosen.name)}: {_size(search, chosen)}. {_on_test(search.tested, allowed)}"
 
@@ -56,7 +58,8 @@ def _size(search: Search, chosen: Candidate) -> str:
     said = f"{_amount(measure, cost)}, {percent(cost / parents)} of the model's {shown(measure, parents)}"
     if search.reached:
         return f"{said} (asked: {search.target.most}; reached)"
-    return f"{said}; target missed: {search.target.most} was asked, {_amount(measure, search.target.limit(parents))}"
+    missed = "target missed" if search.reached is False else "not reached by what could be measured"
+    return f"{said}; {missed}: {search.target.most} was asked, {_amount(measure, search.target.limit(parents))}"
 
 
 def _amount(measure: Measure, value: float) -> str:
@@ -66,7 +69,7 @@ def _amount(measure: Measure, value: float) -> str:
 
 
 def _on_test(tested: Tested | None, allowed: str) -> str:
-    if tested is None or tested.accuracy is None:
+    if tested is None:
         return "It was not tested."
     said = (
         f"On {tested.examples:,} test examples it loses {_plain(tested.drop)} points of accuracy (95 % CI "
@@ -136,7 +139,7 @@ def candidates_table(search: Search) -> Table:
     rows = []
     for one in search.candidates:
         mark = " (chosen)" if one is search.chosen else " *" if one in search.front else ""
-        asked = (one.structure, one.distribution or MISSING, whole_percent(one.sparsity), one.precision + mark)
+        asked = (one.structure, one.distribution or MISSING, _removed(one), one.precision + mark)
         if one.refused is not None:
             rows.append((*asked, "refused", *[""] * (3 + latencies + memories)))
             continue
@@ -147,6 +150,10 @@ def candidates_table(search: Search) -> Table:
     head = ["Structure", "Distribution", "Removed", "Precision", "Lost", "Parameters", "Bytes", "FLOPs"]
     more = ["Latency"] * latencies + ["Peak memory"] * memories
     return Table((*head, *more), rows)
+
+
+def _removed(one: Candidate) -> str:
+    return MISSING if one.distribution is None else whole_percent(one.sparsity)
 
 
 def _cell(measure: Measure, value: float | None) -> str:

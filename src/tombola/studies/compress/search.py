@@ -67,20 +67,23 @@ def search_path(spec: PathSpec, emit: Emit) -> None:
             emit(Progress(spec.path.name, number, total, f"{whole_percent(sparsity)} removed"))
             if not rows_file.exists():
                 write_unit(rows_file, _candidate(spec, workshop, tried, sparsity, emit))
+            remove(_checkpoint(spec.level(number)))
             tried.append(tried_of(unit_rows(rows_file)))
         emit(Progress(spec.path.name, total, total))
 
 
 def rungs(config: CompressConfig, path: SearchPath, masks: Masks) -> list[float]:
-    """The sparsities of a path that the parent has not got already."""
-    there = masks.sparsity if path.structure == "weight" else -1.0
-    return [sparsity for sparsity in LADDERS[path.structure] if sparsity > there]
+    """The sparsities of a path; weights of a parent that has lost some begin with it as it is."""
+    ladder = LADDERS[path.structure]
+    if path.structure != "weight" or masks.kept == masks.total:
+        return list(ladder)
+    return [masks.sparsity, *(sparsity for sparsity in ladder if sparsity > masks.sparsity)]
 
 
 def tried_of(rows: Sequence[Row]) -> Tried:
     """What a path goes on from: whether the float32 file of a candidate loses little enough."""
     row = next(row for row in rows if row["precision"] == FLOAT32)
-    return Tried(row["level"], row["sparsity"], row["within"], row["refused"] is not None)
+    return Tried(row["level"], row["sparsity"], row["within"], bool(row.get("ends")))
 
 
 def workshop_of(spec: PathSpec) -> Workshop:
@@ -97,8 +100,8 @@ def _candidate(spec: PathSpec, workshop: Workshop, tried: Sequence[Tried], spars
     folder = spec.level(number)
     shutil.rmtree(folder, ignore_errors=True)  # what a kill left of it
     make_folder(folder)
-    checkpoint = folder.with_suffix(".checkpoint.safetensors")
     start = start_of(tried, sparsity)
+    begins_at = _start(spec, workshop.parent, start)
     key = {
         "kind": "candidate",
         "structure": path.structure,
@@ -113,19 +116,28 @@ def _candidate(spec: PathSpec, workshop: Workshop, tried: Sequence[Tried], spars
             config,
             workshop.parent,
             path,
-            _start(spec, workshop.parent, start),
+            begins_at,
             sparsity,
-            checkpoint,
+            _checkpoint(folder),
             lambda look, total: emit(Progress(f"{path.name}: {said}", look.iteration, total, f"{look.accuracy:.2%}")),
         )
-    except (PruningError, ModelError, TrainingError) as error:  # cannot be pruned so, traced, or trained
-        return [{**key, "precision": FLOAT32, "refused": str(error), "within": False}]
+    except (PruningError, ModelError, TrainingError) as error:  # cannot be pruned so; or be traced, or trained
+        ends = not isinstance(error, PruningError)
+        return [{**key, "precision": FLOAT32, "refused": str(error), "within": False, "ends": ends}]
     shape = made.shape
     pruned = shape.masks if shape.masks.kept < shape.masks.total else None
-    write_model_files(folder, shape.spec, shape.model, pruned, _history(spec, workshop.parent, key))
-    rows = [key | _of_form(spec, workshop, form, made, folder) for form in FORMS if form.structure == path.structure]
-    remove(checkpoint)
-    return rows
+    history = _history(spec, workshop.parent, key)
+    write_model_files(folder, shape.spec, shape.model, pruned, history)
+    return [
+        key | _of_form(spec, workshop, form, made, folder, history)
+        for form in FORMS
+        if form.structure == path.structure
+    ]
+
+
+def _checkpoint(folder: Path) -> Path:
+    """Of the fine-tuning of a candidate, beside its folder."""
+    return folder.with_suffix(".checkpoint.safetensors")
 
 
 def _start(spec: PathSpec, parent: Parent, start: Tried | None) -> Shape:
@@ -145,15 +157,16 @@ def _history(spec: PathSpec, parent: Parent, key: Row) -> Row:
     }
 
 
-def _of_form(spec: PathSpec, workshop: Workshop, form: Form, made: Made, folder: Path) -> Row:
+def _of_form(spec: PathSpec, workshop: Workshop, form: Form, made: Made, folder: Path, history: Row) -> Row:
     """The row of one file; one that cannot be had has the reason."""
     row: Row = {"precision": form.precision, "refused": None, "within": False}
     try:
-        network = workshop.ship(form, made.shape, folder)
+        network = workshop.ship(form, made.shape, folder, history)
         accuracy = accuracy_of(network, workshop.around.data.validation)
     except ModelError as error:
         return row | {"refused": str(error)}
     given = workshop.given(made.shape)
+    pruned = made.shape.masks.kept < made.shape.masks.total
     return row | {
         **accuracy,
         "within": spec.accuracy - accuracy["validation_accuracy"] <= spec.config.max_drop + ROUNDING,
@@ -164,5 +177,5 @@ def _of_form(spec: PathSpec, workshop: Workshop, form: Form, made: Made, folder:
         "engine": form.engine.name,
         "file": form.file,
         "check_exact": made.exact,
-        "check_held": made.shape.masks.removed_nonzeros(made.shape.model) == 0,
+        "check_held": made.shape.masks.removed_nonzeros(made.shape.model) == 0 if pruned else None,
     }

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import nn
 
 from tombola.data.dataset import recorded
-from tombola.errors import in_line
+from tombola.errors import ConfigError, RunFailure, counted, in_line
 from tombola.models.factory import is_factory_name
 from tombola.pruning.protect import protected_names
 from tombola.pruning.prunable import weight_layouts
@@ -28,7 +28,7 @@ from tombola.studies.compress.config import CompressConfig
 from tombola.studies.compress.costs import Costs
 from tombola.studies.compress.forms import Workshop, form_of, refuse_missing
 from tombola.studies.compress.making import Shape
-from tombola.studies.compress.metrics import CHECKS, MADE, SCHEMA, UNIT, parent_row, test_row
+from tombola.studies.compress.metrics import CHECKS, MADE, SCHEMA, UNIT, parent_row, test_row, untested_row
 from tombola.studies.compress.outcome import UNITS, Candidate, Search, key_of, shown_to_programs, summarise
 from tombola.studies.compress.paths import paths_of
 from tombola.studies.compress.places import MODELS, level_folder, place_of, ship
@@ -73,6 +73,11 @@ class Compress(Study[CompressConfig, Search]):
 
     def facts(self) -> dict[str, Any]:
         refuse_missing(self.config)
+        if self.parent.data_record["config"].get("base") is not None and "weight" in self.config.structures:
+            raise ConfigError(
+                "behind a frozen base a ticket file holds the head alone, which cannot be compared with the whole: "
+                "leave single weights out by --structure dense --structure unit"
+            )
         protected_names(weight_layouts(self.parent.model), self.config.protect)  # refuses what names no layer
         return {
             "parent": self.parent.sha256,
@@ -90,8 +95,9 @@ class Compress(Study[CompressConfig, Search]):
         with one_thread():
             if not rows_of(work.rows, kind="parent"):
                 work.append([parent_row(self._given_parent())])
-        self._search(work)
-        self._measure(work)
+        if self.result(work.rows, {0}).fault is None:  # of one that learned nothing there is nothing to lose
+            self._search(work)
+            self._measure(work)
         self._test(work)
 
     def _given_parent(self) -> GivenModel:
@@ -131,12 +137,22 @@ class Compress(Study[CompressConfig, Search]):
         levels: dict[tuple[Any, ...], list[Row]] = {}
         for row in wanted:
             levels.setdefault((row["structure"], row["distribution"], row["level"]), []).append(row)
+        busy = 0
         counting = work.watcher.counting("measuring latency" + (" and memory" if measure == "memory" else ""))
         for done, (level, rows) in enumerate(levels.items()):
             counting(done, len(levels))
             if not work.table.holds(("cost", *level)):
-                work.append(self._costs.rows(rows))
+                costs = self._costs.rows(rows)
+                if measure == "latency" and any(row["clock"] for row in costs):
+                    busy += len(costs)
+                else:
+                    work.append(costs)
         counting(len(levels), len(levels))
+        if busy:
+            raise RunFailure(
+                f"the machine is too busy to measure the latency of {counted(busy, 'file')}: the same command goes on "
+                "with these, on a quiet machine; nothing else is lost"
+            )
 
     @functools.cached_property
     def _costs(self) -> Costs:
@@ -146,8 +162,11 @@ class Compress(Study[CompressConfig, Search]):
         if rows_of(work.rows, kind="test"):
             return
         chosen = self.result(work.rows, {0}).chosen
+        if chosen is None:
+            work.append([untested_row()])
+            return
         with one_thread():
-            network = None if chosen is None else self._shipped(_row_of(work.rows, chosen))
+            network = self._shipped(_row_of(work.rows, chosen))
             work.append([test_row(self._given_parent().network, network, self._workshop.around.data.test)])
 
     def _shipped(self, row: Row) -> nn.Module:
