@@ -30,6 +30,8 @@ DRAWN = printed._drawn
 """What draws figures as users get them."""
 DEAD_UNITS = dead_tickets.dead_units
 """What traces a network for its dead units."""
+UNDISTURBED = turns.UNDISTURBED
+"""Below which a block was disturbed, for users."""
 _BEGIN_WORKER = executors._begin_worker
 
 

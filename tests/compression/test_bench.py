@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import no_time
 from small_models import invoke, make_child, make_parent, one_line
+from tombola.compression import turns
 from tombola.compression.bench import benching, peak
 from tombola.compression.bench.benching import Bench, Benched, Time, bench
 from tombola.compression.engines import by_file
@@ -243,7 +245,8 @@ def test_turns_of_single_calls_and_of_blocks() -> None:
     assert all(len(taken.seconds) > 10 * taken.blocks for taken in single.values())
 
 
-def test_a_disturbed_block_is_counted() -> None:
+def test_a_disturbed_block_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "UNDISTURBED", no_time.UNDISTURBED)
     (taken,) = warm_turns({"waits": lambda: time.sleep(0.003)}, 0.0, 3).values()
     assert taken.disturbed == taken.blocks == 3
 
