@@ -22,14 +22,13 @@ from tombola.compression.export.onnx_files import run_onnx
 from tombola.compression.tickets.files import unpack
 from tombola.data import DataConfig, load_data
 from tombola.errors import ModelError, RunFailure
-from tombola.models import load_model
+from tombola.models import load_model, read_spec, save_model
 from tombola.models.removed import parameters
 from tombola.runs.configs import validate
 from tombola.runs.rows import read_rows, rows_of
 from tombola.studies.base.life import run_study
 from tombola.studies.base.study import Call
 from tombola.studies.compress import costs, forms, making, study
-from tombola.studies.compress import search as path_search
 from tombola.studies.compress.config import CompressConfig
 from tombola.studies.compress.outcome import Search
 from tombola.studies.compress.paths import LADDERS, SearchPath
@@ -303,25 +302,6 @@ class TestWhatIsAsked:
         assert sum(widths) == 8
         assert (widths == [5, 3]) == (distribution == "uniform")
 
-    def test_damage_to_what_a_path_goes_on_from_is_an_error(
-        self, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        real = making.make
-
-        def damaging(config: Any, opened: Any, path: Any, start: Any, *others: Any) -> Any:
-            if start.sparsity:
-                raise KeyboardInterrupt
-            return real(config, opened, path, start, *others)
-
-        monkeypatch.setattr(path_search, "make", damaging)
-        with pytest.raises(KeyboardInterrupt):
-            search(parent, tmp_path, max_drop=0.5)
-        monkeypatch.undo()
-        (weights,) = tmp_path.glob("*/checkpoints/weight-global/level-00/weights.safetensors")
-        weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-        with pytest.raises(ModelError):
-            search(parent, tmp_path, max_drop=0.5)
-
     def test_weights_behind_a_frozen_base_are_refused(
         self, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -390,6 +370,52 @@ def one_line_of(*arguments: object) -> str:
     result = invoke(*arguments)
     one_line(result)
     return result.stderr
+
+
+class TestDamage:
+    @pytest.mark.parametrize("damage", ["cut", "gone"])
+    def test_a_file_to_ship_that_was_lost_is_made_anew(
+        self, weights: Search, parent: Path, tmp_path: Path, damage: str
+    ) -> None:
+        folder = Path(shutil.copytree(weights.folder, tmp_path / weights.folder.name))
+        ticket = folder / place_of(weights.kept[-1])
+        before = contents(folder)
+        (folder / "finished.json").unlink()
+        if damage == "gone":
+            shutil.rmtree(ticket.parent)
+        else:
+            ticket.write_bytes(ticket.read_bytes()[:100])
+        search(parent, tmp_path, distributions=["global", "uniform"])
+        after = contents(folder)
+        assert {name: after[name] for name in before if name.startswith("models/")} == {
+            name: content for name, content in before.items() if name.startswith("models/")
+        }
+
+    @pytest.mark.parametrize("name", ["int8.ticket", "float32.ticket", "weights.safetensors", "spec.json"])
+    def test_a_damaged_candidate_of_a_killed_search_is_made_anew(
+        self, weights: Search, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        def killed(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Compress, "_measure", killed)
+            with pytest.raises(KeyboardInterrupt):
+                search(parent, tmp_path, distributions=["global", "uniform"])
+        (folder,) = tmp_path.iterdir()
+        file = folder / "checkpoints" / "weight-global" / "level-00" / name
+        file.write_bytes(file.read_bytes()[:100])
+        search(parent, tmp_path, distributions=["global", "uniform"])
+        assert what_must_agree(folder) == what_must_agree(weights.folder)
+        for one in weights.kept:
+            assert (folder / place_of(one)).read_bytes() == (weights.folder / place_of(one)).read_bytes()
+
+    def test_weights_that_are_no_numbers_are_refused(self, parent: Path, tmp_path: Path) -> None:
+        model, spec, masks = load_model(parent)
+        with torch.no_grad():
+            next(iter(model.parameters()))[0, 0] = torch.nan
+        save_model(tmp_path / "nan", spec, model, masks, read_spec(parent)[1])
+        one_line(invoke("compress", tmp_path / "nan", "--target", "bytes=0.5", "--out", tmp_path / "runs"), "NaN")
 
 
 class TestTheCommand:

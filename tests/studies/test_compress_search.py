@@ -61,6 +61,8 @@ class TestTarget:
             ("bytes=inf", "above 0"),
             ("params=150%", "less than 100 %"),
             ("bytes=", "above 0"),
+            ("params=1.5", "a fraction is at most 1"),
+            ("bytes=\u0663", "above 0"),
             ("", "params=0.2"),
         ],
     )
@@ -151,6 +153,7 @@ def candidate(level: int, accuracy: float, size: int, precision: str = "float32"
         "engine": "sparse kernels",
         "file": f"{precision}.ticket",
         "nearly_empty": [],
+        "sha256": "0" * 64,
         **changes,
     }
 
@@ -208,7 +211,7 @@ class TestOutcome:
     def test_a_missed_target_is_said(self) -> None:
         search = came_to(candidate(0, 0.95, 2000))
         assert search.reached is False
-        assert "target missed: 20% of the model's was asked, 800 bytes" in lead(search)
+        assert "target missed: 20% of the model's, 800 bytes, was asked" in lead(search)
 
     def test_nothing_small_enough_or_good_enough(self) -> None:
         for rows in ([candidate(0, 0.5, 300)], [candidate(0, 0.95, 4000)], [candidate(0, 0.95, 5000)]):

@@ -50,7 +50,7 @@ SCHEMA: Schema = {
         "won": count,
     },
 }
-MADE: dict[str, Check] = {**COUNTED, "engine": text, "file": text, "nearly_empty": texts}
+MADE: dict[str, Check] = {**COUNTED, "engine": text, "file": text, "nearly_empty": texts, "sha256": text}
 """Of a candidate that was not refused."""
 CHECKS = {"check_exact": "as many weights are gone as asked", "check_held": "removed weights are 0"}
 

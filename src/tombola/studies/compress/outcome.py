@@ -70,6 +70,7 @@ class Candidate:
     file: str | None = None
     reason: str | None = None
     nearly_empty: tuple[str, ...] = ()
+    sha256: str | None = None
 
     @property
     def key(self) -> Key:
@@ -203,6 +204,7 @@ def _candidate(row: Row, parent: Row, cost: Row | None) -> Candidate:
         engine=row["engine"],
         file=row["file"],
         nearly_empty=tuple(row["nearly_empty"]),
+        sha256=row["sha256"],
         reason=_why_unknown(row, cost),
     )
 

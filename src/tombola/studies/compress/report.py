@@ -24,6 +24,8 @@ from tombola.studies.compress.target import TITLES, Measure, shown
 SUMMARY, FIGURE, TABLE = "summary.md", "pareto.png", "candidates.csv"
 FAR = 5.0
 """Points that are lost beyond which a candidate is left out of the figure, unless more is allowed."""
+FEW = 3
+"""Validation examples below which the allowed loss is said to be that many."""
 NOTE = (
     "Lost are points of validation accuracy to the model; (chosen): the smallest that loses at most what is allowed; "
     "* on the front: no other candidate is both smaller and more accurate. Bytes are those of the file to ship: a "
@@ -59,7 +61,10 @@ def _size(search: Search, chosen: Candidate) -> str:
     if search.reached:
         return f"{said} (asked: {search.target.most}; reached)"
     missed = "target missed" if search.reached is False else "not reached by what could be measured"
-    return f"{said}; {missed}: {search.target.most} was asked, {_amount(measure, search.target.limit(parents))}"
+    most = search.target.most
+    if search.target.is_fraction:
+        most = f"{most}, {_amount(measure, search.target.limit(parents))},"
+    return f"{said}; {missed}: {most} was asked"
 
 
 def _amount(measure: Measure, value: float) -> str:
@@ -73,8 +78,8 @@ def _on_test(tested: Tested | None, allowed: str) -> str:
         return "It was not tested."
     said = (
         f"On {tested.examples:,} test examples it loses {_plain(tested.drop)} points of accuracy (95 % CI "
-        f"{_plain(tested.low)} to {_plain(tested.high)}), {percent(tested.parent)} before and "
-        f"{percent(tested.accuracy)} after"
+        f"{_plain(tested.low)} to {_plain(tested.high)}{'; below 0 it gains' if tested.drop < 0 else ''}), "
+        f"{percent(tested.parent)} before and {percent(tested.accuracy)} after"
     )
     return f"{said}; {allowed} was allowed on validation."
 
@@ -86,6 +91,11 @@ def _plain(value: float) -> str:
 def remarks(search: Search) -> list[str]:
     """What is to be known beside the outcome: what was refused, what could not be measured."""
     lines = [] if search.chosen is None else _of_chosen(search.chosen, search.config.batch)
+    allowed = search.config.max_drop * search.parent["validation_examples"]
+    if 0 < allowed < FEW:
+        lines.append(
+            f"The allowed loss is {allowed:.2g} of {search.parent['validation_examples']} validation examples."
+        )
     for reason, names in _grouped([(one.refused, one.name) for one in search.candidates]).items():
         lines.append(f"Refused: {'; '.join(names)}: {reason}.")
     for reason, names in _grouped([(one.reason, one.name) for one in search.candidates]).items():

@@ -26,7 +26,7 @@ from tombola.studies.compress.forms import FORMS, Form, Workshop, factory_of, lo
 from tombola.studies.compress.making import Made, Shape, make
 from tombola.studies.compress.metrics import accuracy_of, flops_of
 from tombola.studies.compress.paths import LADDERS, SearchPath, Tried, next_sparsity, refinements_of, start_of
-from tombola.studies.compress.places import level_folder
+from tombola.studies.compress.places import digest, digests, is_whole, level_folder
 from tombola.studies.given_model import surroundings_of
 from tombola.studies.single.metrics import emptied_layers
 from tombola.studies.single.parents import Parent, open_parent
@@ -65,8 +65,9 @@ def search_path(spec: PathSpec, emit: Emit) -> None:
             number = len(tried)
             rows_file = spec.level(number).with_suffix(".json")
             emit(Progress(spec.path.name, number, total, f"{whole_percent(sparsity)} removed"))
-            if not rows_file.exists():
-                write_unit(rows_file, _candidate(spec, workshop, tried, sparsity, emit))
+            if not is_whole(rows_file):  # made anew, to the same bits, where one of its files was lost or altered
+                rows = _candidate(spec, workshop, tried, sparsity, emit)
+                write_unit(rows_file, rows, files=digests(spec.level(number)))
             remove(_checkpoint(spec.level(number)))
             tried.append(tried_of(unit_rows(rows_file)))
         emit(Progress(spec.path.name, total, total))
@@ -176,6 +177,7 @@ def _of_form(spec: PathSpec, workshop: Workshop, form: Form, made: Made, folder:
         "nearly_empty": emptied_layers(made.shape.model, made.shape.masks),
         "engine": form.engine.name,
         "file": form.file,
+        "sha256": digest(folder / form.file),
         "check_exact": made.exact,
         "check_held": made.shape.masks.removed_nonzeros(made.shape.model) == 0 if pruned else None,
     }

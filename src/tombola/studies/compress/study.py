@@ -31,7 +31,7 @@ from tombola.studies.compress.making import Shape
 from tombola.studies.compress.metrics import CHECKS, MADE, SCHEMA, UNIT, parent_row, test_row, untested_row
 from tombola.studies.compress.outcome import UNITS, Candidate, Search, key_of, shown_to_programs, summarise
 from tombola.studies.compress.paths import paths_of
-from tombola.studies.compress.places import MODELS, level_folder, place_of, ship
+from tombola.studies.compress.places import MODELS, is_shipped, level_folder, place_of, ship
 from tombola.studies.compress.plan import plan_search
 from tombola.studies.compress.report import front_table, lead, remarks, search_page, write_beside
 from tombola.studies.compress.search import PathSpec, search_path
@@ -79,6 +79,9 @@ class Compress(Study[CompressConfig, Search]):
                 "leave single weights out by --structure dense --structure unit"
             )
         protected_names(weight_layouts(self.parent.model), self.config.protect)  # refuses what names no layer
+        for name, tensor in self.parent.model.state_dict().items():
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise ConfigError(f"{self.config.model}: {name} holds NaN or infinity; there is nothing to compress")
         return {
             "parent": self.parent.sha256,
             "data": recorded(self.parent.data) | self.parent.data_record,
@@ -105,7 +108,8 @@ class Compress(Study[CompressConfig, Search]):
 
     def _search(self, work: Work) -> None:
         """Every path to its end; rows in the order of paths, whatever the order in which they end."""
-        if any(rows_of(work.rows, kind="test")):
+        kept = self.result(work.rows, {0}).kept
+        if rows_of(work.rows, kind="test") and all(is_shipped(self.folder.root, one) for one in kept):
             return
         (parent,) = rows_of(work.rows, kind="parent")
         facts = self.recorded
@@ -181,7 +185,10 @@ class Compress(Study[CompressConfig, Search]):
         """The page's companions; and the files to ship, taken out of what there was to continue from."""
         write_beside(self.folder, result)
         for candidate in result.kept:
-            ship(level_folder(self.folder.checkpoints, candidate.key), self.folder.root / place_of(candidate))
+            if not is_shipped(self.folder.root, candidate):
+                ship(level_folder(self.folder.checkpoints, candidate.key), self.folder.root / place_of(candidate))
+            if not is_shipped(self.folder.root, candidate):
+                raise RunFailure(f"{place_of(candidate)}: is not the file that was scored; run the command again")
 
     def model_folder(self, result: Search) -> Path | None:
         return None if result.chosen is None else self.folder.root / place_of(result.chosen).parent

@@ -52,7 +52,7 @@ class Target:
             raise ConfigError(f"target {text!r}: write a measure and its most, such as {EXAMPLES}")
         if measure is None:
             raise ConfigError(f"target {text!r}: unknown measure{suggest(name, get_args(Measure))}")
-        found = re.fullmatch(r"(\d+\.?\d*|\.\d+)(e-?\d{1,2})?\s*(%|[a-zA-Zµ]*)", amount.strip())
+        found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)(e-?[0-9]{1,2})?\s*(%|[a-zA-Zµ]*)", amount.strip())
         if found is None or (number := float(found[1] + (found[2] or ""))) == 0:
             raise ConfigError(f"target {text!r}: the most is a number above 0, such as {EXAMPLES}")
         unit = found[3]
@@ -61,7 +61,12 @@ class Target:
             if fraction > 1:
                 raise ConfigError(f"target {text!r}: more than the model itself; ask for less than 100 %")
             return cls(measure, fraction, True)
-        return cls(measure, number * _scale(text, measure, unit), False)
+        value = number * _scale(text, measure, unit)
+        if measure != "latency" and value != round(value):
+            raise ConfigError(
+                f"target {text!r}: above 1 it is an amount, and whole; a fraction is at most 1, such as 0.5"
+            )
+        return cls(measure, value, False)
 
     def limit(self, parent: float) -> float:
         """The most, where the parent has `parent`."""
