@@ -18,7 +18,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int = WIDTH, heads: int = HEADS) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.size = heads, width // heads
         self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.project = nn.Linear(width, width)
@@ -27,6 +27,10 @@ class Block(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.project(self._attended(self.norm_1(tokens)))
         return tokens + self.down(functional.gelu(self.up(self.norm_2(tokens))))
+
+    def units_removed(self) -> None:
+        """Whole heads may be gone."""
+        self.heads = self.query.out_features // self.size
 
     def _attended(self, tokens: Tensor) -> Tensor:
         query, key, value = (

@@ -146,6 +146,39 @@ def test_an_unknown_operation_is_an_error_that_names_it_unless_protected() -> No
     assert remove_units(model, masks, example, protect=["first"]).error < 1e-5
 
 
+class Heads(nn.Module):
+    """Attention whose own code keeps the number of heads, not their width: of fewer heads it makes narrower ones."""
+
+    def __init__(self, tells: bool) -> None:
+        super().__init__()
+        self.heads = 4
+        self.query, self.key, self.value, self.project = (nn.Linear(16, 16) for _ in range(4))
+        self.up, self.down, self.norm = nn.Linear(16, 24), nn.Linear(24, 16), nn.LayerNorm(16)
+        if tells:
+            self.units_removed = lambda: setattr(self, "heads", self.query.out_features // 4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        split = (layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in self._three())
+        tokens = tokens + self.project(functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2))
+        return self.norm(tokens + self.down(functional.relu(self.up(tokens))))
+
+    def _three(self) -> tuple[nn.Module, ...]:
+        return self.query, self.key, self.value
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_heads_go_only_from_code_that_is_told(tells: bool) -> None:
+    torch.manual_seed(0)
+    model, example = Heads(tells), torch.randn(2, 6, 16)
+    plan = plan_removal(model, 0.5, example)
+    changed = {group.name: (group.before, group.after) for group in plan.groups}
+    heads = {"query, key, value": (4, 2)} if tells else {}
+    assert changed == {**heads, "up": (24, 12)}
+    removed = remove_units(model, plan, example)
+    assert removed.error <= 1e-5
+    assert removed.parameters_after == plan.parameters
+
+
 class Counting(nn.Module):
     """A network whose code keeps the number of its channels."""
 

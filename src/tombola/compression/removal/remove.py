@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from tombola.compression.removal.choosing import silence, unprotected
+from tombola.compression.removal.choosing import unprotected
 from tombola.compression.removal.following import read
-from tombola.compression.removal.groups import Grouped, Unit, group, places_of
+from tombola.compression.removal.groups import Grouped, Unit, group
 from tombola.compression.removal.masked import Masked
-from tombola.compression.removal.plan import Plan, does_not_run
+from tombola.compression.removal.plan import Plan, does_not_run, masked_and_smaller
 from tombola.compression.removal.result import GroupChange, Removed, Stayed, changes, removal_of
 from tombola.compression.removal.trace import Example, trace
 from tombola.compression.removal.verify import TOLERANCE, difference, with_statistics_of_chance
@@ -74,21 +74,13 @@ def remove_units(model: nn.Module, what: Masks | Plan, example: Example, protect
 
 def _planned(model: nn.Module, plan: Plan, example: Example) -> Removed:
     gone, grouped = list(plan.gone), plan.grouped
-    removal, silenced = removal_of(grouped, gone), places_of(gone)
-
-    def both(reference: nn.Module) -> tuple[nn.Module, nn.Module]:
-        if plan.masks is not None:
-            plan.masks.apply_(reference)
-        smaller = copy_of(reference)
-        silence(reference, silenced, grouped)
-        shrink(smaller, removal)
-        return reference, smaller
+    removal = removal_of(grouped, gone)
 
     masks = Masks.full(model) if plan.masks is None else plan.masks
-    reference, smaller = both(copy_of(model))
+    reference, smaller = masked_and_smaller(model, plan.masks, grouped, gone)
     error = _agree(reference, copy_of(smaller), example)
     if (other := with_statistics_of_chance(model)) is not None:
-        error = max(error, _agree(*both(other), example))
+        error = max(error, _agree(*masked_and_smaller(other, plan.masks, grouped, gone), example))
     small_masks = _cut_masks(masks.of(model), removal)
     return _result(model, smaller, small_masks, removal, changes(grouped, gone), (), error)
 

@@ -27,6 +27,8 @@ def reshape(reading: Reading, node: Node, arguments: Sequence[Any]) -> Dims:
     made: Dims = []
     for before, after in _blocks([len(dim) for dim in dims], shape):
         own, sizes = [dims[place] for place in before], [shape[place] for place in after]
+        if reading.fixed_sizes and len(own) == 1 and sum(size > 1 for size in sizes) > 1:
+            reading.labels.lock(own[0], reading.lock(node, "the code splits them into a fixed number"))
         first = 1 if sizes and (sizes[0] == PACKED or _takes_turns(node, after)) else 0
         made += _reshaped(reading.labels, own, sizes, lock, first)
     return made
