@@ -100,8 +100,8 @@ def finding(search: Search) -> str:
     timed = [one for one in routes if one.costs.latency is not None]
     said = (
         f"**{network_name(search)}** ({search.parent['params']:,} parameters), at most "
-        f"{amount(100 * search.config.max_drop)} lost on validation: smallest is {small.name}, {small.costs.bytes:,} bytes "
-        f"({_times(times(small.parent.bytes, small.costs.bytes))} × smaller)"
+        f"{amount(100 * search.config.max_drop)} lost on validation: smallest is {small.name}, {small.costs.bytes:,} "
+        f"bytes ({_times(times(small.parent.bytes, small.costs.bytes))} × smaller)"
     )
     if not timed:
         return f"{said}; the machine was too busy for latencies."
