@@ -80,7 +80,7 @@ results-compression: $(VENV)/.stamp-bench  ## four networks through every route 
 	$(TOMBOLA) compress runs/train-vgg16-cifar10-* $(WITHIN) 1% --finetune 200it --distribution global --workers 1
 	cd benchmarks/compression && ../../$(TOMBOLA) compress ../../runs/train-transformer-mnist-* $(WITHIN) 0.5% \
 	  --factory small_transformer:row_transformer --finetune 800it --distill --workers 1 --out ../../runs
-	$(PY) benchmarks/compression_results.py runs/compress-train-{lenet-300,lenet5,vgg16,transformer}-*
+	$(PY) benchmarks/compression_results.py runs/compress-{lenet-300-100-mnist,lenet5-mnist,vgg16-cifar10,transformer-mnist}-*
 
 results-hybrid: $(VENV)/.stamp-hybrid  ## VGG16, LeNet and the CNN + random forest pipeline on leaves and X-rays (about an hour)
 	mkdir -p docs/results docs/images

@@ -115,7 +115,8 @@ def page(searches: Sequence[Search], images: str) -> str:
     folds = []
     for search in searches:
         table = candidates_table(search)
-        config = f"```yaml\n{dump_config(search.config, defaults=False).rstrip()}\n```"
+        asked = search.config.model_copy(update={"model": f"runs/{Path(search.config.model).name}"})
+        config = f"```yaml\n{dump_config(asked, defaults=False).rstrip()}\n```"
         folds.append(
             fold_block(f"{network_name(search)}: every candidate ({len(table.rows)} rows)", table.to_markdown(), config)
         )
@@ -148,7 +149,7 @@ def main() -> None:
     searches = [read_result(open_study(Compress, run)) for run in asked.runs]
     (asked.images / SMALLER).write_bytes(png(chart(searches, "bytes", "Times smaller")))
     (asked.images / FASTER).write_bytes(png(chart(searches, "latency", "Times faster")))
-    asked.out.write_text(page(searches, "../images"))
+    asked.out.write_text(page(searches, "../images") + "\n")
 
 
 if __name__ == "__main__":

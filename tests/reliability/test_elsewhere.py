@@ -148,7 +148,7 @@ def test_every_command_on_an_ascii_terminal_with_a_name_that_it_would_obey(finis
     assert b"Traceback" not in output
     assert b"internal error" not in output
     ends = re.findall(r"^(\w+) ended with (\d)$", said, re.MULTILINE)
-    assert len(ends) == 25
+    assert len(ends) == 26
     assert [name for name, code in ends if code == "2"] == ["prune", "show", "hybrid", "imp", "show"]
     assert rb"ev\x1b[2Jil" in done.stderr
 

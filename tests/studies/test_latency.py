@@ -387,7 +387,7 @@ class TestPrune:
     def test_a_finished_child_is_not_measured_again(
         self, child: Child, parent: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("tombola.studies.single.prune.measure_latency", never)
+        monkeypatch.setattr("tombola.studies.single.of_parent.measure_latency", never)
         again = make_child(parent, child.folder, {"sparsity": 0.9})
         assert again.rows == child.rows
 

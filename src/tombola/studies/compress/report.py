@@ -53,6 +53,19 @@ def lead(search: Search) -> str:
     return f"{begun(chosen.name)}: {_size(search, chosen)}. {_on_test(search.tested, allowed)}"
 
 
+def in_short(search: Search) -> str:
+    """The same for a list: what was chosen, its size, whether that was asked, what it loses on the test examples."""
+    chosen = search.chosen
+    fraction = None if chosen is None else chosen.fraction(search.measure)
+    if search.fault is not None or chosen is None or fraction is None or search.tested is None:
+        return lead(search)
+    end = {True: "reached", False: "missed", None: "not reached as far as measured"}[search.reached]
+    return (
+        f"{begun(chosen.name)}: {percent(fraction)} of the {TITLES[search.measure]} ({search.config.target} {end}), "
+        f"{_plain(search.tested.drop)} points lost."
+    )
+
+
 def _size(search: Search, chosen: Candidate) -> str:
     measure, cost, parents = search.measure, chosen.costs.of(search.measure), chosen.parent.of(search.measure)
     assert cost is not None  # it would not have been chosen

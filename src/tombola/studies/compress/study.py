@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ from tombola.studies.compress.outcome import UNITS, Candidate, Search, key_of, s
 from tombola.studies.compress.paths import paths_of
 from tombola.studies.compress.places import MODELS, is_shipped, level_folder, place_of, ship
 from tombola.studies.compress.plan import plan_search
-from tombola.studies.compress.report import front_table, lead, remarks, search_page, write_beside
+from tombola.studies.compress.report import front_table, in_short, lead, remarks, search_page, write_beside
 from tombola.studies.compress.search import PathSpec, search_path
 from tombola.studies.compress.target import MEASURED
 from tombola.studies.given_model import GivenModel, surroundings_of
@@ -54,11 +55,11 @@ class Compress(Study[CompressConfig, Search]):
 
     @classmethod
     def place(cls, config: CompressConfig, out: Path) -> RunFolder:
-        return run_folder(out, cls.name, slug(config.model), config)
+        return run_folder(out, cls.name, name_of(config.model), config)
 
     @property
     def called(self) -> str:
-        return slug(self.config.model)
+        return name_of(self.config.model)
 
     @functools.cached_property
     def parent(self) -> Parent:
@@ -242,7 +243,12 @@ class Compress(Study[CompressConfig, Search]):
 
     @staticmethod
     def outcome(result: Search) -> str:
-        return lead(result)
+        return in_short(result)
+
+
+def name_of(model: str) -> str:
+    """What a search is called: as its model, less what the folder of a run has before and behind its name."""
+    return re.sub(r"^(?:train|prune|remove)-(.+)-[0-9a-f]{8}$", r"\1", slug(model))
 
 
 def _row_of(rows: Sequence[Row], candidate: Candidate) -> Row:
