@@ -34,7 +34,7 @@ from tombola.studies.compress.outcome import Search
 from tombola.studies.compress.paths import LADDERS, SearchPath
 from tombola.studies.compress.places import place_of
 from tombola.studies.compress.study import Compress
-from tombola.studies.given_model import AskedModel, open_given
+from tombola.studies.given_model import AskedModel, open_given, surroundings_of
 from tombola.studies.single.parents import open_parent
 from tombola.training.distillation import Distilled
 from tombola.training.metrics import evaluate
@@ -191,6 +191,19 @@ class TestUnits:
         (refused,) = [one for one in found.candidates if one.refused]
         assert (refused.structure, refused.refused) == ("unit", "torch cannot follow it")
         assert found.chosen is not None
+
+    def test_int8_is_calibrated_on_training_examples_and_other_outputs_are_refused(
+        self, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = validate({"model": str(parent), **SMALL}, CompressConfig, "test")
+        opened = open_parent(config, None)
+        workshop = forms.Workshop(config, opened, surroundings_of(opened))
+        shape = making.Shape.of(opened)
+        given = workshop.given(shape)
+        assert torch.equal(workshop.network(given, tmp_path).examples, given.data.train.inputs[:512])
+        monkeypatch.setattr(forms, "run_onnx", lambda file: lambda batch: given.network(batch) + 0.1)
+        with pytest.raises(ModelError, match=r"float32.onnx differ from torch's"):
+            workshop.ship(forms.form_of("dense", "float32"), shape, tmp_path, {})
 
 
 class TestCosts:
