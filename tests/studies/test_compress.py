@@ -28,13 +28,14 @@ from tombola.runs.configs import validate
 from tombola.runs.rows import read_rows, rows_of
 from tombola.studies.base.life import run_study
 from tombola.studies.base.study import Call
-from tombola.studies.compress import costs, forms, making, study
+from tombola.studies.compress import costs, forms, making
 from tombola.studies.compress.config import CompressConfig
 from tombola.studies.compress.outcome import Search
 from tombola.studies.compress.paths import LADDERS, SearchPath
-from tombola.studies.compress.places import place_of
+from tombola.studies.compress.shipping import shipped_file
 from tombola.studies.compress.study import Compress
 from tombola.studies.given_model import AskedModel, open_given, surroundings_of
+from tombola.studies.single import of_parent
 from tombola.studies.single.parents import open_parent
 from tombola.training.distillation import Distilled
 from tombola.training.metrics import evaluate
@@ -113,7 +114,7 @@ class TestWeights:
         assert weights.kept
         data = load_data(DataConfig(name="digits"), seed=0)
         for one in weights.kept:
-            file = weights.folder / place_of(one)
+            file = weights.folder / shipped_file(one)
             assert file.stat().st_size == one.costs.bytes
             model, _, masks = unpack(file)
             assert masks.removed_nonzeros(model) == 0
@@ -127,7 +128,7 @@ class TestWeights:
         assert weights.chosen is not None
         assert weights.tested is not None
         data = load_data(DataConfig(name="digits"), seed=0)
-        model, _, _ = unpack(weights.folder / place_of(weights.chosen))
+        model, _, _ = unpack(weights.folder / shipped_file(weights.chosen))
         assert weights.tested.accuracy == evaluate(model, data.test).accuracy
         assert weights.tested.parent == evaluate(load_model(parent)[0], data.test).accuracy
         assert len(rows_of(weights.rows, kind="test")) == 1
@@ -137,7 +138,7 @@ class TestWeights:
         names = {name.split("/")[0] for name in contents(weights.folder)}
         assert {"models", "report.html", "summary.md", "candidates.csv", "pareto.png"} <= names
         assert "checkpoints" not in names
-        shipped = {place_of(one).as_posix() for one in weights.kept}
+        shipped = {shipped_file(one).as_posix() for one in weights.kept}
         files = {name for name in contents(weights.folder) if name.endswith(".ticket")}
         assert files == shipped
         page = (weights.folder / "report.html").read_text()
@@ -155,7 +156,7 @@ class TestUnits:
         assert units.kept
         data = load_data(DataConfig(name="digits"), seed=0).validation
         for one in units.kept:
-            file = units.folder / place_of(one)
+            file = units.folder / shipped_file(one)
             model, spec, masks = load_model(file.parent)
             assert masks is None
             assert (spec.removed is None) == (one.structure == "dense")
@@ -300,7 +301,7 @@ class TestWhatIsAsked:
         assert all(isinstance(task, Distilled) and task.temperature == 3.0 for task in tasks)
         for one in found.kept:
             if one.structure == "weight":
-                assert unpack(found.folder / place_of(one))[2]["output.weight"].kept == 120
+                assert unpack(found.folder / shipped_file(one))[2]["output.weight"].kept == 120
 
     @pytest.mark.parametrize("distribution", ["global", "uniform"])
     def test_units_compose_over_levels(self, parent: Path, tmp_path: Path, distribution: str) -> None:
@@ -323,7 +324,7 @@ class TestWhatIsAsked:
             config = {**opened.data_record["config"], "base": {"layer": "flatten"}}
             return replace(opened, data_record={**opened.data_record, "config": config})
 
-        monkeypatch.setattr(study, "open_parent", behind_a_base)
+        monkeypatch.setattr(of_parent, "open_parent", behind_a_base)
         result = invoke("compress", parent, "--target", "bytes=0.5", "--out", tmp_path / "runs")
         one_line(result, "frozen base", "--structure")
 
@@ -391,7 +392,7 @@ class TestDamage:
         self, weights: Search, parent: Path, tmp_path: Path, damage: str
     ) -> None:
         folder = Path(shutil.copytree(weights.folder, tmp_path / weights.folder.name))
-        ticket = folder / place_of(weights.kept[-1])
+        ticket = folder / shipped_file(weights.kept[-1])
         before = contents(folder)
         (folder / "finished.json").unlink()
         if damage == "gone":
@@ -421,7 +422,7 @@ class TestDamage:
         search(parent, tmp_path, distributions=["global", "uniform"])
         assert what_must_agree(folder) == what_must_agree(weights.folder)
         for one in weights.kept:
-            assert (folder / place_of(one)).read_bytes() == (weights.folder / place_of(one)).read_bytes()
+            assert (folder / shipped_file(one)).read_bytes() == (weights.folder / shipped_file(one)).read_bytes()
 
     def test_weights_that_are_no_numbers_are_refused(self, parent: Path, tmp_path: Path) -> None:
         model, spec, masks = load_model(parent)

@@ -25,7 +25,7 @@ from tombola.runs.rows import Row
 from tombola.studies.compress.forms import Form, Workshop, form_of
 from tombola.studies.compress.making import Shape
 from tombola.studies.compress.outcome import key_of
-from tombola.studies.compress.places import level_folder
+from tombola.studies.compress.shipping import level_folder
 from tombola.training.threads import one_thread
 
 EXAMPLES = 256
@@ -85,16 +85,16 @@ class Costs:
         return row
 
     def _latency(self, form: Form, network: Network) -> Row:
-        ways: dict[str, Callable[[], object]] = {}
+        calls: dict[str, Callable[[], object]] = {}
         batches = self._batches()
         for engine in DENSE:
             with contextlib.suppress(TombolaError):  # a package that is not installed
-                ways[engine.name] = _in_turn(engine.prepare(Job(self.parent, batches)))
-        ways["model"] = _in_turn(form.engine.prepare(Job(network, batches)))
+                calls[engine.name] = _in_turn(engine.prepare(Job(self.parent, batches)))
+        calls["model"] = _in_turn(form.engine.prepare(Job(network, batches)))
         clock = None
         for _ in range(ATTEMPTS):
             with torch.inference_mode():
-                quartiles, clock = measured.warmly_timed(ways, measured.SECONDS * len(ways))
+                quartiles, clock = measured.warmly_timed(calls, measured.SECONDS * len(calls))
             if clock is None:
                 listed = {name: list(found) for name, found in quartiles.items()}
                 return {"seconds": {"model": listed.pop("model"), "parent": listed}}

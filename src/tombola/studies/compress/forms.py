@@ -30,6 +30,7 @@ from tombola.pruning.copies import copy_of
 from tombola.studies.compress.config import CompressConfig, Structure
 from tombola.studies.compress.making import Shape
 from tombola.studies.given_model import GivenModel, Surroundings
+from tombola.studies.single.of_parent import own_maker
 from tombola.studies.single.parents import Parent
 
 COMPARED = 64
@@ -62,7 +63,7 @@ def form_of(structure: str, precision: str) -> Form:
 
 def factory_of(config: CompressConfig) -> str | None:
     """The function that makes networks of the parent's spec, where it is somebody's own."""
-    return config.factory or (config.model if ":" in config.model and not Path(config.model).is_dir() else None)
+    return config.factory or next(iter(own_maker(config.model)), None)
 
 
 def refuse_missing(config: CompressConfig) -> None:

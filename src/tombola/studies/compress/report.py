@@ -18,7 +18,7 @@ from tombola.runs.folder import RunFolder
 from tombola.studies.base.header import document_foot, run_header
 from tombola.studies.base.numbers import amount, begun, counted, percent, points, whole_percent
 from tombola.studies.compress.outcome import Candidate, Search, Tested
-from tombola.studies.compress.places import place_of
+from tombola.studies.compress.shipping import shipped_file
 from tombola.studies.compress.target import TITLES, Measure, shown
 
 SUMMARY, FIGURE, TABLE = "summary.md", "pareto.png", "candidates.csv"
@@ -232,7 +232,7 @@ def search_page(search: Search) -> str:
     if said := remarks(search):
         sections.append(Section("Refused, or not measured", bullets(said)))
     if search.kept:
-        sections.append(Section("Files", bullets([f"{one.name}: {place_of(one)}" for one in search.kept])))
+        sections.append(Section("Files", bullets([f"{one.name}: {shipped_file(one)}" for one in search.kept])))
     sections.append(Section("Configuration", listing(dump_config(config), "Configuration")))
     header = run_header(f"Compression: {_title(search)}", lead(search), RunFolder(search.folder), config.seed)
     return page(header, sections)

@@ -26,7 +26,7 @@ from tombola.studies.compress.forms import FORMS, Form, Workshop, factory_of, lo
 from tombola.studies.compress.making import Made, Shape, make
 from tombola.studies.compress.metrics import accuracy_of, flops_of
 from tombola.studies.compress.paths import LADDERS, SearchPath, Tried, next_sparsity, refinements_of, start_of
-from tombola.studies.compress.places import digest, digests, is_whole, level_folder
+from tombola.studies.compress.shipping import digest, digests, is_whole, level_folder
 from tombola.studies.given_model import surroundings_of
 from tombola.studies.single.metrics import emptied_layers
 from tombola.studies.single.parents import Parent, open_parent

@@ -14,7 +14,6 @@ from torch import nn
 
 from tombola.data.dataset import recorded
 from tombola.errors import ConfigError, RunFailure, counted, in_line
-from tombola.models.factory import is_factory_name
 from tombola.pruning.protect import protected_names
 from tombola.pruning.prunable import weight_layouts
 from tombola.reports.terminal import drawn, say
@@ -23,7 +22,6 @@ from tombola.runs.folder import RunFolder, run_folder
 from tombola.runs.rows import Row, damaged, rows_of
 from tombola.studies.base.output import Numbers
 from tombola.studies.base.study import Plan, Study
-from tombola.studies.base.watching import FEATURES
 from tombola.studies.base.work import Work, unit_rows
 from tombola.studies.compress.config import CompressConfig
 from tombola.studies.compress.costs import Costs
@@ -32,14 +30,14 @@ from tombola.studies.compress.making import Shape
 from tombola.studies.compress.metrics import CHECKS, MADE, SCHEMA, UNIT, parent_row, test_row, untested_row
 from tombola.studies.compress.outcome import UNITS, Candidate, Search, key_of, shown_to_programs, summarise
 from tombola.studies.compress.paths import paths_of
-from tombola.studies.compress.places import MODELS, is_shipped, level_folder, place_of, ship
 from tombola.studies.compress.plan import plan_search
 from tombola.studies.compress.report import front_table, in_short, lead, remarks, search_page, write_beside
 from tombola.studies.compress.search import PathSpec, search_path
+from tombola.studies.compress.shipping import MODELS, is_shipped, level_folder, ship, shipped_file
 from tombola.studies.compress.target import MEASURED
 from tombola.studies.given_model import GivenModel, surroundings_of
-from tombola.studies.single.of_parent import slug
-from tombola.studies.single.parents import Parent, is_folder, open_parent
+from tombola.studies.single.of_parent import own_maker, parent_of, slug
+from tombola.studies.single.parents import Parent
 from tombola.training.threads import one_thread
 
 
@@ -63,14 +61,11 @@ class Compress(Study[CompressConfig, Search]):
 
     @functools.cached_property
     def parent(self) -> Parent:
-        with one_thread():
-            return open_parent(self.config, self.call.data_dir, self.call.watcher.counting(FEATURES))
+        return parent_of(self.config, self.call)
 
     @property
     def own_functions(self) -> tuple[str, ...]:
-        model = self.config.model
-        maker = () if is_folder(model) or not is_factory_name(model) else (model,)
-        return (*maker, *super().own_functions)
+        return (*own_maker(self.config.model), *super().own_functions)
 
     def facts(self) -> dict[str, Any]:
         refuse_missing(self.config)
@@ -187,12 +182,12 @@ class Compress(Study[CompressConfig, Search]):
         write_beside(self.folder, result)
         for candidate in result.kept:
             if not is_shipped(self.folder.root, candidate):
-                ship(level_folder(self.folder.checkpoints, candidate.key), self.folder.root / place_of(candidate))
+                ship(level_folder(self.folder.checkpoints, candidate.key), self.folder.root / shipped_file(candidate))
             if not is_shipped(self.folder.root, candidate):
-                raise RunFailure(f"{place_of(candidate)}: is not the file that was scored; run the command again")
+                raise RunFailure(f"{shipped_file(candidate)}: is not the file that was scored; run the command again")
 
     def model_folder(self, result: Search) -> Path | None:
-        return None if result.chosen is None else self.folder.root / place_of(result.chosen).parent
+        return None if result.chosen is None else self.folder.root / shipped_file(result.chosen).parent
 
     def settle(self, result: Search) -> None:
         shutil.rmtree(self.folder.checkpoints, ignore_errors=True)
@@ -223,7 +218,7 @@ class Compress(Study[CompressConfig, Search]):
             say(console, line)
         say(console, f"\n{lead(result)}", "bold")
         if result.chosen is not None:
-            say(console, f"Model: {in_line(result.folder / place_of(result.chosen))}")
+            say(console, f"Model: {in_line(result.folder / shipped_file(result.chosen))}")
         say(console, f"Report: {in_line(result.folder / 'report.html')}")
 
     @staticmethod
@@ -236,7 +231,7 @@ class Compress(Study[CompressConfig, Search]):
         said = {
             "target": result.config.target,
             "reached": result.reached,
-            "file": None if result.chosen is None else str(place_of(result.chosen)),
+            "file": None if result.chosen is None else str(shipped_file(result.chosen)),
             "test": None if result.tested is None else vars(result.tested),
         }
         return Numbers(rows, said, UNITS)

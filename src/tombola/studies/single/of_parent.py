@@ -23,6 +23,7 @@ from tombola.runs.configs import flat, identity_hash
 from tombola.runs.folder import RunFolder, check_facts, holds_nothing, run_folder
 from tombola.runs.rows import Row
 from tombola.studies.base.speed import IMAGES
+from tombola.studies.base.study import Call
 from tombola.studies.base.watching import FEATURES
 from tombola.studies.base.work import Work
 from tombola.studies.single.config import OfParentConfig
@@ -59,14 +60,11 @@ class OfParent(OneModel[P]):
 
     @functools.cached_property
     def parent(self) -> Parent:
-        with one_thread():
-            return open_parent(self.config, self.call.data_dir, self.call.watcher.counting(FEATURES))
+        return parent_of(self.config, self.call)
 
     @property
     def own_functions(self) -> tuple[str, ...]:
-        model = self.config.model
-        maker = () if is_folder(model) or not is_factory_name(model) else (model,)
-        return (*maker, *super().own_functions)
+        return (*own_maker(self.config.model), *super().own_functions)
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -118,6 +116,17 @@ class OfParent(OneModel[P]):
             for latency in measure_latency(model, masks, self.parent.data.test.inputs[:IMAGES]):
                 rows += [{"kind": "latency", "stage": stage, **row} for row in latency.rows()]
         return rows
+
+
+def parent_of(config: OfParentConfig, call: Call) -> Parent:
+    """The parent that a config names, opened for the call of its study."""
+    with one_thread():
+        return open_parent(config, call.data_dir, call.watcher.counting(FEATURES))
+
+
+def own_maker(model: str) -> tuple[str, ...]:
+    """The function of somebody's own that a parent's name is; none of a folder or a name of the zoo."""
+    return () if is_folder(model) or not is_factory_name(model) else (model,)
 
 
 def slug(model: str) -> str:

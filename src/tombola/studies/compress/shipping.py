@@ -25,7 +25,7 @@ def level_folder(folder: Path, key: Sequence[Any]) -> Path:
     return folder / SearchPath(structure, distribution).name / f"level-{level:02d}"
 
 
-def place_of(candidate: Candidate) -> Path:
+def shipped_file(candidate: Candidate) -> Path:
     """The file to ship of a candidate, within the folder of its run."""
     path = SearchPath(candidate.structure, candidate.distribution).name
     return Path(MODELS, f"{path}-{candidate.sparsity:g}" if candidate.sparsity else path, str(candidate.file))
@@ -52,7 +52,7 @@ def is_whole(rows_file: Path) -> bool:
 
 def is_shipped(root: Path, candidate: Candidate) -> bool:
     """Whether the file to ship of a candidate is there, as it was scored."""
-    file = root / place_of(candidate)
+    file = root / shipped_file(candidate)
     return file.is_file() and digest(file) == candidate.sha256
 
 
