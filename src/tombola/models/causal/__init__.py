@@ -1,0 +1,1 @@
+"""Causal language models of transformers: their heads and neurons, named, masked, gated, watched and read from disk."""
