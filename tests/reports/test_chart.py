@@ -19,10 +19,11 @@ from tombola.reports import nature
 from tombola.reports.chart import Chart, Series
 from tombola.reports.described import alternative, hover, numbers
 from tombola.reports.heatmap import Heatmap
-from tombola.reports.interactive import dashes, plotly_figure
+from tombola.reports.interactive import plotly_figure
 from tombola.reports.intervals import Estimate
 from tombola.reports.nature import COLOURS, DARK, DARK_COLOURS, LIGHT, STYLES, in_the_dark
 from tombola.reports.printed import _fonts, png, svg
+from tombola.reports.screen_parts import dashes
 
 pytestmark = pytest.mark.usefixtures("real_figures")
 

@@ -36,6 +36,21 @@ class Series:
         return list(xs), list(lows), list(highs)
 
 
+def styled(series: Sequence[Series]) -> list[tuple[Series, Style]]:
+    """As many series as the palette tells apart, each in a style that no other one has.
+
+    A series keeps its own style where that is free, so that the same thing looks the same in every chart.
+    """
+    shown = list(series)[: len(STYLES)]
+    wanted: dict[int, int] = {}
+    for place, one in enumerate(shown):
+        if 0 <= one.style < len(STYLES):
+            wanted.setdefault(one.style, place)
+    taken = {place: style for style, place in wanted.items()}
+    free = iter(style for style in range(len(STYLES)) if style not in wanted)
+    return [(one, STYLES[taken[place] if place in taken else next(free)]) for place, one in enumerate(shown)]
+
+
 @dataclass(frozen=True)
 class Mark:
     """A point that a ring is drawn round: the winning round."""
@@ -46,13 +61,31 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A stretch of x that is shaded, and what it is called; neighbours take turns in being shaded."""
+
+    start: float
+    end: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A vertical line, and what happened there."""
+
+    x: float
+    label: str
+
+
+@dataclass(frozen=True)
 class Chart:
     """Series over x, perhaps with a horizontal baseline.
 
     `within` is the range that values can have at all; an interval may reach beyond, its band does not. With
     `over_density` x are percents of weights that remain, from dense downward. With `factors` values are positive
     ratios, on a logarithmic axis. With `places` x counts named places from 0 on, and these are the names. With `steps`
-    values hold for intervals around their x, as in a histogram. `title` names one of several charts side by side.
+    values hold for intervals around their x, as in a histogram. `spans` lie behind the series, `moments` across them.
+    `title` names one of several charts side by side.
     """
 
     x_title: str
@@ -66,21 +99,13 @@ class Chart:
     mark: Mark | None = None
     steps: bool = False
     title: str = ""
+    spans: Sequence[Span] = ()
+    moments: Sequence[Moment] = ()
 
     @property
     def drawn(self) -> list[tuple[Series, Style]]:
-        """The series that are drawn, as many as the palette tells apart, each in a style that no other one has.
-
-        A series keeps its own style where that is free, so that the same thing looks the same in every chart.
-        """
-        shown = list(self.series)[: len(STYLES)]
-        wanted: dict[int, int] = {}
-        for place, series in enumerate(shown):
-            if 0 <= series.style < len(STYLES):
-                wanted.setdefault(series.style, place)
-        taken = {place: style for style, place in wanted.items()}
-        free = iter(style for style in range(len(STYLES)) if style not in wanted)
-        return [(series, STYLES[taken[place] if place in taken else next(free)]) for place, series in enumerate(shown)]
+        """The series that are drawn, as many as the palette tells apart, each in a style that no other one has."""
+        return styled(self.series)
 
     @property
     def left_out(self) -> list[str]:

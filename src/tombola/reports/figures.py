@@ -10,14 +10,17 @@ import json
 from collections.abc import Sequence
 
 from tombola.reports.chart import Chart
-from tombola.reports.described import alternative, numbers
+from tombola.reports.described import Figure, alternative, numbers
+from tombola.reports.dots import Dots, Radar
+from tombola.reports.grid import Grid
 from tombola.reports.heatmap import Heatmap
 from tombola.reports.html_tables import table_html
-from tombola.reports.interactive import dashes, plotly_figure
+from tombola.reports.interactive import plotly_figure
 from tombola.reports.nature import BASELINE_DASH, SCREEN, in_the_dark
 from tombola.reports.printed import svg
+from tombola.reports.screen_parts import dashes
+from tombola.reports.traces import Traces
 
-Figure = Chart | Heatmap
 WIDE, NARROW = (860.0, 420.0), (358.0, 300.0)
 """Pixels of a still figure on a wide page and on a telephone."""
 PATHS = {
@@ -45,9 +48,10 @@ def figure_html(figure: Figure | Sequence[Figure], caption: str) -> str:
     Returns:
         HTML; all text is escaped.
     """
-    shown = [figure] if isinstance(figure, Chart | Heatmap) else [*figure]
+    shown = [*figure] if isinstance(figure, Sequence) else [figure]
     plots = "".join(_plot(one) for one in shown)
-    drawn = plots if len(shown) == 1 else f"<div class='several'>{plots}</div>"
+    wide = any(isinstance(one, Radar | Grid | Dots) for one in shown)
+    drawn = plots if len(shown) == 1 else f"<div class='several{' wide' if wide else ''}'>{plots}</div>"
     save = "<button type='button' class='save'>Save as SVG</button>"
     return f"<figure>{drawn}{_below(shown, caption, save)}</figure>"
 
@@ -73,11 +77,26 @@ def still_html(figure: Chart, caption: str) -> str:
 def _plot(figure: Figure) -> str:
     """The place of one drawing, and what the script draws there. No `</script>` can end it early."""
     kind = "map" if isinstance(figure, Heatmap) and not figure.is_named else "chart"
+    kind = "radar" if isinstance(figure, Radar) else kind
     content = json.dumps(plotly_figure(figure), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     return (
-        f"<div class='plot {kind}' role='img' aria-label='{html.escape(alternative(figure))}'></div>"
+        f"<div class='plot {kind}'{_height(figure)} role='img' aria-label='{html.escape(alternative(figure))}'></div>"
         f"<script type='application/json'>{content}</script>"
     )
+
+
+def _height(figure: Figure) -> str:
+    """As an attribute, of figures that are as high as they have rows; the theme knows that of all others."""
+    match figure:
+        case Grid():
+            rem = 6.0 + 3.2 * len(figure.rows)
+        case Dots():
+            rem = 5.5 + len(figure.places) * (1.4 + 0.8 * len(figure.drawn))
+        case Traces():
+            rem = 12.0 + 1.3 * len(figure.traces)
+        case _:
+            return ""
+    return f" style='height:{rem:g}rem'"
 
 
 def _below(shown: Sequence[Figure], caption: str, save: str = "") -> str:
@@ -85,15 +104,20 @@ def _below(shown: Sequence[Figure], caption: str, save: str = "") -> str:
     first = shown[0]
     if isinstance(first, Chart) and first.left_out:
         caption += f" Not drawn, because colours would repeat: {', '.join(first.left_out)}."
-    legend = _legend(first) if isinstance(first, Chart) else ""
-    table = numbers(first) if isinstance(first, Chart) and len(shown) == 1 else None
+    legend = _legend(first) if isinstance(first, Chart | Dots | Radar) else ""
+    table = next((found for one in shown if (found := numbers(one)) is not None), None) if _has_table(shown) else None
     listed = "" if table is None else table_html(table, "Numbers of this figure", grouped=True)
     held = " and ".join(name for name, part in (("numbers", listed), ("file", save)) if part).capitalize()
     fold = f"<details class='aside'><summary>{held}</summary>{save}{listed}</details>" if held else ""
     return f"{legend}<figcaption>{html.escape(caption)}</figcaption>{fold}"
 
 
-def _legend(chart: Chart) -> str:
+def _has_table(shown: Sequence[Figure]) -> bool:
+    """Whether the numbers of one of them are those of all: it stands alone, or beside others that show the same."""
+    return len(shown) == 1 or any(isinstance(one, Radar) for one in shown)
+
+
+def _legend(chart: Chart | Dots | Radar) -> str:
     """What each colour, dash and symbol is."""
     entries = [
         (f"var(--series-{style.index})", dashes(style.dash, SCREEN.line), PATHS[style.symbol], series.name)
@@ -101,11 +125,12 @@ def _legend(chart: Chart) -> str:
     ]
     if chart.baseline is not None:
         entries.append(("var(--baseline)", dashes(BASELINE_DASH, SCREEN.line), "", chart.baseline[0]))
+    steps = isinstance(chart, Chart) and chart.steps
     items = "".join(
-        f"<li>{_swatch(colour, dash, '' if chart.steps else path)}{html.escape(name)}</li>"
+        f"<li>{_swatch(colour, dash, '' if steps else path)}{html.escape(name)}</li>"
         for colour, dash, path, name in entries
     )
-    if chart.mark is not None:
+    if isinstance(chart, Chart) and chart.mark is not None:
         ring = "<circle r='6.5' fill='none' stroke='currentColor' stroke-width='2'/>"
         items += f"<li>{_sample(ring)}{html.escape(chart.mark.label)}</li>"
     return f"<ul class='legend'>{items}</ul>"

@@ -6,7 +6,7 @@ grid. On a page the same figure is as wide as its column, with text that can be 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 COLOURS = (
     "#0072B2",
@@ -71,17 +71,24 @@ FONTS = ("Arial", "Helvetica", "Liberation Sans", "DejaVu Sans")
 
 @dataclass(frozen=True)
 class Inks:
-    """The colours of a page and of what is not a series; `low` and `high` are the ends of colour scales."""
+    """The colours of a page and of what is not a series; `low` and `high` are the ends of colour scales.
+
+    `worse`, `even` and `better` are behind text, on which ink can be read; `span` is behind lines.
+    """
 
     ink: str
     paper: str
     baseline: str
     low: str
     high: str
+    worse: str
+    even: str
+    better: str
+    span: str
 
 
-LIGHT = Inks("#161617", "#FFFFFF", "#6F6F6F", "#F1F5F9", "#08519C")
-DARK = Inks("#E6E6E7", "#16191D", "#9A9A9A", "#20262D", "#7CC4F2")
+LIGHT = Inks("#161617", "#FFFFFF", "#6F6F6F", "#F1F5F9", "#08519C", "#F4A582", "#F7F7F6", "#92C5DE", "#EEF0F3")
+DARK = Inks("#E6E6E7", "#16191D", "#9A9A9A", "#20262D", "#7CC4F2", "#8A4A21", "#24282E", "#1F5E89", "#22272F")
 BASELINE = LIGHT.baseline
 
 DENSITY_AXIS = "Weights remaining (%)"
@@ -141,5 +148,5 @@ def in_the_dark() -> dict[str, str]:
     """Every colour of figures, and what a dark page shows instead."""
     series = dict(zip(COLOURS, DARK_COLOURS, strict=True))
     bands = {translucent(light): translucent(dark) for light, dark in series.items()}
-    inks = {getattr(LIGHT, name): getattr(DARK, name) for name in ("ink", "paper", "baseline", "low", "high")}
+    inks = {getattr(LIGHT, part.name): getattr(DARK, part.name) for part in fields(Inks)}
     return series | bands | inks

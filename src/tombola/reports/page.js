@@ -19,7 +19,10 @@
     const { data, layout } = recoloured(described(plot), isDark ? look.dark : {});
     return Plotly.react(plot, data, { ...layout, width, dragmode: coarse ? false : "zoom" }, config);
   };
-  const drawAll = () => plots.forEach((plot) => draw(plot, dark.matches));
+  // What is folded away has no width: it is drawn when it is unfolded.
+  const isFolded = (plot) => plot.closest("details:not([open])") !== null;
+  const drawShown = (within) => plots.filter((plot) => within.contains(plot) && !isFolded(plot)).forEach((plot) => draw(plot, dark.matches));
+  const drawAll = () => drawShown(document.body);
 
   // A saved figure has the sizes of a printed one, a legend of its own, and is light.
   const saved = (plot) => {
@@ -66,6 +69,10 @@
     }
   });
   document.querySelectorAll(".scroll").forEach((box) => watch.observe(box));
+
+  for (const fold of document.querySelectorAll("details")) {
+    fold.addEventListener("toggle", () => fold.open && drawShown(fold));
+  }
 
   const folds = [];
   addEventListener("beforeprint", () => {

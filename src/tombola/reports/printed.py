@@ -11,8 +11,10 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tombola.reports.axes import Axis
 from tombola.reports.chart import Chart
+from tombola.reports.described import Figure
+from tombola.reports.dots import Dots, Radar
+from tombola.reports.grid import Grid
 from tombola.reports.heatmap import Heatmap
 from tombola.reports.nature import (
     BAND_OPACITY,
@@ -25,31 +27,49 @@ from tombola.reports.nature import (
     SCREEN,
     Sizes,
 )
+from tombola.reports.on_paper import draw_dots, draw_grid, draw_radar, draw_traces
+from tombola.reports.paper_parts import dashed, draw_marks, frame, set_axis
+from tombola.reports.traces import Traces
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Sheet
 
 PRINT_DPI = 200
 POINTS_PER_INCH = 72
 
 
-def png(figure: Chart | Heatmap) -> bytes:
-    """The figure as a PNG file, 183 mm wide at 200 dpi.
+def png(figure: Figure, millimetres: tuple[float, float] = PRINT_MILLIMETRES) -> bytes:
+    """The figure as a PNG file at 200 dpi.
 
     Args:
         figure: the description.
+        millimetres: width and height; a figure over two columns of a page, if not said.
 
     Returns:
         The file's content.
     """
-    width, height = (millimetres / 25.4 for millimetres in PRINT_MILLIMETRES)
+    return sheet([[figure]], millimetres)
+
+
+def sheet(rows: Sequence[Sequence[Figure]], millimetres: tuple[float, float], notes: Sequence[str] = ()) -> bytes:
+    """Several figures in one PNG file at 200 dpi, in rows from the top, all of a row equally wide.
+
+    Args:
+        rows: the descriptions, as many in each row.
+        millimetres: width and height of the whole.
+        notes: lines below the figures.
+
+    Returns:
+        The file's content.
+    """
+    width, height = (length / 25.4 for length in millimetres)
     content = io.BytesIO()
-    _drawn(figure, (width, height), PRINT).savefig(content, format="png", dpi=PRINT_DPI)
+    _drawn(rows, (width, height), PRINT, notes).savefig(content, format="png", dpi=PRINT_DPI)
     return content.getvalue()
 
 
-def svg(figure: Chart | Heatmap, width: float, height: float) -> str:
+def svg(figure: Figure, width: float, height: float) -> str:
     """The figure as an `<svg>` element that can stand in a page of this width, its text as large as a page's.
 
     Args:
@@ -65,7 +85,7 @@ def svg(figure: Chart | Heatmap, width: float, height: float) -> str:
     # A point of the drawing is a pixel of the page. Ids are hashes of their content and this salt.
     content = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"{width:g} {figure.title}"}):
-        drawn = _drawn(figure, (width / POINTS_PER_INCH, height / POINTS_PER_INCH), SCREEN)
+        drawn = _drawn([[figure]], (width / POINTS_PER_INCH, height / POINTS_PER_INCH), SCREEN)
         drawn.savefig(content, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     element = content.getvalue()
     element = re.sub(r"<metadata>.*?</metadata>", "", element[element.index("<svg") :], flags=re.S)
@@ -75,23 +95,42 @@ def svg(figure: Chart | Heatmap, width: float, height: float) -> str:
     return re.sub(r' id="([\w-]+)"', lambda found: found[0] if found[1] in used else "", element)
 
 
-def _drawn(figure: Chart | Heatmap, inches: tuple[float, float], sizes: Sizes) -> Figure:
+def _drawn(
+    rows: Sequence[Sequence[Figure]], inches: tuple[float, float], sizes: Sizes, notes: Sequence[str] = ()
+) -> Sheet:
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Sheet
 
     with mpl.rc_context({"font.family": _fonts(), "text.parse_math": False, "text.color": LIGHT.ink}):
-        drawn = Figure(figsize=inches, layout="constrained")
+        drawn = Sheet(figsize=inches, layout="constrained")
         FigureCanvasAgg(drawn)
-        axes = drawn.add_subplot()
-        if isinstance(figure, Heatmap):
-            _draw_heatmap(drawn, axes, figure, sizes)
-        else:
-            _draw_chart(axes, figure, sizes)
-        if figure.title:
-            axes.set_title(figure.title, fontsize=sizes.small)
+        places = drawn.subplots(len(rows), len(rows[0]), squeeze=False)
+        for row, shown in zip(places, rows, strict=True):
+            for axes, figure in zip(row, shown, strict=True):
+                _draw(drawn, axes, figure, sizes)
+        if notes:
+            drawn.supxlabel("\n".join(notes), fontsize=sizes.small, x=0.01, ha="left", wrap=True)
         drawn.canvas.draw()  # lays out with these settings
     return drawn
+
+
+def _draw(drawn: Sheet, axes: Axes, figure: Figure, sizes: Sizes) -> None:
+    match figure:
+        case Heatmap():
+            _draw_heatmap(drawn, axes, figure, sizes)
+        case Grid():
+            draw_grid(axes, figure, sizes)
+        case Dots():
+            draw_dots(axes, figure, sizes)
+        case Radar():
+            draw_radar(axes, figure, sizes)
+        case Traces():
+            draw_traces(axes, figure, sizes)
+        case Chart():
+            _draw_chart(axes, figure, sizes)
+    if figure.title:
+        axes.set_title(figure.title, fontsize=sizes.small)
 
 
 @functools.cache
@@ -106,7 +145,7 @@ def _fonts() -> list[str]:
 def _draw_chart(axes: Axes, chart: Chart, sizes: Sizes) -> None:
     for series, style in chart.drawn:
         means = [estimate.mean for estimate in series.y]
-        look: dict[str, Any] = {"color": style.colour, "linewidth": sizes.line, "linestyle": _dash(style.dash)}
+        look: dict[str, Any] = {"color": style.colour, "linewidth": sizes.line, "linestyle": dashed(style.dash)}
         if chart.has_symbols(series):
             look |= {"marker": style.marker, "markersize": sizes.symbol}
         if chart.steps:
@@ -117,20 +156,21 @@ def _draw_chart(axes: Axes, chart: Chart, sizes: Sizes) -> None:
             axes.fill_between(*band, color=style.colour, alpha=BAND_OPACITY, linewidth=0)
     if chart.baseline is not None:
         name, value = chart.baseline
-        dash = _dash(BASELINE_DASH)
+        dash = dashed(BASELINE_DASH)
         axes.plot(chart.ends, [value] * 2, color=LIGHT.baseline, linestyle=dash, linewidth=sizes.line, label=name)
     if chart.mark is not None:
         ring: dict[str, Any] = {"marker": "o", "markersize": RING * sizes.symbol, "markerfacecolor": "none"}
         ring |= {"linestyle": "none", "markeredgecolor": LIGHT.ink, "markeredgewidth": sizes.line}
         axes.plot([chart.mark.x], [chart.mark.y], label=chart.mark.label, **ring)
-    _set_axis(axes, "x", chart.x_axis, sizes)
-    _set_axis(axes, "y", chart.y_axis, sizes)
-    _frame(axes, sizes)
+    set_axis(axes, "x", chart.x_axis, sizes)
+    set_axis(axes, "y", chart.y_axis, sizes)
+    frame(axes, sizes)
+    draw_marks(axes, chart.spans, chart.moments, sizes)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=sizes.small, frameon=False, labelcolor=LIGHT.ink)
 
 
-def _draw_heatmap(figure: Figure, axes: Axes, heatmap: Heatmap, sizes: Sizes) -> None:
+def _draw_heatmap(figure: Sheet, axes: Axes, heatmap: Heatmap, sizes: Sizes) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
     colours = LinearSegmentedColormap.from_list("house", [LIGHT.low, LIGHT.high])
@@ -146,33 +186,4 @@ def _draw_heatmap(figure: Figure, axes: Axes, heatmap: Heatmap, sizes: Sizes) ->
     axes.set_xticks(range(len(heatmap.columns)), heatmap.columns)
     axes.set_yticks(range(len(heatmap.rows)), heatmap.rows)
     axes.set_xlabel(heatmap.x_title, fontsize=sizes.text)
-    _frame(axes, sizes)
-
-
-def _set_axis(axes: Axes, which: str, axis: Axis, sizes: Sizes) -> None:
-    """Title, scale, range and ticks; names of many places are turned, for side by side they would run together."""
-    set_of = {name: getattr(axes, f"set_{which}{name}") for name in ("label", "scale", "lim", "ticks")}
-    set_of["label"](axis.title, fontsize=sizes.text, color=LIGHT.ink)
-    if axis.log:
-        set_of["scale"]("log")
-    if axis.ticks:
-        turned = {"rotation": 30, "ha": "right"} if which == "x" and _are_wide(axis.ticks) else {}
-        set_of["ticks"]([at for at, _ in axis.ticks], [label for _, label in axis.ticks], **turned)
-        axes.minorticks_off()
-    if axis.range is not None:
-        set_of["lim"](*axis.range)
-
-
-def _are_wide(ticks: Sequence[tuple[float, str]]) -> bool:
-    return sum(len(label) for _, label in ticks) > 80
-
-
-def _frame(axes: Axes, sizes: Sizes) -> None:
-    axes.tick_params(labelsize=sizes.small, width=sizes.thin, length=2.5, color=LIGHT.ink, labelcolor=LIGHT.ink)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set(linewidth=sizes.thin, color=LIGHT.ink)
-
-
-def _dash(dash: tuple[float, ...]) -> Any:
-    """In widths of the line, as matplotlib has it."""
-    return (0, dash) if dash else "solid"
+    frame(axes, sizes)
