@@ -29,10 +29,12 @@ def draw_grid(axes: Axes, grid: Grid, sizes: Sizes) -> None:
     for row, cells in enumerate(grid.cells):
         for column, cell in enumerate(cells):
             if cell.value is None:
-                look: dict[str, Any] = {"fill": False, "hatch": "////", "linewidth": 0, "edgecolor": LIGHT.baseline}
-                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **look))
-            text = MISSING if cell.value is None else cell.text
-            axes.text(column, row, text, ha="center", va="center", fontsize=sizes.small, color=LIGHT.ink)
+                hatch: dict[str, Any] = {"fill": False, "hatch": "////", "linewidth": 0, "edgecolor": LIGHT.baseline}
+                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **hatch))
+            look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": sizes.small, "color": LIGHT.ink}
+            if cell.value is None:
+                look["bbox"] = {"facecolor": LIGHT.paper, "linewidth": 0, "pad": 2}
+            axes.text(column, row, MISSING if cell.value is None else cell.text, **look)
     axes.set_xticks(range(len(grid.columns)), grid.columns)
     axes.set_yticks(range(len(grid.rows)), grid.rows)
     axes.set_xlabel(grid.x_title, fontsize=sizes.text, color=LIGHT.ink)

@@ -55,7 +55,8 @@ def _cell_said(grid: Grid, row: int, column: int) -> str:
 def _cell_text(cell: Cell, row: int, column: int) -> dict[str, Any]:
     text = lines_of(cell.text.split("\n")) if cell.value is not None else MISSING
     font = {"size": SCREEN.small - 1, "color": LIGHT.ink}
-    return {"x": column, "y": row, "text": text, "showarrow": False, "font": font}
+    behind = {"bgcolor": LIGHT.paper} if cell.value is None else {}
+    return {"x": column, "y": row, "text": text, "showarrow": False, "font": font, **behind}
 
 
 def _hatched(row: int, column: int) -> list[dict[str, Any]]:
