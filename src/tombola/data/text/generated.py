@@ -1,0 +1,139 @@
+"""Tasks made in code, each with levels of difficulty: sums, keys and values, a key said early, runs of letters."""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Callable
+
+from tombola.data.text.items import Item, TextTask, chance_of
+from tombola.data.text.shipped_text import TextPart, text_of
+from tombola.errors import ConfigError, DataError
+
+LEVELS = {"arithmetic": 4, "recall": 6, "long-context": 4, "continued": 4, "reversed": 4}
+"""How many levels each has, counted from 1."""
+TRIES = 200
+"""How often an item is drawn, for every one that is asked for, before a level is said to have too few."""
+
+
+def arithmetic(seed: int, train: int, held_out: int, difficulty: int = 1) -> TextTask:
+    """Sums and differences of whole numbers; the level is how large they are: below 30, 100, 1,000, 10,000."""
+    below = (30, 100, 1_000, 10_000)[_level("arithmetic", difficulty) - 1]
+
+    def one(chance: random.Random) -> Item:
+        first, second = chance.randrange(below), chance.randrange(below)
+        if chance.random() < 0.5:
+            return Item(f"{first}+{second}=", f"{first + second}.")
+        return Item(f"{max(first, second)}-{min(first, second)}=", f"{abs(first - second)}.")
+
+    parts = _two_parts(one, train, held_out, chance_of(seed, "arithmetic", difficulty), "arithmetic")
+    return TextTask("arithmetic", f"sums and differences of numbers below {below}", *parts, difficulty)
+
+
+def recall(seed: int, train: int, held_out: int, difficulty: int = 1) -> TextTask:
+    """Pairs of a letter and a digit, then one letter: say its digit, and the other pairs in their order.
+
+    So every value is asked for, and the next letter is known where the letter before was found. Level d has d + 1
+    pairs.
+    """
+    pairs = _level("recall", difficulty) + 1
+
+    def one(chance: random.Random) -> Item:
+        said = [f"{key}{chance.randrange(10)}" for key in chance.sample(string.ascii_lowercase, pairs)]
+        first = chance.randrange(pairs)
+        again = "".join(said[first:] + said[:first])
+        return Item(f"{''.join(said)};{again[0]}", again[1:])
+
+    parts = _two_parts(one, train, held_out, chance_of(seed, "recall", difficulty), "recall")
+    return TextTask("recall", f"{pairs} keys with their values, then asked for", *parts, difficulty)
+
+
+def long_context(seed: int, train: int, held_out: int, difficulty: int = 1) -> TextTask:
+    """A sign is said, then other text, and the sign is asked for. Level d has 3 d words between."""
+    words = 3 * _level("long-context", difficulty)
+    chance = chance_of(seed, "long-context", difficulty)
+    signs = [letter + digit for letter in string.ascii_uppercase for digit in string.digits]
+
+    def part(name: TextPart, count: int) -> tuple[Item, ...]:
+        text = text_of("speeches", name).split()
+
+        def one(chance: random.Random) -> Item:
+            first, sign = chance.randrange(len(text) - words), chance.choice(signs)
+            between = " ".join(text[first : first + words])
+            return Item(f"The sign is {sign}. {between[:MOST_BETWEEN]} The sign is", f" {sign}.")
+
+        return _different(one, count, chance, "long-context")
+
+    about = f"a sign said {words} words ago"
+    return TextTask("long-context", about, part("train", train), part("held_out", held_out), difficulty)
+
+
+MOST_BETWEEN = 72
+"""Characters between the two signs, of words that are long: the item has 64 tokens."""
+
+
+def continued(seed: int, train: int, held_out: int, difficulty: int = 1) -> TextTask:
+    """The beginning of a run of letters, to be continued: `d e f` is followed by ` g h i`."""
+    parts = _runs(seed, train, held_out, difficulty, "continued")
+    return TextTask("continued", "a run of letters goes on", *parts, difficulty)
+
+
+def reversed_runs(seed: int, train: int, held_out: int, difficulty: int = 1) -> TextTask:
+    """The same beginnings as `continued` has, to be said backwards: `d e f` is followed by ` f e d`."""
+    parts = _runs(seed, train, held_out, difficulty, "reversed")
+    return TextTask("reversed", "a run of letters is said backwards", *parts, difficulty)
+
+
+def _runs(
+    seed: int, train: int, held_out: int, difficulty: int, name: str
+) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Runs of 3 to 5 + d letters in steps of 1 to d, round the alphabet.
+
+    One draw for both tasks: no beginning that one of them holds out is in what the other trains on.
+    """
+    level = _level(name, difficulty)
+
+    def one(chance: random.Random) -> Item:
+        letters, between = chance.choice(CASES), chance.choice(SEPARATORS)
+        start, step, length = chance.randrange(26), chance.randint(1, level), chance.randint(3, 5 + level)
+        run = [letters[(start + step * place) % 26] for place in range(2 * length)]
+        said, on = run[:length], run[length:]
+        # Where letters follow one another, reading on begins with what stands between them.
+        return Item(between.join(said) + ":", between + between.join(on if name == "continued" else said[::-1]))
+
+    return _two_parts(one, train, held_out, chance_of(seed, "runs", difficulty), name)
+
+
+CASES = (string.ascii_lowercase, string.ascii_uppercase)
+SEPARATORS = (" ", ",", "-", ".", "/")
+
+
+def _two_parts(
+    one: Callable[[random.Random], Item],
+    train: int,
+    held_out: int,
+    chance: random.Random,
+    name: str,
+) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Different items, the first to train on."""
+    every = _different(one, train + held_out, chance, name)
+    return every[:train], every[train:]
+
+
+def _different(one: Callable[[random.Random], Item], count: int, chance: random.Random, name: str) -> tuple[Item, ...]:
+    """`count` items of different prompts."""
+    found: dict[str, Item] = {}
+    for _ in range(TRIES * count):
+        if len(found) == count:
+            break
+        item = one(chance)
+        found.setdefault(item.prompt, item)
+    if len(found) < count:
+        raise DataError(f"the task {name} has hardly more than {len(found)} items at this level: ask for fewer")
+    return tuple(found.values())
+
+
+def _level(name: str, difficulty: int) -> int:
+    if not 1 <= difficulty <= LEVELS[name]:
+        raise ConfigError(f"the difficulty of {name} is 1 to {LEVELS[name]}, not {difficulty}")
+    return difficulty
