@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tombola.studies.stress.estimates import Estimate, by_seed, minus, over_seeds, paired
+from tombola.studies.stress.estimates import Estimate, by_seed, minus, over_seeds
 from tombola.studies.stress.lives import Life, Moment
 from tombola.studies.stress.measured import FUNCTION, OF_VISITS
 from tombola.studies.stress.metrics import Value, known, mean_of, null
@@ -145,16 +145,20 @@ def differences(ours: Group, theirs: Group | None, of: str) -> dict[str, Estimat
 
 
 def difference_of(ours: Group, theirs: Group, metric: str, of: str = "the other") -> Estimate:
+    """The same of one metric; see `difference_by_seed`."""
+    return over_seeds(difference_by_seed(ours, theirs, metric), f"no seed has both this and {of}")
+
+
+def difference_by_seed(ours: Group, theirs: Group, metric: str) -> dict[int, Value]:
     """Ours minus theirs, paired by seed; metrics of visits are paired visit by visit, over those that both have.
 
     So a network that reaches few targets is not held, by the easy ones, against one that reaches them all.
     """
-    nobody = f"no seed has both this and {of}"
     if metric not in OF_VISITS:
-        return paired(ours.by_seed(metric), theirs.by_seed(metric), nobody)
+        own, other = ours.by_seed(metric), theirs.by_seed(metric)
+        return {seed: minus(own[seed], other[seed]) for seed in sorted(own.keys() & other.keys())}
     mine, others = ours.visits_by_seed(metric), theirs.visits_by_seed(metric)
-    seeds = {
+    return {
         seed: mean_of([minus(mine[seed][visit], others[seed][visit]) for visit in mine[seed] if visit in others[seed]])
         for seed in sorted(mine.keys() & others.keys())
     }
-    return over_seeds(seeds, nobody)

@@ -24,6 +24,11 @@ class Key(NamedTuple):
     remedy: str
     seed: int
 
+    @property
+    def columns(self) -> Row:
+        """The columns that say so in every row."""
+        return self._asdict()
+
 
 class Moment(NamedTuple):
     """A cycle of tasks, counted over the whole life; just after a pruning it is the cycle before."""

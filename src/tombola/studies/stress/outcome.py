@@ -1,11 +1,10 @@
-"""What a stress study came to: a pure function of its rows, and the same for a program."""
+"""What a stress study came to: a pure function of its rows. As data it is in `result`, for programs in `programs`."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,70 +16,20 @@ from tombola.studies.stress.groups import (
     UNTREATED,
     Group,
     GroupKey,
-    Metrics,
     differences,
     group_of,
     grouped,
 )
-from tombola.studies.stress.lives import Life, lives_of
+from tombola.studies.stress.lives import lives_of
 from tombola.studies.stress.measured import measured
 from tombola.studies.stress.metrics import Value, known, mean_of, null
+from tombola.studies.stress.programs import as_json, experiment_summaries
+from tombola.studies.stress.result import Stress
+
+__all__ = ["Stress", "as_json", "experiment_summaries", "summarise"]
 
 Floors = Mapping[tuple[str, int], Mapping[str, Mapping[str, Row]]]
 """Floor rows by model and seed, what they are of, and task."""
-
-
-@dataclass(frozen=True, eq=False)
-class Stress:
-    """All groups in the order of their cells, and the lives that they are of.
-
-    `floors[model][of]` are the scores (`nats`, `accuracy`; means over tasks) of all heads off and of an untrained
-    network.
-    """
-
-    folder: Path
-    config: Any
-    rows: Sequence[Row]
-    lives: tuple[Life, ...]
-    groups: Mapping[GroupKey, Group]
-    floors: Mapping[str, Mapping[str, Metrics]]
-
-    @cached_property
-    def models(self) -> tuple[str, ...]:
-        """Of which there are lives, in order."""
-        return tuple(dict.fromkeys(key.model for key in self.groups))
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """All seeds that any life has."""
-        return tuple(sorted({life.key.seed for life in self.lives}))
-
-    @property
-    def strategies(self) -> tuple[str, ...]:
-        """Those that remove something, in order."""
-        return tuple(dict.fromkeys(key.strategy for key in self.groups if not key.is_reference))
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """Fractions asked of the strategies, from the lowest."""
-        return tuple(sorted({key.level for key in self.groups if not key.is_reference}))
-
-    @property
-    def remedies(self) -> tuple[str, ...]:
-        """In order, `none` among them where it was run."""
-        return tuple(dict.fromkeys(key.remedy for key in self.groups))
-
-    def group(self, model: str, strategy: str, level: float = 0.0, remedy: str = UNTREATED) -> Group | None:
-        """One group, None where it was not run."""
-        return self.groups.get(GroupKey(model, strategy, level, remedy))
-
-    def dense(self, model: str) -> Group | None:
-        """The reference: nothing removed, no remedy."""
-        return self.group(model, DENSE)
-
-    def name(self, key: GroupKey) -> str:
-        """`entropy_0.3`; where there are several models `tiny/entropy_0.3`."""
-        return key.name if len(self.models) == 1 else f"{key.model}/{key.name}"
 
 
 def summarise(folder: Path, config: Any, rows: Sequence[Row]) -> Stress:

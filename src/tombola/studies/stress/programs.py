@@ -10,8 +10,8 @@ from tombola.studies.stress.estimates import Estimate
 from tombola.studies.stress.groups import Group, Metrics
 from tombola.studies.stress.lives import Life
 from tombola.studies.stress.metrics import Value
-from tombola.studies.stress.outcome import Stress
 from tombola.studies.stress.quantities import QUANTITIES
+from tombola.studies.stress.result import Stress
 
 
 def as_json(result: Stress) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def experiment_summaries(result: Stress) -> list[dict[str, Any]]:
 
 def _life(life: Life) -> dict[str, Any]:
     return {
-        **life.key._asdict(),
+        **life.key.columns,
         "dead": life.dead,
         "tasks": list(life.tasks),
         "phases": [
