@@ -56,3 +56,9 @@ def draw_marks(axes: Axes, spans: Sequence[Span], moments: Sequence[Moment], siz
     for moment in moments:
         axes.axvline(moment.x, color=LIGHT.ink, linewidth=sizes.thin, linestyle=dashed(BASELINE_DASH))
         axes.text(moment.x, 0.02, moment.label, ha="left", va="bottom", **above)
+
+
+def room_above(spans: Sequence[Span], sizes: Sizes) -> float:
+    """Points between axes and their title, with room for the names of spans."""
+    longest = max((len(one.label) for one in spans), default=0) if len(spans) <= MOST_NAMED else 0
+    return sizes.small + 0.62 * (sizes.small - 1) * longest

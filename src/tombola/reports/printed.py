@@ -28,7 +28,7 @@ from tombola.reports.nature import (
     Sizes,
 )
 from tombola.reports.on_paper import draw_dots, draw_grid, draw_radar, draw_traces
-from tombola.reports.paper_parts import dashed, draw_marks, frame, set_axis
+from tombola.reports.paper_parts import dashed, draw_marks, frame, room_above, set_axis
 from tombola.reports.traces import Traces
 
 if TYPE_CHECKING:
@@ -130,7 +130,8 @@ def _draw(drawn: Sheet, axes: Axes, figure: Figure, sizes: Sizes) -> None:
         case Chart():
             _draw_chart(axes, figure, sizes)
     if figure.title:
-        axes.set_title(figure.title, fontsize=sizes.small)
+        named = figure.spans if isinstance(figure, Chart | Traces) else ()
+        axes.set_title(figure.title, fontsize=sizes.small, pad=room_above(named, sizes))
 
 
 @functools.cache
