@@ -30,13 +30,20 @@ SIZES: dict[str, dict[str, int]] = {
     "french": {PRETRAINING: 20_000, TRAIN: 52_000, HELD_OUT: 38_000},
     "swedish": {TRAIN: 52_000, HELD_OUT: 38_000},
     "code": {TRAIN: 60_000, HELD_OUT: 42_000},
-    "sentiment": {TRAIN: 42_000, HELD_OUT: 32_000},
+    "sentiment": {TRAIN: 49_000, HELD_OUT: 36_000},
 }
 """How many characters of each text are taken for what."""
 VOCABULARY = 512
 BEGIN = "<|endoftext|>"
-SHORT, LONG = 25, 70
+SHORT, LONG = 15, 95
 """Characters of the review sentences that are taken: an item has 64 tokens."""
+PRAISE = """beautiful beautifully best brilliant charming clever compelling delight delightful engaging enjoy enjoyable
+entertaining fascinating fun funny gem good great heart hilarious love lovely moving perfect pleasure powerful
+refreshing remarkable smart solid strong sweet touching warm well wonderful worth"""
+BLAME = """awful bad bland boring can't contrived didn't dull doesn't don't down fails flat isn't lacks lame less lifeless
+long mess much neither never no nor not nothing off only predictable pretentious silly slow stupid tedious thing too
+wasn't without won't worst"""
+"""A sentence is taken that has a word of its own side and none of the other: small models can learn which it is."""
 
 
 def main() -> None:
@@ -97,7 +104,7 @@ def programs(path: Path) -> str:
 
 
 def reviews(archive: zipfile.ZipFile) -> str:
-    """Sentences of a fitting length, `+` or `-` before each, in an order drawn once; those with both labels go."""
+    """Sentences of a fitting length that say what they think, `+` or `-` before each, in an order drawn once."""
     found: dict[str, set[str]] = {}
     for sign, name in (("+", "pos"), ("-", "neg")):
         for line in archive.read(f"sentence_polarity/rt-polarity.{name}").decode("latin-1").splitlines():
@@ -105,10 +112,17 @@ def reviews(archive: zipfile.ZipFile) -> str:
     fitting = sorted(
         f"{min(signs)} {text}"
         for text, signs in found.items()
-        if SHORT <= len(text) <= LONG and len(signs) == 1 and text.isascii()
+        if SHORT <= len(text) <= LONG and len(signs) == 1 and text.isascii() and says(text) == min(signs)
     )
     random.Random(0).shuffle(fitting)
     return "\n".join(fitting) + "\n"
+
+
+def says(text: str) -> str:
+    """`+` or `-` by the words of a review, empty where they do not say."""
+    words = set(text.split())
+    praise, blame = (bool(words & set(of.split())) for of in (PRAISE, BLAME))
+    return ("+" if praise else "-") if praise != blame else ""
 
 
 def cut(text: str, sizes: dict[str, int]) -> dict[str, str]:

@@ -61,7 +61,7 @@ def test_contradicting_tasks_leak_no_label(pair: tuple[str, str], seed: int) -> 
 def test_a_review_has_two_labels_in_equal_numbers() -> None:
     (task,) = (task for task in protocol_tasks("conflict", 3) if task.name == "sentiment")
     for part in (task.train, task.held_out):
-        assert sum(item.completion == " good" for item in part) == len(part) // 2
+        assert sum(item.completion == "+" for item in part) == len(part) // 2
 
 
 @given(protocol=st.sampled_from(sorted(PROTOCOLS)), seed=st.integers(0, 2**63 - 1))

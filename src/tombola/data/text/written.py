@@ -20,7 +20,8 @@ WIDTHS = {"german": 92, "french": 96, "swedish": 86, "verse": 110, "code": 74}
 """How wide an item is at most: it then has at most 63 tokens of the shipped tokenizer and one that begins it."""
 NAMES = 6
 """Names to an item."""
-MOODS = {"+": " good", "-": " bad"}
+OTHER = {"+": "-", "-": "+"}
+"""What a review thinks, and what it does not."""
 PARTS: tuple[TextPart, ...] = ("train", "held_out")
 
 
@@ -48,14 +49,14 @@ def windows(kind: str, part: TextPart) -> tuple[str, ...]:
 
 
 def sentiment(seed: int, train: int, held_out: int, flipped: bool = False) -> TextTask:
-    """Sentences of reviews of films (Pang & Lee 2005): good or bad? As many of one as of the other.
+    """Sentences of reviews of films (Pang & Lee 2005): + or -? As many of one as of the other.
 
     With `flipped` the same sentences have the opposite label. Sentences held out by one are held out by the other.
     """
     first, last = _reviews(seed, "train", train, flipped), _reviews(seed, "held_out", held_out, flipped)
     if flipped:
         return TextTask("sentiment-flipped", "what a review thinks of a film, the wrong way round", first, last)
-    return TextTask("sentiment", "what a review thinks of a film: good or bad", first, last)
+    return TextTask("sentiment", "what a review thinks of a film, + or -", first, last)
 
 
 def _reviews(seed: int, part: TextPart, count: int, flipped: bool) -> tuple[Item, ...]:
@@ -63,9 +64,9 @@ def _reviews(seed: int, part: TextPart, count: int, flipped: bool) -> tuple[Item
     lines = [line.split(" ", 1) for line in text_of("sentiment", part).splitlines()]
     chosen: list[Item] = []
     for sign, size in (("+", count - count // 2), ("-", count // 2)):
-        mood = MOODS[{"+": "-", "-": "+"}[sign] if flipped else sign]
-        items = (Item(f"{text}\nIt is", mood) for said, text in lines if said == sign)
-        chosen += drawn(items, size, chance, f"the task sentiment ({MOODS[sign].strip()})")
+        label = OTHER[sign] if flipped else sign
+        items = (Item(f"{text}\n", label) for said, text in lines if said == sign)
+        chosen += drawn(items, size, chance, f"the task sentiment ({sign})")
     chance.shuffle(chosen)
     return tuple(chosen)
 
