@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tombola.runs.rows import Row, rows_of
-from tombola.studies.stress.estimates import Estimate, by_seed, over_seeds
+from tombola.studies.stress.estimates import BySeed
 from tombola.studies.stress.groups import (
     DENSE,
     RANDOM,
@@ -52,7 +52,7 @@ def summarise(folder: Path, config: Any, rows: Sequence[Row]) -> Stress:
     )
     groups = {key: group_of(key, found) for key, found in grouped(lives).items()}
     held = {key: _held_against(group, groups) for key, group in groups.items()}
-    return Stress(folder, config, rows, lives, held, _floor_estimates(floors))
+    return Stress(folder, config, rows, lives, held, _floor_values(floors))
 
 
 def _held_against(group: Group, groups: Mapping[GroupKey, Group]) -> Group:
@@ -78,14 +78,14 @@ def _floors(rows: Sequence[Row]) -> dict[tuple[str, int], dict[str, dict[str, Ro
     return found
 
 
-def _floor_estimates(floors: Floors) -> dict[str, dict[str, dict[str, Estimate]]]:
-    found: dict[str, dict[str, dict[str, Estimate]]] = {}
+def _floor_values(floors: Floors) -> dict[str, dict[str, dict[str, BySeed]]]:
+    found: dict[str, dict[str, dict[str, BySeed]]] = {}
     for model in dict.fromkeys(model for model, _ in floors):
         seeds = {seed: by for (name, seed), by in floors.items() if name == model}
         names = dict.fromkeys(of for by in seeds.values() for of in by)
         found[model] = {
             of: {
-                column: over_seeds(by_seed((seed, _mean(by.get(of, {}), column)) for seed, by in seeds.items()))
+                column: {seed: _mean(by.get(of, {}), column) for seed, by in sorted(seeds.items())}
                 for column in ("nats", "accuracy")
             }
             for of in names

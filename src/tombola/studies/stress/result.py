@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tombola.runs.rows import Row
+from tombola.studies.stress.estimates import BySeed, over_seeds
 from tombola.studies.stress.groups import DENSE, UNTREATED, Group, GroupKey, Metrics
 from tombola.studies.stress.lives import Life
 
@@ -17,8 +18,8 @@ from tombola.studies.stress.lives import Life
 class Stress:
     """All groups in the order of their cells, and the lives that they are of.
 
-    `floors[model][of]` are the scores (`nats`, `accuracy`; means over tasks) of all heads off and of an untrained
-    network.
+    `floor_values[model][of]` are the scores (`nats`, `accuracy`; means over tasks) of all heads off and of an untrained
+    network, by seed.
     """
 
     folder: Path
@@ -26,7 +27,15 @@ class Stress:
     rows: Sequence[Row]
     lives: tuple[Life, ...]
     groups: Mapping[GroupKey, Group]
-    floors: Mapping[str, Mapping[str, Metrics]]
+    floor_values: Mapping[str, Mapping[str, Mapping[str, BySeed]]]
+
+    @cached_property
+    def floors(self) -> Mapping[str, Mapping[str, Metrics]]:
+        """The floors over seeds."""
+        return {
+            model: {of: {name: over_seeds(seeds) for name, seeds in columns.items()} for of, columns in floors.items()}
+            for model, floors in self.floor_values.items()
+        }
 
     @cached_property
     def models(self) -> tuple[str, ...]:
