@@ -75,8 +75,16 @@ def _opt(module: Any) -> None:
     module.num_heads = module.out_proj.in_features // module.head_dim
 
 
-_FAMILIES: dict[str, Callable[[Any], None]] = {"GPT2Attention": _gpt2, "OPTAttention": _opt}
-"""Attention of transformers that keeps its number of heads; others (NeoX, Llama and their kin) ask their tensors."""
+def _grouped(module: Any) -> None:
+    module.num_key_value_groups = module.q_proj.out_features // module.k_proj.out_features
+
+
+_FAMILIES: dict[str, Callable[[Any], None]] = {
+    "GPT2Attention": _gpt2,
+    "OPTAttention": _opt,
+    **{f"{family}Attention": _grouped for family in ("Llama", "Qwen2", "Qwen3", "Mistral")},
+}
+"""Attention of transformers that keeps how many heads it has, or share keys and values; NeoX asks its tensors."""
 
 
 def _is_hugging_face(module: nn.Module) -> bool:

@@ -13,11 +13,11 @@ from tombola.compression.removal.following import read
 from tombola.compression.removal.groups import Grouped, Unit, group
 from tombola.compression.removal.masked import Masked
 from tombola.compression.removal.plan import Plan, does_not_run, masked_and_smaller
-from tombola.compression.removal.result import GroupChange, Removed, Stayed, changes, removal_of
+from tombola.compression.removal.result import GroupChange, Removed, Stayed, changes, cut_masks, removal_of
 from tombola.compression.removal.trace import Example, trace
 from tombola.compression.removal.verify import TOLERANCE, difference, with_statistics_of_chance
 from tombola.errors import ModelError, PruningError, one_line_by_name
-from tombola.models.removed import Removal, cut, parameters, shrink
+from tombola.models.removed import Removal, parameters, shrink
 from tombola.pruning.copies import copy_of
 from tombola.pruning.mask import Mask
 from tombola.pruning.masks import Masks
@@ -81,7 +81,7 @@ def _planned(model: nn.Module, plan: Plan, example: Example) -> Removed:
     error = _agree(reference, copy_of(smaller), example)
     if (other := with_statistics_of_chance(model)) is not None:
         error = max(error, _agree(*masked_and_smaller(other, plan.masks, grouped, gone), example))
-    small_masks = _cut_masks(masks.of(model), removal)
+    small_masks = cut_masks(masks.of(model), removal)
     return _result(model, smaller, small_masks, removal, changes(grouped, gone), (), error)
 
 
@@ -95,7 +95,7 @@ def _checked_masks(
     removal = removal_of(grouped, gone)
     kept = Masks({name: Mask(masked.keeps[name]) for name in masks})
     stayed = _stayed(masked, masks, gone)
-    return _result(model, smaller, _cut_masks(kept, removal), removal, changes(grouped, gone), stayed, error)
+    return _result(model, smaller, cut_masks(kept, removal), removal, changes(grouped, gone), stayed, error)
 
 
 def _under_masks(
@@ -140,11 +140,6 @@ def _is_masked(masks: Masks) -> Callable[[Unit], bool]:
         return False
 
     return is_masked
-
-
-def _cut_masks(masks: Masks, removal: Removal) -> Masks:
-    dims = removal.by_tensor()
-    return Masks({name: Mask(cut(mask.keep, dims.get(name, {}))) for name, mask in masks.items()})
 
 
 def _agree(reference: nn.Module, smaller: nn.Module, example: Example) -> float:

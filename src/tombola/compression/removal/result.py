@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from tombola.compression.removal.groups import Grouped, Unit, places_of
-from tombola.models.removed import Removal
+from tombola.models.removed import Removal, cut
+from tombola.pruning.mask import Mask
 from tombola.pruning.masks import Masks
 
 
@@ -48,6 +49,12 @@ class Removed:
     parameters_before: int
     parameters_after: int
     error: float
+
+
+def cut_masks(masks: Masks, removal: Removal) -> Masks:
+    """The masks of the smaller model, of those that it had before."""
+    dims = removal.by_tensor()
+    return Masks({name: Mask(cut(mask.keep, dims.get(name, {}))) for name, mask in masks.items()})
 
 
 def removal_of(grouped: Grouped, gone: Sequence[Unit]) -> Removal:
