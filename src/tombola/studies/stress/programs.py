@@ -6,19 +6,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tombola.studies.stress.answers import answers
 from tombola.studies.stress.estimates import Estimate
 from tombola.studies.stress.groups import Group, Metrics
 from tombola.studies.stress.lives import Life
 from tombola.studies.stress.metrics import Value
 from tombola.studies.stress.quantities import QUANTITIES
+from tombola.studies.stress.remarks import remarks
 from tombola.studies.stress.result import Stress
 
 
 def as_json(result: Stress) -> dict[str, Any]:
-    """`pruning_results` by strategy and level, floors, and what every metric means."""
+    """`pruning_results` by strategy and level, floors, the answers, and what every metric means."""
     return {
         "pruning_results": {result.name(key): _group(group) for key, group in result.groups.items()},
         "floors": {model: {of: _entries(metrics) for of, metrics in by.items()} for model, by in result.floors.items()},
+        "answers": [one.entry for one in answers(result)],
+        "remarks": [one.entry for one in remarks(result)],
         "seeds": list(result.seeds),
         "metrics": {
             key: {"title": one.title, "unit": one.unit, "better": one.better, "meaning": one.meaning}
