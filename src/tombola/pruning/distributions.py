@@ -29,7 +29,8 @@ from tombola.registry import Registry
 class LayerUnits:
     """The units of one layer: `scores` 1-D, `alive` 1-D boolean, both of the layer's number of units.
 
-    `shape` is that of the weight. A protected layer loses nothing; its units count in the total all the same.
+    `shape` is that of the weight, of one expert's where it holds several. A protected layer loses nothing; its units
+    count in the total all the same.
     """
 
     name: str

@@ -1,9 +1,9 @@
 """Which parameters are weights, and how their axes are read.
 
-Weights are those of Linear and convolution layers, of Hugging Face's `Conv1D`, and the projections of
-`MultiheadAttention`; biases, normalisation parameters and embeddings are never pruned and never counted. A
-tied weight counts once, under the first name that `named_parameters` gives it. What is none of these and has
-two or more axes is *unsupported*: it is named (`unsupported_parameters`), never skipped silently.
+Weights are those of Linear and convolution layers, of Hugging Face's `Conv1D` and mixtures of experts, and the
+projections of `MultiheadAttention`; biases, normalisation parameters and embeddings are never pruned and never
+counted. A tied weight counts once, under the first name that `named_parameters` gives it. What is none of these and
+has two or more axes is *unsupported*: it is named (`unsupported_parameters`), never skipped silently.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ CONVOLUTIONS = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
+EXPERTS_WEIGHTS = ("gate_up_proj", "up_proj", "down_proj")
+"""What transformers calls the weights of a mixture of experts, a matrix for each of them in one parameter."""
 ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 SHOWN = 5
 """Names in a message."""
@@ -38,29 +40,40 @@ _NEVER_PRUNED_NAMES = ("bias_k", "bias_v")  # of MultiheadAttention: biases with
 class Layout:
     """How a weight's axes are read: the way to (groups, outputs, inputs, kernel positions) and back.
 
-    `outputs` and `inputs` are those of one group. Linear layers have one group and one kernel position. A
-    structure is defined on this form alone and so holds for every layer.
+    `outputs` and `inputs` are those of one group. Linear layers have one group and one kernel position; of a mixture of
+    experts every expert is a group, and the first axis (`stacked`). A structure is defined on this form alone and so
+    holds for every layer.
     """
 
     shape: torch.Size
     kind: Kind = "linear"
     groups: int = 1
     inputs_first: bool = False
+    stacked: bool = False
+
+    @property
+    def matrix(self) -> torch.Size:
+        """The shape of what is one layer: the weight's own, or that of one expert's."""
+        return self.shape[1:] if self.stacked else self.shape
 
     @property
     def outputs(self) -> int:
         """Outputs of one group."""
-        return self.shape[1] if self.inputs_first else self.shape[0] // self.groups
+        return self.matrix[1] if self.inputs_first else self._of_group
 
     @property
     def inputs(self) -> int:
         """Inputs of one group."""
-        return self.shape[0] // self.groups if self.inputs_first else self.shape[1]
+        return self._of_group if self.inputs_first else self.matrix[1]
+
+    @property
+    def _of_group(self) -> int:
+        return self.matrix[0] if self.stacked else self.matrix[0] // self.groups
 
     @property
     def kernel(self) -> tuple[int, ...]:
         """The kernel's size along each axis; empty for linear layers."""
-        return tuple(self.shape[2:])
+        return tuple(self.matrix[2:])
 
     @property
     def kernel_positions(self) -> int:
@@ -85,7 +98,8 @@ def prunable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
         model: Any module with values in its parameters.
 
     Returns:
-        Weights of Linear, convolution, `Conv1D` and attention layers; a tied weight once, under its first name.
+        Weights of Linear, convolution, `Conv1D` and attention layers and of experts; a tied weight once, under its
+        first name.
 
     Raises:
         PruningError: when there is none, or when one of them has no values yet (a lazy or meta module).
@@ -154,7 +168,7 @@ def unsupported_parameters(model: nn.Module) -> list[str]:
     of_layers: set[int] = set()
     for module in model.modules():
         for name, parameter in module._parameters.items():
-            if isinstance(module, _NEVER_PRUNED) or name in _NEVER_PRUNED_NAMES:
+            if isinstance(module, _NEVER_PRUNED) or name in _NEVER_PRUNED_NAMES or _is_bias_of_experts(module, name):
                 left_alone.add(id(parameter))
             elif name in _weight_attributes(module):
                 of_layers.add(id(parameter))
@@ -169,6 +183,8 @@ def _axes(parameter: nn.Parameter) -> int:
 def _weight_attributes(module: nn.Module) -> tuple[str, ...]:
     if isinstance(module, (nn.Linear, *CONVOLUTIONS)) or is_hugging_face_conv1d(module):
         return ("weight",)
+    if is_hugging_face_experts(module):
+        return EXPERTS_WEIGHTS
     return ATTENTION_WEIGHTS if isinstance(module, nn.MultiheadAttention) else ()
 
 
@@ -178,11 +194,27 @@ def is_hugging_face_conv1d(module: nn.Module) -> bool:
     return transformers is not None and isinstance(module, transformers.Conv1D)
 
 
+def is_hugging_face_experts(module: nn.Module) -> bool:
+    """Whether `module` holds the experts of a mixture as transformers does: (experts, outputs, inputs) each weight, or
+    (experts, inputs, outputs) where it `is_transposed`."""
+    if not type(module).__module__.startswith("transformers.") or not hasattr(module, "is_transposed"):
+        return False
+    found = [module._parameters.get(name) for name in EXPERTS_WEIGHTS]
+    return all(weight is None or _axes(weight) == 3 for weight in found)
+
+
+def _is_bias_of_experts(module: nn.Module, name: str) -> bool:
+    """Two axes, because every expert has one."""
+    return name.removesuffix("_bias") in EXPERTS_WEIGHTS and is_hugging_face_experts(module)
+
+
 def _layout(module: nn.Module, parameter: nn.Parameter) -> Layout:
     if isinstance(parameter, nn.parameter.UninitializedParameter):
         return Layout(torch.Size())  # refused by `prunable_parameters`
     if isinstance(module, CONVOLUTIONS):
         return Layout(parameter.shape, "convolution", module.groups, isinstance(module, _ConvTransposeNd))
+    if is_hugging_face_experts(module):
+        return Layout(parameter.shape, "linear", len(parameter), bool(module.is_transposed), stacked=True)
     return Layout(parameter.shape, inputs_first=is_hugging_face_conv1d(module))
 
 

@@ -224,7 +224,7 @@ class _Pruning:
                 name,
                 self._ranked(name, scores, masks[name]) if name in scored else torch.empty(0),
                 self.structure.alive(masks[name].keep, layout),
-                layout.shape,
+                layout.matrix,
                 protected=name in self.protected,
             )
             for name, layout in self.layouts.items()
@@ -327,7 +327,7 @@ def _name_unsupported(model: nn.Module, names: Sequence[str]) -> None:
     left, total = sum(sizes[name] for name in names), sum(sizes.values())
     warnings.warn(
         f"left as they are: {listed(names)}; they are not pruned and not counted ({left:,} of {total:,} parameters, "
-        f"{left / max(1, total):.0%}), being no plain weights of Linear or convolution layers (but experts' or other "
+        f"{left / max(1, total):.0%}), being no plain weights of Linear or convolution layers (but routers' or other "
         "bare parameters, recurrent, shared with an embedding, under a parametrisation or torch's own pruning); "
         "protect them to say so",
         UnsupportedParameterWarning,

@@ -15,7 +15,7 @@ from tombola.pruning.criteria.criterion import Needs, Scores, ScoringContext, re
 from tombola.pruning.criteria.network import at_least_float32, network
 from tombola.pruning.criteria.products import computes_plainly, products
 from tombola.pruning.observe import names_of_weights, observed
-from tombola.pruning.prunable import ATTENTION_WEIGHTS, weight_layouts
+from tombola.pruning.prunable import ATTENTION_WEIGHTS, is_hugging_face_experts, weight_layouts
 
 
 @register("wanda", Needs.ACTIVATIONS)
@@ -26,9 +26,16 @@ def wanda(model: nn.Module, context: ScoringContext) -> Scores:
     what the layer multiplies: the standardised weight, say, not the parameter. The
     paper lets the weights of one output compete with each other: that is the distribution `per-output`.
     """
+    layouts = weight_layouts(model)
+    if experts := [name for name in context.scored(model) if layouts[name].stacked]:
+        raise PruningError(
+            f"{experts[0]}: wanda cannot score experts that are one parameter, whose inputs no layer is given; protect "
+            "them or choose another criterion"
+        )
     with network(model, context) as net:
         inputs = _SquaredInputs(net.model)
-        with observed({module for module, _ in inputs.names}, inputs), torch.no_grad():
+        modules = {module for module, _ in inputs.names if not is_hugging_face_experts(module)}
+        with observed(modules, inputs), torch.no_grad():
             for batch in context.batches or ():
                 net.run(batch)
     scores = {}
@@ -79,7 +86,7 @@ def _norms_after(model: nn.Module, context: ScoringContext) -> dict[str, _BatchN
             readable = [name for name, tensor in given if arguments and tensor is arguments[0]]
             if readable and module.affine:
                 norms[readable[-1]] = module
-        elif isinstance(output, Tensor):
+        elif isinstance(output, Tensor) and (module, "weight") in names:
             given.append((names[module, "weight"], output))
 
     with network(model, context) as net, torch.no_grad():
