@@ -46,7 +46,9 @@ def small_config(family: str, **others: Any) -> Any:
 def small_model(family: str, seed: int = 0, **others: Any) -> nn.Module:
     """A model in evaluation mode whose every parameter is of chance, biases and norms among them."""
     transformers = pytest.importorskip("transformers")
-    model = transformers.AutoModelForCausalLM.from_config(small_config(family, **others))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = transformers.AutoModelForCausalLM.from_config(small_config(family, **others))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from small_language_models import FAMILIES, HEADS, LAYERS, logits, small_config, small_model, tokens
 from tombola.compression.removal.heads import RemovedHeads, remove_heads
 from tombola.errors import ModelError, PruningError, StorageError
+from tombola.models.causal.entropy import EntropyRecorder
 from tombola.models.causal.families import attention_layers, total_heads
 from tombola.models.causal.gates import HeadGates
 from tombola.models.causal.heads import mask_of_heads, mask_of_neurons, select_heads, select_neurons
@@ -105,6 +107,21 @@ class TestOfEveryFamily:
         assert smaller < (tmp_path / "whole" / "model.safetensors").stat().st_size
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_heads_that_stay_look_where_they_looked(family: str) -> None:
+    """The entropy of what is left is that of the masked model's kept heads, layers of different sizes among them."""
+    model, ids = small_model(family), tokens()
+    removed = remove_heads(model, KEEP)
+    mask_of_heads(model, KEEP).apply_(model)
+    found: list[list[Tensor]] = []
+    for one in (model, removed.model):
+        found.append([])
+        with EntropyRecorder(one, lambda _, entropy: found[-1].append(entropy), training_only=False):
+            logits(one, ids)
+    for whole, left, kept in zip(*found, removed.kept, strict=True):
+        torch.testing.assert_close(left, whole[list(kept)], rtol=0, atol=1e-5)
+
+
 class TestEqual:
     """The same numbers in every layer, in a folder that needs no Tombola."""
 
@@ -153,7 +170,9 @@ class TestEqual:
             save_pruned_language_model(tmp_path / "uneven", removed.model, removed.removal, equal=True)
 
 
-EIGHT = small_model("qwen3", num_attention_heads=8)
+@functools.cache
+def eight_heads() -> nn.Module:
+    return small_model("qwen3", num_attention_heads=8)
 
 
 @settings(max_examples=15)
@@ -161,7 +180,7 @@ EIGHT = small_model("qwen3", num_attention_heads=8)
 def test_any_choice_of_heads_of_grouped_attention(data: Any) -> None:
     rows = st.lists(st.booleans(), min_size=8, max_size=8).filter(any)
     keep = torch.tensor(data.draw(st.lists(rows, min_size=2, max_size=2)))
-    removed = remove_heads(EIGHT, keep)
+    removed = remove_heads(eight_heads(), keep)
     assert removed.error < 1e-5
     for layer, kept, zeroed, row in zip(
         attention_layers(removed.model), removed.kept, removed.zeroed, keep, strict=True
@@ -208,6 +227,11 @@ class TestDamage:
         (folder / "config.json").write_text(json.dumps(config | {"vocab_size": 10**8}))
         with pytest.raises(ModelError, match="the weights that are left are far fewer"):
             load_language_model(folder)
+
+    def test_half_precision_is_not_saved(self, tmp_path: Path) -> None:
+        removed = remove_heads(small_model("gpt2"), KEEP)
+        with pytest.raises(ModelError, match="not of float32"):
+            save_pruned_language_model(tmp_path / "half", removed.model.half(), removed.removal)
 
     def test_nothing_is_overwritten(self, folder: Path) -> None:
         removed = remove_heads(small_model("gpt2"), KEEP)

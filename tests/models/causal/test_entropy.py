@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from typing import Any
@@ -15,6 +16,10 @@ from torch import Tensor, nn
 from small_language_models import FAMILIES, HEADS, LAYERS, logits, small_model, tokens
 from tombola.errors import ModelError
 from tombola.models.causal.entropy import EntropyRecorder, entropy_of_heads
+from tombola.pruning import Masks
+from tombola.training.fit import fit
+from tombola.training.language import LanguageModelling, Tokens
+from tombola.training.recipe import Recipe
 
 PADDED = torch.ones(3, 12, dtype=torch.int64)
 LEFT, RIGHT = PADDED.clone(), PADDED.clone()
@@ -106,6 +111,34 @@ def test_only_training_and_the_first_sequences() -> None:
         assert not heard
         logits(model.train(), ids)
     torch.testing.assert_close(torch.stack(heard), recorded(model.eval(), ids[:1]))
+
+
+def test_a_whole_training() -> None:
+    """Every step of `fit` is heard in every layer, and no evaluation; the weights become what they become without."""
+    task = LanguageModelling(*(Tokens(tokens(8, 11, seed)) for seed in range(3)))
+    recipe = Recipe(length="4it", evaluate_every="2it", batch_size=4, learning_rate="1e-2")
+    heard: list[int] = []
+    states = []
+    for recording in (False, True):
+        model = small_model("gpt2")
+        recorder = EntropyRecorder(model, lambda layer, _: heard.append(layer))
+        with recorder if recording else contextlib.nullcontext():
+            fit(model, task, recipe, Masks.full(model), seed=0)
+        states.append(model.state_dict())
+    assert heard == list(range(LAYERS)) * 4
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_half_precision_is_recorded_in_single() -> None:
+    model, ids = small_model("llama"), tokens()
+    found: dict[int, Tensor] = {}
+    with (
+        EntropyRecorder(model, found.__setitem__, training_only=False),
+        torch.autocast("cpu", torch.bfloat16),
+    ):
+        logits(model, ids)
+    assert {entropy.dtype for entropy in found.values()} == {torch.float32}
+    torch.testing.assert_close(torch.stack([found[0], found[1]]), recorded(model, ids), rtol=0, atol=0.02)
 
 
 def test_with_a_cache() -> None:

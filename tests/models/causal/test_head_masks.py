@@ -145,6 +145,14 @@ def test_fit_holds_the_heads(family: str) -> None:
         assert rows.unflatten(0, (HEADS, -1)).flatten(1).any(1).tolist() == kept.tolist()
 
 
+def test_a_wrapped_model() -> None:
+    model = small_model("gpt2")
+    compiled = torch.compile(model)
+    assert mask_of_heads(compiled, KEEP) == mask_of_heads(model, KEEP)
+    mask_of_heads(compiled, KEEP).apply_(compiled)
+    assert mask_of_heads(model, KEEP).removed_nonzeros(model) == 0
+
+
 def test_what_is_not_of_the_model() -> None:
     model = small_model("gpt2")
     with pytest.raises(PruningError, match="the layers have"):

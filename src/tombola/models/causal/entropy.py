@@ -97,7 +97,6 @@ class EntropyRecorder:
             _RECORDERS.pop(module, None)
         self.model.set_attn_implementation(REPLACED)
 
-    @torch.no_grad()
     def look(self, module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> None:
         """Tells the entropy of one layer's heads, from what its `sdpa` is called with.
 
@@ -111,7 +110,8 @@ class EntropyRecorder:
         positions = seen.diagonal(key.shape[2] - query.shape[2], -2, -1).squeeze(1)  # a padded query is a padded key
         if self.valid is not None:
             positions = positions & self.valid[:count, -query.shape[2] :].to(positions.device)
-        entropy = entropy_of_heads(query, key, seen, positions, scaling)
+        with torch.no_grad(), torch.autocast(query.device.type, enabled=False):  # scores want float32
+            entropy = entropy_of_heads(query, key, seen, positions, scaling)
         if entropy is not None:
             self.on_step(self.layers[module], entropy)
 

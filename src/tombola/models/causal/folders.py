@@ -36,7 +36,7 @@ def check_folder(folder: Path) -> None:
             )
         raise ModelError(f"{folder}: holds no {WEIGHTS}; save the model with save_pretrained()")
     tensors = sum(1 for path in weight_files(folder) for _ in shapes_in(path))
-    for key in ("num_hidden_layers", "n_layer"):
+    for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers"):
         if isinstance(layers := config.get(key), int) and layers > tensors:
             raise ModelError(f"{folder}: its config has {layers} layers, its weights are {counted(tensors, 'tensor')}")
 
@@ -100,8 +100,8 @@ def check_model(name: str, model: Any, tokenizer: Any | None) -> None:
     known = model.get_input_embeddings().num_embeddings
     if tokenizer is not None and len(tokenizer) > known:
         raise ModelError(f"{name}: the tokenizer has {len(tokenizer)} tokens, the model knows {known}; another's?")
-    ids = torch.zeros(2, 4, dtype=torch.int64)
-    ids[1, 3] = known - 1
-    first, second = model(input_ids=ids).logits[:, :3]
+    ids = (torch.arange(8) * 7 % known).repeat(2, 1)
+    ids[1, 4:] = (ids[1, 4:] + known // 2) % known
+    first, second = model(input_ids=ids).logits[:, :4]
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().max())):
         raise ModelError(f"{name}: what it says of a token depends on later ones, this is no causal language model")

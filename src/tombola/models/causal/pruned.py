@@ -61,6 +61,8 @@ def save_pruned_language_model(
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise StorageError(f"{folder}: exists and is not an empty folder; choose another")
     inner: Any = unwrapped(model)
+    if odd := [name for name, parameter in inner.named_parameters() if parameter.dtype != torch.float32]:
+        raise ModelError(f"{odd[0]} is not of float32, in which language models are saved; call model.float() before")
     config = equal_config(inner) if equal else inner.config
     building = folder.with_name(f".{folder.name}{TEMPORARY_SUFFIX}")
     shutil.rmtree(building, ignore_errors=True)  # what a killed attempt left
