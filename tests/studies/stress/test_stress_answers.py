@@ -15,6 +15,7 @@ from stress_rows import Row, altered, stress_rows
 from tombola.studies.stress.answers import answers
 from tombola.studies.stress.contrasts import Answer
 from tombola.studies.stress.outcome import as_json, summarise
+from tombola.studies.stress.quantities import QUANTITIES
 from tombola.studies.stress.remarks import remarks
 
 QUESTIONS = 5
@@ -95,13 +96,9 @@ class TestArchitectures:
 
     def test_one_that_loses_more(self) -> None:
         rows = stress_rows(models=("gpt2", "opt"), levels=(0.3,))
-        late = [
-            row | {"nats": row["nats"] + 0.5}
-            if row["kind"] == "probe" and row["cycle"] and row["model"] == "opt"
-            else row
-            for row in rows
-        ]
-        answer = answered(late)["architectures"]
+        for cycle in (1, 2):
+            rows = altered(rows, {"nats": lambda nats: nats + 0.5}, kind="probe", cycle=cycle, model="opt")
+        answer = answered(rows)["architectures"]
         assert answer.sentence.startswith("gpt2 keeps more than opt (gpt2 − opt: −1")
         assert answer.sentence.endswith("Models differ in size and pre-training as well as in architecture.")
 
@@ -128,9 +125,9 @@ def test_one_seed_concludes_nothing() -> None:
 
 def test_sentences_carry_the_numbers() -> None:
     answer = answered(stress_rows(cost={"entropy": 1.0}))["levels"]
-    for one in answer.numbers["tiny"]["changes"].values():
-        places = 1 if abs(one["mean"]) > 1 or round(one["mean"], 3) not in numbers_in(answer.sentence) else 3
-        assert round(one["mean"], places) + 0.0 in numbers_in(answer.sentence)
+    for metric, one in answer.numbers["tiny"]["changes"].items():
+        places = 1 if QUANTITIES[metric].unit == "steps" else 3
+        assert {round(value, places) for value in (one["mean"], *one["ci"])} <= set(numbers_in(answer.sentence))
 
 
 @settings(max_examples=10, deadline=None)
@@ -191,16 +188,8 @@ class TestRemarks:
 
 
 def pulls(controller: str, reward: float) -> list[Row]:
-    key: dict[str, Any] = {"model": "tiny", "level": 0.3, "draw": 0, "remedy": "none", "unit": None}
+    key: dict[str, Any] = {"kind": "pull", "model": "tiny", "level": 0.3, "draw": 0, "remedy": "none", "unit": None}
     return [
-        {
-            "kind": "pull",
-            **key,
-            "strategy": name,
-            "seed": pull,
-            "controller": controller,
-            "pull": pull,
-            "reward": reward,
-        }
+        {**key, "strategy": name, "seed": pull, "controller": controller, "pull": pull, "reward": reward}
         for pull, name in enumerate(("entropy", "entropy", "random"))
     ]

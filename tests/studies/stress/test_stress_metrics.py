@@ -169,7 +169,8 @@ class TestLearningCurves:
 
     def test_a_curve_without_its_start(self) -> None:
         holes = curve(math.nan, -4.0, -3.0)
-        assert reached(-4.5, holes.steps, holes.scores).reason == "the start of the curve was not measured"
+        assert reached(-4.5, holes.steps, holes.scores).reason == "the start of the learning curve was not measured"
+        assert area(holes).reason == "the start of the learning curve was not measured"
 
     @given(st.lists(SCORE, min_size=2, max_size=6), SCORE)
     def test_a_target_is_met_where_the_curve_meets_it(self, scores: list[float], target: float) -> None:

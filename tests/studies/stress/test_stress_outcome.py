@@ -225,6 +225,9 @@ HANDS: dict[str, Hand] = {
     "avg_recovery_rate": lambda cell, dense: recovered(cell, lambda visit: True),
     "recovery_second": lambda cell, dense: recovered(cell, lambda visit: visit == 2),
     "recovery_alone": recovered_alone,
+    "recovery_minus_alone": lambda cell, dense: (
+        recovered(cell, lambda visit: visit == 2) - recovered_alone(cell, dense)
+    ),
     "savings": saved,
     "adaptation_steps": adapted,
     "adaptation_tokens": lambda cell, dense: 1000 * adapted(cell, dense),
@@ -322,8 +325,7 @@ class TestDead:
         found = as_json(summarised(self.ROWS))["pruning_results"]["entropy_0.3"]
         assert found["dead"] == 2
         for metric in NOT_OF_THE_DEAD:
-            if metric != "learning_area":
-                assert (found[metric], found["estimates"][metric]["reason"]) == (None, DEAD), metric
+            assert (found[metric], found["estimates"][metric]["reason"]) == (None, DEAD), metric
         assert found["performance_nats"] == pytest.approx(6.2)
 
     def test_what_learns_is_not_dead(self) -> None:

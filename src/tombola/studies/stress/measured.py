@@ -15,6 +15,7 @@ from tombola.studies.stress.metrics import (
     Value,
     average,
     backward_transfer,
+    difference,
     forgetting,
     forward_transfer,
     is_dead,
@@ -26,33 +27,19 @@ from tombola.studies.stress.visits import Visit, known_gain, visits_of
 
 DEAD = "a dead network: as an untrained one after pruning, and no task learned beyond noise"
 ONCE = "every task was learned once"
-OF_VISITS = (
-    "gain",
-    "avg_forgetting_rate",
-    "avg_recovery_rate",
-    "recovery_second",
-    "recovery_alone",
-    "savings",
-    "adaptation_steps",
-    "adaptation_tokens",
-    "target_reached",
-    "learning_area",
-    "learning_area_vs_dense",
-    "stability_gap",
-    "stability_gap_before",
-)
+LATER = ("avg_recovery_rate", "recovery_second", "recovery_alone", "recovery_minus_alone", "savings")
+"""Metrics of second and later visits."""
+ADAPTATION = ("adaptation_steps", "adaptation_tokens", "target_reached")
+AREA = ("learning_area", "learning_area_vs_dense")
+STABILITY = ("stability_gap", "stability_gap_before")
+OF_ONE_TASK = ("gain", "avg_forgetting_rate", *LATER, *ADAPTATION, *AREA)
+OF_VISITS = (*OF_ONE_TASK, *STABILITY)
 """Metrics that are a mean over visits."""
-LATER = ("avg_recovery_rate", "recovery_second", "recovery_alone", "savings")
-"""Of them, those of second and later visits."""
 STATE = ("dormant", "effective_rank", "weight_norm", "entropy")
 FUNCTION = ("kl", "js", "top1", "flips", "cosine", "cka")
 PRUNED = ("reached", "parameters", "parameters_removed", "removal_error")
-SCORED = ("performance", "performance_nats", "performance_accuracy")
-NOT_OF_THE_DEAD = (
-    *OF_VISITS[:9],
-    *("bwt", "bwt_accuracy", "fwt", "fwt_accuracy", "fwt_start", "forgetting", "forgetting_accuracy"),
-    *("stability_gap", "stability_gap_before"),
-)
+TRANSFER = ("bwt", "bwt_accuracy", "fwt", "fwt_accuracy", "fwt_start", "forgetting", "forgetting_accuracy")
+NOT_OF_THE_DEAD = ("gain", "avg_forgetting_rate", *LATER, *ADAPTATION, *STABILITY, *TRANSFER)
 """What a network that is dead has no number for: rates of nothing, and 0 by construction."""
 Floors = Mapping[str, Mapping[str, Row]]
 """Floor rows of one model and seed: what they are of, then by task."""
@@ -160,13 +147,6 @@ def moment_of(row: Row) -> Moment:
     return Moment(row["prune_cycle"], row["cycle"])
 
 
-def difference(ours: Value, theirs: Value) -> Value:
-    """Null where either is."""
-    if ours.number is None or theirs.number is None:
-        return ours if ours.number is None else theirs
-    return known(ours.number - theirs.number)
-
-
 def _functions(life: Life) -> list[Row]:
     return [row for row in life.rows.get("function", ()) if row["of"] == "network"]
 
@@ -203,6 +183,5 @@ def _of_task(life: Life, j: int, visits: Sequence[Visit]) -> dict[str, Value]:
         "performance_accuracy": known(life.accuracies[-1, j]),
         "performance_start": known(life.scores[0, j]),
     }
-    names = [name for name in OF_VISITS if not name.startswith("stability")]
-    first = _of_visits((visit for visit in own if visit.phase.visit == 1), names[-2:])
-    return found | _of_visits(own, names) | {f"{name}_first": value for name, value in first.items()}
+    first = _of_visits((visit for visit in own if visit.phase.visit == 1), AREA)
+    return found | _of_visits(own, OF_ONE_TASK) | {f"{name}_first": value for name, value in first.items()}

@@ -54,6 +54,13 @@ def mean_of(values: Iterable[Value], nobody: str = "no such value in this life")
     return Value(None, commonest([value.reason for value in found]) or nobody, len(found), len(found))
 
 
+def difference(ours: Value, theirs: Value) -> Value:
+    """Null where either is."""
+    if ours.number is None or theirs.number is None:
+        return ours if ours.number is None else theirs
+    return known(ours.number - theirs.number)
+
+
 def commonest(reasons: Iterable[str | None]) -> str | None:
     """The reason that most have, the first of equals."""
     counted = Counter(reason for reason in reasons if reason is not None)
@@ -143,6 +150,9 @@ class Curve:
     scores: Array
 
 
+NO_START = "the start of the learning curve was not measured"
+
+
 def reached(target: float, x: Array, scores: Array, unit: str = "steps") -> Value:
     """Where a learning curve first is at its target, in steps or tokens `x`: linear between looks, 0 where it begins
     there. Null where it never is."""
@@ -154,7 +164,7 @@ def reached(target: float, x: Array, scores: Array, unit: str = "steps") -> Valu
             continue
         if score >= target:
             if previous is None:
-                return Value(float(place)) if place == 0 else null("the start of the curve was not measured")
+                return Value(float(place)) if place == 0 else null(NO_START)
             fraction = (target - previous[1]) / (score - previous[1])
             return Value(float(previous[0] + fraction * (place - previous[0])))
         previous = (place, score)
@@ -184,6 +194,8 @@ def savings(first: Curve, again: Curve) -> Value:
 
 def area(curve: Curve) -> Value:
     """The mean score over the steps of a phase: the trapezoids below the learning curve, divided by its steps."""
+    if not np.isfinite(curve.scores[0]):
+        return null(NO_START)
     kept = np.isfinite(curve.scores)
     steps, scores = curve.steps[kept], curve.scores[kept]
     if len(steps) < 2 or steps[-1] <= steps[0]:

@@ -70,6 +70,13 @@ _ALL = (
         "neither",
         "control: the task learned a second time at once; (a_alone − a_before) / (a_peak − a_before) at visit 2",
     ),
+    Quantity(
+        "recovery_minus_alone",
+        "recovery minus that without interference",
+        "of what was lost",
+        "more",
+        "visit by visit, at visit 2; below 0 is what the other tasks cost",
+    ),
     Quantity("savings", "savings", "of the steps", "more", "1 − steps to relearn / steps to learn first (halfway)"),
     Quantity(
         "adaptation_steps",

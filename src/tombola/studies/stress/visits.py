@@ -12,6 +12,7 @@ from tombola.studies.stress.lives import Life, Phase
 from tombola.studies.stress.metrics import (
     Value,
     area,
+    difference,
     halfway,
     known,
     mean_of,
@@ -81,7 +82,9 @@ def _relearning(life: Life, phase: Phase, j: int) -> Iterator[tuple[str, Value]]
     yield "avg_recovery_rate", found
     if phase.visit == 2:
         yield "recovery_second", found
-        yield "recovery_alone", _alone(life, phase.training, lost)
+        alone = _alone(life, phase.training, lost)
+        yield "recovery_alone", alone
+        yield "recovery_minus_alone", difference(found, alone)
     first = life.inside.get((earlier[0], phase.training))
     if first is not None:
         learned = known_gain(life, earlier[0], j)
@@ -121,7 +124,7 @@ def _target(dense: Life | None, task: str) -> float | Value:
     gain = known_gain(dense, visited[0], dense.tasks.index(task))
     curve = dense.inside[visited[0], task]
     if not np.isfinite(curve.scores[[0, -1]]).all():
-        return null("no target: the dense network's learning curve has no end")
+        return null("no target: the dense network's learning curve has no start or no end")
     if gain.number is None or curve.scores[-1] <= curve.scores[0]:
         return null("no target: the dense network does not learn this task")
     return halfway(curve)
@@ -132,9 +135,7 @@ def _against(own: Value, dense: Life | None, phase: Phase) -> Value:
         return null(NO_DENSE)
     same = [other for other in dense.phases if (other.training, other.visit) == (phase.training, phase.visit)]
     theirs = area(dense.inside[same[0].number, phase.training]) if same else null("no such visit of the dense network")
-    if own.number is None or theirs.number is None:
-        return own if own.number is None else theirs
-    return known(own.number - theirs.number)
+    return difference(own, theirs)
 
 
 def _stability(life: Life, phase: Phase) -> Iterator[tuple[str, Value]]:
