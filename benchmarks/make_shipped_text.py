@@ -22,9 +22,9 @@ from pathlib import Path
 OUT = Path(__file__).parent.parent / "src" / "tombola" / "data" / "text" / "files"
 PRETRAINING, TRAIN, HELD_OUT = "pretraining", "train", "held_out"
 SIZES: dict[str, dict[str, int]] = {
-    "english": {PRETRAINING: 100_000},
-    "verse": {PRETRAINING: 110_000, TRAIN: 48_000, HELD_OUT: 36_000},
-    "speeches": {PRETRAINING: 80_000, TRAIN: 12_000, HELD_OUT: 10_000},
+    "english": {PRETRAINING: 160_000},
+    "verse": {PRETRAINING: 20_000, TRAIN: 48_000, HELD_OUT: 36_000},
+    "speeches": {PRETRAINING: 110_000, TRAIN: 12_000, HELD_OUT: 10_000},
     "names": {PRETRAINING: 12_000, TRAIN: 24_000, HELD_OUT: 18_000},
     "german": {PRETRAINING: 20_000, TRAIN: 52_000, HELD_OUT: 38_000},
     "french": {PRETRAINING: 20_000, TRAIN: 52_000, HELD_OUT: 38_000},
@@ -40,9 +40,9 @@ SHORT, LONG = 15, 95
 PRAISE = """beautiful beautifully best brilliant charming clever compelling delight delightful engaging enjoy enjoyable
 entertaining fascinating fun funny gem good great heart hilarious love lovely moving perfect pleasure powerful
 refreshing remarkable smart solid strong sweet touching warm well wonderful worth"""
-BLAME = """awful bad bland boring can't contrived didn't dull doesn't don't down fails flat isn't lacks lame less lifeless
-long mess much neither never no nor not nothing off only predictable pretentious silly slow stupid tedious thing too
-wasn't without won't worst"""
+BLAME = """awful bad bland boring can't contrived didn't dull doesn't don't down fails flat isn't lacks lame less
+lifeless long mess much neither never no nor not nothing off only predictable pretentious silly slow stupid tedious
+thing too wasn't without won't worst"""
 """A sentence is taken that has a word of its own side and none of the other: small models can learn which it is."""
 
 

@@ -121,7 +121,7 @@ def test_more_items_than_there_are_is_an_error() -> None:
     with pytest.raises(DataError, match=r"the task german has .* items, not 5000: ask for fewer"):
         protocol_tasks("diverse", 0, 5000)
     with pytest.raises(DataError, match="hardly more than"):
-        harder("continued", 1, 0, 5000, 10)
+        harder("continued", 1, 0, 2000, 10)
 
 
 def test_unknown_protocols_are_named() -> None:

@@ -12,7 +12,7 @@ from tombola.errors import ConfigError, DataError
 
 LEVELS = {"arithmetic": 4, "recall": 6, "long-context": 4, "continued": 4, "reversed": 4}
 """How many levels each has, counted from 1."""
-TRIES = 200
+TRIES = 20
 """How often an item is drawn, for every one that is asked for, before a level is said to have too few."""
 
 

@@ -6,6 +6,7 @@ on made its merges; no text is unknown to it.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from tombola.data.text.shipped_text import shipped_bytes
@@ -27,6 +28,7 @@ def tiny_tokenizer() -> Any:
         >>> len(tokenizer), tokenizer.decode(ids)
         (512, 'In the beginning')
     """
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # read once, when the packages are loaded
     try:
         from tokenizers import Tokenizer
         from transformers import PreTrainedTokenizerFast
