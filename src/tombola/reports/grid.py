@@ -22,7 +22,8 @@ class Cell:
 class Grid:
     """Cells in rows from the top; `reference` is what they are coloured around: what it is called, and its value.
 
-    Without a reference cells have no colour: there is nothing that they would be better or worse than.
+    Without a reference cells have no colour: there is nothing that they would be better or worse than. Colours are
+    those of distances, and end at the largest one, or at `least`: so that noise looks pale.
     """
 
     cells: Sequence[Sequence[Cell]]
@@ -32,14 +33,15 @@ class Grid:
     x_title: str = ""
     reference: tuple[str, float] | None = None
     more_is_better: bool = True
+    least: float = 0.0
 
     @property
     def reach(self) -> float:
-        """The largest distance of a value from the reference, at which colours end; 1 where there is none."""
+        """The distance from the reference at which colours end; 1 where there is none."""
         if self.reference is None:
             return 1.0
         known = [cell.value for row in self.cells for cell in row if cell.value is not None]
-        return max((abs(value - self.reference[1]) for value in known), default=1.0) or 1.0
+        return max([self.least, *(abs(value - self.reference[1]) for value in known)]) or 1.0
 
     def strength(self, cell: Cell) -> float | None:
         """How much better (to 1) or worse (to -1) a cell is than the reference; None where it has no value.

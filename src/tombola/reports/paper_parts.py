@@ -48,11 +48,13 @@ def dashed(dash: tuple[float, ...]) -> Any:
 def draw_marks(axes: Axes, spans: Sequence[Span], moments: Sequence[Moment], sizes: Sizes) -> None:
     """Every second span shaded behind the series, all named above the axes; vertical lines where something happened."""
     above: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "fontsize": sizes.small - 1, "rotation": 90}
+    first, last = sorted(axes.get_xlim())
     for number, one in enumerate(spans):
         if number % 2 == 0:
             axes.axvspan(one.start, one.end, color=LIGHT.span, linewidth=0, zorder=0)
-        if one.label and len(spans) <= MOST_NAMED:
-            axes.text((one.start + one.end) / 2, 1.01, one.label, ha="center", va="bottom", **above)
+        middle = (one.start + one.end) / 2
+        if one.label and len(spans) <= MOST_NAMED and first <= middle <= last:
+            axes.text(middle, 1.01, one.label, ha="center", va="bottom", **above)
     for moment in moments:
         axes.axvline(moment.x, color=LIGHT.ink, linewidth=sizes.thin, linestyle=dashed(BASELINE_DASH))
         axes.text(moment.x, 0.02, moment.label, ha="left", va="bottom", **above)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 PRINT_DPI = 200
 POINTS_PER_INCH = 72
+MOST_WITHIN = 4
+"""Entries of a legend that stands within the axes; a longer one would lie over lines."""
 
 
 def png(figure: Figure, millimetres: tuple[float, float] = PRINT_MILLIMETRES) -> bytes:
@@ -103,7 +105,7 @@ def _drawn(
     from matplotlib.figure import Figure as Sheet
 
     with mpl.rc_context({"font.family": _fonts(), "text.parse_math": False, "text.color": LIGHT.ink}):
-        drawn = Sheet(figsize=inches, layout="constrained")
+        drawn = Sheet(figsize=inches, dpi=PRINT_DPI, layout="constrained")
         FigureCanvasAgg(drawn)
         places = drawn.subplots(len(rows), len(rows[0]), squeeze=False)
         for row, shown in zip(places, rows, strict=True):
@@ -111,7 +113,8 @@ def _drawn(
                 _draw(drawn, axes, figure, sizes)
         if notes:
             drawn.supxlabel("\n".join(notes), fontsize=sizes.small, x=0.01, ha="left", wrap=True)
-        drawn.canvas.draw()  # lays out with these settings
+        drawn.draw_without_rendering()  # lays out, with these settings and once
+        drawn.set_layout_engine("none")
     return drawn
 
 
@@ -167,8 +170,11 @@ def _draw_chart(axes: Axes, chart: Chart, sizes: Sizes) -> None:
     set_axis(axes, "y", chart.y_axis, sizes)
     frame(axes, sizes)
     draw_marks(axes, chart.spans, chart.moments, sizes)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=sizes.small, frameon=False, labelcolor=LIGHT.ink)
+    if entries := len(axes.get_legend_handles_labels()[0]):
+        beside: dict[str, Any] = (
+            {"loc": "upper left", "bbox_to_anchor": (1, 1)} if chart.spans or entries > MOST_WITHIN else {}
+        )
+        axes.legend(fontsize=sizes.small, frameon=False, labelcolor=LIGHT.ink, **beside)
 
 
 def _draw_heatmap(figure: Sheet, axes: Axes, heatmap: Heatmap, sizes: Sizes) -> None:

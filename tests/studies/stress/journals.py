@@ -31,8 +31,11 @@ def entry(**other: Any) -> dict[str, Any]:
     } | other
 
 
-def entries(seeds: int = 3, cycles: int = 2, layers: int = 2, heads: int = 4) -> Iterator[dict[str, Any]]:
-    """Head (0, 0) grows wider by 0.2 a cycle, (0, 1) narrower by 0.1; (1, 3) is removed; `code` adds 0.05 to all."""
+def entries(seeds: int = 3, cycles: int = 2, layers: int = 2, heads: int = 4, gap: int = 1) -> Iterator[dict[str, Any]]:
+    """Head (0, 0) grows wider by 0.2 a cycle, (0, 1) narrower by 0.1; (1, 3) is removed; `code` adds 0.05 to all.
+
+    Entropy is taken four times a phase, every `gap` steps.
+    """
     change = {(0, 0): 0.2, (0, 1): -0.1}
     for seed in range(seeds):
         for phase in range(1 + cycles * len(TASKS)):
@@ -50,7 +53,7 @@ def entries(seeds: int = 3, cycles: int = 2, layers: int = 2, heads: int = 4) ->
                             head_idx=head,
                             entropy=value,
                             gate_value=0.0 if (layer, head) == (1, 3) and phase > 0 else 1.0,
-                            meta_step=4 * phase + step,
+                            meta_step=gap * (4 * phase + step),
                             meta_seed=seed,
                             meta_task=task,
                             meta_phase=phase,

@@ -17,11 +17,9 @@ from journals import TASKS, entries, entry, write_journal
 from tombola.errors import RunFolderError, StorageError
 from tombola.reports.chart import Span
 from tombola.studies.stress.eeg import eeg, entropy_map, thinned
-from tombola.studies.stress.journal import JOURNAL, LONGEST_LINE, Course, OneLife, courses_of, read_journal
+from tombola.studies.stress.journal import JOURNAL, LONGEST_LINE, Course, OneLife, read_journal
 from tombola.studies.stress.journal_summary import EMPTY, summary
-from tombola.studies.stress.journal_survey import survey
-
-FIRST = OneLife("tiny", "none", 0, 0)
+from tombola.studies.stress.journal_survey import gathered
 
 
 @pytest.fixture
@@ -108,7 +106,7 @@ class TestSummary:
             for cycle in (0, 1)
             for seed in range(3)
         ]
-        (found,) = survey(read_journal(journal))
+        (found,) = gathered(journal).surveys
         first, last, drift = found.mean_of(0), found.mean_of(1), found.drift
         assert first is not None
         assert last is not None
@@ -141,7 +139,7 @@ class TestSummary:
 
     def test_draws_of_a_seed_are_averaged(self, tmp_path: Path) -> None:
         drawn = [one | {"meta_draw": draw} for draw in range(3) for one in entries(seeds=2)]
-        (found,) = survey(read_journal(write_journal(tmp_path / "j.jsonl", drawn)))
+        (found,) = gathered(write_journal(tmp_path / "j.jsonl", drawn)).surveys
         assert len(found.lives) == 6
         assert all(one.change.n == 2 for one in found.summaries)
 
@@ -173,7 +171,7 @@ class TestSummary:
 
 class TestFigures:
     def test_a_trace_is_standardised_and_ends_where_the_head_did(self, journal: Path) -> None:
-        drawn = eeg(courses_of(journal, FIRST), [Span(0, 4, "")], "seed 0")
+        drawn = eeg(gathered(journal).courses, [Span(0, 4, "")], "seed 0")
         assert [trace.name for trace in drawn.traces] == [f"{layer}.{head}" for layer in (0, 1) for head in range(4)]
         assert np.std(drawn.traces[0].y) == pytest.approx(1, abs=0.01)
         assert abs(np.mean(drawn.traces[0].y)) < 0.01
@@ -181,9 +179,16 @@ class TestFigures:
         assert (gone.is_ended, gone.x[-1]) == (True, 4)
         assert not drawn.traces[0].is_ended
 
+    def test_it_is_of_the_life_that_comes_first(self, tmp_path: Path) -> None:
+        found = gathered(
+            write_journal(tmp_path / "j.jsonl", [entry(meta_seed=seed, meta_step=seed) for seed in (4, 1)])
+        )
+        assert found.first == OneLife("tiny", "none", 4, 0)
+        assert [*found.courses[0, 0].steps] == [4]
+
     def test_a_head_that_is_gone_from_the_start_is_a_cross(self, tmp_path: Path) -> None:
         path = write_journal(tmp_path / "j.jsonl", [entry(gate_value=0.0, entropy=None)])
-        (trace,) = eeg(courses_of(path, FIRST), [], "").traces
+        (trace,) = eeg(gathered(path).courses, [], "").traces
         assert (trace.x, trace.y, trace.is_ended) == ([0.0], [0.0], True)
 
     @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=500), st.integers(1, 100))
@@ -197,7 +202,7 @@ class TestFigures:
         assert found.max() <= max(values) + 1e-9
 
     def test_the_map_hatches_what_was_removed(self, journal: Path) -> None:
-        grid = entropy_map(survey(read_journal(journal))[0], "mean entropy")
+        grid = entropy_map(gathered(journal).surveys[0], "mean entropy")
         assert [len(row) for row in grid.cells] == [4, 4]
         assert grid.cells[1][3].value is None
         assert grid.cells[0][0].text == "0.52"

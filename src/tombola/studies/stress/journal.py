@@ -153,17 +153,3 @@ class Course:
             elif not self.steps or self.steps[-1] < entry.step:
                 self.steps.append(entry.step)
                 self.entropies.append(entry.entropy)
-
-
-def courses_of(path: Path, life: OneLife) -> dict[Head, Course]:
-    """The course of every head in one life, by layer and head in order; twelve bytes a point.
-
-    Raises:
-        RunFolderError: a line is damaged.
-        StorageError: the file cannot be read.
-    """
-    found: dict[Head, Course] = {}
-    for entry in read_journal(path):
-        if entry.life == life:
-            found.setdefault(entry.head, Course()).add(entry)
-    return dict(sorted(found.items()))

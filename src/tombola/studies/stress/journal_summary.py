@@ -9,8 +9,8 @@ from tombola.reports.documents import bullet_block, document, table_block
 from tombola.reports.intervals import Estimate
 from tombola.reports.tables import Table
 from tombola.studies.base.numbers import counted, listed
-from tombola.studies.stress.journal import Head, read_journal
-from tombola.studies.stress.journal_survey import HeadSummary, Survey, Switch, largest, survey
+from tombola.studies.stress.journal import Head
+from tombola.studies.stress.journal_survey import HeadSummary, Survey, Switch, gathered, largest
 
 SHOWN = 3
 """Heads that are named for each thing that is said."""
@@ -31,11 +31,15 @@ def summary(path: Path) -> str:
         RunFolderError: a line is damaged.
         StorageError: the file cannot be read.
     """
-    found = survey(read_journal(path))
-    title = f"# Attention entropy: {path.resolve().parent.parent.name}"
-    if not found:
+    return summary_of(gathered(path).surveys, path.resolve().parent.parent.name)
+
+
+def summary_of(surveys: Sequence[Survey], name: str) -> str:
+    """The same of a journal that was read; `name` is what it is of."""
+    title = f"# Attention entropy: {name}"
+    if not surveys:
         return document(title, EMPTY) + "\n"
-    return document(title, SCALE, *(block for one in found for block in _of_model(one, len(found) > 1))) + "\n"
+    return document(title, SCALE, *(block for one in surveys for block in _of_model(one, len(surveys) > 1))) + "\n"
 
 
 def _of_model(found: Survey, named: bool) -> list[str]:

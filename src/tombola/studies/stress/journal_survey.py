@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
 from tombola.reports.intervals import Estimate, estimate
-from tombola.studies.stress.journal import Entry, Head, OneLife
+from tombola.studies.stress.journal import Course, Entry, Head, OneLife, read_journal
 
 Cycle = tuple[int, str]
 
@@ -211,25 +212,44 @@ class Survey:
         return [switch for survey in self.lives.values() for switch in survey.switches]
 
 
-def survey(entries: Iterable[Entry]) -> list[Survey]:
-    """Journals are surveyed model by model and remedy by remedy, in the order in which entries name them.
+@dataclass
+class Journal:
+    """All that is shown of a journal: its surveys, and the course of every head in the life that comes first."""
+
+    surveys: list[Survey]
+    first: OneLife | None
+    courses: dict[Head, Course]
+
+
+def gathered(path: Path) -> Journal:
+    """A journal read once, line by line.
 
     Args:
-        entries: those of one journal, read once.
+        path: an `entropy_journal.jsonl`.
 
     Returns:
-        As many surveys as there are models and remedies; none for a journal without entries.
+        Surveys model by model and remedy by remedy, in the order in which entries name them: none for an empty file.
+
+    Raises:
+        RunFolderError: a line is damaged.
+        StorageError: the file cannot be read.
     """
     groups: dict[tuple[str, str], dict[OneLife, LifeSurvey]] = defaultdict(dict)
     counts: dict[tuple[str, str], int] = defaultdict(int)
-    for entry in entries:
+    first: OneLife | None = None
+    courses: dict[Head, Course] = defaultdict(Course)
+    for entry in read_journal(path):
         of = (entry.life.model, entry.life.remedy)
         lives = groups[of]
         if entry.life not in lives:
             lives[entry.life] = LifeSurvey()
         lives[entry.life].add(entry)
         counts[of] += 1
-    return [Survey(*of, lives, counts[of]) for of, lives in groups.items()]
+        first = first or entry.life
+        if entry.life == first:
+            courses[entry.head].add(entry)
+    surveys = [Survey(*of, lives, counts[of]) for of, lives in groups.items()]
+    return Journal(surveys, first, dict(sorted(courses.items())))
 
 
 def largest(switches: Sequence[Switch]) -> Switch:
