@@ -79,7 +79,7 @@ def _comparisons(folder: Path, result: Stress) -> list[Path]:
     files = []
     for name, metrics in COMPARED.items():
         panels = [comparison(result, metric) for metric in metrics]
-        notes = missing_notes(panels)
+        notes = [line for note in missing_notes(panels) for line in _wrapped(note)]
         height = 22 + 7.0 * len(panels[0].places) * max(1, len(panels[0].series)) + 5 * len(notes)
         files.append(_write(folder / f"{name}.png", sheet([[one] for one in panels], (WIDE, 2 * height), notes)))
     for model in result.models:
@@ -119,7 +119,7 @@ def _of_group(folder: Path, result: Stress, group: Group) -> list[Path]:
         _write(folder / "visualizations" / f"time_series{end}.png", sheet(series, (WIDE, 190.0))),
         _write(
             folder / "visualizations" / f"radar{end}.png",
-            sheet([[radar, dots]], (WIDE, 110.0), [*_wrapped(radar_note()), *missing_notes([dots])]),
+            sheet([[radar, dots]], (WIDE, 110.0), _wrapped(" ".join([radar_note(), *missing_notes([dots])]))),
         ),
     ]
     if charts := function_charts(named(result, [group])):

@@ -45,8 +45,7 @@ def summary_of(surveys: Sequence[Survey], name: str) -> str:
 def _of_model(found: Survey, named: bool) -> list[str]:
     remedy = "" if found.remedy == "none" else f", with {found.remedy.replace('_', ' ')}"
     heading = [f"## {found.model}{remedy}"] if named else []
-    heads = found.summaries
-    lines = [recorded(found), drift(found), *changes(heads), *extremes(heads), switches(found), removed(found)]
+    heads, lines = found.summaries, lines_of(found)
     table = heads_table(heads)
     note = (
         "Means over seeds, as fractions of the maximum; each interval by itself, so that of many heads some move by "
@@ -54,6 +53,12 @@ def _of_model(found: Survey, named: bool) -> list[str]:
     )
     folded = [table_block(table, "Every head", note)] if heads else []
     return [*heading, bullet_block(lines), *folded]
+
+
+def lines_of(found: Survey) -> list[str]:
+    """What is said of a journal, a line for each thing."""
+    heads = found.summaries
+    return [recorded(found), drift(found), *changes(heads), *extremes(heads), switches(found), removed(found)]
 
 
 def recorded(found: Survey) -> str:

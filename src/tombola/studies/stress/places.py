@@ -48,6 +48,15 @@ def journals_of(result: Stress, protocol: str) -> dict[Cell, Journal]:
     return {cell: gathered(path) for cell, path in paths.items() if path.exists()}
 
 
+def groups_at(result: Stress, model: str, level: float) -> list[Group]:
+    """What was pruned of a model to a level: every strategy, with every remedy."""
+    return [
+        group
+        for key, group in result.groups.items()
+        if (key.model, key.level) == (model, level) and not key.is_reference
+    ]
+
+
 def label(key: GroupKey) -> str:
     """What a strategy is called in figures, with its remedy, without its level: `entropy`, `dense, reset dormant`."""
     remedy = "" if key.remedy == UNTREATED else f", {key.remedy.replace('_', ' ')}"

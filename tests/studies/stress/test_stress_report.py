@@ -1,0 +1,208 @@
+"""What people and programs are shown of a stress study: the page, the terminal, the list, `--json`."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from html import escape, unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import study
+from rich.console import Console
+
+from said import fits
+from stress_rows import altered, stress_rows
+from tombola.reports.tables import MISSING
+from tombola.studies.base.output import output
+from tombola.studies.stress.answers import answers
+from tombola.studies.stress.conclusions import check_lines, how_lines, in_short, lead, plasticity_line
+from tombola.studies.stress.quantities import QUANTITIES
+from tombola.studies.stress.remarks import remarks
+from tombola.studies.stress.report import stress_page
+from tombola.studies.stress.result import Stress
+from tombola.studies.stress.result_tables import null_lines, overview_table, short_table, tasks_table
+from tombola.studies.stress.shown import numbers, outcome, show_result
+
+SECTIONS = (
+    "What was found",
+    "Plasticity",
+    "Strategies and levels",
+    "Profiles",
+    "Scores over time",
+    "Entropy of attention",
+    "Function preserved",
+    "Every task",
+    "What each metric means",
+    "How it was run",
+    "Configuration",
+)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Stress:
+    home = tmp_path_factory.mktemp("stress")
+    return study(home, journals=("entropy",), levels=(0.1, 0.3), cost={"random": 1.0}, lost=0.1, seeds=3)
+
+
+@pytest.fixture(scope="module")
+def whole(result: Stress) -> str:
+    return stress_page(result, "diverse")
+
+
+@pytest.fixture(scope="module")
+def dead(tmp_path_factory: pytest.TempPathFactory) -> Stress:
+    return study(tmp_path_factory.mktemp("dead"), strategies=("entropy", "magnitude"), dead=("magnitude",))
+
+
+def text_of(page: str) -> str:
+    """What a reader sees, without scripts."""
+    return unescape(re.sub(r"<[^>]+>", " ", re.sub(r"<(script|style).*?</\1>", "", page, flags=re.S)))
+
+
+def printed(result: Stress, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO())
+    show_result(console, result)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+class TestPage:
+    def test_findings_come_first_and_every_section_is_there(self, whole: str) -> None:
+        assert re.findall(r"<section id='[\w-]+'><h2>(.*?)</h2>", whole) == [escape(one) for one in SECTIONS]
+
+    def test_it_has_every_answer_and_remark(self, result: Stress, whole: str) -> None:
+        seen = text_of(whole)
+        for one in [*answers(result), *remarks(result)]:
+            assert one.question in seen
+            assert one.sentence in seen
+        assert lead(result) in seen
+
+    def test_the_table_has_dense_and_both_floors(self, result: Stress, whole: str) -> None:
+        table = overview_table(result)
+        assert [row[0] for row in table.rows][:2] == ["dense", "gradual"]
+        assert [row[0] for row in table.rows][-2:] == ["floor: all heads off", "floor: never trained"]
+        dense = result.dense("tiny")
+        assert dense is not None
+        loss = dense.metrics["performance_nats"]
+        assert loss.mean is not None
+        assert table.rows[0][2].startswith(f"{loss.mean:.2f} ±")
+        assert table.rows[0][2] in whole
+        assert [row[-1] for row in table.rows if row[0] == "random"] == ["3 × 2", "3 × 2"]
+
+    def test_metrics_are_explained_with_their_direction(self, whole: str) -> None:
+        seen = text_of(whole)
+        for one in QUANTITIES.values():
+            assert one.meaning in seen
+        assert "less is better" in seen
+
+    def test_drawings_that_are_folded_away_are_drawn_when_they_are_unfolded(self, whole: str) -> None:
+        assert whole.count("class='plot ") > 20
+        assert 'addEventListener("toggle"' in whole
+
+    def test_of_each_journal_there_is_an_eeg_and_a_map(self, whole: str) -> None:
+        assert text_of(whole).count("EEG of seed 0") == 2
+        assert whole.count("removed in every network") >= 2
+
+    def test_without_journals_there_is_no_section_of_them(self, tmp_path: Path) -> None:
+        assert "<h2>Entropy of attention" not in stress_page(study(tmp_path), "diverse")
+
+    def test_a_network_that_learned_nothing_has_reasons(self, dead: Stress) -> None:
+        page = text_of(stress_page(dead, "diverse"))
+        assert "No forgetting rate, recovery rate" in page
+        assert "magnitude 30%: a dead network" in page
+
+    def test_names_are_escaped(self, tmp_path: Path) -> None:
+        page = stress_page(study(tmp_path, models=("<img src=x>",)), "diverse")
+        assert "<img" not in page.split("<script>")[0]
+
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            {"seeds": 1},
+            {"strategies": ()},
+            {"strategies": ("random",), "cycles": 1},
+            {"models": ("tiny", "other"), "remedies": ("none", "reset_dormant")},
+            {"prune_cycles": 2},
+            {"tasks": ("names",)},
+        ],
+    )
+    def test_every_kind_of_study_has_a_page_and_a_table(self, tmp_path: Path, asked: dict[str, Any]) -> None:
+        made = study(tmp_path, **asked)
+        seen = text_of(stress_page(made, "diverse"))
+        assert plasticity_line(made) in seen
+        assert "nan" not in seen.lower().split()
+        assert fits(printed(made))
+        assert outcome(made)
+
+    def test_one_seed_claims_nothing(self, tmp_path: Path) -> None:
+        made = study(tmp_path, seeds=1)
+        assert "cannot be judged with one seed" in lead(made)
+        assert "±" not in "".join("".join(row) for row in overview_table(made).rows)
+
+    def test_neither_page_nor_terminal_needs_torch(self) -> None:
+        code = (
+            "import tombola.studies.stress.report, tombola.studies.stress.shown, sys; sys.exit('torch' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class TestTerminal:
+    def test_it_fits_80_columns_with_the_columns_asked_for(self, result: Stress) -> None:
+        shown = printed(result)
+        assert fits(shown)
+        for title in ("Strategy", "Level", "Loss", "Forget", "Recover", "Alone", "Probe change", "Steps"):
+            assert title in shown
+        assert "No room for" not in shown
+        assert str(result.folder / "report.html") in printed(result, 400)
+
+    def test_it_says_every_answer(self, result: Stress) -> None:
+        shown = " ".join(printed(result).split())
+        for one in answers(result):
+            assert " ".join(one.sentence.split()) in shown
+
+    def test_nulls_have_their_reason(self, dead: Stress) -> None:
+        rows = short_table(dead).rows
+        assert [row[3] for row in rows if row[0] == "magnitude"] == [MISSING]
+        (line,) = [one for one in null_lines(dead) if "magnitude" in one]
+        assert line.startswith("No forgetting rate")
+        assert "recovery without interference" in line
+
+
+class TestPrograms:
+    def test_numbers_are_one_object_with_units_intervals_and_reasons(self, dead: Stress) -> None:
+        said = json.loads(output("stress", numbers(dead)).to_json())
+        by_name = {row["name"]: row for row in said["table"]}
+        assert set(by_name) == {"dense", "gradual", "entropy_0.3", "magnitude_0.3"}
+        assert by_name["magnitude_0.3"]["metrics"]["avg_recovery_rate"]["mean"] is None
+        assert "dead" in by_name["magnitude_0.3"]["metrics"]["avg_recovery_rate"]["reason"]
+        assert len(by_name["entropy_0.3"]["metrics"]["performance_nats"]["ci"]) == 2
+        assert len(said["verdict"]["answers"]) == 5
+        assert said["units"]["performance_nats"] == "nats a token"
+
+    def test_a_list_says_it_in_a_few_words(self, result: Stress) -> None:
+        assert in_short(result) == (
+            "Loss of plasticity is shown in 6 of 6 groups, from cycle 1 on. Entropy preserves more than random."
+        )
+
+
+class TestWords:
+    def test_an_onset_that_is_not_reached_is_said_with_the_cycles(self, tmp_path: Path) -> None:
+        said = plasticity_line(study(tmp_path, seeds=3))
+        assert re.match(r"Loss of plasticity: onset not reached in these 2 cycles, in any of \d groups\.", said)
+
+    def test_checks_count_and_name_what_failed(self) -> None:
+        rows = stress_rows(strategies=("entropy",), levels=(0.3,), seeds=1, tasks=("names",))
+        assert check_lines(rows)[0] == "1 of 1 pruning removed exactly as many units as asked."
+        failed = altered(rows, {"check_held": False}, kind="phase", strategy="entropy")
+        assert any(line.startswith("Check failed: 4 of 6 phases ended") for line in check_lines(failed))
+
+    def test_epochs_stand_beside_steps(self, result: Stress) -> None:
+        assert any("optimizer steps" in line and "epochs" in line and "tokens" in line for line in how_lines(result))
+
+    def test_tasks_are_listed_for_every_group(self, result: Stress) -> None:
+        table = tasks_table(result)
+        assert len(table.rows) == 2 * len(result.groups)
