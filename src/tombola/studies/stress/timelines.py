@@ -124,7 +124,7 @@ def probe_chart(result: Stress, model: str, level: float) -> Chart:
     lines = [_probe(name, group) for name, group in [*chosen, ("dense", result.dense(model))] if group is not None]
     freshes = [one for _, group in chosen if group is not None for one in group.plasticity.fresh.values()]
     fresh = [one.mean for one in freshes if one.mean is not None]
-    baseline = ("fresh network, same mask (mean over strategies)", float(np.mean(fresh))) if fresh else None
+    baseline = ("fresh network (mean over masks)", float(np.mean(fresh))) if fresh else None
     title = f"{100 * level:g}% removed" if len(result.models) == 1 else f"{model}, {100 * level:g}% removed"
     y = axis_title(QUANTITIES["probe_nats"])
     lines = [line for line in lines if line.x]
