@@ -89,7 +89,7 @@ def _height(figure: Figure) -> str:
     """As an attribute, of figures that are as high as they have rows; the theme knows that of all others."""
     match figure:
         case Grid():
-            rem = 6.0 + 3.2 * len(figure.rows)
+            rem = 6.0 + 3.2 * len(figure.rows) + 1.1 * figure.title.count("\n")
         case Dots():
             rem = 5.5 + len(figure.places) * (1.4 + 0.8 * len(figure.drawn))
         case Traces():

@@ -10,7 +10,7 @@ from tombola.reports.chart import Series
 from tombola.reports.dots import Dots, Missing, Radar
 from tombola.reports.grid import Cell, Grid
 from tombola.reports.nature import BASELINE_DASH, LIGHT, SCREEN, Style
-from tombola.reports.screen_parts import axis_of, dashes, layout_of, lines_of, plain, with_marks
+from tombola.reports.screen_parts import SMALLEST, axis_of, dashes, layout_of, lines_of, plain, with_marks
 from tombola.reports.tables import MISSING
 from tombola.reports.traces import Trace, Traces
 
@@ -53,8 +53,8 @@ def _cell_said(grid: Grid, row: int, column: int) -> str:
 
 
 def _cell_text(cell: Cell, row: int, column: int) -> dict[str, Any]:
-    text = lines_of(cell.text.split("\n")) if cell.value is not None else MISSING
-    font = {"size": SCREEN.small - 1, "color": LIGHT.ink}
+    text = plain(cell.text) if cell.value is not None else MISSING
+    font = {"size": SMALLEST, "color": LIGHT.ink}
     behind = {"bgcolor": LIGHT.paper} if cell.value is None else {}
     return {"x": column, "y": row, "text": text, "showarrow": False, "font": font, **behind}
 
@@ -156,15 +156,14 @@ def radar_on_screen(radar: Radar) -> dict[str, Any]:
     ]
     rims = [radar.point(place, 1.0) for place in range(len(radar.places))]
     spokes = [{"type": "line", "x0": 0, "y0": 0, "x1": x, "y1": y, "line": thin, "layer": "below"} for x, y in rims]
-    font = {"size": SCREEN.small - 1, "color": LIGHT.ink}
+    font = {"size": SMALLEST, "color": LIGHT.ink}
     names = [
-        {"x": 1.08 * x, "y": 1.08 * y, "text": lines_of(name.split("\n")), "showarrow": False, "font": font}
+        {"x": 1.08 * x, "y": 1.08 * y, "text": plain(name), "showarrow": False, "font": font}
         | {"xanchor": _side(x, "left", "right", "center"), "yanchor": _side(y, "bottom", "top", "middle")}
         for (x, y), name in zip(rims, radar.places, strict=True)
     ]
     scale = [
-        {"x": 0.02, "y": r, "text": f"{r:g}", "showarrow": False, "xanchor": "left", "font": font | {"size": 10}}
-        for r in (0.5, 1.0)
+        {"x": 0.02, "y": r, "text": f"{r:g}", "showarrow": False, "xanchor": "left", "font": font} for r in (0.5, 1.0)
     ]
     hidden = {"visible": False, "fixedrange": True, "range": [-RIM, RIM]}
     axes = {"xaxis": hidden | {"range": [-1.75, 1.75]}, "yaxis": hidden | {"scaleanchor": "x"}}
@@ -213,10 +212,10 @@ def traces_on_screen(traces: Traces) -> dict[str, Any]:
     names = tuple((traces.offset(index), trace.name) for index, trace in enumerate(traces.traces))
     x = axis_of(Axis(traces.x_title, range=(first, last + room)))
     y = axis_of(Axis("", names, range=(foot - 4.5, 4.0)))
-    axes = {"xaxis": x, "yaxis": y | {"ticks": "", "tickfont": {"size": 10}, "showline": False}}
+    axes = {"xaxis": x, "yaxis": y | {"ticks": "", "tickfont": {"size": SMALLEST}, "showline": False}}
     layout = with_marks(layout_of(traces.title) | axes, traces.spans, ())
     shapes, labels = layout.get("shapes", []), layout.get("annotations", [])
-    font = {"size": SCREEN.small - 2, "color": LIGHT.ink}
+    font = {"size": SMALLEST, "color": LIGHT.ink}
     return {
         "data": data,
         "layout": layout | {"shapes": [*shapes, bar], "annotations": [*labels, said | {"font": font}]},

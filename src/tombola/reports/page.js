@@ -70,12 +70,14 @@
   });
   document.querySelectorAll(".scroll").forEach((box) => watch.observe(box));
 
+  let printing = false; // then all is unfolded and light, and drawn below
   for (const fold of document.querySelectorAll("details")) {
-    fold.addEventListener("toggle", () => fold.open && drawShown(fold));
+    fold.addEventListener("toggle", () => fold.open && !printing && drawShown(fold));
   }
 
   const folds = [];
   addEventListener("beforeprint", () => {
+    printing = true;
     for (const fold of document.querySelectorAll("details:not([open])")) {
       fold.open = true;
       folds.push(fold);
@@ -83,6 +85,7 @@
     plots.forEach((plot) => draw(plot, false, Math.min(plot.clientWidth, 680)));
   });
   addEventListener("afterprint", () => {
+    printing = false;
     for (const fold of folds.splice(0)) fold.open = false;
     drawAll();
   });

@@ -11,6 +11,8 @@ from tombola.reports.axes import Axis
 from tombola.reports.chart import Moment, Span
 from tombola.reports.nature import BASELINE_DASH, FONTS, LIGHT, SCREEN
 
+SMALLEST = SCREEN.small - 1
+"""Pixels of the smallest text that is read on a screen."""
 MOST_NAMED = 24
 """Spans that are named at the top; more names would lie over each other."""
 
@@ -26,7 +28,7 @@ def layout_of(title: str) -> dict[str, Any]:
         "font": {"family": ", ".join((*FONTS, "sans-serif")), "size": SCREEN.small, "color": LIGHT.ink},
         "paper_bgcolor": LIGHT.paper,
         "plot_bgcolor": LIGHT.paper,
-        "margin": {"l": 56, "r": 14, "t": 34 if title else 14, "b": 52},
+        "margin": {"l": 56, "r": 14, "t": 34 + 17 * title.count("\n") if title else 14, "b": 52},
         "showlegend": False,
         "hovermode": "closest",
         "hoverlabel": {"bgcolor": LIGHT.paper, "bordercolor": LIGHT.ink, "font": {"color": LIGHT.ink}, "align": "left"},
@@ -67,7 +69,7 @@ def spans_behind(spans: Sequence[Span]) -> tuple[list[dict[str, Any]], list[dict
         | {"layer": "below"}
         for one in spans[::2]
     ]
-    font = {"size": SCREEN.small - 2, "color": LIGHT.ink}
+    font = {"size": SMALLEST, "color": LIGHT.ink}
     named = {"xref": "x", "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False, "textangle": -90}
     labels = [
         {"x": (one.start + one.end) / 2, "text": plain(one.label), "xanchor": "center", "font": font, **named}
@@ -82,7 +84,7 @@ def moments_across(moments: Sequence[Moment]) -> tuple[list[dict[str, Any]], lis
     line = {"color": LIGHT.ink, "width": SCREEN.thin, "dash": dashes(BASELINE_DASH, SCREEN.line)}
     whole = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1}
     shapes = [{"type": "line", **whole, "x0": one.x, "x1": one.x, "line": line} for one in moments]
-    font = {"size": SCREEN.small - 2, "color": LIGHT.ink}
+    font = {"size": SMALLEST, "color": LIGHT.ink}
     labels = [
         {"x": one.x, "y": 0.01, "xref": "x", "yref": "paper", "text": plain(one.label), "font": font}
         | {"showarrow": False, "xanchor": "left", "yanchor": "bottom", "textangle": -90}
@@ -103,8 +105,8 @@ def with_marks(layout: dict[str, Any], spans: Sequence[Span], moments: Sequence[
 
 
 def plain(text: str) -> str:
-    """Plotly reads some HTML in every text: names are shown as they are."""
-    return html.escape(text, quote=False)
+    """Plotly reads some HTML in every text: names are shown as they are, in as many lines."""
+    return html.escape(text, quote=False).replace("\n", "<br>")
 
 
 def lines_of(lines: list[str]) -> str:

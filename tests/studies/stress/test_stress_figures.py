@@ -164,7 +164,7 @@ class TestComparisons:
         dots = comparison(dead, "avg_recovery_rate")
         assert [(one.series, one.place) for one in dots.missing] == [("magnitude", 0)]
         (note,) = missing_notes([dots])
-        assert note.startswith("No value: magnitude 30%: a dead network")
+        assert note.startswith("No value (×): magnitude 30%: a dead network")
 
     def test_cells_are_hatched_where_nothing_was_learned_and_orange_where_it_is_worse(self, dead: Stress) -> None:
         recovery, loss = grid(dead, "tiny", "avg_recovery_rate"), grid(dead, "tiny", "performance_nats")

@@ -11,12 +11,14 @@ from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
+import plotly.graph_objects as go
 import pytest
 from made_up import study
 from rich.console import Console
 
 from said import fits
 from stress_rows import altered, stress_rows
+from tombola.reports.nature import in_the_dark
 from tombola.reports.tables import MISSING
 from tombola.studies.base.output import output
 from tombola.studies.stress.answers import answers
@@ -25,8 +27,9 @@ from tombola.studies.stress.quantities import QUANTITIES
 from tombola.studies.stress.remarks import remarks
 from tombola.studies.stress.report import stress_page
 from tombola.studies.stress.result import Stress
-from tombola.studies.stress.result_tables import null_lines, overview_table, short_table, tasks_table
+from tombola.studies.stress.result_tables import cycles_table, null_lines, overview_table, short_table, tasks_table
 from tombola.studies.stress.shown import numbers, outcome, show_result
+from tombola.studies.stress.timelines import search_chart
 
 SECTIONS = (
     "What was found",
@@ -37,6 +40,7 @@ SECTIONS = (
     "Entropy of attention",
     "Function preserved",
     "Every task",
+    "Every cycle",
     "What each metric means",
     "How it was run",
     "Configuration",
@@ -99,6 +103,16 @@ class TestPage:
             assert one.meaning in seen
         assert "less is better" in seen
 
+    def test_plotly_knows_every_figure_and_the_dark_every_colour(self, whole: str) -> None:
+        figures = [
+            json.loads(one) for one in re.findall(r"<script type='application/json'>(.*?)</script>", whole, re.S)
+        ]
+        assert len(figures) > 20
+        for figure in figures:
+            go.Figure(figure)
+        used = set(re.findall(r"#[0-9A-Fa-f]{6}|rgba\([^)]*\)", json.dumps(figures)))
+        assert used <= set(in_the_dark())
+
     def test_drawings_that_are_folded_away_are_drawn_when_they_are_unfolded(self, whole: str) -> None:
         assert whole.count("class='plot ") > 20
         assert 'addEventListener("toggle"' in whole
@@ -106,6 +120,18 @@ class TestPage:
     def test_of_each_journal_there_is_an_eeg_and_a_map(self, whole: str) -> None:
         assert text_of(whole).count("EEG of seed 0") == 2
         assert whole.count("removed in every network") >= 2
+
+    def test_a_search_shows_what_its_controllers_were_rewarded_with(self, result: Stress) -> None:
+        cell = {"kind": "pull", "model": "tiny", "strategy": "random", "level": 0.3, "draw": 0, "seed": 0, "unit": None}
+        pulls = [
+            cell | {"remedy": "none", "controller": controller, "pull": pull, "reward": reward}
+            for controller, rewards in (("bandit", (1.0, 2.0, 6.0)), ("random", (1.0, 1.0, 1.0)))
+            for pull, reward in enumerate(rewards)
+        ]
+        chart = search_chart(pulls)
+        assert chart is not None
+        assert {line.name: line.y[-1].mean for line in chart.series} == {"bandit": 3.0, "random": 1.0}
+        assert search_chart(result.rows) is None
 
     def test_without_journals_there_is_no_section_of_them(self, tmp_path: Path) -> None:
         assert "<h2>Entropy of attention" not in stress_page(study(tmp_path), "diverse")
@@ -190,6 +216,12 @@ class TestPrograms:
 
 
 class TestWords:
+    def test_of_many_strategies_the_head_of_the_page_stays_short(self, tmp_path: Path) -> None:
+        cost = {"random": 2.0, "magnitude": 1.5, "gradient": 1.0, "oracle": 0.5}
+        made = study(tmp_path, strategies=("entropy", *cost), cost=cost, seeds=3)
+        assert "; more below." in lead(made)
+        assert len(lead(made)) < 500
+
     def test_an_onset_that_is_not_reached_is_said_with_the_cycles(self, tmp_path: Path) -> None:
         said = plasticity_line(study(tmp_path, seeds=3))
         assert re.match(r"Loss of plasticity: onset not reached in these 2 cycles, in any of \d groups\.", said)
@@ -206,3 +238,9 @@ class TestWords:
     def test_tasks_are_listed_for_every_group(self, result: Stress) -> None:
         table = tasks_table(result)
         assert len(table.rows) == 2 * len(result.groups)
+
+    def test_every_pruning_and_cycle_is_a_row(self, tmp_path: Path) -> None:
+        made = study(tmp_path, prune_cycles=2, cycles=2)
+        table = cycles_table(made)
+        of_entropy = [row[2:4] for row in table.rows if row[0] == "entropy"]
+        assert of_entropy == [["1", "0"], ["1", "1"], ["1", "2"], ["2", "2"], ["2", "3"], ["2", "4"]]

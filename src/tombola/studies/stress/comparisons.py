@@ -27,9 +27,9 @@ HEATMAPS = (
     "performance_nats",
     "avg_forgetting_rate",
     "avg_recovery_rate",
-    "savings",
-    "adaptation_steps",
     "probe_change",
+    "adaptation_steps",
+    "savings",
     "top1",
     "stability_gap",
 )
@@ -110,7 +110,7 @@ def missing_notes(figures: Sequence[Dots]) -> list[str]:
             found = places.setdefault(one.reason, [])
             if at not in found:
                 found.append(at)
-    return [f"No value: {', '.join(at)}: {reason}." for reason, at in places.items()]
+    return [f"No value (×): {', '.join(at)}: {reason}." for reason, at in places.items()]
 
 
 def grid(result: Stress, model: str, metric: str) -> Grid:
@@ -122,7 +122,7 @@ def grid(result: Stress, model: str, metric: str) -> Grid:
     ]
     dense = dense_mean(result, model, metric)
     beside = "dense: no value" if dense is None else f"dense {number(dense)}"
-    title = f"{axis_title(quantity)}\n{beside}"
+    title = "\n".join(line for line in (begun(quantity.title), unit_title(quantity), beside) if line)
     reference = None if dense is None or quantity.better == "neither" else ("dense", dense)
     columns = percents(result.levels)
     known = [group.metrics[metric] for key, group in result.groups.items() if key.model == model]

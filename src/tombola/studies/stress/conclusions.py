@@ -9,17 +9,29 @@ from tombola.studies.base.numbers import begun, counted, listed
 from tombola.studies.stress.answers import strategies
 from tombola.studies.stress.result import Stress
 
+LONGEST_LEAD = 450
+"""Characters of a sentence that stands at the head of a page."""
+
 
 def lead(result: Stress) -> str:
     """The verdict on plasticity, and the first sentence on which strategies preserve most of it."""
-    compared = f" {_first(strategies(result).sentence)}" if result.strategies else ""
-    return plasticity_line(result) + compared
+    if not result.strategies:
+        return plasticity_line(result)
+    whole = _first(strategies(result).sentence)
+    compared = whole if len(whole) <= LONGEST_LEAD else f"{_without_numbers(whole)}; more below."
+    return f"{plasticity_line(result)} {compared}"
 
 
 def in_short(result: Stress) -> str:
     """The same for a list, without numbers in brackets."""
-    compared = _first(strategies(result).sentence).split(" (")[0].rstrip(".") if result.strategies else "dense alone"
-    return f"{plasticity_line(result)} {compared}."
+    if not result.strategies:
+        return plasticity_line(result)
+    return f"{plasticity_line(result)} {_without_numbers(_first(strategies(result).sentence))}."
+
+
+def _without_numbers(sentence: str) -> str:
+    """What comes before the first bracket."""
+    return sentence.split(" (")[0].rstrip(".")
 
 
 def plasticity_line(result: Stress) -> str:

@@ -86,7 +86,7 @@ def _comparisons(folder: Path, result: Stress) -> list[Path]:
         end = "" if model == result.models[0] else f"-{slug(model)}"
         grids = [grid(result, model, metric) for metric in HEATMAPS]
         rows = [grids[at : at + 2] for at in range(0, len(grids), 2)]
-        height = len(rows) * (24 + 11.0 * len(grids[0].rows))
+        height = len(rows) * (27 + 11.0 * len(grids[0].rows))
         files.append(_write(folder / f"heatmaps{end}.png", sheet(rows, (WIDE, height), _empty(grids))))
         charts = [[probe_chart(result, model, level)] for level in result.levels]
         files.append(_write(folder / f"plasticity{end}.png", sheet(charts, (WIDE, 70.0 * len(charts)))))
@@ -99,12 +99,11 @@ def _empty(grids: Sequence[Grid]) -> list[str]:
 
 
 def _of_cell(folder: Path, result: Stress, groups: Sequence[Group], journal: Journal | None) -> list[Path]:
-    for part in ("visualizations", "function_tracking"):
-        make_folder(folder / part)
-    files = [
-        _json(folder / "metrics_history.json", metrics_history(groups)),
-        _json(folder / "function_tracking" / "function_history.json", function_history(groups)),
-    ]
+    make_folder(folder / "visualizations")
+    files = [_json(folder / "metrics_history.json", metrics_history(groups))]
+    if function := function_history(groups):
+        make_folder(folder / "function_tracking")
+        files.append(_json(folder / "function_tracking" / "function_history.json", function))
     for group in groups:
         files += _of_group(folder, result, group)
     return files + ([] if journal is None else _of_journal(folder, result, groups, journal))

@@ -25,8 +25,10 @@ from tombola.studies.stress.places import titled as group_title
 from tombola.studies.stress.remarks import remarks
 from tombola.studies.stress.result import Stress
 from tombola.studies.stress.result_tables import (
+    CYCLES_NOTE,
     OVERVIEW_NOTE,
     TASKS_NOTE,
+    cycles_table,
     function_table,
     glossary_table,
     null_lines,
@@ -38,10 +40,13 @@ from tombola.studies.stress.timelines import (
     named,
     over_seeds_chart,
     probe_chart,
+    search_chart,
     spans_of,
     time_series,
 )
 
+SHOWN = 4
+"""Heatmaps that are not folded."""
 POINTS = 150
 """Of a trace on the page; the file eeg.png has more."""
 SERIES_NOTE = (
@@ -76,9 +81,11 @@ def stress_page(result: Stress, protocol: str, journals: Mapping[Cell, Journal] 
         Section("Strategies and levels", _overview(result)),
         *([Section("Profiles", _profiles(result))] if result.strategies else []),
         Section("Scores over time", _timelines(result)),
+        *_search_sections(result),
         *([Section("Entropy of attention", _entropy(result, read))] if read else []),
         *_function_sections(result),
         Section("Every task", _folded_table(tasks_table(result), "Every task", TASKS_NOTE)),
+        Section("Every cycle", _folded_table(cycles_table(result), "Every cycle", CYCLES_NOTE)),
         Section("What each metric means", folded("Formulas, units and directions", _glossary())),
         Section("How it was run", bullets([*check_lines(result.rows), *how_lines(result)])),
         Section("Configuration", folded("All of it", listing(dump_config(result.config), "Configuration"))),
@@ -129,7 +136,9 @@ def _overview(result: Stress) -> str:
         reasons = dict.fromkeys(reason for one in grids for reason in one.reasons)
         hatched = "".join(f" Hatched: {reason}." for reason in reasons)
         caption = f"{COLOURS}{hatched}"
-        shown = figure_html(grids, caption) if grids else ""
+        first, others = grids[:SHOWN], grids[SHOWN:]
+        shown = figure_html(first, caption) if first else ""
+        shown += folded("More heatmaps", figure_html(others, caption)) if others else ""
         parts.append(shown if len(result.models) == 1 else titled(model, shown))
     for metric in ("performance_nats", "avg_recovery_rate", "avg_forgetting_rate") if result.strategies else ():
         dots = comparison(result, metric)
@@ -165,6 +174,13 @@ def _timelines(result: Stress) -> str:
             body += figure_html(ribbons, RIBBONS_NOTE.format(n=counted(len(group.seeds), "seed")))
         parts.append(folded(group_title(result, key), body))
     return "".join(parts)
+
+
+def _search_sections(result: Stress) -> list[Section]:
+    """What each controller of a search was rewarded with."""
+    chart = search_chart(result.rows)
+    caption = "Mean reward of all pulls so far: a search is worth its effort where it ends above random choices."
+    return [] if chart is None else [Section("Search", figure_html(chart, caption))]
 
 
 def _entropy(result: Stress, journals: Mapping[Cell, Journal]) -> str:

@@ -59,6 +59,23 @@ OF_TASKS = {
     "adaptation_steps": "Steps to target",
     "learning_area_vs_dense": "Score while learning, minus dense",
 }
+OF_CYCLES = {
+    "performance_nats": "Loss",
+    "performance_accuracy": "Accuracy",
+    "avg_forgetting_rate": "Forgetting rate",
+    "avg_recovery_rate": "Recovery rate",
+    "adaptation_steps": "Steps to target",
+    "probe_nats": "Probe loss",
+    "top1": "Top-1 agreement",
+    "dormant": "Dormant units",
+    "effective_rank": "Effective rank",
+    "weight_norm": "Weight norm",
+    "entropy": "Entropy",
+}
+CYCLES_NOTE = (
+    "Means over seeds ± half of the 95 % interval. The first row of a pruning is just after it. Dormant units, "
+    "effective rank and weight norm go along with loss of plasticity elsewhere; they are no proof of it."
+)
 TASKS_NOTE = "Means over seeds ± half of the 95 % interval; losses, gains and scores in nats a target token."
 FLOOR_NAMES = {"all_off": "floor: all heads off", "untrained": "floor: never trained"}
 
@@ -100,6 +117,16 @@ def tasks_table(result: Stress) -> Table:
         if (found := group.by_task.get(task)) is not None
     ]
     return Table(["Task", *_whose_titles(result), *OF_TASKS.values()], rows)
+
+
+def cycles_table(result: Stress) -> Table:
+    """A row for every pruning and cycle of every strategy and level: longitudinal."""
+    rows = [
+        [*_whose(result, key), str(moment.prune_cycle + 1), str(moment.cycle), *_cells(found, OF_CYCLES)]
+        for key, group in _ordered(result)
+        for moment, found in group.by_cycle.items()
+    ]
+    return Table([*_whose_titles(result), "Pruning", "Cycle", *OF_CYCLES.values()], rows)
 
 
 def function_table(result: Stress) -> Table | None:

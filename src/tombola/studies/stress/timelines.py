@@ -9,6 +9,7 @@ import numpy as np
 
 from tombola.reports.chart import Chart, Moment, Series, Span
 from tombola.reports.intervals import Estimate, estimate
+from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.numbers import begun
 from tombola.studies.stress.comparisons import axis_title, strategies, style_of, unit_title
 from tombola.studies.stress.groups import Group
@@ -134,6 +135,18 @@ def probe_chart(result: Stress, model: str, level: float) -> Chart:
 def _probe(name: str, group: Group) -> Series:
     points = [(n, one.plain) for n, one in enumerate(group.plasticity.network.values()) if one.plain is not None]
     return Series(name, [float(n) for n, _ in points], [y for _, y in points], style_of(group.key))
+
+
+def search_chart(rows: Sequence[Row]) -> Chart | None:
+    """The mean reward of all pulls so far, by controller; None where nothing was searched."""
+    pulls = rows_of(rows, kind="pull")
+    series = []
+    for style, controller in enumerate(dict.fromkeys(row["controller"] for row in pulls)):
+        own = sorted((row for row in pulls if row["controller"] == controller), key=lambda row: row["pull"])
+        totals = accumulate(row["reward"] for row in own)
+        means = [estimate([total / count]) for count, total in enumerate(totals, start=1)]
+        series.append(Series(controller, [float(n) for n in range(1, len(own) + 1)], means, style))
+    return Chart("Pull", "Mean reward so far (more is better)", series) if series else None
 
 
 def function_charts(groups: Sequence[tuple[str, Group]]) -> list[Chart]:
