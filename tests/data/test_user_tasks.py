@@ -77,7 +77,7 @@ def test_without_a_split_the_text_of_an_item_says_its_part(tmp_path_factory: pyt
 )
 def test_what_is_no_item_is_named_with_its_line(bad: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        read_tasks(written(tmp_path, [*enough(), bad]), taken={"german"})
+        read_tasks(written(tmp_path, [*enough(), bad]))
     assert said in str(caught.value)
     assert "tasks.jsonl, line 17: " in str(caught.value)
     assert "\n" not in str(caught.value)

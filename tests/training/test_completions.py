@@ -19,7 +19,8 @@ from tombola.errors import DataError, TrainingError
 from tombola.models.tensors import content_sha256
 from tombola.pruning import prune
 from tombola.training import fit
-from tombola.training.completions import Completions, Mixed, Sentences
+from tombola.training.completions import Completions, Mixed
+from tombola.training.sentences import Sentences
 
 WORDS = 128
 

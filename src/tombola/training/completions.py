@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tombola.data.augment import Augmentation
-from tombola.data.text.items import Item, TextTask
-from tombola.errors import DataError
+from tombola.data.text.items import TextTask
 from tombola.models.tensors import content_sha256
 from tombola.pruning.modes import evaluation_mode
 from tombola.pruning.outputs import main_output
@@ -26,42 +25,13 @@ from tombola.runs.seeds import derive_seed
 from tombola.training.batches import Order
 from tombola.training.device import CPU, device_of
 from tombola.training.language import CHUNK, LOGITS, logits_of_tokens
+from tombola.training.sentences import Sentences, tokenised
 from tombola.training.task import Measure, Part, Scored, Task, without_augmentation
 
 UNCOUNTED = -100
 """The target of a position that does not count; torch's cross-entropy passes over it."""
 Batch = tuple[Tensor, Tensor]
 """ids (n, T + 1) and which of the T next tokens count (n, T)."""
-
-
-class Sentences:
-    """Token ids (n, T + 1), int64, padded on the right; `counted` (n, T): which next tokens are scored; `lengths` (n,):
-    how many ids of each are no padding."""
-
-    def __init__(self, ids: Tensor, counted: Tensor, lengths: Tensor) -> None:
-        if ids.dtype != torch.int64 or ids.dim() != 2 or counted.dtype != torch.bool:
-            raise DataError(f"ids are int64 (n, T + 1) and counted bool (n, T), not {ids.dtype} and {counted.dtype}")
-        if counted.shape != (len(ids), ids.shape[1] - 1) or lengths.shape != (len(ids),):
-            raise DataError(f"ids {tuple(ids.shape)} and counted {tuple(counted.shape)} are not (n, T + 1) and (n, T)")
-        if not len(ids) or not bool(counted.any(1).all()):
-            raise DataError("of every sequence a token must count, and there must be one")
-        self.ids, self.counted, self.lengths = ids, counted, lengths
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, chosen: Any) -> Sentences:
-        return Sentences(self.ids[chosen], self.counted[chosen], self.lengths[chosen])
-
-    def to(self, device: torch.device) -> Sentences:
-        return Sentences(self.ids.to(device), self.counted.to(device), self.lengths.to(device))
-
-    def padded(self, width: int) -> Sentences:
-        """At least `width` ids of each."""
-        more = max(0, width - self.ids.shape[1])
-        return Sentences(
-            functional.pad(self.ids, (0, more)), functional.pad(self.counted, (0, more), value=False), self.lengths
-        )
 
 
 class Completions(Task):
@@ -99,7 +69,7 @@ class Completions(Task):
         """
         begin = getattr(tokenizer, "bos_token_id", None)
         train, held_out = (
-            _tokenised(items, tokenizer, begin, length, task.name) for items in (task.train, task.held_out)
+            tokenised(items, tokenizer, begin, length, task.name) for items in (task.train, task.held_out)
         )
         width = max(part.ids.shape[1] for part in (train, held_out))
         made = cls(train.padded(width), held_out.padded(width), device)
@@ -200,8 +170,7 @@ class Completions(Task):
         of = self._part(part)
         size = max(1, min(CHUNK, LOGITS // width) // of.ids.shape[1])
         for first in range(0, len(of), size):
-            chunk = of[first : first + size]
-            yield _cut(chunk)
+            yield of[first : first + size].cut()
 
 
 class Mixed(Completions):
@@ -262,50 +231,3 @@ class MixedBatches:
 def _loss_of_outputs(output: Any, targets: Tensor) -> Tensor:
     logits = main_output(output).flatten(0, 1).float()
     return functional.cross_entropy(logits, targets.flatten(), ignore_index=UNCOUNTED)
-
-
-def _cut(items: Sentences) -> Sentences:
-    """Without columns that are padding in all."""
-    width = max(2, int(items.lengths.max()))
-    return Sentences(items.ids[:, :width], items.counted[:, : width - 1], items.lengths)
-
-
-def _tokenised(items: Iterable[Item], tokenizer: Any, begin: int | None, length: int, name: str) -> Sentences:
-    every = tuple(items)
-    if not every:
-        raise DataError(f"the task {name} has no items in a part")
-    prompts = _ids(tokenizer, [item.prompt for item in every])
-    completions = _ids(tokenizer, [item.completion for item in every])
-    rows, counts = [], []
-    for prompt, completion, item in zip(prompts, completions, every, strict=True):
-        lead = [] if begin is None else [begin]
-        if not prompt and not lead:  # a token has to be read before the first can be asked for
-            prompt, completion = completion[:1], completion[1:]
-        if not 0 < len(completion) <= length:
-            said = "no token to be scored" if not completion else f"{len(completion)} tokens, at most {length} are read"
-            raise DataError(f"the task {name}: the completion {item.completion!r:.60} has {said}")
-        room = length + 1 - len(lead) - len(completion)
-        rows.append(lead + (prompt[-room:] if room else []) + completion)
-        counts.append(len(completion))
-    return _together(rows, counts)
-
-
-def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    given = [text for text in texts if text]
-    found = iter(tokenizer(given, add_special_tokens=False)["input_ids"] if given else ())
-    return [list(next(found)) if text else [] for text in texts]
-
-
-def _together(rows: list[list[int]], counts: list[int]) -> Sentences:
-    """Rows of different lengths, of each the last `counts` counted."""
-    lengths = torch.tensor([len(row) for row in rows])
-    width = max(2, int(lengths.max()))
-    ids = torch.zeros(len(rows), width, dtype=torch.int64)
-    for row, found in zip(ids, rows, strict=True):
-        row[: len(found)] = torch.tensor(found)
-    place = torch.arange(1, width)
-    first = (lengths - torch.tensor(counts)).clamp(min=1)
-    return Sentences(ids, (place >= first[:, None]) & (place < lengths[:, None]), lengths)
-
-
-__all__ = ["UNCOUNTED", "Batch", "Completions", "Mixed", "Sentences"]

@@ -10,6 +10,7 @@ from tombola.data.text import TextTask, tiny_tokenizer
 from tombola.data.text.generated import LEVELS
 from tombola.data.text.items import Item
 from tombola.data.text.shipped_text import PRETRAINING, text_of
+from tombola.data.text.user_tasks import SHIPPED
 from tombola.data.text.written import ABOUT, windows
 from tombola.errors import ConfigError, DataError
 from tombola.studies.stress.protocols import PROBE, PROTOCOLS, Protocol, harder, probe_task, protocol_tasks
@@ -61,7 +62,7 @@ def test_contradicting_tasks_leak_no_label(pair: tuple[str, str], seed: int) -> 
 def test_a_review_has_two_labels_in_equal_numbers() -> None:
     (task,) = (task for task in protocol_tasks("conflict", 3) if task.name == "sentiment")
     for part in (task.train, task.held_out):
-        assert sum(item.completion == "+" for item in part) == len(part) // 2
+        assert sum(item.completion == "P" for item in part) == len(part) // 2
 
 
 @given(protocol=st.sampled_from(sorted(PROTOCOLS)), seed=st.integers(0, 2**63 - 1))
@@ -82,6 +83,10 @@ def test_every_item_has_64_tokens_at_most() -> None:
     every = {(part, text) for part in ("train", "held_out") for kind in ABOUT for text in windows(kind, part)}
     whole = [text for _, text in every] + [item.text for task in every_task(5) for item in task.train + task.held_out]
     assert max(map(len, tokenizer(whole, add_special_tokens=False)["input_ids"])) <= 63
+
+
+def test_no_task_of_somebodys_own_has_the_name_of_a_shipped_one() -> None:
+    assert {task.name for task in every_task(0)} == SHIPPED
 
 
 def test_the_probe_is_in_no_protocol() -> None:

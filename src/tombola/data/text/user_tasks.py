@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tombola.data.text import idioms, written
+from tombola.data.text.generated import LEVELS
 from tombola.data.text.items import Item, TextTask
 from tombola.errors import DataError
 from tombola.runs import limits
 from tombola.runs.atomic import read_bytes
 from tombola.runs.strict_json import parse_json
 
+SHIPPED = frozenset({*written.ABOUT, *LEVELS, *idioms.ABOUT, "sentiment", "sentiment-flipped"})
+"""The names that a task of somebody's own cannot have."""
 NAME = re.compile(r"[a-z0-9_-]{1,40}")
 KEYS = {"task", "prompt", "completion", "split"}
 PARTS = ("train", "held_out")
@@ -34,7 +37,7 @@ class _Line:
     part: str | None
 
 
-def read_tasks(path: Path, taken: Collection[str] = ()) -> list[TextTask]:
+def read_tasks(path: Path) -> list[TextTask]:
     """The tasks of a file, in the order in which they begin; every line is one item.
 
         {"task": "capitals", "prompt": "France:", "completion": " Paris", "split": "train"}
@@ -44,7 +47,6 @@ def read_tasks(path: Path, taken: Collection[str] = ()) -> list[TextTask]:
 
     Args:
         path: At most 64 MiB and 200,000 lines of UTF-8; empty lines are passed over.
-        taken: Names that a task must not have, those of shipped ones.
 
     Raises:
         DataError: with file and line for what is no such item, for one that is in both parts, and for a task with
@@ -61,7 +63,7 @@ def read_tasks(path: Path, taken: Collection[str] = ()) -> list[TextTask]:
     found: dict[str, list[_Line]] = {}
     for number, content in enumerate(lines, start=1):
         if content.strip():
-            line = _line(content, number, path, taken)
+            line = _line(content, number, path)
             found.setdefault(line.task, []).append(line)
     if not found:
         raise DataError(f'{path}: has no items; one is a line {{"task": ..., "prompt": ..., "completion": ...}}')
@@ -70,7 +72,7 @@ def read_tasks(path: Path, taken: Collection[str] = ()) -> list[TextTask]:
     return [_task(name, its, path) for name, its in found.items()]
 
 
-def _line(content: str, number: int, path: Path, taken: Collection[str]) -> _Line:
+def _line(content: str, number: int, path: Path) -> _Line:
     where = f"{path}, line {number}"
     try:
         value = parse_json(content)
@@ -83,7 +85,7 @@ def _line(content: str, number: int, path: Path, taken: Collection[str]) -> _Lin
     task, prompt, completion = (_text(value, key, where) for key in ("task", "prompt", "completion"))
     if not NAME.fullmatch(task):
         raise DataError(f"{where}: a task's name is 1 to 40 of a-z, 0-9, _ and -, not {task!r:.60}")
-    if task in taken:
+    if task in SHIPPED:
         raise DataError(f"{where}: {task!r} is the name of a task that Tombola brings; choose another")
     if not completion:
         raise DataError(f"{where}: the completion is empty, and nothing could be scored")

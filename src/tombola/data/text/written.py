@@ -20,8 +20,8 @@ WIDTHS = {"german": 92, "french": 96, "swedish": 86, "verse": 110, "code": 74}
 """How wide an item is at most: it then has at most 63 tokens of the shipped tokenizer and one that begins it."""
 NAMES = 6
 """Names to an item."""
-OTHER = {"+": "-", "-": "+"}
-"""What a review thinks, and what it does not."""
+LABELS = {"+": "P", "-": "N"}
+"""A positive and a negative review: letters are one token of every tokenizer here, and known from pre-training."""
 PARTS: tuple[TextPart, ...] = ("train", "held_out")
 
 
@@ -49,14 +49,14 @@ def windows(kind: str, part: TextPart) -> tuple[str, ...]:
 
 
 def sentiment(seed: int, train: int, held_out: int, flipped: bool = False) -> TextTask:
-    """Sentences of reviews of films (Pang & Lee 2005): + or -? As many of one as of the other.
+    """Sentences of reviews of films (Pang & Lee 2005): positive (P) or negative (N)? As many of one as of the other.
 
     With `flipped` the same sentences have the opposite label. Sentences held out by one are held out by the other.
     """
     first, last = _reviews(seed, "train", train, flipped), _reviews(seed, "held_out", held_out, flipped)
     if flipped:
         return TextTask("sentiment-flipped", "what a review thinks of a film, the wrong way round", first, last)
-    return TextTask("sentiment", "what a review thinks of a film, + or -", first, last)
+    return TextTask("sentiment", "what a review thinks of a film: positive or negative", first, last)
 
 
 def _reviews(seed: int, part: TextPart, count: int, flipped: bool) -> tuple[Item, ...]:
@@ -64,7 +64,7 @@ def _reviews(seed: int, part: TextPart, count: int, flipped: bool) -> tuple[Item
     lines = [line.split(" ", 1) for line in text_of("sentiment", part).splitlines()]
     chosen: list[Item] = []
     for sign, size in (("+", count - count // 2), ("-", count // 2)):
-        label = OTHER[sign] if flipped else sign
+        label = LABELS[sign] if not flipped else LABELS["-" if sign == "+" else "+"]
         items = (Item(f"{text}\n", label) for said, text in lines if said == sign)
         chosen += drawn(items, size, chance, f"the task sentiment ({sign})")
     chance.shuffle(chosen)

@@ -38,8 +38,6 @@ _MAKERS: dict[str, Make] = {
     "idiomatic": functools.partial(readings, "idiomatic"),
 }
 _LEVELLED: dict[str, Callable[..., TextTask]] = {name: _MAKERS[name] for name in LEVELS}
-SHIPPED = frozenset(_MAKERS)
-"""The names that a task of somebody's own cannot have."""
 
 
 def protocol_tasks(protocol: Protocol, seed: int, train: int = 320, held_out: int = 256) -> list[TextTask]:
