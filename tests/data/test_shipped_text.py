@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tombola.data.home import data_home
 from tombola.data.text import shipped_text, tiny_tokenizer
 from tombola.data.text.shipped_text import FOLDER, PRETRAINING, text_of
 from tombola.errors import DataError
@@ -71,3 +74,12 @@ def test_the_tokenizer_says_every_text_again() -> None:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert tokenizer.decode(ids) == text
         assert tokenizer.bos_token_id not in ids
+
+
+@pytest.mark.skipif(not (data_home() / "text" / "nltk").exists(), reason="the sources are not here")
+def test_it_is_made_from_its_sources(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    script = Path(__file__).parents[2] / "benchmarks" / "make_shipped_text.py"
+    command = [sys.executable, str(script), str(data_home() / "text"), "--out", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert (tmp_path / "checksums.json").read_text() == (FOLDER / "checksums.json").read_text()

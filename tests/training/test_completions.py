@@ -176,12 +176,14 @@ def test_gpt2_learns_under_masks_and_goes_on_after_a_kill(task: Completions, tmp
 
 
 def test_naive_is_who_knows_frequencies_alone() -> None:
-    task = hand_made(("x", "aab"), ("y", "a"))
-    counts = torch.ones(task.vocabulary)
-    counts[97], counts[98] = 4, 2
-    held = list(b"out")
-    expected = -(counts / counts.sum()).log()[held].mean().item()
-    assert task.naive("test").loss == pytest.approx(min(expected, math.log(task.vocabulary)))
+    labels = tuple(Item(f"{at}", "PN"[at % 2]) for at in range(40))
+    task = Completions.of(TextTask("labels", "", labels[:20], labels[20:]), Characters())
+    known = task.naive("test")
+    assert known.loss == pytest.approx(math.log(2), abs=0.06)
+    assert known.values["accuracy"] == 0.5
+    other = hand_made(("x", "aab"), ("y", "a"))  # of what is held out it has seen nothing
+    assert other.naive("test").loss == pytest.approx(math.log(other.vocabulary))
+    assert other.naive("test").values["accuracy"] == 0
 
 
 def test_a_quick_look_sees_the_first_items(task: Completions) -> None:

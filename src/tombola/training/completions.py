@@ -7,7 +7,6 @@ needs no attention mask: what it says after the end is not looked at.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -130,13 +129,17 @@ class Completions(Task):
         return self._scored(part, torch.cat(nats), right)
 
     def naive(self, part: Part) -> Scored:
-        """The frequencies of counted tokens in the training part (each counted once more than it is there), or all
-        alike: what has fewer nats. The most frequent token is what it says."""
+        """The frequencies of counted tokens in the training part, or all alike: what has fewest nats.
+
+        To the frequencies each token is added once, or all together once: labels are few tokens, texts are of many.
+        The most frequent token is what it says.
+        """
         known = self.train.ids[:, 1:][self.train.counted].cpu()
-        counts = torch.bincount(known, minlength=self.vocabulary).double() + 1
-        alike = torch.full((self.vocabulary,), math.log(self.vocabulary), dtype=torch.float64)
+        counts = torch.bincount(known, minlength=self.vocabulary).double()
         targets, counted = (of.cpu() for of in (self._part(part).ids[:, 1:], self._part(part).counted))
-        found = [(nats[targets] * counted).sum(1) for nats in (-(counts / counts.sum()).log(), alike)]
+        found = []
+        for weights in (counts + 1, counts + 1 / self.vocabulary, torch.ones_like(counts)):
+            found.append(((weights.sum() / weights).log()[targets] * counted).sum(1))
         right = int(((targets == counts.argmax()) & counted).sum())
         return self._scored(part, min(found, key=lambda nats: float(nats.sum())), right)
 

@@ -115,8 +115,10 @@ def test_a_damaged_folder_is_made_anew(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"no")
     (tmp_path / f"{folder.name}.making").mkdir()
     (tmp_path / f"{folder.name}.making" / "checkpoint.safetensors").write_bytes(b"nor this")
+    (tmp_path / f".{folder.name}.1.tombola-tmp").mkdir()
     assert tiny_model(True, tmp_path) == folder
     assert load_language_model(folder).model_type == "gpt2"
+    assert {path.name for path in tmp_path.iterdir()} == {folder.name, f"{folder.name}.lock"}
     assert not (folder / "deep").exists()
 
 

@@ -117,6 +117,8 @@ def _recipe(size: Size) -> Recipe:
 
 
 def _make(folder: Path, size: Size, on_progress: OnProgress | None) -> None:
+    for leftover in folder.parent.glob(f".{folder.name}.*{TEMPORARY_SUFFIX}"):  # of one who was killed while saving
+        shutil.rmtree(leftover, ignore_errors=True)
     work = folder.with_name(f"{folder.name}.making")
     make_folder(work)
     checkpoint = work / "checkpoint.safetensors"
