@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from tombola.reports import intervals
 from tombola.reports.chart import Series
@@ -18,7 +19,7 @@ from tombola.studies.stress.quantities import QUANTITIES, Quantity
 from tombola.studies.stress.result import Stress
 
 NOISE = 2.0
-"""Half intervals that a distance from the dense network has at least where a grid's colours end."""
+"""Half intervals (the median one) that a distance from the dense network has at least where a grid's colours end."""
 STYLES = {"entropy": 0, "random": 1, "magnitude": 2, "gradient": 3, "oracle": 4, "dense": 5, "entropy_low": 6}
 STYLES |= {"gradual": 7}
 """Each strategy looks the same in every figure."""
@@ -126,7 +127,8 @@ def grid(result: Stress, model: str, metric: str) -> Grid:
     reference = None if dense is None or quantity.better == "neither" else ("dense", dense)
     columns = percents(result.levels)
     known = [group.metrics[metric] for key, group in result.groups.items() if key.model == model]
-    noise = max((one.high - one.mean for one in known if one.high is not None and one.mean is not None), default=0.0)
+    halves = [one.high - one.mean for one in known if one.high is not None and one.mean is not None]
+    noise = median(halves) if halves else 0.0
     return Grid(cells, [*rows], columns, title, "Fraction removed", reference, quantity.better != "less", NOISE * noise)
 
 

@@ -80,7 +80,7 @@ def _comparisons(folder: Path, result: Stress) -> list[Path]:
     for name, metrics in COMPARED.items():
         panels = [comparison(result, metric) for metric in metrics]
         notes = [line for note in missing_notes(panels) for line in _wrapped(note)]
-        height = 22 + 7.0 * len(panels[0].places) * max(1, len(panels[0].series)) + 5 * len(notes)
+        height = 24 + 3.4 * len(panels[0].places) * max(1, len(panels[0].series)) + 5 * len(notes)
         files.append(_write(folder / f"{name}.png", sheet([[one] for one in panels], (WIDE, 2 * height), notes)))
     for model in result.models:
         end = "" if model == result.models[0] else f"-{slug(model)}"
