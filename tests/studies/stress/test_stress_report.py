@@ -23,6 +23,7 @@ from tombola.reports.tables import MISSING
 from tombola.studies.base.output import output
 from tombola.studies.stress.answers import answers
 from tombola.studies.stress.conclusions import check_lines, how_lines, in_short, lead, plasticity_line
+from tombola.studies.stress.outcome import summarise
 from tombola.studies.stress.quantities import QUANTITIES
 from tombola.studies.stress.remarks import remarks
 from tombola.studies.stress.report import stress_page
@@ -163,6 +164,22 @@ class TestPage:
         assert "nan" not in seen.lower().split()
         assert fits(printed(made))
         assert outcome(made)
+
+    @pytest.mark.parametrize("kept", ["nothing", "pruned", "entropy", "gradual", "seed 0"])
+    def test_what_is_not_there_yet_is_left_out(self, tmp_path: Path, kept: str) -> None:
+        """A study that has only begun, or whose reference is missing, is shown as far as it goes."""
+        made = study(tmp_path)
+        keeps = {
+            "nothing": lambda row: False,
+            "pruned": lambda row: row["kind"] in ("pruned", "score", "phase"),
+            "entropy": lambda row: row["strategy"] == "entropy",
+            "gradual": lambda row: row["strategy"] == "gradual",
+            "seed 0": lambda row: row["seed"] == 0 or row["strategy"] == "random",
+        }
+        part = summarise(tmp_path, made.config, [row for row in made.rows if keeps[kept](row)])
+        assert plasticity_line(part) in text_of(stress_page(part, "diverse"))
+        assert fits(printed(part))
+        assert json.loads(output("stress", numbers(part)).to_json())["kind"] == "stress"
 
     def test_one_seed_claims_nothing(self, tmp_path: Path) -> None:
         made = study(tmp_path, seeds=1)

@@ -142,10 +142,11 @@ def _of_journal(folder: Path, result: Stress, groups: Sequence[Group], journal: 
         drawn = eeg(journal.courses, [] if life is None else spans_of(life), title)
         height = 40 + 3.4 * len(journal.courses)
         files.append(_write(tracking / "visualizations" / "eeg.png", png(drawn, (WIDE, height))))
-    if journal.surveys:
-        drawn_map = entropy_map(journal.surveys[0], MAP_TITLE)
+    for one in journal.surveys:
+        end = ending(result, groups[0].key._replace(model=one.model, remedy=one.remedy))
+        drawn_map = entropy_map(one, MAP_TITLE)
         height = 34 + 8.0 * len(drawn_map.rows)
-        files.append(_write(tracking / "visualizations" / "entropy_heatmap.png", png(drawn_map, (WIDE, height))))
+        files.append(_write(tracking / "visualizations" / f"entropy_heatmap{end}.png", png(drawn_map, (WIDE, height))))
     return files
 
 
