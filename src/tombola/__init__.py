@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tombola.models import load_masks, load_model, save_masks, save_model
     from tombola.pruning import Mask, Masks, PerLayerRates, prune
     from tombola.studies.lottery.find import find_ticket
+    from tombola.studies.stress.evaluator import PruningStressEvaluator
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ __all__ = [
     "Mask",
     "Masks",
     "PerLayerRates",
+    "PruningStressEvaluator",
     "TombolaError",
     "__version__",
     "dead_units",
@@ -57,6 +59,7 @@ _HOMES = {
     "Mask": "tombola.pruning",
     "Masks": "tombola.pruning",
     "PerLayerRates": "tombola.pruning",
+    "PruningStressEvaluator": "tombola.studies.stress.evaluator",
     "TombolaError": "tombola.errors",
     "dead_units": "tombola.compression.dead",
     "diff": "tombola.compression.difference",

@@ -18,6 +18,7 @@ from tombola.cli.removing import remove
 from tombola.cli.runs import list_, show
 from tombola.cli.sensitivity import sensitivity
 from tombola.cli.single import compare, prune, train
+from tombola.cli.stressing import stress
 from tombola.cli.tickets import diff, info, pack, unpack
 
 
@@ -80,6 +81,7 @@ for command in (
     remove,
     compress,
     hybrid,
+    stress,
     export,
     bench,
     pack,

@@ -159,7 +159,7 @@ def load_config(path: Path, kind: type[C], overrides: Sequence[str] = (), source
     content = read_content(path)
     for override in overrides:
         _read_parts(content, kind, path)
-        _apply_override(content, override)
+        apply_override(content, override)
     _read_parts(content, kind, path)
     return validate(content, kind, source or str(path))
 
@@ -231,7 +231,8 @@ def identity_hash(study: str, config: Config) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
 
-def _apply_override(content: dict[str, Any], override: str) -> None:
+def apply_override(content: dict[str, Any], override: str) -> None:
+    """Puts the value of `dotted.key=value` into `content`; ConfigError where it is not written so."""
     key, equals, value = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):

@@ -25,6 +25,7 @@ STUDIES = {
     "remove": "single.remove:Remove",
     "compare": "single.compare:Compare",
     "compress": "compress.study:Compress",
+    "stress": "stress.study:Stress",
 }
 """Where each is: module below `studies`, and class."""
 

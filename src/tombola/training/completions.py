@@ -7,7 +7,7 @@ needs no attention mask: what it says after the end is not looked at.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -23,12 +23,16 @@ from tombola.pruning.outputs import main_output
 from tombola.runs.seeds import derive_seed
 from tombola.training.batches import Order
 from tombola.training.device import CPU, device_of
-from tombola.training.language import CHUNK, LOGITS, logits_of_tokens
+from tombola.training.language import LOGITS, logits_of_tokens
 from tombola.training.sentences import Sentences, tokenised
 from tombola.training.task import Measure, Part, Scored, Task, without_augmentation
 
+CHUNK = 2048
+"""Most tokens per forward pass of an evaluation: activations of more do not stay in the cache of a processor."""
 UNCOUNTED = -100
 """The target of a position that does not count; torch's cross-entropy passes over it."""
+Listener = Callable[[Tensor], None]
+"""Told of every batch that is learned which of its tokens (n, T) are no padding."""
 Batch = tuple[Tensor, Tensor]
 """ids (n, T + 1) and which of the T next tokens count (n, T)."""
 
@@ -41,6 +45,7 @@ class Completions(Task):
     """
 
     name = "completions"
+    listener: Listener | None = None
     compares = Measure("nats", higher_is_better=False, unit="nats a token", title="cross-entropy")
 
     def __init__(self, train: Sentences, held_out: Sentences, device: torch.device = CPU) -> None:
@@ -86,6 +91,12 @@ class Completions(Task):
         fewer.held_out = self.held_out[:count]
         return fewer
 
+    def heard_by(self, listener: Listener | None) -> Completions:
+        """The same task, of whose batches somebody is told before their loss is computed."""
+        heard = copy.copy(self)
+        heard.listener = listener
+        return heard
+
     def on(self, device: torch.device) -> Completions:
         if device == self.device:
             return self
@@ -113,6 +124,8 @@ class Completions(Task):
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The mean over counted tokens of the batch: an item weighs as much as its completion is long."""
         ids, counted = batch
+        if self.listener is not None:
+            self.listener(self.valid_of(batch))
         targets = ids[:, 1:].masked_fill(~counted, UNCOUNTED)
         return _loss_of_outputs(logits_of_tokens(model, ids[:, :-1], self.vocabulary), targets)
 
@@ -166,6 +179,10 @@ class Completions(Task):
         return Scored(loss, {"nats": loss, "accuracy": right / int(sizes.sum())}, len(nats), nats / sizes)
 
     def _width(self, model: nn.Module, part: Part) -> int:
+        """How many logits the model gives for a token: its last layer says so where transformers made it."""
+        last = getattr(model, "get_output_embeddings", lambda: None)()
+        if isinstance(last, nn.Linear):
+            return last.out_features
         first = self._part(part).ids[:1, :-1].to(device_of(model))
         return logits_of_tokens(model, first, self.vocabulary).shape[2]
 

@@ -11,23 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tombola.runs.rows import Row
+from tombola.studies.stress.cells import KEY, CellKey
 from tombola.studies.stress.metrics import Array, Curve, Value
-
-
-class Key(NamedTuple):
-    """Which network: what is removed of which model, how, and in which replicate (`seed`)."""
-
-    model: str
-    strategy: str
-    level: float
-    draw: int
-    remedy: str
-    seed: int
-
-    @property
-    def columns(self) -> Row:
-        """The columns that say so in every row."""
-        return self._asdict()
 
 
 class Moment(NamedTuple):
@@ -71,7 +56,7 @@ class Life:
     `pruned[c]` is the state just after pruning c. `metrics` and what follows is filled in by `measured`.
     """
 
-    key: Key
+    key: CellKey
     tasks: tuple[str, ...]
     """In the order in which they were first learned; then those that were only scored."""
     phases: tuple[Phase, ...]
@@ -126,7 +111,7 @@ class Life:
 
 def lives_of(rows: Iterable[Row]) -> list[Life]:
     """The lives of all cells that were pruned and scored, in the order in which the rows first name them."""
-    cells: dict[Key, list[Row]] = defaultdict(list)
+    cells: dict[CellKey, list[Row]] = defaultdict(list)
     for row in rows:
         if row["kind"] not in NOT_OF_A_LIFE:
             cells[key_of(row)].append(row)
@@ -136,12 +121,12 @@ def lives_of(rows: Iterable[Row]) -> list[Life]:
 NOT_OF_A_LIFE = ("floor", "pull")
 
 
-def key_of(row: Row) -> Key:
+def key_of(row: Row) -> CellKey:
     """The cell that a row is of."""
-    return Key(*(row[name] for name in Key._fields))
+    return CellKey(*(row[name] for name in KEY))
 
 
-def _life(key: Key, rows: Sequence[Row]) -> Life | None:
+def _life(key: CellKey, rows: Sequence[Row]) -> Life | None:
     kinds: dict[str, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row["unit"]):  # stable: rows of a unit stay in order
         kinds[row["kind"]].append(row)
