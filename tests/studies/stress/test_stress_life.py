@@ -1,7 +1,8 @@
-"""The life of one network: what its rows say, that masks hold, and that it goes on to the bit wherever it was killed."""
+"""The life of one network: what its rows say, that masks hold, that it goes on to the bit wherever it was killed."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,7 @@ def magnitude(config: StressConfig, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_rows_of_a_life(config: StressConfig, magnitude: tuple[CellSpec, list[Row]]) -> None:
-    spec, rows = magnitude
+    _, rows = magnitude
     assert Counter(row["kind"] for row in rows if row["kind"] != "score") == {
         "pruned": 1,
         "phase": 4,
@@ -104,8 +105,6 @@ def test_learning_is_seen_and_the_control_without_interference_is_of_equal_lengt
 
 
 def test_the_journal_has_every_head_at_every_step(magnitude: tuple[CellSpec, list[Row]]) -> None:
-    import json
-
     spec, rows = magnitude
     lines = [json.loads(line) for file in sorted(spec.home.glob("journal-*")) for line in file.open()]
     assert Counter((line["layer_idx"], line["head_idx"]) for line in lines) == Counter(

@@ -1,4 +1,4 @@
-"""The bandit: a pure function of its rewards, that spends its budget where they are best."""
+"""The bandit: a pure function of its rewards, that is pulled most where they are best."""
 
 from __future__ import annotations
 

@@ -130,6 +130,12 @@ class Phase:
         wanted = [name for name in self.living.curriculum.names if name == self.name or name in self.state.visits]
         few = {name: tasks[name].first(FEW) for name in wanted}
 
+        if (
+            self.living.spec.key.remedy != "none" and self.moment.task == 0 and self.visit > 1
+        ):  # it came after the last look
+            self.looks += [
+                inside_row({}, name, self.name, score, (0, 0)) for name, score in scored(network, few).items()
+            ]
         is_looked_at = self.task is tasks[self.name]  # by the training itself, on the same items
         if is_looked_at:
             few.pop(self.name)

@@ -1,6 +1,6 @@
-"""A budget of networks is spent where plasticity is best: a bandit over strategies and levels, beside chance.
+"""So many networks are spent where plasticity is best: by a bandit over strategies and levels, and by chance.
 
-Both have the same budget, and the k-th network of an arm is the same for both, so that they differ in what they choose
+Both have equally many, and the k-th network of an arm is the same for both, so that they differ in what they choose
 alone. The next arm is a pure function of the rewards so far: a search that was killed goes on to the same end.
 """
 
@@ -77,7 +77,7 @@ def pulled_of(rows: Sequence[Row], controller: str) -> list[tuple[Arm, float]]:
 def search(
     config: StressConfig, rows: Sequence[Row], live: Callable[[CellKey], None], append: Callable[[list[Row]], object]
 ) -> None:
-    """Pulls until both controllers have spent their budget; `rows` is the table that `append` adds to."""
+    """Pulls until both controllers have had their networks; `rows` is the table that `append` adds to."""
     assert config.search is not None
     for controller in CONTROLLERS:
         while len(pulled := pulled_of(rows, controller)) < config.search:
