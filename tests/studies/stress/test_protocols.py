@@ -102,6 +102,14 @@ def test_levels_are_harder() -> None:
     assert all(short < long for short, long in lengths)
 
 
+def test_no_beginning_of_a_run_is_in_both_parts() -> None:
+    for name in ("continued", "reversed"):
+        for level in range(1, LEVELS[name] + 1):
+            task = harder(name, level, 4)
+            train, held_out = ({item.prompt[:-1] for item in part} for part in (task.train, task.held_out))
+            assert not train & held_out
+
+
 def test_sums_are_right() -> None:
     for level in range(1, LEVELS["arithmetic"] + 1):
         for item in harder("arithmetic", level, 1).held_out:
@@ -126,7 +134,7 @@ def test_more_items_than_there_are_is_an_error() -> None:
     with pytest.raises(DataError, match=r"the task german has .* items, not 5000: ask for fewer"):
         protocol_tasks("diverse", 0, 5000)
     with pytest.raises(DataError, match="hardly more than"):
-        harder("continued", 1, 0, 2000, 10)
+        harder("arithmetic", 1, 0, 3000, 10)
 
 
 def test_unknown_protocols_are_named() -> None:

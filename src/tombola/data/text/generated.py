@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import string
 from collections.abc import Callable
 
-from tombola.data.text.items import Item, TextTask, chance_of
+from tombola.data.text.items import Item, TextTask, chance_of, drawn
 from tombola.data.text.shipped_text import TextPart, text_of
 from tombola.errors import ConfigError, DataError
 
@@ -87,25 +88,31 @@ def reversed_runs(seed: int, train: int, held_out: int, difficulty: int = 1) -> 
 def _runs(
     seed: int, train: int, held_out: int, difficulty: int, name: str
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """Runs of 3 to 5 + d letters in steps of 1 to d, round the alphabet.
+    """Runs of 3 to 7 + d letters in steps of 1 to d, round the alphabet, each with all marks after it.
 
-    One draw for both tasks: no beginning that one of them holds out is in what the other trains on.
+    Beginnings are split once for both tasks: none that one of them holds out is in what the other trains on.
     """
-    level = _level(name, difficulty)
+    level, chance = _level(name, difficulty), chance_of(seed, "runs", difficulty)
+    runs = list(itertools.product(range(26), range(1, level + 1), range(3, 8 + level)))
+    chance.shuffle(runs)
+    most = round(TRAINED_RUNS * len(runs))
 
-    def one(chance: random.Random) -> Item:
-        letters, between = chance.choice(CASES), chance.choice(SEPARATORS)
-        start, step, length = chance.randrange(26), chance.randint(1, level), chance.randint(3, 5 + level)
-        run = [letters[(start + step * place) % 26] for place in range(2 * length)]
-        said, on = run[:length], run[length:]
-        # Where letters follow one another, reading on begins with what stands between them.
-        return Item(between.join(said) + ":", between + between.join(on if name == "continued" else said[::-1]))
+    def items(start: int, step: int, length: int) -> list[Item]:
+        letters = [string.ascii_lowercase[(start + step * place) % 26] for place in range(2 * length)]
+        said, on = letters[:length], letters[length:]
+        completion = "".join(f" {letter}" for letter in (on if name == "continued" else said[::-1]))
+        return [Item(" ".join(said) + mark, completion) for mark in MARKS]
 
-    return _two_parts(one, train, held_out, chance_of(seed, "runs", difficulty), name)
+    def part(whose: list[tuple[int, int, int]], count: int) -> tuple[Item, ...]:
+        return drawn((item for run in whose for item in items(*run)), count, chance, f"the task {name}")
+
+    return part(runs[:most], train), part(runs[most:], held_out)
 
 
-CASES = (string.ascii_lowercase, string.ascii_uppercase)
-SEPARATORS = (" ", ",", "-", ".", "/")
+TRAINED_RUNS = 0.6
+"""The fraction of beginnings to train on."""
+MARKS = (":", ";", "=", ">", "?")
+"""What stands between a beginning and what follows."""
 
 
 def _two_parts(
