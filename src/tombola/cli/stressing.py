@@ -58,7 +58,9 @@ def stress(
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Replicates; more can be added later. Default 1.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes all chance. Default 42.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Smaller tiny model, fewer examples, 2 cycles.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A smaller tiny model, fewer examples, 2 cycles, level 0.3.")
+    ] = False,
     no_entropy: Annotated[bool, _names("--no_entropy", help="Keep no journal of the heads' entropies.")] = False,
     no_function: Annotated[bool, _names("--no_function", help="Do not compare outputs with the model's.")] = False,
     save_models: Annotated[

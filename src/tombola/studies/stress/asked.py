@@ -9,7 +9,8 @@ from tombola.runs.configs import apply_override, read_content, validate
 from tombola.runs.shipped import config_path
 from tombola.studies.stress.config import StressConfig
 
-QUICK_CYCLES = 2
+QUICK = {"cycles": 2, "levels": [0.3]}
+"""What a quick study has where nobody says."""
 
 
 def stress_config(config: str | None, given: Mapping[str, Any], overrides: Sequence[str]) -> StressConfig:
@@ -17,6 +18,6 @@ def stress_config(config: str | None, given: Mapping[str, Any], overrides: Seque
     content = {**({} if config is None else read_content(config_path(config))), **given}
     for override in overrides:
         apply_override(content, override)
-    if content.get("quick") and "cycles" not in content:
-        content["cycles"] = QUICK_CYCLES
+    if content.get("quick"):
+        content = {**QUICK, **content}
     return validate(content, StressConfig, "tombola stress" if config is None else config)

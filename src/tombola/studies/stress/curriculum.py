@@ -16,12 +16,12 @@ from tombola.studies.stress.config import StressConfig
 from tombola.studies.stress.protocols import PROBE, harder, probe_task, protocol_tasks
 from tombola.training.completions import Completions
 
-TRAIN, HELD_OUT = 320, 192
+TRAIN, HELD_OUT = 320, 128
 """Items of every shipped task."""
 QUICK_TRAIN, QUICK_HELD_OUT = 160, 96
 LENGTH = 64
 """Tokens of an item, at most."""
-FEW = 24
+FEW = 16
 """Held-out items of a look inside a phase."""
 UP, DOWN = 0.75, 0.35
 """Fractions of right tokens from which a task becomes harder, and up to which it becomes easier."""

@@ -55,7 +55,7 @@ class _Journal:
         self.file = file
         self.step = state.steps
         self.gates = _gates(living, state)
-        self.cycle: Row = {"cycle_idx": moment.cycle, "cycle_name": f"cycle {moment.cycle}: {task}"}
+        self.cycle: Row = {"cycle_idx": moment.cycle, "cycle_name": f"cycle {moment.cycle}"}
         self.about: Row = {
             "meta_seed": key.seed,
             "meta_draw": key.draw,

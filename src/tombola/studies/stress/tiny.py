@@ -55,7 +55,7 @@ class Size:
     learning_rate: float
 
 
-USUAL = Size(128, 4, 8, 1_800, 2e-3)
+USUAL = Size(96, 4, 8, 2_400, 2e-3)
 QUICK = Size(64, 2, 8, 1_300, 3e-3)
 
 
@@ -161,6 +161,7 @@ def _untrained(size: Size) -> nn.Module:
         n_embd=size.width,
         n_layer=size.layers,
         n_head=size.heads,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's own function, in one kernel
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
