@@ -11,10 +11,10 @@ from stress_rows import stress_rows
 from tombola.runs.configs import Config
 from tombola.runs.folder import LAYOUT
 from tombola.runs.sealed import write_sealed
-from tombola.studies.stress.journal import JOURNAL
-from tombola.studies.stress.outcome import summarise
-from tombola.studies.stress.places import cell_folder
-from tombola.studies.stress.result import Stress
+from tombola.studies.stress.outcome.result import Stress
+from tombola.studies.stress.outcome.summarised import summarise
+from tombola.studies.stress.shown.journal import JOURNAL
+from tombola.studies.stress.shown.places import cell_folder
 
 SMALL: dict[str, Any] = {"levels": (0.3,), "tasks": ("german", "names"), "seeds": 2, "draws": 2}
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from tombola.data.text import TextTask, tiny_tokenizer
 from tombola.studies.stress.config import StressConfig
-from tombola.studies.stress.protocols import protocol_tasks
+from tombola.studies.stress.subjects.protocols import protocol_tasks
 from tombola.training.completions import Completions
 
 

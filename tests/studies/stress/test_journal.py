@@ -16,10 +16,10 @@ from journals import TASKS, entries, entry, write_journal
 
 from tombola.errors import RunFolderError, StorageError
 from tombola.reports.chart import Span
-from tombola.studies.stress.eeg import eeg, entropy_map, thinned
-from tombola.studies.stress.journal import JOURNAL, LONGEST_LINE, Course, OneLife, read_journal
-from tombola.studies.stress.journal_summary import EMPTY, summary
-from tombola.studies.stress.journal_survey import gathered
+from tombola.studies.stress.shown.eeg import eeg, entropy_map, thinned
+from tombola.studies.stress.shown.journal import JOURNAL, LONGEST_LINE, Course, OneLife, read_journal
+from tombola.studies.stress.shown.journal_summary import EMPTY, summary
+from tombola.studies.stress.shown.journal_survey import gathered
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tombola.data.text.shipped_text import PRETRAINING, text_of
 from tombola.data.text.user_tasks import SHIPPED
 from tombola.data.text.written import ABOUT, windows
 from tombola.errors import ConfigError, DataError
-from tombola.studies.stress.protocols import PROBE, PROTOCOLS, Protocol, harder, probe_task, protocol_tasks
+from tombola.studies.stress.subjects.protocols import PROBE, PROTOCOLS, Protocol, harder, probe_task, protocol_tasks
 
 SIZES = (320, 256)
 LEVELLED = [(name, level) for name, levels in LEVELS.items() for level in range(1, levels + 1)]

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stress_rows import Row, altered, stress_rows
-from tombola.studies.stress.answers import answers
-from tombola.studies.stress.contrasts import Answer
-from tombola.studies.stress.outcome import as_json, summarise
-from tombola.studies.stress.quantities import QUANTITIES
-from tombola.studies.stress.remarks import remarks
+from tombola.studies.stress.outcome.answers import answers
+from tombola.studies.stress.outcome.contrasts import Answer
+from tombola.studies.stress.outcome.quantities import QUANTITIES
+from tombola.studies.stress.outcome.remarks import remarks
+from tombola.studies.stress.outcome.summarised import as_json, summarise
 
 QUESTIONS = 5
 

@@ -19,14 +19,14 @@ from tombola.reports import printed
 from tombola.reports.intervals import estimate
 from tombola.reports.printed import png
 from tombola.runs.rows import rows_of
-from tombola.studies.stress.comparisons import SPOKES, comparison, grid, missing_notes, profiles
-from tombola.studies.stress.figures import write_figures
-from tombola.studies.stress.groups import GroupKey
-from tombola.studies.stress.histories import function_history, metrics_history
-from tombola.studies.stress.outcome import summarise
-from tombola.studies.stress.places import cell_folder, ending, label, slug, titled
-from tombola.studies.stress.result import Stress
-from tombola.studies.stress.timelines import (
+from tombola.studies.stress.outcome.groups import GroupKey
+from tombola.studies.stress.outcome.result import Stress
+from tombola.studies.stress.outcome.summarised import summarise
+from tombola.studies.stress.shown.comparisons import SPOKES, comparison, grid, missing_notes, profiles
+from tombola.studies.stress.shown.figures import write_figures
+from tombola.studies.stress.shown.histories import function_history, metrics_history
+from tombola.studies.stress.shown.places import cell_folder, ending, label, slug, titled
+from tombola.studies.stress.shown.timelines import (
     FLOORS,
     PRESERVED,
     function_charts,

@@ -10,8 +10,8 @@ from stress_nets import completions, gpt2
 from torch import nn
 
 from tombola.models.causal.gates import HeadGates
-from tombola.studies.stress.correlates import correlates, dormant_neurons
-from tombola.studies.stress.function import preserved
+from tombola.studies.stress.living.correlates import correlates, dormant_neurons
+from tombola.studies.stress.living.function import preserved
 
 
 class Fixed(nn.Module):

@@ -16,12 +16,12 @@ from tombola.errors import ModelError
 from tombola.models.tensors import load_own
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.work import Finished, unit_rows
-from tombola.studies.stress import looking
 from tombola.studies.stress.cells import CellKey, life_of
 from tombola.studies.stress.config import StressConfig, label_of
-from tombola.studies.stress.life import live
-from tombola.studies.stress.living import CellSpec
-from tombola.studies.stress.networks import open_subject
+from tombola.studies.stress.living import looking
+from tombola.studies.stress.living.cell import CellSpec
+from tombola.studies.stress.living.life import live
+from tombola.studies.stress.subjects.networks import open_subject
 
 KEPT = "state-00006.safetensors"
 

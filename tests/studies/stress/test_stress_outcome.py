@@ -15,11 +15,11 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from stress_rows import TASKS, Row, altered, stress_rows
-from tombola.studies.stress.estimates import ONE_SEED
-from tombola.studies.stress.lives import Moment
-from tombola.studies.stress.measured import DEAD, NOT_OF_THE_DEAD
-from tombola.studies.stress.outcome import Stress, as_json, experiment_summaries, summarise
-from tombola.studies.stress.quantities import QUANTITIES
+from tombola.studies.stress.outcome.estimates import ONE_SEED
+from tombola.studies.stress.outcome.lives import Moment
+from tombola.studies.stress.outcome.measured import DEAD, NOT_OF_THE_DEAD
+from tombola.studies.stress.outcome.quantities import QUANTITIES
+from tombola.studies.stress.outcome.summarised import Stress, as_json, experiment_summaries, summarise
 
 ROWS = stress_rows(cost={"entropy": 0.4}, lost=0.05, prune_cycles=2)
 SEEDS = 3

@@ -21,16 +21,22 @@ from stress_rows import altered, stress_rows
 from tombola.reports.nature import in_the_dark
 from tombola.reports.tables import MISSING
 from tombola.studies.base.output import output
-from tombola.studies.stress.answers import answers
-from tombola.studies.stress.conclusions import check_lines, how_lines, in_short, lead, plasticity_line
-from tombola.studies.stress.outcome import summarise
-from tombola.studies.stress.quantities import QUANTITIES
-from tombola.studies.stress.remarks import remarks
+from tombola.studies.stress.outcome.answers import answers
+from tombola.studies.stress.outcome.quantities import QUANTITIES
+from tombola.studies.stress.outcome.remarks import remarks
+from tombola.studies.stress.outcome.result import Stress
+from tombola.studies.stress.outcome.summarised import summarise
 from tombola.studies.stress.report import stress_page
-from tombola.studies.stress.result import Stress
-from tombola.studies.stress.result_tables import cycles_table, null_lines, overview_table, short_table, tasks_table
-from tombola.studies.stress.shown import numbers, outcome, show_result
-from tombola.studies.stress.timelines import search_chart
+from tombola.studies.stress.shown.conclusions import check_lines, how_lines, in_short, lead, plasticity_line
+from tombola.studies.stress.shown.result_tables import (
+    cycles_table,
+    null_lines,
+    overview_table,
+    short_table,
+    tasks_table,
+)
+from tombola.studies.stress.shown.terminal import numbers, outcome, show_result
+from tombola.studies.stress.shown.timelines import search_chart
 
 SECTIONS = (
     "What was found",
@@ -187,9 +193,7 @@ class TestPage:
         assert "±" not in "".join("".join(row) for row in overview_table(made).rows)
 
     def test_neither_page_nor_terminal_needs_torch(self) -> None:
-        code = (
-            "import tombola.studies.stress.report, tombola.studies.stress.shown, sys; sys.exit('torch' in sys.modules)"
-        )
+        code = "import tombola.studies.stress.report, tombola.studies.stress.shown.terminal, sys; sys.exit('torch' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -13,9 +13,9 @@ from tombola.data.text import tiny_tokenizer
 from tombola.data.text.shipped_text import text_of
 from tombola.models.causal.hub import load_language_model
 from tombola.models.tensors import content_sha256
-from tombola.studies.stress import tiny
-from tombola.studies.stress.pretraining import LENGTH, pretraining_task
-from tombola.studies.stress.tiny import Size, tiny_model
+from tombola.studies.stress.subjects import tiny
+from tombola.studies.stress.subjects.pretraining import LENGTH, pretraining_task
+from tombola.studies.stress.subjects.tiny import Size, tiny_model
 
 pytest.importorskip("transformers")
 

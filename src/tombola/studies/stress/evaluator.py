@@ -10,7 +10,7 @@ from tombola.runs.configs import validate
 from tombola.studies.base.life import run_study
 from tombola.studies.base.study import Call
 from tombola.studies.stress.config import StressConfig
-from tombola.studies.stress.programs import as_json
+from tombola.studies.stress.outcome.programs import as_json
 from tombola.studies.stress.study import Stress
 from tombola.training.device import on_device
 

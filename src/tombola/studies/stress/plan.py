@@ -14,8 +14,8 @@ from tombola.studies.base.output import Numbers
 from tombola.studies.base.timing import sample_seconds, training_seconds
 from tombola.studies.stress.cells import cells_of
 from tombola.studies.stress.config import StressConfig
-from tombola.studies.stress.curriculum import Curriculum
-from tombola.studies.stress.networks import Subject
+from tombola.studies.stress.subjects.curriculum import Curriculum
+from tombola.studies.stress.subjects.networks import Subject
 from tombola.training import Recipe
 from tombola.training.batches import iterations_per_epoch
 from tombola.training.threads import one_thread

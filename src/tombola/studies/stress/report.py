@@ -12,19 +12,19 @@ from tombola.runs.configs import dump_config
 from tombola.runs.folder import RunFolder
 from tombola.studies.base.header import run_header
 from tombola.studies.base.numbers import counted
-from tombola.studies.stress.answers import answers
-from tombola.studies.stress.comparisons import HEATMAPS, comparison, grid, missing_notes, profiles, radar_note
-from tombola.studies.stress.conclusions import check_lines, how_lines, lead, plasticity_line
-from tombola.studies.stress.eeg import eeg, entropy_map
-from tombola.studies.stress.figures import COLOURS, MAP_TITLE, life_name, life_of
-from tombola.studies.stress.groups import Group
-from tombola.studies.stress.journal_summary import SCALE, lines_of
-from tombola.studies.stress.journal_survey import Journal
-from tombola.studies.stress.places import Cell, cells_of, groups_at, journals_of
-from tombola.studies.stress.places import titled as group_title
-from tombola.studies.stress.remarks import remarks
-from tombola.studies.stress.result import Stress
-from tombola.studies.stress.result_tables import (
+from tombola.studies.stress.outcome.answers import answers
+from tombola.studies.stress.outcome.groups import Group
+from tombola.studies.stress.outcome.remarks import remarks
+from tombola.studies.stress.outcome.result import Stress
+from tombola.studies.stress.shown.comparisons import HEATMAPS, comparison, grid, missing_notes, profiles, radar_note
+from tombola.studies.stress.shown.conclusions import check_lines, how_lines, lead, plasticity_line
+from tombola.studies.stress.shown.eeg import eeg, entropy_map
+from tombola.studies.stress.shown.figures import COLOURS, MAP_TITLE, life_name, life_of
+from tombola.studies.stress.shown.journal_summary import SCALE, lines_of
+from tombola.studies.stress.shown.journal_survey import Journal
+from tombola.studies.stress.shown.places import Cell, cells_of, groups_at, journals_of
+from tombola.studies.stress.shown.places import titled as group_title
+from tombola.studies.stress.shown.result_tables import (
     CYCLES_NOTE,
     OVERVIEW_NOTE,
     TASKS_NOTE,
@@ -35,7 +35,7 @@ from tombola.studies.stress.result_tables import (
     overview_table,
     tasks_table,
 )
-from tombola.studies.stress.timelines import (
+from tombola.studies.stress.shown.timelines import (
     function_charts,
     named,
     over_seeds_chart,

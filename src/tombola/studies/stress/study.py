@@ -20,18 +20,18 @@ from tombola.studies.base.work import Work
 from tombola.studies.stress import search
 from tombola.studies.stress.cells import KEY, CellKey, cells_of, life_of
 from tombola.studies.stress.config import DENSE, StressConfig, label_of
-from tombola.studies.stress.curriculum import checksum_of, texts_of
-from tombola.studies.stress.journal import JOURNAL
-from tombola.studies.stress.keeping import MODEL
-from tombola.studies.stress.life import live
-from tombola.studies.stress.living import CellSpec
-from tombola.studies.stress.networks import Subject, open_subject
-from tombola.studies.stress.outcome import summarise
+from tombola.studies.stress.living.cell import CellSpec
+from tombola.studies.stress.living.keeping import MODEL
+from tombola.studies.stress.living.life import live
+from tombola.studies.stress.outcome.result import Stress as Outcome
+from tombola.studies.stress.outcome.summarised import summarise
 from tombola.studies.stress.plan import plan_stress
 from tombola.studies.stress.report import stress_page
-from tombola.studies.stress.result import Stress as Outcome
 from tombola.studies.stress.schema import CHECKS, SCHEMA, UNIT
-from tombola.studies.stress.shown import numbers, outcome, show_result
+from tombola.studies.stress.shown.journal import JOURNAL
+from tombola.studies.stress.shown.terminal import numbers, outcome, show_result
+from tombola.studies.stress.subjects.curriculum import checksum_of, texts_of
+from tombola.studies.stress.subjects.networks import Subject, open_subject
 from tombola.studies.stress.tree import gather, protocol_of, write_tree
 
 

@@ -14,13 +14,13 @@ from tombola.runs.folder import RunFolder
 from tombola.runs.rows import Row
 from tombola.studies.stress.cells import CellKey
 from tombola.studies.stress.config import StressConfig
-from tombola.studies.stress.figures import write_figures
-from tombola.studies.stress.journal import JOURNAL
-from tombola.studies.stress.journal_summary import summary
-from tombola.studies.stress.keeping import MODEL
-from tombola.studies.stress.outcome import Stress
-from tombola.studies.stress.places import cell_folder
-from tombola.studies.stress.programs import as_json, experiment_summaries
+from tombola.studies.stress.living.keeping import MODEL
+from tombola.studies.stress.outcome.programs import as_json, experiment_summaries
+from tombola.studies.stress.outcome.summarised import Stress
+from tombola.studies.stress.shown.figures import write_figures
+from tombola.studies.stress.shown.journal import JOURNAL
+from tombola.studies.stress.shown.journal_summary import summary
+from tombola.studies.stress.shown.places import cell_folder
 
 RESULTS, SUMMARIES = "pruning_stress_results.json", "experiment_summaries.json"
 SUMMARY = "entropy_journal_summary.md"

@@ -1,0 +1,1 @@
+"""A network of the study at work: pruned, taught, looked at."""

@@ -1,0 +1,1 @@
+"""What is stressed, and by what: language models and tasks."""
