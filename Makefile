@@ -14,7 +14,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Small networks are slower on two threads than on one; replicates run as processes instead.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test fuzz results-digits results-mnist results-lottery results-criteria results-speed results-compression results-hybrid benchmark benchmark-prune guide-figures guide-pages docs clean
+.PHONY: help demo test fuzz results-digits results-mnist results-lottery results-criteria results-speed results-compression results-hybrid results-stress benchmark benchmark-prune guide-figures guide-pages docs clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 18
 
@@ -90,6 +90,13 @@ results-hybrid: $(VENV)/.stamp-hybrid  ## VGG16, LeNet and the CNN + random fore
 	$(PY) benchmarks/hybrid_results.py runs/train-vgg16-base-28c319b2 runs/results-hybrid-apple runs/results-hybrid-pneumonia \
 	  --images docs/images > docs/results/vgg-hybrid.md
 
+results-stress: $(VENV)/.stamp-stress  ## a language model pruned six ways, then made to switch tasks (several hours)
+	mkdir -p docs/results docs/images
+	for protocol in diverse conflict memory; do \
+	  $(TOMBOLA) stress --model tiny --quick --strategies entropy,entropy_low,magnitude,random,gradient,oracle \
+	  --levels 0.1,0.3,0.5,0.7 --protocol $$protocol --seeds 3 --workers 2 --output_dir runs/stress-$$protocol; done
+	$(PY) benchmarks/stress_results.py runs/stress-{diverse,conflict,memory}
+
 benchmark-prune: $(VENV)/.stamp-core  ## prune() on 100 million weights against one sort of as many
 	mkdir -p docs/results
 	$(PY) benchmarks/prune_speed.py > docs/results/prune-speed.md
@@ -144,3 +151,6 @@ $(VENV)/.stamp-bench: pyproject.toml constraints.txt
 
 $(VENV)/.stamp-hybrid: pyproject.toml constraints.txt
 	$(call install,.[keras$(comma)onnx])
+
+$(VENV)/.stamp-stress: pyproject.toml constraints.txt
+	$(call install,.[transformers])
