@@ -16,12 +16,14 @@ from tombola.runs.shipped import FOLDER, Shipped, config_path, shipped
 from tombola.studies.hybrid.config import HybridConfig
 from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.single.config import CompareConfig, TrainConfig
+from tombola.studies.stress.config import StressConfig
 
 KINDS: dict[str, type[Config]] = {
     "lottery": LotteryConfig,
     "train": TrainConfig,
     "compare": CompareConfig,
     "hybrid": HybridConfig,
+    "stress": StressConfig,
 }
 RUNS = {
     "criteria": "compare-lenet5-fashion-c4616873",
@@ -51,6 +53,7 @@ RUNS = {
     "digits-rigl": "train-digits-rigl-fdd04a8d",
     "lenet5": "train-lenet5-fashion-9f307d57",
     "vgg16-base": "train-vgg16-base-28c319b2",
+    "stress-tiny": "stress-stress-tiny-7a20d55b",
 }
 """The run folder of each: a change here gives a finished run of somebody's another name."""
 
@@ -76,7 +79,7 @@ def test_by_name_and_by_stem_the_run_has_the_name_it_had(
     monkeypatch.chdir(tmp_path)
     for asked in (config.name, config.path.stem):
         wanted = read_config(asked, KINDS[config.study], [])
-        folder = run_folder(Path("runs"), config.study, wanted.name, wanted)  # type: ignore[attr-defined]
+        folder = run_folder(Path("runs"), config.study, getattr(wanted, "name", config.name), wanted)
         assert folder.root.name == RUNS[config.name]
 
 
@@ -129,6 +132,7 @@ def test_a_name_is_a_name_and_a_file_a_file(tmp_path: Path, monkeypatch: pytest.
         (("hybrid", "imp_digits"), "tombola imp imp_digits"),
         (("train", "criteria"), "tombola compare criteria"),
         (("compare", "apple"), "tombola hybrid apple"),
+        (("stress", "digits"), "tombola imp digits"),
     ],
 )
 def test_what_is_no_config_of_the_command_is_refused(arguments: tuple[str, ...], said: str) -> None:

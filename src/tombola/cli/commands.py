@@ -68,6 +68,11 @@ def tombola(
     show_what_can_be_shown()
 
 
+def _with_hyphens(name: str) -> str:
+    """An option of two words, written with an underscore or with a hyphen."""
+    return name.replace("_", "-")
+
+
 for command in (
     imp,
     extract,
@@ -81,7 +86,6 @@ for command in (
     remove,
     compress,
     hybrid,
-    stress,
     export,
     bench,
     pack,
@@ -90,5 +94,6 @@ for command in (
     diff,
 ):
     app.command(cls=_Command)(command)
+app.command(cls=_Command, context_settings={"token_normalize_func": _with_hyphens})(stress)
 app.command("list", cls=_Command)(list_)
 app.command(cls=_Command)(configs)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="Config")
 
-COMMANDS = {"lottery": "imp", "train": "train", "compare": "compare", "hybrid": "hybrid"}
+COMMANDS = {"lottery": "imp", "train": "train", "compare": "compare", "hybrid": "hybrid", "stress": "stress"}
 """Which command runs the config of a study, in the order of `tombola configs`."""
 SUFFIXES = (".yaml", ".yml")
 

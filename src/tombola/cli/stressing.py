@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from tombola.cli.configs import config_argument, read_config
 from tombola.cli.errors import errors
-from tombola.cli.options import Debug, Json, Quiet, SetOption, Workers
+from tombola.cli.options import Debug, Json, Quiet, Workers
 from tombola.cli.running import run_or_plan
 
 
-def _names(*names: str, help: str) -> Any:
-    """An option by the name that its users know, and by one with hyphens."""
-    both = [name for given in names for name in dict.fromkeys((given, f"--{given[2:].replace('_', '-')}"))]
-    return typer.Option(*both, help=help)
-
-
 def stress(
-    config: Annotated[
-        str | None, typer.Argument(help="A config file, or one that Tombola brings. Options go before its keys.")
-    ] = None,
+    config: Annotated[str | None, config_argument("stress-tiny")] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -44,7 +37,7 @@ def stress(
     cycles: Annotated[int | None, typer.Option(help="How often all tasks are learned in turn. Default 3.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of a task, each time it is learned. Default 1.")] = None,
     prune_cycles: Annotated[
-        int | None, _names("--prune_cycles", help="Prune in so many steps, all cycles after each. Default 1.")
+        int | None, typer.Option("--prune_cycles", help="Prune in so many steps, all cycles after each. Default 1.")
     ] = None,
     remedies: Annotated[
         str | None,
@@ -61,17 +54,20 @@ def stress(
     quick: Annotated[
         bool, typer.Option("--quick", help="A smaller tiny model, fewer examples, 2 cycles, level 0.3.")
     ] = False,
-    no_entropy: Annotated[bool, _names("--no_entropy", help="Keep no journal of the heads' entropies.")] = False,
-    no_function: Annotated[bool, _names("--no_function", help="Do not compare outputs with the model's.")] = False,
+    no_entropy: Annotated[bool, typer.Option("--no_entropy", help="Keep no journal of the heads' entropies.")] = False,
+    no_function: Annotated[bool, typer.Option("--no_function", help="Do not compare outputs.")] = False,
     save_models: Annotated[
-        bool, _names("--save_models", help="Leave every pruned network, really smaller, in a folder.")
+        bool, typer.Option("--save_models", help="Leave every pruned network, really smaller, in a folder.")
     ] = False,
     output_dir: Annotated[
-        Path, _names("--output_dir", help="The folder of this run; the same command goes on there.")
+        Path, typer.Option("--output_dir", help="The folder of this run; the same command goes on there.")
     ] = Path("outputs/pruning_stress_eval"),
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda or mps.")] = None,
     workers: Workers = None,
-    set_: SetOption = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override any key, e.g. learning_rate=1e-4. Repeatable."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the networks and the estimated time; run nothing.")
     ] = False,
@@ -90,7 +86,10 @@ def stress(
     """
     with errors(debug, runs=True):
         from tombola.studies.stress.asked import stress_config
+        from tombola.studies.stress.config import StressConfig
 
+        if config is not None:
+            read_config(config, StressConfig, ())  # refuses one of another command
         asked = {
             "model": _listed(model),
             "strategies": _listed(strategies),

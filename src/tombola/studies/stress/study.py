@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from tombola.errors import RunFolderError
+from tombola.models.causal.heads import select_heads, select_neurons
 from tombola.runs.folder import RunFolder, holds_nothing
 from tombola.runs.rows import Row
 from tombola.studies.base.output import Numbers
@@ -30,7 +32,7 @@ from tombola.studies.stress.report import stress_page
 from tombola.studies.stress.schema import CHECKS, SCHEMA, UNIT
 from tombola.studies.stress.shown.journal import JOURNAL
 from tombola.studies.stress.shown.terminal import numbers, outcome, show_result
-from tombola.studies.stress.subjects.curriculum import checksum_of, texts_of
+from tombola.studies.stress.subjects.curriculum import Curriculum, checksum_of, texts_of
 from tombola.studies.stress.subjects.networks import Subject, open_subject
 from tombola.studies.stress.tree import gather, protocol_of, write_tree
 
@@ -68,7 +70,11 @@ class Stress(Study[StressConfig, Outcome]):
             )
 
     def facts(self) -> dict[str, Any]:
-        models = {label_of(model): self._subject(model).loaded.sha256 for model in self.config.model}
+        subjects = [self._subject(model) for model in self.config.model]
+        for subject in subjects:
+            refuse_levels(self.config, subject)
+            Curriculum(self.config, 0, subject.tokenizer).refuse_unreadable()
+        models = {subject.label: subject.loaded.sha256 for subject in subjects}
         return {"models": models, "tasks": checksum_of(self.config)}
 
     def _subject(self, model: str) -> Subject:
@@ -168,6 +174,15 @@ class Stress(Study[StressConfig, Outcome]):
 
 def _cell(row: Row) -> CellKey:
     return CellKey(*(row[name] for name in KEY))
+
+
+def refuse_levels(config: StressConfig, subject: Subject) -> None:
+    """PruningError, before anything is learned, for a level at which a layer would lose all that it has."""
+    for level in config.levels:
+        if config.structure == "head":
+            select_heads(torch.zeros(subject.layers, subject.heads), level, equal=config.equal)
+        else:
+            select_neurons([torch.zeros(subject.neurons)] * subject.layers, level, equal=config.equal)
 
 
 def _differing(begun: StressConfig, asked: StressConfig) -> list[str]:

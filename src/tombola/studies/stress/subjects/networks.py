@@ -17,6 +17,7 @@ from tombola.models.causal.families import attention_layers
 from tombola.models.causal.hub import LanguageModel, load_language_model
 from tombola.pruning.copies import copy_of
 from tombola.studies.stress.config import TINY, label_of
+from tombola.studies.stress.subjects.curriculum import LENGTH
 from tombola.studies.stress.subjects.tiny import OnProgress, tiny_model
 
 
@@ -77,6 +78,8 @@ def _opened(model: str, folder: Path) -> Subject:
     if len({layer.heads for layer in layers}) > 1 or len({layer.widths.neurons for layer in layers}) > 1:
         raise ModelError(f"{model}: its layers differ in heads or neurons, it was pruned before; give the whole model")
     config: Any = loaded.model.config
+    if (longest := getattr(config, "max_position_embeddings", None)) is not None and longest < LENGTH:
+        raise ModelError(f"{model}: reads at most {longest} tokens, and items of tasks have up to {LENGTH}")
     tokenizer, words = loaded.tokenizer, int(config.vocab_size)
     if tokenizer is None:
         tokenizer = tiny_tokenizer()
