@@ -41,7 +41,7 @@ def stress(
     ] = None,
     remedies: Annotated[
         str | None,
-        typer.Option(help="Compare remedies: none,shrink_and_perturb,reset_dormant. Default none."),
+        typer.Option(help="To compare: none, shrink_and_perturb, reset_dormant; commas between. Default none."),
     ] = None,
     adaptive: Annotated[
         bool, typer.Option("--adaptive", help="Tasks become harder and easier with how well they are learned.")
