@@ -11,7 +11,7 @@ from tombola.errors import ConfigError
 from tombola.runs.configs import validate
 from tombola.studies.stress.asked import stress_config
 from tombola.studies.stress.cells import LEARN, LOOK, PRUNE, cells_of, life_of
-from tombola.studies.stress.config import StressConfig
+from tombola.studies.stress.config import StressConfig, label_of
 
 
 def test_the_default_is_that_of_the_users() -> None:
@@ -68,3 +68,13 @@ def test_options_come_before_the_keys_of_a_file(tmp_path: Path) -> None:
     config = stress_config(str(file), {"levels": ["0.4"], "quick": True}, ["epochs=2"])
     assert (config.model, config.levels, config.cycles, config.epochs) == (("tiny",), (0.4,), 5, 2)
     assert stress_config(None, {"quick": True}, ()).cycles == 2
+
+
+@pytest.mark.parametrize("name", ["facebook/opt-125m", "./opt-125m", "/srv/models/opt-125m/", "../opt-125m"])
+def test_a_model_is_called_alike_wherever_its_run_is_looked_at(name: str) -> None:
+    assert label_of(name) == "opt-125m"
+
+
+@pytest.mark.parametrize("name", ["..", ".", "/", "*?", "x/../.."])
+def test_a_model_of_any_name_has_a_folder_of_its_own(name: str) -> None:
+    assert label_of(name) == "model"

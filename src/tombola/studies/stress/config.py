@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -26,7 +27,7 @@ def _plain_names(models: tuple[str, ...]) -> tuple[str, ...]:
         if not model or len(model) > 4096 or not model.isprintable():
             raise ValueError("a model is `tiny`, the name of one on the hub, or a folder")
     if len({label_of(model) for model in models}) < len(models):
-        raise ValueError("name each model once, and no two folders of one name")
+        raise ValueError("name each model once, and no two whose names end alike")
     return models
 
 
@@ -76,5 +77,10 @@ class StressConfig(Config):
 
 
 def label_of(model: str) -> str:
-    """What rows and folders call a model."""
-    return Path(model).name if Path(model).is_dir() else model.replace("/", "--")
+    """What rows and folders call a model: the last part of its name, wherever it is read.
+
+    Examples:
+        >>> label_of("facebook/opt-125m"), label_of("../models/my gpt2/")
+        ('opt-125m', 'my-gpt2')
+    """
+    return re.sub(r"[^A-Za-z0-9._]+", "-", Path(model).name).strip("-.") or "model"

@@ -14,7 +14,7 @@ from tombola.studies.base.output import Numbers
 from tombola.studies.base.timing import sample_seconds, training_seconds
 from tombola.studies.stress.cells import cells_of
 from tombola.studies.stress.config import StressConfig
-from tombola.studies.stress.subjects.curriculum import Curriculum
+from tombola.studies.stress.subjects.curriculum import Curriculum, texts_of
 from tombola.studies.stress.subjects.networks import Subject
 from tombola.training import Recipe
 from tombola.training.batches import iterations_per_epoch
@@ -56,13 +56,11 @@ class StressPlan:
         say(console, self.line)
 
 
-def plan_stress(
-    config: StressConfig, subjects: Sequence[Subject], tasks: int, workers: int, *, quick: bool
-) -> StressPlan:
+def plan_stress(config: StressConfig, subjects: Sequence[Subject], workers: int, *, quick: bool) -> StressPlan:
     """The plan of a study, from a few iterations of each model that are timed."""
     networks = [len(list(cells_of(config, seed))) for seed in range(config.replicates)]
     total = sum(networks) if config.search is None else 2 * config.search + 1
-    phases = tasks * config.cycles * config.prune_cycles
+    phases = len(texts_of(config, 0)) * config.cycles * config.prune_cycles
     sample = sample_seconds(quick=quick) / len(subjects)
     timed = [_phase_seconds(config, subject, sample) for subject in subjects]
     one = sum(seconds for seconds, _ in timed) / len(timed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.console import Console
 from tombola.errors import RunFolderError
 from tombola.models.causal.heads import select_heads, select_neurons
 from tombola.runs.folder import RunFolder, holds_nothing
-from tombola.runs.rows import Row
+from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.output import Numbers
 from tombola.studies.base.study import Plan, Study
 from tombola.studies.base.watching import Progress
@@ -84,14 +83,9 @@ class Stress(Study[StressConfig, Outcome]):
         said = f"{nats:.2f} nats a token"
         self.call.watcher.progress(Progress("pre-training the tiny model, once", done, total, said))
 
-    @functools.cached_property
-    def tasks(self) -> int:
-        """How many tasks a cycle has."""
-        return len(texts_of(self.config, 0))
-
     def plan(self, *, quick: bool) -> Plan:
         subjects = [self._subject(model) for model in self.config.model]
-        return plan_stress(self.config, subjects, self.tasks, self.call.workers, quick=quick)
+        return plan_stress(self.config, subjects, self.call.workers, quick=quick)
 
     def work(self, work: Work) -> None:
         if self.config.search is None:
@@ -101,10 +95,11 @@ class Stress(Study[StressConfig, Outcome]):
         search.search(self.config, work.rows, lambda key: self._live(work, [key]), work.append)
 
     def _live(self, work: Work, keys: Sequence[CellKey]) -> None:
-        units = len(life_of(self.config, self.tasks))
-        left = [key for key in keys if not self._has_lived(work.rows, key)]
+        lived = set(self._lived(work.rows))
+        left = [key for key in keys if key not in lived]
         if not left:
             return
+        units = len(life_of(self.config, len(texts_of(self.config, 0))))
         work.watcher.begin("units", len(keys) * units, (len(keys) - len(left)) * units, work.workers)
         work.cells(live, [self._spec(key) for key in left])
 
@@ -112,12 +107,10 @@ class Stress(Study[StressConfig, Outcome]):
         model = next(model for model in self.config.model if label_of(model) == key.model)
         return CellSpec(self.config, key, model, self.folder.checkpoints, self.recorded["models"][key.model])
 
-    def _has_lived(self, rows: Sequence[Row], key: CellKey) -> bool:
-        return key in set(self._lived(rows))
-
     def _lived(self, rows: Sequence[Row]) -> Iterator[CellKey]:
-        """The cells of which every unit is in the table."""
-        last = len(life_of(self.config, self.tasks)) - 1
+        """The cells of which every unit is in the table. Each scores all tasks in its first one."""
+        tasks = {row["task"] for row in rows_of(rows, kind="score")}
+        last = len(life_of(self.config, len(tasks))) - 1
         yield from {_cell(row) for row in rows if row["unit"] == last}
 
     def complete(self, rows: Sequence[Row]) -> set[int]:

@@ -45,6 +45,7 @@ def live(spec: CellSpec, emit: Emit) -> None:
             write_unit(spec.unit(moment.unit), rows)
             remove(spec.state(moment.unit - 1))
             emit(Finished(spec.unit(moment.unit)))
+        remove(spec.state(total - 1))  # whose weights would else lie there for every network of the study
         emit(Progress(spec.key.name, total, total))
 
 
@@ -77,15 +78,18 @@ def _reached(living: Living) -> tuple[int, State]:
     """How many units need not be lived again, and the state after them."""
     spec = living.spec
     whole = next((moment.unit for moment in living.moments if not _is_whole(spec, moment.unit)), len(living.moments))
+    subject = living.subject
+    units = subject.heads if spec.config.structure == "head" else subject.neurons
+    beginning = State(living.network(), all_kept(subject.layers, units))
+    if whole == len(living.moments):
+        return whole, beginning  # which nobody goes on from
     for unit in reversed(range(whole)):
         try:
             if spec.state(unit).exists():
                 return unit + 1, State.load(spec.state(unit), living.network())
         except StorageError:
             continue  # torn by a kill
-    subject = living.subject
-    units = subject.heads if spec.config.structure == "head" else subject.neurons
-    return 0, State(living.network(), all_kept(subject.layers, units))
+    return 0, beginning
 
 
 def _is_whole(spec: CellSpec, unit: int) -> bool:
