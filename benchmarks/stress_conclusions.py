@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from stress_findings import Entry, gains, is_learned, remark_of
+from stress_contrasts import Entry, remark_of
+from stress_findings import gains, is_learned
 from tombola.reports.significance import Judged
 from tombola.runs.rows import rows_of
 from tombola.studies.base.numbers import counted, listed

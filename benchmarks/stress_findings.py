@@ -7,23 +7,19 @@ correction within its question and protocol; where nothing is shown the sentence
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-from tombola.studies.base.numbers import MISSING, begun, counted, listed, whole_percent
+from stress_contrasts import Entry, brief, controls_of, estimate_from, in_full, in_short, pairs_of, remark_of
+from tombola.studies.base.numbers import begun, counted, listed, whole_percent
 from tombola.studies.stress.outcome import answers as asked
-from tombola.studies.stress.outcome.contrasts import judge, number, said
+from tombola.studies.stress.outcome.contrasts import judge, said
 from tombola.studies.stress.outcome.estimates import Estimate
-from tombola.studies.stress.outcome.groups import RANDOM
 from tombola.studies.stress.outcome.quantities import QUANTITIES
-from tombola.studies.stress.outcome.remarks import LEARNED, TINY, remarks
+from tombola.studies.stress.outcome.remarks import LEARNED, TINY
 from tombola.studies.stress.outcome.result import Stress
 from tombola.studies.stress.outcome.trade_offs import size
 from tombola.studies.stress.shown.conclusions import plasticity_line
 
-Entry = Mapping[str, Any]
 OfProtocol = Callable[[Stress], str]
-Compared = Sequence[tuple[str, str, str, Entry]]
-"""Ours, theirs, the metric, and the difference with its verdict."""
 ALONE = ("recovery_second", "recovery_alone", "recovery_minus_alone")
 
 
@@ -52,10 +48,10 @@ def headlines(results: Sequence[Stress]) -> list[str]:
     ]
 
 
-def in_full(results: Sequence[Stress]) -> list[str]:
+def details(results: Sequence[Stress]) -> list[str]:
     """What stands below it: every difference that is shown, by question and protocol."""
     questions: dict[str, OfProtocol] = {
-        "Which strategies keep most plasticity?** Probe loss, mean over levels.": strategies,
+        "Which strategies keep most plasticity?** Probe loss, mean over levels, winner minus loser.": strategies,
         "Do strategies beat their controls?** Random pruning, and entropy its opposite; mean over levels.": controls,
         "What do more removed heads cost?** The highest level minus the lowest, mean over strategies.": levels,
         "Do smaller networks adapt worse?** For every 10 % of the parameters that are removed.": slopes,
@@ -72,25 +68,12 @@ def _indented(lines: Sequence[str]) -> list[str]:
 
 def strategies_in_short(result: Stress) -> str:
     """How many pairs differ in the probe loss, and the clearest of them."""
-    return _in_short(_pairs_of(result), "pair")
+    return in_short(pairs_of(result), "pair")
 
 
 def controls_in_short(result: Stress) -> str:
     """How often a control wins, and how often a strategy."""
-    return _in_short(_controls_of(result), "comparison")
-
-
-def _in_short(compared: Compared, thing: str) -> str:
-    if max((entry["n"] for *_, entry in compared), default=0) < 2:
-        return "cannot be concluded with one seed" if compared else "not measured"
-    shown = [one for one in compared if one[-1]["shown"]]
-    if not shown:
-        return f"no difference shown in {counted(len(compared), thing)}"
-    ours, theirs, metric, entry = clearest(shown)
-    lost = sum(not _is_good(metric, entry) for _, _, metric, entry in shown) if thing == "comparison" else 0
-    control = f", the control wins in {lost}" if lost else ""
-    most = f"{QUANTITIES[metric].title}, {ours} − {theirs}, {brief(_estimate(entry), metric)}"
-    return f"shown in {len(shown)} of {counted(len(compared), thing)}{control} (clearest: {most})"
+    return in_short(controls_of(result), "comparison")
 
 
 def levels_in_short(result: Stress) -> str:
@@ -103,74 +86,17 @@ def levels_in_short(result: Stress) -> str:
         return "not measured"
     verdict = "" if one["p_holm"] is None else ", shown" if one["shown"] else ", no difference shown"
     between = f"from {whole_percent(found['from'])} to {whole_percent(found['to'])}"
-    return f"probe loss {brief(_estimate(one), metric)} {between}{verdict}"
-
-
-def brief(one: Estimate, metric: str, sign: bool = True) -> str:
-    """`+0.051 [+0.020, +0.082]`."""
-    if one.mean is None:
-        return MISSING
-    text = number(one.mean, metric, sign)
-    if one.low is None or one.high is None:
-        return text
-    return f"{text} [{number(one.low, metric, sign)}, {number(one.high, metric, sign)}]"
+    return f"probe loss {brief(estimate_from(one), metric)} {between}{verdict}"
 
 
 def strategies(result: Stress) -> str:
     """All pairs by the probe loss."""
-    return _wins(_pairs_of(result), "pair")
+    return in_full(pairs_of(result), "pair")
 
 
 def controls(result: Stress) -> str:
     """Strategies and their controls, by four metrics."""
-    return _wins(_controls_of(result), "comparison")
-
-
-def _pairs_of(result: Stress) -> Compared:
-    found = asked.strategies(result).numbers[result.models[0]]
-    return [(pair["ours"], pair["theirs"], found["metric"], pair) for pair in found.get("pairs", ())]
-
-
-def _controls_of(result: Stress) -> Compared:
-    found = remark_of(result, "Controls") or {}
-    return [(one["ours"], one["control"], one["metric"], one) for one in found.get("comparisons", ())]
-
-
-def clearest(shown: Compared) -> tuple[str, str, str, Entry]:
-    """The difference with the least p."""
-    return min(shown, key=lambda one: (one[-1]["p_holm"], -abs(one[-1]["mean"])))
-
-
-def _wins(compared: Compared, thing: str) -> str:
-    """Who wins against whom, with the metrics where there are several, and the clearest difference of each winner."""
-    n = max((entry["n"] for *_, entry in compared), default=0)
-    if n < 2:
-        return "cannot be concluded with one seed" if n else "not measured"
-    shown = [one for one in compared if one[-1]["shown"]]
-    if not shown:
-        return f"no difference shown in {counted(len(compared), thing)} (n = {n} seeds)"
-    winners: dict[str, list[tuple[str, str, str, Entry]]] = {}
-    for one in shown:
-        winners.setdefault(one[0] if _is_good(one[2], one[3]) else one[1], []).append(one)
-    parts = [_winner(best, won, thing) for best, won in winners.items()]
-    rest = len(compared) - len(shown)
-    return "; ".join(parts) + (f"; no difference shown in the other {counted(rest, thing)}" if rest else "")
-
-
-def _winner(best: str, won: Compared, thing: str) -> str:
-    metrics: dict[str, list[str]] = {}
-    for ours, theirs, metric, _ in won:
-        metrics.setdefault(theirs if best == ours else ours, []).append(QUANTITIES[metric].title)
-    with_metrics = thing == "comparison"
-    over = [f"{other} ({', '.join(by)})" if with_metrics else other for other, by in metrics.items()]
-    ours, theirs, metric, entry = clearest(won)
-    most = f"{ours} − {theirs}: {f'{QUANTITIES[metric].title} ' * with_metrics}{said(_estimate(entry), metric)}"
-    control = ", a control," if best == RANDOM else ""
-    return f"{best}{control} is better than {listed(over)} ({'clearest, ' * (len(won) > 1)}{most})"
-
-
-def _is_good(metric: str, entry: Entry) -> bool:
-    return (entry["mean"] > 0) == (QUANTITIES[metric].better == "more")
+    return in_full(controls_of(result), "comparison")
 
 
 def onset(result: Stress) -> str:
@@ -200,7 +126,7 @@ def gradual(result: Stress) -> str:
 
 def _judged(found: Mapping[str, Entry]) -> str:
     """Those that are shown with their numbers; the others by name."""
-    shown = [_named(metric, _estimate(one)) for metric, one in found.items() if one["shown"]]
+    shown = [_named(metric, estimate_from(one)) for metric, one in found.items() if one["shown"]]
     unknown = [QUANTITIES[metric].title for metric, one in found.items() if one["p_holm"] is None]
     others = [
         QUANTITIES[metric].title for metric, one in found.items() if one["p_holm"] is not None and not one["shown"]
@@ -219,7 +145,7 @@ def attention(result: Stress) -> str:
     found = remark_of(result, "Does attention matter?")
     if found is None:
         return "not measured"
-    cost = f"all heads off cost {brief(_estimate(found['all_off_minus_dense']), 'performance_nats', sign=False)}"
+    cost = f"all heads off cost {brief(estimate_from(found['all_off_minus_dense']), 'performance_nats', sign=False)}"
     if "fraction" not in found:
         return f"{cost}, but the dense model is no better than an untrained one"
     verdict = "no" if found["fraction"] < TINY else "yes"
@@ -284,17 +210,6 @@ def tasks(result: Stress) -> str:
     gained = f"a gain is shown in {len(better)} of {compared}" if better else f"no gain shown in {compared}"
     most = max(better or tested, key=lambda one: one["mean"])
     metric = "learning_area_vs_dense"
-    largest = f"largest: {most['task']} with {most['network']}, {said(_estimate(most), metric)}"
+    largest = f"largest: {most['task']} with {most['network']}, {said(estimate_from(most), metric)}"
     lost = f"a loss in {len(worse)}" if worse else f"no loss either (n = {n} seeds)"
     return f"{gained}, {lost} ({largest})"
-
-
-def remark_of(result: Stress, topic: str) -> Entry | None:
-    """The numbers of a remark."""
-    (model,) = result.models
-    return next((one.numbers[model] for one in remarks(result) if one.question == topic), None)
-
-
-def _estimate(entry: Entry) -> Estimate:
-    low, high = entry["ci"] or (None, None)
-    return Estimate(entry["mean"], low, high, entry["n"], entry["reason"])

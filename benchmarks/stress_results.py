@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from stress_conclusions import conclusions
+from stress_contrasts import brief
 from stress_figure import figure
-from stress_findings import brief, by_protocol, gains, headlines, in_full, is_learned
+from stress_findings import by_protocol, details, gains, headlines, is_learned
 from tombola.errors import TombolaError
 from tombola.reports.documents import bullet_block, document, fold_block, table_block
 from tombola.reports.tables import MISSING, Table
@@ -169,7 +170,7 @@ def _machine(manifest: dict[str, Any]) -> str:
     return f"{machine.get('cpu')}, {counted(machine.get('cores') or 1, 'core')}; {versions}"
 
 
-def details(result: Stress) -> list[str]:
+def folds(result: Stress) -> list[str]:
     """The folds of one protocol."""
     name, function = begun(result.config.protocol), function_table(result)
     said = [f"**{one.question}** {one.sentence}" for one in (*answers(result), *remarks(result))]
@@ -191,7 +192,7 @@ def page(results: Sequence[Stress], images: str) -> str:
         f"![What every strategy and level costs against dense, by protocol]({images}/{IMAGE})",
         FIGURE_NOTE,
         "## Findings in full",
-        bullet_block(in_full(results)),
+        bullet_block(details(results)),
         "## What can and cannot be concluded",
         bullet_block(conclusions(results)),
         "## Strategies",
@@ -201,7 +202,7 @@ def page(results: Sequence[Stress], images: str) -> str:
         "## Forgetting and recovery",
         table_block(rates(results), "Every strategy", RATES_NOTE),
         "## Each protocol",
-        *[block for result in results for block in details(result)],
+        *[block for result in results for block in folds(result)],
         "## How it was run",
         bullet_block(costs(results)),
         "`make results-stress` makes this page; every number is computed from the rows of the runs.",
