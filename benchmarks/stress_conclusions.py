@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from stress_contrasts import Entry, remark_of
+from stress_contrasts import Entry, forgetting_of, interference_of, remark_of
 from stress_findings import gains, is_learned
 from tombola.reports.significance import Judged
 from tombola.runs.rows import rows_of
@@ -60,13 +60,17 @@ def generality(results: Sequence[Stress]) -> str:
 
 def phases(results: Sequence[Stress]) -> str:
     """How long a task is learned."""
-    steps = {row["steps"] for result in results for row in rows_of(result.rows, kind="phase")}
-    cycles = sorted({result.config.cycles for result in results})
-    span = f"{min(steps)}" if len(steps) == 1 else f"{min(steps)} to {max(steps)}"
+    rows = [row for result in results for row in rows_of(result.rows, kind="phase")]
+    steps, epochs = (_span({row[name] for row in rows}) for name in ("steps", "phase_epochs"))
+    cycles = _span({result.config.cycles for result in results})
     return (
-        f"what long training does. A phase is {span} optimizer steps, a life {listed(list(map(str, cycles)), 'or')} "
-        "cycles: loss of plasticity may begin later."
+        f"what long training does. Optimizer steps in a phase: {steps}, epochs: {epochs}, cycles in a life: {cycles}. "
+        "Loss of plasticity may begin later."
     )
+
+
+def _span(values: set[float]) -> str:
+    return f"{min(values):g}" if len(values) == 1 else f"{min(values):g} to {max(values):g}"
 
 
 def onsets(results: Sequence[Stress]) -> str:
@@ -113,9 +117,10 @@ def _pairs(result: Stress) -> dict[tuple[str, str], Judged]:
 
 
 def _tests(result: Stress) -> Iterator[Entry]:
-    """Every difference with a p value in answers and remarks."""
-    for one in (*answers(result), *remarks(result)):
-        yield from _within(one.numbers)
+    """Every difference with a p value in answers, remarks and what this page adds."""
+    added = [forgetting_of(result), {"interference": interference_of(result)}]
+    for numbers in (*(one.numbers for one in (*answers(result), *remarks(result))), *added):
+        yield from _within(numbers)
 
 
 def _within(found: Any) -> Iterator[Entry]:

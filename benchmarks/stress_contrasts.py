@@ -8,9 +8,9 @@ from typing import Any
 
 from tombola.studies.base.numbers import MISSING, counted, listed
 from tombola.studies.stress.outcome import answers as asked
-from tombola.studies.stress.outcome.contrasts import number, said
+from tombola.studies.stress.outcome.contrasts import contrast_entry, estimate_of, judge, number, over_levels, said
 from tombola.studies.stress.outcome.estimates import Estimate
-from tombola.studies.stress.outcome.groups import RANDOM
+from tombola.studies.stress.outcome.groups import DENSE, RANDOM
 from tombola.studies.stress.outcome.quantities import QUANTITIES
 from tombola.studies.stress.outcome.remarks import remarks
 from tombola.studies.stress.outcome.result import Stress
@@ -68,6 +68,25 @@ def controls_of(result: Stress) -> list[Contrast]:
     """Strategies and their controls by several metrics, mean over levels."""
     found = remark_of(result, "Controls") or {}
     return [Contrast(one["ours"], one["control"], one["metric"], one) for one in found.get("comparisons", ())]
+
+
+def forgetting_of(result: Stress) -> dict[str, Entry]:
+    """How much more each strategy forgets than the dense model, mean over levels; one family."""
+    costs = {
+        name: over_levels(result, result.models[0], name, DENSE, "avg_forgetting_rate") for name in result.strategies
+    }
+    found = {name: estimate_of(seeds) for name, seeds in costs.items()}
+    verdicts = judge(found)
+    return {name: contrast_entry(one, verdicts.get(name)) for name, one in found.items()}
+
+
+def interference_of(result: Stress) -> Entry:
+    """What other tasks cost the recovery of the dense model, a difference by itself."""
+    dense = result.dense(result.models[0])
+    one = (
+        Estimate(None, reason="the dense model was not run") if dense is None else dense.metrics["recovery_minus_alone"]
+    )
+    return contrast_entry(one, judge({"cost": one}).get("cost"))
 
 
 def in_short(compared: Sequence[Contrast], thing: str) -> str:

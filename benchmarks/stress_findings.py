@@ -8,10 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from stress_contrasts import Entry, brief, controls_of, estimate_from, in_full, in_short, pairs_of, remark_of
+from stress_contrasts import (
+    Entry,
+    brief,
+    controls_of,
+    estimate_from,
+    forgetting_of,
+    in_full,
+    in_short,
+    interference_of,
+    pairs_of,
+    remark_of,
+)
 from tombola.studies.base.numbers import begun, counted, listed, whole_percent
 from tombola.studies.stress.outcome import answers as asked
-from tombola.studies.stress.outcome.contrasts import judge, said
+from tombola.studies.stress.outcome.contrasts import said
 from tombola.studies.stress.outcome.estimates import Estimate
 from tombola.studies.stress.outcome.quantities import QUANTITIES
 from tombola.studies.stress.outcome.remarks import LEARNED, TINY
@@ -20,6 +31,7 @@ from tombola.studies.stress.outcome.trade_offs import size
 from tombola.studies.stress.shown.conclusions import plasticity_line
 
 OfProtocol = Callable[[Stress], str]
+FORGETTING = "avg_forgetting_rate"
 ALONE = ("recovery_second", "recovery_alone", "recovery_minus_alone")
 
 
@@ -56,7 +68,7 @@ def details(results: Sequence[Stress]) -> list[str]:
         "What do more removed heads cost?** The highest level minus the lowest, mean over strategies.": levels,
         "Do smaller networks adapt worse?** For every 10 % of the parameters that are removed.": slopes,
         "Can pruning improve adaptation to certain tasks?** The score while one is first learned, minus dense.": tasks,
-        "What is forgotten, and what recovers?** The dense model, at the second visit of a task.": forgetting,
+        "What is forgotten, and what recovers?** Recovery at the second visit of a task.": forgetting,
         "Do gradual changes of tasks help?** A control, the dense model: gradual minus abrupt.": gradual,
     }
     return ["\n".join([f"**{title}", *_indented(by_protocol(results, of))]) for title, of in questions.items()]
@@ -180,22 +192,27 @@ def learned(results: Sequence[Stress]) -> str:
 
 
 def forgetting(result: Stress) -> str:
-    """Rates of the dense model, and recovery beside the control without interference."""
+    """Rates of the dense model, recovery beside the control without interference, and what pruning changes."""
     dense = result.dense(result.models[0])
     if dense is None:
         return "the dense model was not run"
-    found = dense.metrics
-    parts = [_named(name, found[name], sign=False) for name in ("avg_forgetting_rate", *ALONE[:2])]
-    cost = found[ALONE[2]]
-    return f"{', '.join(parts)}; {_named(ALONE[2], cost)}{_alone(cost)}"
+    rate = dense.metrics[FORGETTING]
+    worse = ", above 1: the task is left worse than before it was learned" if (rate.mean or 0.0) > 1 else ""
+    parts = [_named(name, dense.metrics[name], sign=False) for name in ALONE[:2]]
+    cost = interference_of(result)
+    verdict = {"above": ", shown", "below": ", shown", None: ", no difference shown"}[cost["shown"]]
+    cost_of = f"{_named(ALONE[2], estimate_from(cost))}{verdict if cost['p_holm'] is not None else ''}"
+    return f"dense {_named(FORGETTING, rate, sign=False)}{worse}; {', '.join(parts)}; {cost_of}; {_pruned(result)}"
 
 
-def _alone(one: Estimate) -> str:
-    """A test by itself: one difference, no family."""
-    verdict = judge({"cost": one}).get("cost")
-    if verdict is None or verdict.p is None:
-        return ""
-    return {"open": ", no difference shown", "above": ", more than alone", "below": ", less than alone"}[verdict.side]
+def _pruned(result: Stress) -> str:
+    """Forgetting minus dense, by strategy."""
+    found = forgetting_of(result)
+    tested = {name: one for name, one in found.items() if one["p_holm"] is not None}
+    shown = [f"{name} {brief(estimate_from(one), FORGETTING)}" for name, one in tested.items() if one["shown"]]
+    others = [name for name, one in tested.items() if not one["shown"]]
+    parts = shown + ([f"no difference shown for {listed(others)}"] if others else [])
+    return f"forgetting rate minus dense, mean over levels: {', '.join(parts) or 'not to be judged'}"
 
 
 def tasks(result: Stress) -> str:

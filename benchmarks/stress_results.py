@@ -50,9 +50,10 @@ TASKS_NOTE = (
     f"95 % interval. Learned: the gain is above {LEARNED:g} × its standard deviation (SD) over seeds."
 )
 RATES_NOTE = (
-    "Means over levels and seeds with 95 % intervals. Forgetting rate: of the learned gain; recovery: of what was "
-    "lost, at the second visit. Without interference: the same network learns the task a second time at once, for as "
-    "many steps. No value: single rates of forgetting and of second visits whose denominator is within its noise."
+    "Means over levels and seeds with 95 % intervals. Forgetting rate: of the learned gain, above 1 where a task is "
+    "left worse than before it was learned. Recovery: of what was lost, at the second visit; above 1 where a task "
+    "becomes better than it was. Without interference: the same network learns the task a second time at once, for as "
+    "many steps. No value: single rates of forgetting and second visits whose denominator is within its noise."
 )
 FIGURE_NOTE = (
     "*Loss on the held-out items of all tasks after the last phase, and on the probe (a held-out language, learned for "

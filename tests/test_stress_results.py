@@ -41,7 +41,9 @@ def study(folder: Path, protocol: str = "diverse", rows: list[Any] | None = None
 def test_a_control_that_wins_is_named_as_one(tmp_path: Path) -> None:
     costly = study(tmp_path, cost={"entropy": 0.4, "entropy_low": 0.4})
     assert "random, a control, is better than entropy" in stress_findings.strategies(costly)
-    assert " won by random, a control (clearest: random better than entropy" in stress_findings.controls_in_short(costly)
+    assert " won by random, a control (clearest: random better than entropy" in stress_findings.controls_in_short(
+        costly
+    )
     cheap = study(tmp_path, cost={"random": 0.4})
     assert "entropy is better than random (−0.2" in stress_findings.strategies(cheap)
     assert "random, a control" not in stress_findings.controls(cheap)
@@ -95,6 +97,17 @@ def test_a_task_within_the_noise_of_seeds_is_named(tmp_path: Path) -> None:
     assert stress_findings.learned(noisy) == "1 of 2; not names (diverse): what is said of these alone is noise."
     assert "anything of names (diverse)" in stress_conclusions.noise(noisy)
     assert [row[-1] for row in stress_results.tasks(noisy).rows] == ["yes", "no"]
+
+
+def test_forgetting_is_that_of_the_rows(tmp_path: Path) -> None:
+    """Where the dense model ends worse at every task than it began, that is said."""
+    rows = stress_rows(**SMALL)
+    same = stress_findings.forgetting(study(tmp_path, rows=rows))
+    assert "no difference shown for entropy, entropy_low and random" in same
+    assert "above 1" not in same
+    worse = altered(rows, {"nats": lambda nats: nats + 5}, kind="score", look="end", strategy="dense", cycle=2)
+    more = stress_findings.forgetting(study(tmp_path, rows=worse))
+    assert ", above 1: the task is left worse than before it was learned; " in more
 
 
 def test_what_is_said_of_several_protocols_is_said_once(tmp_path: Path) -> None:
