@@ -92,12 +92,12 @@ class Phase:
 
     def run(self, network: nn.Module, listener: Listener | None = None) -> None:
         """Trains the network in place; a `listener` is told which tokens of a batch are no padding."""
-        self._fit(network, self._as_met().heard_by(listener), self.visit, self._look(network))
+        self.train(network, self._as_met().heard_by(listener), self.visit, self._look(network))
 
     def alone(self, network: nn.Module) -> Row:
         """The control without interference: a copy learns the task a second time at once, as it would be met again."""
         copy = copy_of(network)
-        self._fit(copy, self.task, self.visit + 1, None)
+        self.train(copy, self.task, self.visit + 1, None)
         score = self.living.curriculum.tasks[self.name].scores(copy, "validation")
         return {"kind": "alone", "task": self.name, "steps": self.steps, **numbers_of(score)}
 
@@ -105,7 +105,8 @@ class Phase:
         """On held-out items of the level that was learned."""
         return self.task.first(FEW).scores(network, "validation").accuracy
 
-    def _fit(self, network: nn.Module, task: Completions, visit: int, look: Any) -> None:
+    def train(self, network: nn.Module, task: Completions, visit: int, look: Any) -> None:
+        """Trains a network in place; `look` is told of every evaluation, without one there is only the last."""
         living = self.living
         looks = LOOKS if look is not None else 1
         recipe = living.recipe(f"{living.config.epochs}ep", self.steps, looks)
