@@ -35,7 +35,7 @@ from tombola.studies.stress.outcome.remarks import LEARNED, remarks
 from tombola.studies.stress.outcome.result import Stress
 from tombola.studies.stress.report import FUNCTION_NOTE
 from tombola.studies.stress.shown.conclusions import check_lines
-from tombola.studies.stress.shown.result_tables import OVERVIEW_NOTE, function_table, overview_table
+from tombola.studies.stress.shown.result_tables import OVERVIEW_NOTE, function_table, glossary_table, overview_table
 from tombola.studies.stress.study import Stress as Study
 
 IMAGE = "stress-levels.png"
@@ -204,9 +204,11 @@ def page(results: Sequence[Stress], images: str) -> str:
         table_block(rates(results), "Every strategy", RATES_NOTE),
         "## Each protocol",
         *[block for result in results for block in folds(result)],
+        table_block(glossary_table(), "What each metric is"),
         "## How it was run",
         bullet_block(costs(results)),
-        "`make results-stress` makes this page; every number is computed from the rows of the runs.",
+        "`make results-stress` makes this page; every number is computed from the rows of the runs. To run your own: "
+        "[the guide](../guide/stress.md).",
     )
 
 
