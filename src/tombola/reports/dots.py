@@ -26,7 +26,7 @@ class Missing:
 class Dots:
     """A dot plot: places from the top, in each the series below each other, perhaps a reference line across all.
 
-    `range` fixes the axis; without one it reaches as far as intervals do.
+    `range` fixes the axis, and what lies beyond is drawn at its end; without one it reaches as far as intervals do.
     """
 
     x_title: str
@@ -70,6 +70,16 @@ class Dots:
         low, high = min(values, default=0.0), max(values, default=1.0)
         room = 0.06 * (high - low) or 0.5
         return low - room, high + room
+
+    def within(self, value: float) -> float:
+        """Where a value is drawn.
+
+        Examples:
+            >>> [Dots("", ["a"], [], range=(0.0, 1.0)).within(value) for value in (-2.0, 0.5, 7.0)]
+            [0.0, 0.5, 1.0]
+        """
+        low, high = self.ends
+        return min(max(value, low), high)
 
     @property
     def reasons(self) -> list[str]:

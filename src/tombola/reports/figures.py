@@ -38,19 +38,20 @@ PATHS = {
 """The symbols of a legend."""
 
 
-def figure_html(figure: Figure | Sequence[Figure], caption: str) -> str:
+def figure_html(figure: Figure | Sequence[Figure], caption: str, *, wide: bool = False) -> str:
     """A figure, or several small ones side by side, as wide as the page's column; the page's script draws it.
 
     Args:
         figure: one description, or several that share a caption and a legend.
         caption: what it shows and of what, below it.
+        wide: whether each of several needs half of the column, for the titles of its axes.
 
     Returns:
         HTML; all text is escaped.
     """
     shown = [*figure] if isinstance(figure, Sequence) else [figure]
     plots = "".join(_plot(one) for one in shown)
-    wide = any(isinstance(one, Radar | Grid | Dots) for one in shown)
+    wide = wide or any(isinstance(one, Radar | Grid | Dots) for one in shown)
     drawn = plots if len(shown) == 1 else f"<div class='several{' wide' if wide else ''}'>{plots}</div>"
     save = "<button type='button' class='save'>Save as SVG</button>"
     return f"<figure>{drawn}{_below(shown, caption, save)}</figure>"

@@ -8,6 +8,9 @@ from itertools import groupby
 
 from tombola.reports.tables import MOST_ROWS, Table
 
+LONGEST_LINE = 48
+"""Characters of a cell that stand in one line."""
+
 
 def table_html(
     table: Table,
@@ -53,7 +56,7 @@ def _group(rows: Sequence[Sequence[str]], numeric: Sequence[bool], grouped: bool
     lines = []
     for number, row in enumerate(rows):
         said = marked.get(row[0])
-        cells = "".join(f"<td{_right(numeric[at])}>{html.escape(row[at])}</td>" for at in range(1, len(row)))
+        cells = "".join(f"<td{_kind(row[at], numeric[at])}>{html.escape(row[at])}</td>" for at in range(1, len(row)))
         badge = f"<br><span class='mark'>{html.escape(said)}</span>" if said and not (grouped and number) else ""
         first = html.escape(row[0]) + badge
         if not grouped:
@@ -64,6 +67,10 @@ def _group(rows: Sequence[Sequence[str]], numeric: Sequence[bool], grouped: bool
             first = f"<th scope='rowgroup' rowspan='{len(rows)}'{_right(numeric[0])}>{first}</th>"
         lines.append(f"<tr{' class=marked' if said else ''}>{first}{cells}</tr>")
     return f"<tbody>{''.join(lines)}</tbody>"
+
+
+def _kind(cell: str, numeric: bool) -> str:
+    return " class='long'" if len(cell) > LONGEST_LINE else _right(numeric)
 
 
 def _right(numeric: bool) -> str:

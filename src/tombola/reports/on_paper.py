@@ -50,9 +50,12 @@ def draw_dots(axes: Axes, dots: Dots, sizes: Sizes) -> None:
         heights = [dots.height(index, place) for place in series.x]
         for height, one in zip(heights, series.y, strict=True):
             if one.low is not None and one.high is not None:
-                axes.plot([one.low, one.high], [height] * 2, color=style.colour, linewidth=sizes.line)
+                ends = [dots.within(one.low), dots.within(one.high)]
+                axes.plot(ends, [height] * 2, color=style.colour, linewidth=sizes.line)
         look: dict[str, Any] = {"marker": style.marker, "markersize": sizes.symbol + 1, "linestyle": "none"}
-        axes.plot([one.mean for one in series.y], heights, color=style.colour, label=series.name, **look)
+        means = [dots.within(one.mean) for one in series.y]
+        look["clip_on"] = not means  # without points there would be no end to what the layout makes room for
+        axes.plot(means, heights, color=style.colour, label=series.name, **look)
     if dots.baseline is not None:
         name, value = dots.baseline
         axes.axvline(value, color=LIGHT.baseline, linestyle=dashed(BASELINE_DASH), linewidth=sizes.line, label=name)
@@ -106,13 +109,14 @@ def draw_traces(axes: Axes, traces: Traces, sizes: Sizes) -> None:
         heights = [traces.offset(index) + value for value in trace.y]
         axes.plot(trace.x, heights, color=trace.style.colour, linewidth=sizes.thin)
         if trace.is_ended and trace.x:
-            axes.plot([trace.x[-1]], heights[-1:], color=LIGHT.ink, marker="x", markersize=sizes.symbol + 1)
+            cross: dict[str, Any] = {"marker": "x", "markersize": sizes.symbol + 1, "clip_on": False}
+            axes.plot([trace.x[-1]], heights[-1:], color=LIGHT.ink, **cross)
     first, last = traces.ends
     room = 0.06 * (last - first) or 1.0
     foot, (height, label) = traces.offset(len(traces.traces) - 1), traces.bar
     axes.plot([last + room / 2] * 2, [foot, foot + height], color=LIGHT.ink, linewidth=2 * sizes.line)
     axes.text(last + room / 2, foot - 0.5, label, fontsize=sizes.small, ha="right", va="top", color=LIGHT.ink)
-    set_axis(axes, "x", Axis(traces.x_title, range=(first, last + room)), sizes)
+    set_axis(axes, "x", Axis(traces.x_title, range=(first - room / 3, last + room)), sizes)
     axes.set_yticks([traces.offset(i) for i in range(len(traces.traces))], [trace.name for trace in traces.traces])
     axes.set_ylim(foot - 4.5, 4.0)
     frame(axes, sizes)

@@ -92,9 +92,9 @@ def dots_on_screen(dots: Dots) -> dict[str, Any]:
 
 
 def _dotted(dots: Dots, index: int, series: Series, style: Style) -> dict[str, Any]:
-    means = [one.mean for one in series.y]
-    above = [0.0 if one.high is None else one.high - one.mean for one in series.y]
-    below = [0.0 if one.low is None else one.mean - one.low for one in series.y]
+    means = [dots.within(one.mean) for one in series.y]
+    above = [0.0 if one.high is None else dots.within(one.high) - dots.within(one.mean) for one in series.y]
+    below = [0.0 if one.low is None else dots.within(one.mean) - dots.within(one.low) for one in series.y]
     bars = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "color": style.colour}
     said = [
         lines_of([series.name, dots.places[round(place)], f"{dots.x_title}: {_between(one.mean, one.low, one.high)}"])
@@ -106,6 +106,7 @@ def _dotted(dots: Dots, index: int, series: Series, style: Style) -> dict[str, A
         "x": means,
         "y": [dots.height(index, place) for place in series.x],
         "mode": "markers",
+        "cliponaxis": False,
         "marker": {"symbol": style.symbol, "size": SCREEN.symbol + 1, "color": style.colour},
         "error_x": bars | {"thickness": SCREEN.line - 0.5, "width": 0},
         "text": said,
@@ -195,7 +196,8 @@ def traces_on_screen(traces: Traces) -> dict[str, Any]:
         points = {"x": [t.x[-1] for _, t in ended], "y": [traces.offset(i) + t.y[-1] for i, t in ended]}
         texts = [plain(f"{trace.name}: removed") for _, trace in ended]
         shown = {"text": texts, "hovertemplate": "%{text}<extra></extra>"}
-        data.append({"type": "scatter", "name": "removed", **points, "mode": "markers", "marker": cross, **shown})
+        look = {"mode": "markers", "marker": cross, "cliponaxis": False}
+        data.append({"type": "scatter", "name": "removed", **points, **look, **shown})
     height, label = traces.bar
     first, last = traces.ends
     room = 0.06 * (last - first) or 1.0
@@ -210,7 +212,7 @@ def traces_on_screen(traces: Traces) -> dict[str, Any]:
     }
     said = {"x": at, "y": foot - 0.3, "text": plain(label), "showarrow": False, "xanchor": "right", "yanchor": "top"}
     names = tuple((traces.offset(index), trace.name) for index, trace in enumerate(traces.traces))
-    x = axis_of(Axis(traces.x_title, range=(first, last + room)))
+    x = axis_of(Axis(traces.x_title, range=(first - room, last + room)))
     y = axis_of(Axis("", names, range=(foot - 4.5, 4.0)))
     axes = {"xaxis": x, "yaxis": y | {"ticks": "", "tickfont": {"size": SMALLEST}, "showline": False}}
     layout = with_marks(layout_of(traces.title) | axes, traces.spans, ())

@@ -23,7 +23,9 @@ def dashes(dash: tuple[float, ...], width: float) -> str:
 
 
 def layout_of(title: str) -> dict[str, Any]:
-    named = {"title": {"text": plain(title), "font": {"size": SCREEN.small}, "y": 0.97}} if title else {}
+    lower = 8 + 5 * title.count("\n")  # plotly lifts titles of several lines
+    top = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": lower}}
+    named = {"title": {"text": plain(title), "font": {"size": SCREEN.small}, **top}} if title else {}
     return {
         "font": {"family": ", ".join((*FONTS, "sans-serif")), "size": SCREEN.small, "color": LIGHT.ink},
         "paper_bgcolor": LIGHT.paper,

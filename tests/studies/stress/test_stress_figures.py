@@ -185,7 +185,7 @@ class TestComparisons:
 
 class TestRadars:
     def test_more_is_better_on_every_spoke(self, result: Stress) -> None:
-        better = {"avg_forgetting_rate": -1, "probe_minus_fresh": -1}
+        better = {"avg_forgetting_rate": -1, "probe_change": -1}
         for spoke in SPOKES:
             assert (spoke.of(0.6) - spoke.of(0.4)) * better.get(spoke.metric, 1) > 0
 
@@ -196,9 +196,9 @@ class TestRadars:
         assert [series.name for series in radar.series] == ["dense", "random, 30%"]
         assert radar.series == dots.series
         values = dict(zip(radar.series[1].x, radar.series[1].y, strict=True))
-        fresh = group.metrics["probe_minus_fresh"].mean
-        assert fresh is not None
-        assert values[5.0].mean == pytest.approx(math.exp(-fresh))
+        lost = group.metrics["probe_change"].mean
+        assert lost is not None
+        assert values[5.0].mean == pytest.approx(math.exp(-lost))
 
     def test_a_dead_network_has_open_spokes(self, dead: Stress) -> None:
         group = dead.group("tiny", "magnitude", 0.3)

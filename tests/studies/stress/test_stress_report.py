@@ -137,7 +137,7 @@ class TestPage:
         ]
         chart = search_chart(pulls)
         assert chart is not None
-        assert {line.name: line.y[-1].mean for line in chart.series} == {"bandit": 3.0, "random": 1.0}
+        assert {line.name: line.y[-1].mean for line in chart.series} == {"bandit": 3.0, "chance": 1.0}
         assert search_chart(result.rows) is None
 
     def test_without_journals_there_is_no_section_of_them(self, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ class TestPage:
 
     def test_one_seed_claims_nothing(self, tmp_path: Path) -> None:
         made = study(tmp_path, seeds=1)
-        assert "cannot be judged with one seed" in lead(made)
+        assert lead(made).startswith("One seed: what differs may be chance")
         assert "±" not in "".join("".join(row) for row in overview_table(made).rows)
 
     def test_neither_page_nor_terminal_needs_torch(self) -> None:
@@ -233,7 +233,8 @@ class TestPrograms:
 
     def test_a_list_says_it_in_a_few_words(self, result: Stress) -> None:
         assert in_short(result) == (
-            "Loss of plasticity is shown in 6 of 6 groups, from cycle 1 on. Entropy preserves more than random."
+            "Loss of plasticity is shown in 6 of 6 groups, each judged by itself, from cycle 1 on. "
+            "Entropy preserves more than random."
         )
 
 

@@ -69,6 +69,8 @@ class StressConfig(Config):
             raise ValueError(f"the strategy {odd[0]} looks at heads; for neurons there are magnitude, random, gradient")
         if self.remedies[0] != "none":
             raise ValueError("remedies begin with none, which the others are compared with")
+        if self.adaptive and self.tasks is not None:
+            raise ValueError("your own tasks have no levels of difficulty: leave --adaptive out, or --tasks")
         if self.search is not None and self.replicates != 1:
             raise ValueError("a search draws its own seeds: leave --seeds out")
         if self.search is not None and len(self.model) > 1:

@@ -11,18 +11,25 @@ from tombola.reports.tables import Table
 from tombola.runs.configs import dump_config
 from tombola.runs.folder import RunFolder
 from tombola.studies.base.header import run_header
-from tombola.studies.base.numbers import counted
 from tombola.studies.stress.outcome.answers import answers
-from tombola.studies.stress.outcome.groups import Group
+from tombola.studies.stress.outcome.groups import REFERENCES, Group
 from tombola.studies.stress.outcome.remarks import remarks
 from tombola.studies.stress.outcome.result import Stress
-from tombola.studies.stress.shown.comparisons import HEATMAPS, comparison, grid, missing_notes, profiles, radar_note
+from tombola.studies.stress.shown.comparisons import (
+    HEATMAPS,
+    RECOVERED,
+    comparison,
+    grid,
+    missing_notes,
+    profiles,
+    radar_note,
+)
 from tombola.studies.stress.shown.conclusions import check_lines, how_lines, lead, plasticity_line
 from tombola.studies.stress.shown.eeg import eeg, entropy_map
-from tombola.studies.stress.shown.figures import COLOURS, MAP_TITLE, life_name, life_of
+from tombola.studies.stress.shown.figures import MAP_TITLE, colours_note, life_name, life_of
 from tombola.studies.stress.shown.journal_summary import SCALE, lines_of
 from tombola.studies.stress.shown.journal_survey import Journal
-from tombola.studies.stress.shown.places import Cell, cells_of, groups_at, journals_of
+from tombola.studies.stress.shown.places import OWN, Cell, cells_of, groups_at, journals_of, over_seeds_note
 from tombola.studies.stress.shown.places import titled as group_title
 from tombola.studies.stress.shown.result_tables import (
     CYCLES_NOTE,
@@ -54,8 +61,7 @@ SERIES_NOTE = (
     "same). Shaded bands are phases, by the task that is learned."
 )
 RIBBONS_NOTE = (
-    "Over seeds, whose tasks come in orders of their own: means of the whole held-out sets at the end of each phase, "
-    "ribbons 95 % intervals over {n}."
+    "Over seeds, whose tasks come in orders of their own: means of the whole held-out sets at the end of each phase."
 )
 FUNCTION_NOTE = (
     "After the last cycle, against the unpruned model that was not trained further; the floors say what such numbers "
@@ -90,7 +96,7 @@ def stress_page(result: Stress, protocol: str, journals: Mapping[Cell, Journal] 
         Section("How it was run", bullets([*check_lines(result.rows), *how_lines(result)])),
         Section("Configuration", folded("All of it", listing(dump_config(result.config), "Configuration"))),
     ]
-    title = f"Stress study: {', '.join(result.models)}, {protocol} tasks"
+    title = f"Stress study: {', '.join(result.models)}, {'own' if protocol == OWN else protocol} tasks"
     seed = getattr(result.config, "seed", None)
     header = run_header(title, lead(result), RunFolder(result.folder), seed, len(result.seeds))
     return page(header, sections)
@@ -99,7 +105,10 @@ def stress_page(result: Stress, protocol: str, journals: Mapping[Cell, Journal] 
 def _findings(result: Stress) -> str:
     """The five answers, and what must be known beside them."""
     asked = "".join(titled(one.question, paragraphs([one.sentence])) for one in answers(result))
-    beside = "".join(titled(one.question, paragraphs([one.sentence])) for one in remarks(result))
+    topics: dict[str, list[str]] = {}
+    for one in remarks(result):
+        topics.setdefault(one.question, []).append(one.sentence)
+    beside = "".join(titled(topic, paragraphs(said)) for topic, said in topics.items())
     return asked + (folded("What must be known beside: floors, controls, remedies", beside) if beside else "")
 
 
@@ -110,8 +119,8 @@ def _plasticity(result: Stress) -> str:
     if not charts:
         return said
     caption = (
-        "Loss of a copy after its steps on a held-out language: less is learned where it rises. Bands are 95 % "
-        f"intervals over {counted(len(result.seeds), 'seed')}."
+        "Loss of a copy after its steps on a held-out language: less is learned where it rises. "
+        f"{over_seeds_note(result, 'Bands')}"
     )
     shown, *others = sorted(charts, key=lambda one: one[1] != _middle(result))
     more = "".join(folded(chart.title, figure_html(chart, caption)) for _, _, chart in others)
@@ -135,14 +144,15 @@ def _overview(result: Stress) -> str:
         grids = [one for one in grids if any(cell.value is not None for row in one.cells for cell in row)]
         reasons = dict.fromkeys(reason for one in grids for reason in one.reasons)
         hatched = "".join(f" Hatched: {reason}." for reason in reasons)
-        caption = f"{COLOURS}{hatched}"
+        caption = f"{colours_note(result)}{hatched}"
         first, others = grids[:SHOWN], grids[SHOWN:]
         shown = figure_html(first, caption) if first else ""
         shown += folded("More heatmaps", figure_html(others, caption)) if others else ""
         parts.append(shown if len(result.models) == 1 else titled(model, shown))
     for metric in ("performance_nats", "avg_recovery_rate", "avg_forgetting_rate") if result.strategies else ():
         dots = comparison(result, metric)
-        note = " ".join(["Bars are 95 % intervals over seeds.", *missing_notes([dots])])
+        above = [RECOVERED] if metric == "avg_recovery_rate" else []
+        note = " ".join([*above, over_seeds_note(result, "Bars"), *missing_notes([dots])])
         parts.append(folded(dots.x_title, figure_html(dots, note)))
     return "".join(parts)
 
@@ -171,7 +181,7 @@ def _timelines(result: Stress) -> str:
         whose = f"{group_title(result, key)}, {life_name(group.lives[0])}"
         body = figure_html(one, f"{whose}. {SERIES_NOTE}")
         if ribbons.series:
-            body += figure_html(ribbons, RIBBONS_NOTE.format(n=counted(len(group.seeds), "seed")))
+            body += figure_html(ribbons, f"{RIBBONS_NOTE} {over_seeds_note(result, 'Ribbons')}")
         parts.append(folded(group_title(result, key), body))
     return "".join(parts)
 
@@ -180,16 +190,22 @@ def _search_sections(result: Stress) -> list[Section]:
     """What each controller of a search was rewarded with."""
     chart = search_chart(result.rows)
     caption = "Mean reward of all pulls so far: a search is worth its effort where it ends above random choices."
-    return [] if chart is None else [Section("Search", figure_html(chart, caption))]
+    said = paragraphs([one.sentence for one in remarks(result) if one.question == "Search"])
+    return [] if chart is None else [Section("Search", said + figure_html(chart, caption))]
 
 
 def _entropy(result: Stress, journals: Mapping[Cell, Journal]) -> str:
     cells = cells_of(result)
     return paragraphs([SCALE]) + "".join(
-        folded(f"{cell[0].replace('_', ' ')}, {100 * cell[1]:g}%", _of_journal(cells[cell], journal))
+        folded(_cell_title(cell), _of_journal(cells[cell], journal))
         for cell, journal in journals.items()
         if journal.surveys
     )
+
+
+def _cell_title(cell: Cell) -> str:
+    name = cell[0].replace("_", " ")
+    return name if cell[0] in REFERENCES else f"{name}, {100 * cell[1]:g}%"
 
 
 def _of_journal(groups: Sequence[Group], journal: Journal) -> str:
@@ -215,7 +231,8 @@ def _function_sections(result: Stress) -> list[Section]:
             groups = groups_at(result, model, level)
             if charts := function_charts(named(result, groups)) if groups else []:
                 title = f"Over cycles: {model}, {100 * level:g}% removed"
-                parts.append(folded(title, figure_html(charts, f"{title}. Bands are 95 % intervals over seeds.")))
+                caption = f"{title}. {over_seeds_note(result, 'Bands')}"
+                parts.append(folded(title, figure_html(charts, caption, wide=True)))
     return [Section("Function preserved", "".join(parts))]
 
 

@@ -20,7 +20,7 @@ from tombola.studies.stress.outcome.summarised import Stress
 from tombola.studies.stress.shown.figures import write_figures
 from tombola.studies.stress.shown.journal import JOURNAL
 from tombola.studies.stress.shown.journal_summary import summary
-from tombola.studies.stress.shown.places import cell_folder
+from tombola.studies.stress.shown.places import OWN, cell_folder
 
 RESULTS, SUMMARIES = "pruning_stress_results.json", "experiment_summaries.json"
 SUMMARY = "entropy_journal_summary.md"
@@ -47,7 +47,7 @@ def write_tree(folder: RunFolder, result: Stress) -> None:
 
 def protocol_of(config: StressConfig) -> str:
     """What names of folders begin with."""
-    return "tasks" if config.tasks is not None else config.protocol
+    return OWN if config.tasks is not None else config.protocol
 
 
 def _homes(folder: RunFolder, result: Stress) -> Iterator[tuple[Path, list[CellKey]]]:

@@ -133,5 +133,7 @@ def plain_groups(result: Stress, model: str) -> Sequence[Group]:
 def per_model(result: Stress, question: str, of: OfModel) -> Answer:
     """One answer of what is said of each model."""
     found = {model: of(result, model) for model in result.models}
-    sentence = " ".join(of_model(result, text, model) for model, (text, _) in found.items())
+    alike = len({text for text, _ in found.values()}) == 1  # nothing that differs from model to model
+    said = (text if alike else of_model(result, text, model) for model, (text, _) in found.items())
+    sentence = " ".join(dict.fromkeys(said))
     return Answer(question, sentence or "Nothing was measured.", {model: one for model, (_, one) in found.items()})

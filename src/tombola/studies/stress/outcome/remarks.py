@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tombola.reports.significance import Judged
-from tombola.runs.rows import rows_of
 from tombola.studies.base.numbers import begun, counted, listed
 from tombola.studies.stress.outcome.contrasts import (
     ONE_SEED,
@@ -27,6 +26,7 @@ from tombola.studies.stress.outcome.estimates import Estimate, minus
 from tombola.studies.stress.outcome.groups import GRADUAL, RANDOM, UNTREATED, Group, difference_by_seed
 from tombola.studies.stress.outcome.quantities import QUANTITIES
 from tombola.studies.stress.outcome.result import Stress
+from tombola.studies.stress.outcome.steering import steered
 
 TINY = 0.05
 """Attention whose loss is below this fraction of what an untrained network lacks does not matter."""
@@ -45,11 +45,11 @@ def remarks(result: Stress) -> list[Answer]:
         result: What a study came to.
     """
     found: list[Answer] = []
-    for model in result.models:
-        for topic, of in BY_MODEL.items():
+    for topic, of in BY_MODEL.items():
+        for model in result.models:
             for text, numbers in of(result, model):
                 found.append(Answer(topic, of_model(result, text, model), {model: numbers}))
-    return [*found, *_search(result)]
+    return [*found, *steered(result)]
 
 
 Said = Iterator[tuple[str, dict[str, Any]]]
@@ -250,33 +250,3 @@ BY_MODEL = {
     "Remedies": _remedies,
     "Dead networks": _dead,
 }
-
-
-def _search(result: Stress) -> list[Answer]:
-    """What each controller of a search got for its networks."""
-    pulls = rows_of(result.rows, kind="pull")
-    found: dict[str, dict[str, Any]] = {}
-    for controller in dict.fromkeys(row["controller"] for row in pulls):
-        own = rows_of(pulls, controller=controller)
-        rewards = [row["reward"] for row in own]
-        arms: dict[str, list[float]] = {}
-        for row in own:
-            arms.setdefault(f"{row['strategy']}_{row['level']:g}", []).append(row["reward"])
-        most = max(arms, key=lambda arm: len(arms[arm]))
-        best = max(arms, key=lambda arm: sum(arms[arm]) / len(arms[arm]))
-        found[controller] = {
-            "pulls": len(own),
-            "mean_reward": sum(rewards) / len(rewards),
-            "most_pulled": most,
-            "best": best,
-            "best_mean_reward": sum(arms[best]) / len(arms[best]),
-        }
-    if not found:
-        return []
-    parts = [
-        f"{name}: mean reward {one['mean_reward']:.3f} over {counted(one['pulls'], 'network')}, most often "
-        f"{one['most_pulled']}, best {one['best']} ({one['best_mean_reward']:.3f})"
-        for name, one in found.items()
-    ]
-    text = f"{begun('; '.join(parts))}. One search of each: whether one is better cannot be concluded."
-    return [Answer("Search", text.replace("-", "−"), found)]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tombola.reports import intervals
 from tombola.reports.chart import Series
 from tombola.reports.dots import Dots, Missing, Radar
 from tombola.reports.grid import Cell, Grid
@@ -24,6 +23,14 @@ STYLES = {"entropy": 0, "random": 1, "magnitude": 2, "gradient": 3, "oracle": 4,
 STYLES |= {"gradual": 7}
 """Each strategy looks the same in every figure."""
 REFERENCE = "dense (nothing removed)"
+RECOVERED = (
+    "A recovery rate above 1: the task was learned beyond its earlier best, because learning still went on. The "
+    "control without interference had as many steps on the task, without other tasks between."
+)
+FURTHEST = (-0.5, 2.0)
+"""As far as the dot plot beside a radar reaches at most."""
+NO_LIMIT = 50.0
+"""Nats beyond which e to their power only has to be large."""
 HEATMAPS = (
     "performance_nats",
     "avg_forgetting_rate",
@@ -168,10 +175,15 @@ class Spoke:
 SPOKES = (
     Spoke("accuracy", "performance_accuracy", lambda x: x, "fraction of target tokens right, at the end"),
     Spoke("kept when\ntasks change", "avg_forgetting_rate", lambda x: 1 - x, "1 − forgetting rate"),
-    Spoke("recovery", "avg_recovery_rate", lambda x: x, "recovery rate"),
+    Spoke("recovery", "avg_recovery_rate", lambda x: x, "recovery rate, above 1 where learning still went on"),
     Spoke("savings", "savings", lambda x: x, "fraction of steps saved in relearning"),
     Spoke("targets\nreached", "target_reached", lambda x: x, "fraction of first visits that reach their target"),
-    Spoke("plasticity", "probe_minus_fresh", lambda x: math.exp(-x), "exp(probe loss of a fresh network − own)"),
+    Spoke(
+        "plasticity\nkept",
+        "probe_change",
+        lambda x: math.exp(min(-x, NO_LIMIT)),
+        "exp(probe loss just after pruning − probe loss at the end), 1 where none was lost",
+    ),
     Spoke("agreement\nwith unpruned", "top1", lambda x: x, "top-1 agreement"),
 )
 """What is 1 at the rim of every spoke, whatever the data."""
@@ -180,7 +192,11 @@ SPOKES = (
 def radar_note() -> str:
     """What each spoke shows."""
     said = "; ".join(f"{spoke.title.replace(chr(10), ' ')}: {spoke.says}" for spoke in SPOKES)
-    return f"Every axis runs from 0 (middle) to 1 (rim), more is better; what lies beyond is drawn at its end. {said}."
+    low, high = (f"{end:g}".replace("-", "−") for end in FURTHEST)
+    return (
+        "Every axis of the radar runs from 0 (middle) to 1 (rim), more is better; what lies beyond is drawn at its "
+        f"end, in the dot plot what lies beyond {low} or {high}. {begun(said)}."
+    )
 
 
 def profiles(groups: Sequence[tuple[str, Group]], title: str = "") -> tuple[Radar, Dots]:
@@ -205,7 +221,6 @@ def _on_spoke(group: Group, spoke: Spoke) -> Estimate:
 
 
 def _reach(series: Sequence[Series]) -> tuple[float, float]:
-    """From 0 to 1, and further where means are; an interval may be longer than the axis."""
-    means: list[intervals.Estimate] = [one for each in series for one in each.y]
-    values = [one.mean for one in means]
-    return min(-0.05, *values, 0.0) - 0.02 if values else -0.05, max(1.05, *values, 0.0) + 0.02 if values else 1.05
+    """From 0 to 1, and to `FURTHEST` where means are; an interval may be longer than the axis."""
+    values = [0.0, 1.0, *(one.mean for each in series for one in each.y)]
+    return max(min(values), FURTHEST[0]) - 0.05, min(max(values), FURTHEST[1]) + 0.05

@@ -8,25 +8,50 @@ from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.numbers import begun, counted, listed
 from tombola.studies.stress.outcome.answers import strategies
 from tombola.studies.stress.outcome.result import Stress
+from tombola.studies.stress.outcome.trade_offs import architectures
 
+ONLY_ONE = (
+    "One seed: what differs may be chance, so that strategies cannot be compared nor loss of plasticity be judged. "
+    "The same command with --seeds 3 adds two."
+)
 LONGEST_LEAD = 450
 """Characters of a sentence that stands at the head of a page."""
 
 
 def lead(result: Stress) -> str:
-    """The verdict on plasticity, and the first sentence on which strategies preserve most of it."""
+    """The verdict on plasticity, and the first sentence on which strategies preserve most of it, or which models."""
     if not result.strategies:
         return plasticity_line(result)
-    whole = _first(strategies(result).sentence)
+    if _could_have_more_seeds(result):
+        return ONLY_ONE
+    whole = _compared(result)
     compared = whole if len(whole) <= LONGEST_LEAD else f"{_without_numbers(whole)}; more below."
     return f"{plasticity_line(result)} {compared}"
+
+
+def verdict(result: Stress) -> str:
+    """On plasticity alone; of one seed what it is good for."""
+    return ONLY_ONE if _could_have_more_seeds(result) else plasticity_line(result)
+
+
+def _could_have_more_seeds(result: Stress) -> bool:
+    """Whether there is one, and no search that draws its own."""
+    return len(result.seeds) == 1 and getattr(result.config, "search", None) is None
 
 
 def in_short(result: Stress) -> str:
     """The same for a list, without numbers in brackets."""
     if not result.strategies:
         return plasticity_line(result)
-    return f"{plasticity_line(result)} {_without_numbers(_first(strategies(result).sentence))}."
+    if _could_have_more_seeds(result):
+        return ONLY_ONE
+    return f"{plasticity_line(result)} {_without_numbers(_compared(result))}."
+
+
+def _compared(result: Stress) -> str:
+    """The first sentence on strategies, or on models where there are several."""
+    several = len(result.models) > 1
+    return _first(architectures(result).sentence) if several else begun(_first(strategies(result).sentence))
 
 
 def _without_numbers(sentence: str) -> str:
@@ -46,13 +71,13 @@ def plasticity_line(result: Stress) -> str:
     if not reached:
         these = "this one cycle" if cycles == 1 else f"these {cycles} cycles"
         return f"Loss of plasticity: onset not reached in {these}, in any of {counted(len(judged), 'group')}."
-    shown = f"Loss of plasticity is shown in {len(reached)} of {counted(len(judged), 'group')}"
+    shown = f"Loss of plasticity is shown in {len(reached)} of {counted(len(judged), 'group')}, each judged by itself"
     return f"{shown}, from cycle {min(one.cycle or 0 for one in reached.values())} on."
 
 
 def _first(text: str) -> str:
     """The first sentence."""
-    return begun(text.split(". ")[0].rstrip(".")) + "."
+    return text.split(". ")[0].rstrip(".") + "."
 
 
 def check_lines(rows: Sequence[Row]) -> list[str]:
@@ -66,10 +91,10 @@ def check_lines(rows: Sequence[Row]) -> list[str]:
     ]
     errors = [row["removal_error"] for row in prunings if row["removal_error"] is not None]
     if errors:
-        lines.append(
-            f"Physical removal: outputs differ from the masked network's by at most {max(errors):.1e} in "
-            f"{counted(len(errors), 'network')}."
+        by = (
+            f"differ from the masked network's by at most {max(errors):.1e}" if any(errors) else "equal the masked ones"
         )
+        lines.append(f"Physical removal: outputs {by} in {counted(len(errors), 'pruning')}.")
     return [line for line in lines if line]
 
 

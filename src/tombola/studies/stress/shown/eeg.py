@@ -32,7 +32,7 @@ def eeg(courses: Mapping[Head, Course], spans: Sequence[Span], title: str, point
     """
     traces = [_trace(head, course, points) for head, course in courses.items()]
     spreads = [float(np.std(course.entropies)) for course in courses.values() if len(course.entropies) > 1]
-    typical = f" (of {np.median(spreads):.3f} in the median)" if spreads else ""
+    typical = f"; median SD {np.median(spreads):.3f}" if spreads else ""
     return Traces("Training step", traces, (BAR, f"{BAR:g} SD{typical}"), spans, title)
 
 

@@ -12,7 +12,15 @@ from tombola.runs.atomic import make_folder, write_bytes, write_json, write_text
 from tombola.studies.stress.outcome.groups import Group, GroupKey
 from tombola.studies.stress.outcome.lives import Life
 from tombola.studies.stress.outcome.result import Stress
-from tombola.studies.stress.shown.comparisons import HEATMAPS, comparison, grid, missing_notes, profiles, radar_note
+from tombola.studies.stress.shown.comparisons import (
+    HEATMAPS,
+    RECOVERED,
+    comparison,
+    grid,
+    missing_notes,
+    profiles,
+    radar_note,
+)
 from tombola.studies.stress.shown.eeg import eeg, entropy_map
 from tombola.studies.stress.shown.histories import function_history, metrics_history
 from tombola.studies.stress.shown.journal_summary import summary_of
@@ -24,6 +32,7 @@ from tombola.studies.stress.shown.places import (
     comparison_folder,
     ending,
     journals_of,
+    over_seeds_note,
     slug,
     titled,
 )
@@ -42,7 +51,8 @@ COMPARED = {
     "performance_comparison": ("performance_nats", "performance_accuracy"),
 }
 """Files, and the metrics that each shows: a rate beside its control or its unit."""
-COLOURS = "Coloured around the dense network: blue is better, orange worse. ± is half a 95 % interval over seeds."
+SHORT_NAME = 12
+"""Characters of a strategy's name, with its remedy, that leave room for four maps of one level side by side."""
 WIDE = 183.0
 """Millimetres: two columns of a page."""
 
@@ -79,23 +89,33 @@ def _comparisons(folder: Path, result: Stress) -> list[Path]:
     files = []
     for name, metrics in COMPARED.items():
         panels = [comparison(result, metric) for metric in metrics]
-        notes = [line for note in missing_notes(panels) for line in _wrapped(note)]
-        height = 24 + 3.4 * len(panels[0].places) * max(1, len(panels[0].series)) + 5 * len(notes)
-        files.append(_write(folder / f"{name}.png", sheet([[one] for one in panels], (WIDE, 2 * height), notes)))
+        said = [*([RECOVERED] if "avg_recovery_rate" in metrics else []), over_seeds_note(result, "Bars")]
+        notes = [line for note in [" ".join(said), *missing_notes(panels)] for line in _wrapped(note)]
+        height = 2 * (20 + 3.4 * len(panels[0].places) * max(1, len(panels[0].series))) + 4 * len(notes)
+        files.append(_write(folder / f"{name}.png", sheet([[one] for one in panels], (WIDE, height), notes)))
     for model in result.models:
         end = "" if model == result.models[0] else f"-{slug(model)}"
         grids = [grid(result, model, metric) for metric in HEATMAPS]
-        rows = [grids[at : at + 2] for at in range(0, len(grids), 2)]
+        short = len(result.levels) == 1 and max(map(len, grids[0].rows)) <= SHORT_NAME
+        each = 4 if short else 2
+        rows = [grids[at : at + each] for at in range(0, len(grids), each)]
         height = len(rows) * (27 + 11.0 * len(grids[0].rows))
-        files.append(_write(folder / f"heatmaps{end}.png", sheet(rows, (WIDE, height), _empty(grids))))
+        files.append(_write(folder / f"heatmaps{end}.png", sheet(rows, (WIDE, height), _empty(result, grids))))
         charts = [[probe_chart(result, model, level)] for level in result.levels]
         files.append(_write(folder / f"plasticity{end}.png", sheet(charts, (WIDE, 70.0 * len(charts)))))
     return files
 
 
-def _empty(grids: Sequence[Grid]) -> list[str]:
+def colours_note(result: Stress) -> str:
+    """What the colours of heatmaps say."""
+    several = "± is half a 95 % interval over seeds."
+    beside = several if len(result.seeds) > 1 else "One seed: a difference may be chance."
+    return f"Coloured around the dense network: blue is better, orange worse. {beside}"
+
+
+def _empty(result: Stress, grids: Sequence[Grid]) -> list[str]:
     reasons = dict.fromkeys(reason for one in grids for reason in one.reasons)
-    return [COLOURS, *(f"Hatched: {reason}." for reason in reasons)]
+    return [colours_note(result), *(f"Hatched: {reason}." for reason in reasons)]
 
 
 def _of_cell(folder: Path, result: Stress, groups: Sequence[Group], journal: Journal | None) -> list[Path]:

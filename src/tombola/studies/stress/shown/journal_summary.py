@@ -12,6 +12,8 @@ from tombola.studies.base.numbers import counted, listed
 from tombola.studies.stress.shown.journal import Head
 from tombola.studies.stress.shown.journal_survey import HeadSummary, Survey, Switch, gathered, largest
 
+NOTABLE = 0.01
+"""Of the maximum: a smaller change of a head is not worth its mention."""
 SHOWN = 3
 """Heads that are named for each thing that is said."""
 SCALE = (
@@ -94,7 +96,7 @@ def drift(found: Survey) -> str:
 
 def changes(heads: Sequence[HeadSummary]) -> list[str]:
     """The heads whose entropy changed most, either way."""
-    moved = [head for head in heads if head.change.mean]
+    moved = [head for head in heads if abs(head.change.mean) >= NOTABLE]
     if not moved:
         return []
     wider = sorted((one for one in moved if one.change.mean > 0), key=lambda one: -one.change.mean)[:SHOWN]

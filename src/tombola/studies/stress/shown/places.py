@@ -11,6 +11,8 @@ from tombola.studies.stress.outcome.result import Stress
 from tombola.studies.stress.shown.journal import JOURNAL
 from tombola.studies.stress.shown.journal_survey import Journal, gathered
 
+OWN = "tasks"
+"""What folders of a user's own tasks begin with."""
 Cell = tuple[str, float]
 """A strategy and a level: all models, remedies, seeds and draws of both share a folder."""
 
@@ -85,6 +87,13 @@ def slug(name: str) -> str:
         'facebook-opt-125m'
     """
     return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "model"
+
+
+def over_seeds_note(result: Stress, what: str) -> str:
+    """`Bands are 95 % intervals over 3 seeds.`"""
+    if len(result.seeds) < 2:
+        return "One seed, so that there are no intervals."
+    return f"{what} are 95 % intervals over {len(result.seeds)} seeds."
 
 
 def percents(levels: Iterable[float]) -> list[str]:

@@ -32,8 +32,10 @@ OVERVIEW = {
 OVERVIEW_NOTE = (
     "Means over seeds ± half of the 95 % interval (Student t); one seed has none. Losses and the probe are nats a "
     "target token, steps to the target optimizer steps, all else fractions. Less is better of losses, forgetting, "
-    "steps and the probe, more of the rest. Alone is the control without interference: the task learned a second time "
-    "at once. The floors are what a network scores whose heads are all off, and one that was never trained."
+    "steps and the probe, more of the rest. Loss and accuracy are of the held-out items of all tasks at the end. "
+    "Recovery is above 1 where learning still went on, beyond the earlier best; alone is the control without "
+    "interference: the task learned a second time at once, in as many steps. The floors are what a network scores "
+    "whose heads are all off, and one that was never trained."
 )
 SHORT = {
     "performance_nats": "Loss",
@@ -45,9 +47,10 @@ SHORT = {
 }
 """For a terminal."""
 SHORT_NOTE = (
-    "Loss and the change of the probe's loss (which rises where plasticity is lost): nats a target token. Forget: of "
-    "what was learned. Recover: of what was lost; alone, without other tasks between. Steps to the target. {means}; "
-    "the report and --json have all."
+    "Loss: held out, mean over all tasks at the end, nats a target token. Forget: lost again, of what was learned. "
+    "Recover: regained, of what was lost, above 1 where learning still went on; alone: the same without other tasks "
+    "between. Probe change: of the loss after some steps on a held-out language; it rises where plasticity is lost. "
+    "Steps: of a first visit to its target. {means}; the report and --json have all."
 )
 OF_TASKS = {
     "performance_nats": "Loss at the end",

@@ -12,20 +12,26 @@ from tombola.studies.stress.outcome.programs import as_json
 from tombola.studies.stress.outcome.quantities import QUANTITIES
 from tombola.studies.stress.outcome.remarks import remarks
 from tombola.studies.stress.outcome.result import Stress
-from tombola.studies.stress.shown.conclusions import in_short, plasticity_line
+from tombola.studies.stress.outcome.steering import steered
+from tombola.studies.stress.shown.conclusions import in_short, plasticity_line, verdict
 from tombola.studies.stress.shown.result_tables import null_lines, short_note, short_table
+
+SHOWN = "Each interval is by itself; shown is what is so after Holm's correction within its question."
 
 
 def show_result(console: Console, result: Stress) -> None:
-    """The table, why numbers are missing, the verdict on plasticity, the five answers, and where the report lies."""
+    """The table, why numbers are missing, the verdict on plasticity, what a search chose and how difficulty followed,
+    the five answers, and where the report lies."""
     console.print(drawn(short_table(result), left=3 if len(result.models) > 1 else 1))
     say(console, short_note(result))
     for line in null_lines(result):
         say(console, line)
-    say(console, f"\n{plasticity_line(result)}", "bold")
-    for answer in answers(result):
+    say(console, f"\n{verdict(result)}", "bold")
+    for answer in [*steered(result), *answers(result)]:
         say(console, f"\n{answer.question}", "bold")
         say(console, answer.sentence)
+    if len(result.seeds) > 1:
+        say(console, f"\n{SHOWN}")
     say(console, f"\nReport: {in_line(result.folder / 'report.html')}")
 
 

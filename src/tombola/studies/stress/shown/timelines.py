@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -15,6 +16,7 @@ from tombola.studies.stress.outcome.groups import Group
 from tombola.studies.stress.outcome.lives import Life
 from tombola.studies.stress.outcome.quantities import QUANTITIES
 from tombola.studies.stress.outcome.result import Stress
+from tombola.studies.stress.outcome.steering import CONTROLLERS
 from tombola.studies.stress.shown.comparisons import axis_title, strategies, style_of, unit_title
 from tombola.studies.stress.shown.places import titled
 
@@ -22,6 +24,9 @@ LOSS = "Held-out loss (nats a token; less is better)"
 CYCLE, PHASE = "Cycle (0: just after pruning)", "Phase (0: just after pruning)"
 MOST_TICKS = 25
 PRESERVED = ("kl", "js", "top1", "flips", "cosine", "cka")
+FROM_ZERO = (0.0, math.inf)
+POSSIBLE = {"kl": FROM_ZERO, "js": (0.0, math.log(2)), "cosine": (-1.0, 1.0)}
+"""What values can be where they are no fraction; bands end there."""
 FLOORS = {"all_off": "floor: all heads off", "independent": "floor: independent network"}
 
 
@@ -58,7 +63,9 @@ def time_series(life: Life, title: str = "") -> Chart:
     """
     lines = [Series(task, *_of_task(life, j), style=j) for j, task in enumerate(life.tasks)]
     lines = [line for line in lines if line.x]
-    return Chart("Training step", LOSS, lines, title=title, spans=spans_of(life), moments=prunings_of(life))
+    return Chart(
+        "Training step", LOSS, lines, within=FROM_ZERO, title=title, spans=spans_of(life), moments=prunings_of(life)
+    )
 
 
 def _of_task(life: Life, j: int) -> tuple[list[float], list[Estimate]]:
@@ -90,7 +97,8 @@ def over_seeds_chart(group: Group, title: str = "") -> Chart:
         points = [(float(p), mean) for p, mean in enumerate(means) if mean is not None]
         series.append(Series(name, [x for x, _ in points], [y for _, y in points], (0, 1, 5)[style]))
     series = [one for one in series if one.x]
-    return Chart(PHASE, LOSS, series, places=whole([x for one in series for x in one.x]), title=title)
+    places = whole([x for one in series for x in one.x])
+    return Chart(PHASE, LOSS, series, places=places, within=FROM_ZERO, title=title)
 
 
 def _learned(life: Life, p: int) -> float | None:
@@ -129,7 +137,8 @@ def probe_chart(result: Stress, model: str, level: float) -> Chart:
     title = f"{100 * level:g}% removed" if len(result.models) == 1 else f"{model}, {100 * level:g}% removed"
     y = axis_title(QUANTITIES["probe_nats"])
     lines = [line for line in lines if line.x]
-    return Chart(CYCLE, y, lines, baseline, places=whole([x for line in lines for x in line.x]), title=title)
+    places = whole([x for line in lines for x in line.x])
+    return Chart(CYCLE, y, lines, baseline, places=places, within=FROM_ZERO, title=title)
 
 
 def _probe(name: str, group: Group) -> Series:
@@ -145,8 +154,9 @@ def search_chart(rows: Sequence[Row]) -> Chart | None:
         own = sorted((row for row in pulls if row["controller"] == controller), key=lambda row: row["pull"])
         totals = accumulate(row["reward"] for row in own)
         means = [estimate([total / count]) for count, total in enumerate(totals, start=1)]
-        series.append(Series(controller, [float(n) for n in range(1, len(own) + 1)], means, style))
-    return Chart("Pull", "Mean reward so far (more is better)", series) if series else None
+        name = CONTROLLERS.get(controller, controller)
+        series.append(Series(name, [float(n) for n in range(1, len(own) + 1)], means, style))
+    return Chart("Network", "Mean reward so far (more is better)", series) if series else None
 
 
 def function_charts(groups: Sequence[tuple[str, Group]]) -> list[Chart]:
@@ -174,7 +184,8 @@ def _function(groups: Sequence[tuple[str, Group]], metric: str) -> Chart | None:
             flat = Estimate(floor.plain.mean, None, None, None, floor.n)
             series.append(Series(name, xs, [flat] * len(xs), style))
     quantity = QUANTITIES[metric]
-    return Chart(CYCLE, begun(unit_title(quantity)), series, places=whole(xs), title=begun(quantity.title))
+    y, possible = begun(unit_title(quantity)), POSSIBLE.get(metric, (0.0, 1.0))
+    return Chart(CYCLE, y, series, places=whole(xs), within=possible, title=begun(quantity.title))
 
 
 def named(result: Stress, groups: Sequence[Group]) -> list[tuple[str, Group]]:
