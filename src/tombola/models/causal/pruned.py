@@ -68,7 +68,7 @@ def save_pruned_language_model(
     shutil.rmtree(building, ignore_errors=True)  # what a killed attempt left
     try:
         make_folder(building)
-        _write(building, inner, config, tokenizer)
+        _write(building, inner, config, tokenizer, equal)
         if not equal:
             write_sealed(
                 building / REMOVED, {"removal": removal.model_dump(mode="json"), "sha256_of_weights": _sum(inner)}
@@ -174,9 +174,10 @@ def _width_of_heads(config: Any) -> int:
     return int(size * config.num_attention_heads)
 
 
-def _write(folder: Path, model: Any, config: Any, tokenizer: Any | None) -> None:
+def _write(folder: Path, model: Any, config: Any, tokenizer: Any | None, equal: bool) -> None:
     with quiet(), storage_errors("write", folder):
-        model.save_pretrained(folder)
+        # An ordinary folder has the names that the family's checkpoints have (embed_out of NeoX), ours the model's own.
+        model.save_pretrained(folder, save_original_format=equal)
         if config is not model.config:
             config.architectures, config.dtype = model.config.architectures, model.config.dtype
             config.save_pretrained(folder)
