@@ -13,6 +13,7 @@ from tombola.data.text.shipped_text import PRETRAINING, text_of
 from tombola.data.text.user_tasks import SHIPPED
 from tombola.data.text.written import ABOUT, windows
 from tombola.errors import ConfigError, DataError
+from tombola.runs.seeds import derive_seed
 from tombola.studies.stress.subjects.protocols import PROBE, PROTOCOLS, Protocol, harder, probe_task, protocol_tasks
 
 SIZES = (320, 256)
@@ -43,6 +44,34 @@ def test_what_is_held_out_is_in_no_text_that_is_read_before() -> None:
     for kind in ABOUT:
         read_for_task = read if kind == PROBE else read + text_of(kind, "train")
         assert not [text for text in windows(kind, "held_out") if text in read_for_task], kind
+
+
+@pytest.mark.parametrize("replicate", range(5))
+def test_no_network_meets_what_it_is_scored_on(replicate: int) -> None:
+    """In no task of its protocol, at no level that its tasks may come to, and not before it was given to the study."""
+    seed, read = derive_seed(42, "stress", replicate), "\n".join(text_of(kind, "pretraining") for kind in PRETRAINING)
+    for protocol in PROTOCOLS:
+        tasks = protocol_tasks(protocol, seed, 320, 128)
+        harder_ones = [harder(task.name, level, seed, 320, 128) for task in tasks for level in levels_of(task.name)]
+        met = {item.text: task.name for task in (*tasks, *harder_ones) for item in task.train}
+        begun = {beginning(task, item) for task in (*tasks, *harder_ones) for item in task.train}
+        for task in tasks:
+            held_out = texts(task.held_out)
+            assert not [(text, met[text]) for text in held_out if text in met], task.name
+            assert not [text for text in held_out if text in read], task.name
+            if task.name in LEVELS:
+                assert not begun & {beginning(task, item) for item in task.held_out}, task.name
+
+
+def levels_of(name: str) -> range:
+    """Those that are harder than the first, by which a task is scored."""
+    return range(2, LEVELS.get(name, 1) + 1)
+
+
+def beginning(task: TextTask, item: Item) -> tuple[str, str]:
+    """What an item asks, in whatever task it does; a run of letters may have another mark after it."""
+    marked = task.name in ("continued", "reversed")
+    return ("runs" if marked else task.name, item.prompt[:-1] if marked else item.prompt)
 
 
 @pytest.mark.parametrize("pair", CONTRADICTING)

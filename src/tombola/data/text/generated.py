@@ -27,7 +27,10 @@ def arithmetic(seed: int, train: int, held_out: int, difficulty: int = 1) -> Tex
             return Item(f"{first}+{second}=", f"{first + second}.")
         return Item(f"{max(first, second)}-{min(first, second)}=", f"{abs(first - second)}.")
 
-    parts = _two_parts(one, train, held_out, chance_of(seed, "arithmetic", difficulty), "arithmetic")
+    scored = frozenset[str]()  # which a harder level, that is learned in between, must not have
+    if difficulty > 1:
+        scored = frozenset(item.prompt for item in arithmetic(seed, train, held_out).held_out)
+    parts = _two_parts(one, train, held_out, chance_of(seed, "arithmetic", difficulty), "arithmetic", scored)
     return TextTask("arithmetic", f"sums and differences of numbers below {below}", *parts, difficulty)
 
 
@@ -90,12 +93,14 @@ def _runs(
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Runs of 3 to 7 + d letters in steps of 1 to d, round the alphabet, each with all marks after it.
 
-    Beginnings are split once for both tasks: none that one of them holds out is in what the other trains on.
+    Beginnings are split once for both tasks: none that one of them holds out is in what the other trains on. Nor does
+    a harder level train on what the first holds out, by which networks are scored.
     """
     level, chance = _level(name, difficulty), chance_of(seed, "runs", difficulty)
-    runs = list(itertools.product(range(26), range(1, level + 1), range(3, 8 + level)))
-    chance.shuffle(runs)
-    most = round(TRAINED_RUNS * len(runs))
+    trained, kept = _split_runs(level, chance)
+    if level > 1:
+        scored = set(_split_runs(1, chance_of(seed, "runs", 1))[1])
+        trained = [run for run in trained if run not in scored]
 
     def items(start: int, step: int, length: int) -> list[Item]:
         letters = [string.ascii_lowercase[(start + step * place) % 26] for place in range(2 * length)]
@@ -103,12 +108,22 @@ def _runs(
         completion = "".join(f" {letter}" for letter in (on if name == "continued" else said[::-1]))
         return [Item(" ".join(said) + mark, completion) for mark in MARKS]
 
-    def part(whose: list[tuple[int, int, int]], count: int) -> tuple[Item, ...]:
+    def part(whose: list[Run], count: int) -> tuple[Item, ...]:
         return drawn((item for run in whose for item in items(*run)), count, chance, f"the task {name}")
 
-    return part(runs[:most], train), part(runs[most:], held_out)
+    return part(trained, train), part(kept, held_out)
 
 
+def _split_runs(level: int, chance: random.Random) -> tuple[list[Run], list[Run]]:
+    """All runs of a level, those to train on and those that are held out."""
+    runs = list(itertools.product(range(26), range(1, level + 1), range(3, 8 + level)))
+    chance.shuffle(runs)
+    most = round(TRAINED_RUNS * len(runs))
+    return runs[:most], runs[most:]
+
+
+Run = tuple[int, int, int]
+"""First letter, step and length of a run."""
 TRAINED_RUNS = 0.6
 """The fraction of beginnings to train on."""
 MARKS = (":", ";", "=", ">", "?")
@@ -121,20 +136,28 @@ def _two_parts(
     held_out: int,
     chance: random.Random,
     name: str,
+    without: frozenset[str] = frozenset(),
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """Different items, the first to train on."""
-    every = _different(one, train + held_out, chance, name)
+    """Different items, the first to train on, of other prompts than those that they are to be `without`."""
+    every = _different(one, train + held_out, chance, name, without)
     return every[:train], every[train:]
 
 
-def _different(one: Callable[[random.Random], Item], count: int, chance: random.Random, name: str) -> tuple[Item, ...]:
+def _different(
+    one: Callable[[random.Random], Item],
+    count: int,
+    chance: random.Random,
+    name: str,
+    without: frozenset[str] = frozenset(),
+) -> tuple[Item, ...]:
     """`count` items of different prompts."""
     found: dict[str, Item] = {}
     for _ in range(TRIES * count):
         if len(found) == count:
             break
         item = one(chance)
-        found.setdefault(item.prompt, item)
+        if item.prompt not in without:
+            found.setdefault(item.prompt, item)
     if len(found) < count:
         raise DataError(f"the task {name} has hardly more than {len(found)} items at this level: ask for fewer")
     return tuple(found.values())
