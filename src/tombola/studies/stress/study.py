@@ -108,16 +108,19 @@ class Stress(Study[StressConfig, Outcome]):
         return CellSpec(self.config, key, model, self.folder.checkpoints, self.recorded["models"][key.model])
 
     def _lived(self, rows: Sequence[Row]) -> Iterator[CellKey]:
-        """The cells of which every unit is in the table. Each scores all tasks in its first one."""
+        """The cells of which every row is in the table: of a unit that a kill tore, the last rows are not.
+
+        Each scores all tasks in its first unit.
+        """
         tasks = {row["task"] for row in rows_of(rows, kind="score")}
-        last = len(life_of(self.config, len(tasks))) - 1
-        yield from {_cell(row) for row in rows if row["unit"] == last}
+        last, ends = len(life_of(self.config, len(tasks))) - 1, "function" if self.config.function else "state"
+        yield from {_cell(row) for row in rows if row["unit"] == last and row["kind"] == ends}
 
     def complete(self, rows: Sequence[Row]) -> set[int]:
         if self.config.search is not None:
             return {0} if search.is_spent(self.config, rows) else set()
         lived = set(self._lived(rows))
-        return {seed for seed in range(self.replicates) if lived.issuperset(cells_of(self.config, seed))}
+        return {seed for seed in {key.seed for key in lived} if lived.issuperset(cells_of(self.config, seed))}
 
     def state(self, done: int) -> str:
         if self.config.search is not None:
