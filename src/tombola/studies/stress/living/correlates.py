@@ -35,9 +35,11 @@ def correlates(network: nn.Module, tasks: Sequence[Completions]) -> Row:
     parameters = [parameter.detach().double() for parameter in network.parameters()]
     squares = sum(float(parameter.pow(2).sum()) for parameter in parameters)
     dormant = [dormant_neurons(mean) for mean in activity]
+    reason = {} if rank is not None else {"effective_rank_reason": "the hidden state is the same at every token"}
     return {
         "dormant": sum(int(found.sum()) for found in dormant) / sum(map(len, dormant)),
         "effective_rank": rank,
+        **reason,
         "weight_norm": (squares / sum(parameter.numel() for parameter in parameters)) ** 0.5,
     }
 

@@ -20,6 +20,10 @@ from tombola.training.device import device_of
 
 ITEMS, BATCH = 24, 8
 """Held-out items of each task, and how many go through both networks at once."""
+WHY_NULL = {
+    "flips": "the unpruned model has no token right",
+    "cka": "one of both networks has the same hidden state at every token",
+}
 MEASURES = ("kl", "js", "top1", "flips", "cosine", "cka")
 
 
@@ -43,7 +47,7 @@ def preserved(reference: nn.Module, network: nn.Module, tasks: Sequence[Completi
                 _add(sums, before[0], after[0], some[:, 1:].to(where.device)[where].to(before[0].device))
                 alignment.add(before[1], after[1])
     tokens = sums["tokens"]
-    return {
+    found: Row = {
         "tokens": int(tokens),
         "kl": max(0.0, sums["kl"] / tokens),
         "js": max(0.0, sums["js"] / tokens),
@@ -52,6 +56,7 @@ def preserved(reference: nn.Module, network: nn.Module, tasks: Sequence[Completi
         "cosine": sums["cosine"] / tokens,
         "cka": alignment.value,
     }
+    return found | {f"{name}_reason": why for name, why in WHY_NULL.items() if found[name] is None}
 
 
 def _outputs(network: nn.Module, ids: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:

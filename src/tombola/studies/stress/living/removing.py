@@ -52,11 +52,14 @@ def _pruning(living: Living, moment: Moment, state: State) -> tuple[Row, State]:
     looks = dict(zip(living.curriculum.names, few(list(living.curriculum.tasks.values())), strict=True))
     before, total = scored(state.network, looks), sum(map(len, state.keep))
     level = key.level * (moment.prune_cycle + 1) / config.prune_cycles
+    said = 0  # weights of what goes now, that are not 0 already
     if not key.is_reference:
         seed = living.seed_of("choice", key.draw, moment.prune_cycle)
         scoring = Scoring(state.network, list(living.curriculum.tasks.values()), seed)
         state.keep = chosen(scoring, config.structure, key.strategy, level, state.keep, config.equal)
-        living.masks(state.network, state).apply_(state.network)
+        masks = living.masks(state.network, state)
+        said = masks.removed_nonzeros(state.network)
+        masks.apply_(state.network)
     after = scored(state.network, looks)
     kept = [int(keep.sum()) for keep in state.keep]
     gone = total - sum(kept)
@@ -73,7 +76,7 @@ def _pruning(living: Living, moment: Moment, state: State) -> tuple[Row, State]:
         "nats_before": _mean(before),
         "nats_after": _mean(after),
         "check_exact": gone == wanted(level, [len(keep) for keep in state.keep], config.equal),
-        "check_changed": None if not gone else any(before[name].loss != after[name].loss for name in looks),
+        "check_changed": None if not said else any(before[name].loss != after[name].loss for name in looks),
     }
     return row, state
 
