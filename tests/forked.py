@@ -25,6 +25,7 @@ FORKS.set_forkserver_preload(
     [
         *("tombola.cli.commands", "tombola.studies.lottery.study", "tombola.studies.hybrid.study", "forked"),
         *("torch._dynamo", "matplotlib.figure", "sklearn.ensemble", "sklearn.decomposition"),  # that these load late
+        *("tombola.studies.stress.study", "transformers.models.gpt2.modeling_gpt2"),
     ]
 )
 
@@ -84,6 +85,16 @@ class Forked:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
+    def when(self, condition: Callable[[], bool], patience: float, pause: float = 0.01) -> bool:
+        """Waits until `condition` holds; False when the command ended before."""
+        deadline = time.monotonic() + patience
+        while self.alive():
+            if condition():
+                return True
+            assert time.monotonic() < deadline, "the command makes no progress"
+            time.sleep(pause)
+        return False
+
     def end(self, patience: float) -> tuple[int, str]:
         """Waits for the end; exit code (minus the signal, if one ended it) and stderr."""
         self.process.join(patience)
@@ -113,6 +124,8 @@ def _be(
         os.close(reading)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    # The server of forks holds Ctrl-C back for ever where a study's workers were the first that it was started for.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     sys.argv = ["tombola", *arguments]
     no_time.stand_in(setattr)

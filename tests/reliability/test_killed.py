@@ -60,13 +60,7 @@ class Command:
 
     def when(self, condition: Callable[[], bool], pause: float = 0.01) -> bool:
         """Waits until `condition` holds; False when the command ended before."""
-        deadline = time.monotonic() + PATIENCE
-        while self.alive():
-            if condition():
-                return True
-            assert time.monotonic() < deadline, "the command makes no progress"
-            time.sleep(pause)
-        return False
+        return self.forked.when(condition, PATIENCE, pause)
 
 
 Start = Callable[..., Command]
