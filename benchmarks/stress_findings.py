@@ -39,9 +39,8 @@ def by_protocol(results: Sequence[Stress], of: OfProtocol) -> list[str]:
     """What is said of each protocol; those of which the same is said together."""
     found: dict[str, list[str]] = {}
     for result in results:
-        if text := of(result):
-            found.setdefault(text, []).append(result.config.protocol)
-    return [f"{listed(names)}: {text}" for text, names in found.items()] or ["not measured"]
+        found.setdefault(of(result), []).append(result.config.protocol)
+    return [f"{listed(names)}: {text}" for text, names in found.items()]
 
 
 def headlines(results: Sequence[Stress]) -> list[str]:
