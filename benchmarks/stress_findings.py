@@ -196,7 +196,7 @@ def forgetting(result: Stress) -> str:
     if dense is None:
         return "the dense model was not run"
     rate = dense.metrics[FORGETTING]
-    worse = ", above 1: the task is left worse than before it was learned" if (rate.mean or 0.0) > 1 else ""
+    worse = ", above 1: the task is left worse than before it was learned" if (rate.low or 0.0) > 1 else ""
     parts = [_named(name, dense.metrics[name], sign=False) for name in ALONE[:2]]
     cost = interference_of(result)
     verdict = {"above": ", shown", "below": ", shown", None: ", no difference shown"}[cost["shown"]]
