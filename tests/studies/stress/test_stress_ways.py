@@ -55,6 +55,8 @@ def test_a_model_that_learns_nothing_has_no_rates(how: str, tmp_path: Path) -> N
             assert group["estimates"][rate]["reason"]
         assert all(group[name] is None or abs(group[name]) < 1e-6 for name in ("bwt", "forgetting", "gain"))
         assert group["performance_nats"] > 6
+        if how == "no weights":
+            assert group["dead"], name
     nulls = [
         (row["kind"], name, row.get(f"{name}_reason"))
         for row in rows_of_run(tmp_path / "out")

@@ -214,6 +214,10 @@ def stability_gap(inside: Array, reference: float) -> Value:
     return known(reference - looked.min()) if len(looked) else null("no look inside the phase")
 
 
+ALIKE = 0.01
+"""Nats a token: networks that know nothing differ by no more, and what never changes has no noise of its own."""
+
+
 def is_dead(start: Array, floor: Array, gains: Sequence[Value], noise: Array) -> bool:
     """Whether a network is as an untrained one on every task just after pruning, and learned none of them.
 
@@ -221,4 +225,4 @@ def is_dead(start: Array, floor: Array, gains: Sequence[Value], noise: Array) ->
     """
     if not len(start) or not np.isfinite(floor).all() or any(gain.number is not None for gain in gains):
         return False
-    return bool(np.all(start <= floor + NOISE * np.nan_to_num(noise)))
+    return bool(np.all(start <= floor + np.maximum(ALIKE, NOISE * np.nan_to_num(noise))))

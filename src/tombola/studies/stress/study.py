@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from tombola.errors import RunFolderError
+from tombola.errors import PruningError, RunFolderError, counted
 from tombola.models.causal.heads import select_heads, select_neurons
 from tombola.runs.folder import RunFolder, holds_nothing
 from tombola.runs.rows import Row, rows_of
@@ -24,6 +24,7 @@ from tombola.studies.stress.config import DENSE, StressConfig, label_of
 from tombola.studies.stress.living.cell import CellSpec
 from tombola.studies.stress.living.keeping import MODEL
 from tombola.studies.stress.living.life import live
+from tombola.studies.stress.living.removing import wanted
 from tombola.studies.stress.outcome.result import Stress as Outcome
 from tombola.studies.stress.outcome.summarised import summarise
 from tombola.studies.stress.plan import plan_stress
@@ -173,8 +174,12 @@ def _cell(row: Row) -> CellKey:
 
 
 def refuse_levels(config: StressConfig, subject: Subject) -> None:
-    """PruningError, before anything is learned, for a level at which a layer would lose all that it has."""
+    """PruningError, before anything is learned, for a level that removes nothing, or all that a layer has."""
+    units = [subject.heads if config.structure == "head" else subject.neurons] * subject.layers
     for level in config.levels:
+        if not wanted(level, units, config.equal):
+            what = counted(sum(units), config.structure)
+            raise PruningError(f"the level {level:g} removes none of the {what} of {subject.label}; give a larger one")
         if config.structure == "head":
             select_heads(torch.zeros(subject.layers, subject.heads), level, equal=config.equal)
         else:
