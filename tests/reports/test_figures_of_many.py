@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,12 +16,15 @@ from hypothesis import strategies as st
 from more_figures import dots, grid, phases, radar, traces
 from PIL import Image
 
+from tombola.reports import printed
+from tombola.reports.chart import Chart, Series
 from tombola.reports.described import Figure, alternative, numbers
-from tombola.reports.dots import Radar
+from tombola.reports.dots import Dots, Radar
 from tombola.reports.figures import figure_html
 from tombola.reports.grid import Cell, Grid
 from tombola.reports.interactive import plotly_figure
-from tombola.reports.nature import DARK, LIGHT, in_the_dark
+from tombola.reports.intervals import estimate
+from tombola.reports.nature import DARK, LIGHT, PRINT, in_the_dark
 from tombola.reports.printed import png, sheet, svg
 from tombola.reports.traces import SPACING
 
@@ -52,6 +57,17 @@ def test_text_alternatives_and_pages(figure: Figure) -> None:
 def test_a_sheet_holds_several() -> None:
     image = Image.open(io.BytesIO(sheet([[radar(), dots()], [grid(), grid()]], (180.0, 140.0), ["a note"])))
     assert image.size == (1417, 1102)
+
+
+def test_charts_that_share_their_series_share_a_legend() -> None:
+    def legends(names: Sequence[str]) -> tuple[int, int]:
+        charts = [Chart("x", "y", [replace(phases().series[0], name=name)]) for name in names]
+        drawn = printed._drawn([[chart] for chart in charts], (5, 5), PRINT)
+        return len(drawn.legends), sum(axes.get_legend() is not None for axes in drawn.axes)
+
+    assert legends(["verse", "verse"]) == (1, 0)
+    assert legends(["verse", "names"]) == (0, 2)
+    assert legends(["verse"]) == (0, 1)
 
 
 class TestGrids:
@@ -107,6 +123,19 @@ class TestDots:
     def test_every_value_is_within_the_axis(self) -> None:
         low, high = dots().ends
         assert all(low < one.mean < high for series in dots().series for one in series.y)
+
+    @pytest.mark.parametrize("spread", [0.0, 4e-16])
+    def test_values_that_differ_by_rounding_alone_have_an_axis_that_can_be_read(self, spread: float) -> None:
+        figure = Dots("x", ["a", "b"], [Series("s", [0.0, 1.0], [estimate([0.5]), estimate([0.5 + spread])], 0)])
+        assert figure.ends == pytest.approx((0.0, 1.0))
+
+    def test_what_lies_beyond_a_fixed_axis_is_drawn_at_its_end_and_told_as_it_is(self) -> None:
+        figure = replace(dots(), range=(0.1, 0.55))
+        means = [x for series in plotly_figure(figure)["data"] if series["mode"] == "markers" for x in series["x"]]
+        assert (min(means), max(means)) == (0.1, 0.55)
+        table = numbers(figure)
+        assert table is not None
+        assert "0.650" in {cell for row in table.rows for cell in row}
 
     def test_its_numbers_stand_below(self) -> None:
         table = numbers(dots())

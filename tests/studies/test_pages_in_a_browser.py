@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import made_up
 import pytest
 from hybrid_rows import hybrid_result
 
@@ -26,6 +27,7 @@ from tombola.studies.lottery.config import LotteryConfig
 from tombola.studies.single.comparison import Comparison, Method, Setting
 from tombola.studies.single.comparison_report import comparison_page
 from tombola.studies.single.config import CompareConfig
+from tombola.studies.stress.report import stress_page
 
 pytestmark = pytest.mark.usefixtures("real_figures")
 
@@ -40,7 +42,7 @@ DESK, TELEPHONE = 1280, 390
 OUTSIDE = "http://192.0.2.1/planted.png"  # RFC 5737: an address that is nobody's
 EITHER = [(DESK, "light"), (TELEPHONE, "dark")]
 EVERY = [*EITHER, (DESK, "dark"), (TELEPHONE, "light")]
-VISITS = [(name, *seen) for name in ("lottery", "hybrid") for seen in EVERY]
+VISITS = [(name, *seen) for name in ("lottery", "hybrid", "stress") for seen in EVERY]
 VISITS += [(name, *seen) for name in ("curve", "time", "train", "compare") for seen in EITHER]
 """Every width and scheme of the pages with all there is, both of each of the others, which have the same parts."""
 
@@ -59,8 +61,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory, parent: Path) -> dict[str, P
         "train": parent / "report.html",
         "compare": home / "compare" / "report.html",
         "hybrid": home / "hybrid" / "report.html",
+        "stress": home / "stress" / "report.html",
     }
     found["hybrid"].write_text(report_page(hybrid))
+    stressed = made_up.study(home / "stress", journals=("entropy",), cost={"random": 1.0}, lost=0.1)
+    found["stress"].write_text(stress_page(stressed, "diverse"))
     found["compare"].parent.mkdir()
     found["compare"].write_text(comparison_page(comparison(found["compare"].parent)))
     return found
@@ -179,6 +184,26 @@ def test_figures_are_as_wide_as_the_column_and_can_be_read(
     column = page.evaluate("document.querySelector('main').getBoundingClientRect().width")
     assert drawn
     assert all(abs(one - column) <= 1 for one in drawn)
+
+
+def test_nothing_of_a_figure_is_cut(pages: dict[str, Path], visit: Any) -> None:
+    """Titles of several lines, and marks at the ends of axes."""
+    page = visit(pages["stress"]).page
+    page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+    page.wait_for_timeout(200)
+    outside = page.evaluate(OUTSIDE_OF_ITS_DRAWING)
+    assert page.locator(".plot .gtitle").count() > 8
+    assert outside == []
+
+
+OUTSIDE_OF_ITS_DRAWING = """[...document.querySelectorAll('.plot text, .plot .points path')]
+  .filter((one) => one.getClientRects().length && one.closest('.main-svg'))
+  .filter((one) => {
+    const box = one.getBoundingClientRect(), whole = one.closest('.plot').getBoundingClientRect();
+    return box.top < whole.top - 1 || box.bottom > whole.bottom + 1
+      || box.left < whole.left - 1 || box.right > whole.right + 1;
+  })
+  .map((one) => `${one.textContent || one.outerHTML.slice(0, 80)}`)"""
 
 
 def test_figures_follow_light_and_dark(pages: dict[str, Path], visit: Any) -> None:

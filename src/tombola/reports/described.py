@@ -46,7 +46,7 @@ def alternative(figure: Figure) -> str:
 
 def _of_grid(grid: Grid) -> str:
     rows = [
-        f"{name}: {', '.join(_cell(cell.text if cell.value is not None else MISSING) for cell in cells)}"
+        f"{_cell(name)}: {', '.join(_cell(cell.text if cell.value is not None else MISSING) for cell in cells)}"
         for name, cells in zip(grid.rows, grid.cells, strict=True)
     ]
     beside = "" if grid.reference is None else f" {grid.reference[0]}: {_number(grid.reference[1])}."

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from tombola.reports.chart import Series, styled
 from tombola.reports.nature import Style
 
+LEAST_SPREAD = 1e-9
+"""Of a value: what differs by less differs by rounding, and no axis has ticks for it."""
+
 
 @dataclass(frozen=True)
 class Missing:
@@ -68,7 +71,8 @@ class Dots:
             for one in series.y:
                 values += [one.mean, *(bound for bound in (one.low, one.high) if bound is not None)]
         low, high = min(values, default=0.0), max(values, default=1.0)
-        room = 0.06 * (high - low) or 0.5
+        alike = high - low <= LEAST_SPREAD * max(abs(low), abs(high))
+        room = 0.5 if alike else 0.06 * (high - low)
         return low - room, high + room
 
     def within(self, value: float) -> float:

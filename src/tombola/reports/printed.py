@@ -111,6 +111,7 @@ def _drawn(
         for row, shown in zip(places, rows, strict=True):
             for axes, figure in zip(row, shown, strict=True):
                 _draw(drawn, axes, figure, sizes)
+        _share_legend(drawn, sizes, "upper" if notes else "lower")
         if notes:
             drawn.supxlabel("\n".join(notes), fontsize=sizes.small, x=0.01, ha="left", wrap=True)
         drawn.draw_without_rendering()  # lays out, with these settings and once
@@ -135,6 +136,19 @@ def _draw(drawn: Sheet, axes: Axes, figure: Figure, sizes: Sizes) -> None:
     if figure.title:
         named = figure.spans if isinstance(figure, Chart | Traces) else ()
         axes.set_title(figure.title, fontsize=sizes.small, pad=room_above(named, sizes))
+
+
+def _share_legend(drawn: Sheet, sizes: Sizes, side: str) -> None:
+    """One legend above or below several figures that all have the same one."""
+    found = [axes.get_legend_handles_labels() for axes in drawn.axes]
+    handles, labels = found[0]
+    if len(found) < 2 or not labels or any(other != labels for _, other in found):
+        return
+    for axes in drawn.axes:
+        if (legend := axes.get_legend()) is not None:
+            legend.remove()
+    look: dict[str, Any] = {"fontsize": sizes.small, "frameon": False, "labelcolor": LIGHT.ink, "ncols": 4}
+    drawn.legend(handles, labels, **look | {"loc": f"outside {side} center"})
 
 
 @functools.cache

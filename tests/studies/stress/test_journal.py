@@ -129,6 +129,11 @@ class TestSummary:
         assert "one seed: whether that is chance is not known" in said
         assert "CI" not in said.split("Every head")[0].replace("Change (95 % CI)", "")
 
+    def test_a_change_that_its_numbers_do_not_show_is_not_named(self, tmp_path: Path) -> None:
+        still = [one | {"entropy": 0.99 + 0.001 * one["cycle_idx"]} for one in entries()]
+        said = summary(write_journal(tmp_path / "a" / "b" / "j.jsonl", still))
+        assert "Became more" not in said
+
     def test_repeated_cycles_do_not_crash(self, tmp_path: Path) -> None:
         """A journal that was continued says the same cycles again."""
         twice = [*entries(seeds=2), *entries(seeds=2)]

@@ -12,13 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stress_rows import Row, altered, stress_rows
+from tombola.runs.configs import Config
 from tombola.studies.stress.outcome.answers import answers
 from tombola.studies.stress.outcome.contrasts import Answer
 from tombola.studies.stress.outcome.quantities import QUANTITIES
 from tombola.studies.stress.outcome.remarks import remarks
+from tombola.studies.stress.outcome.steering import steered
 from tombola.studies.stress.outcome.summarised import as_json, summarise
 
 QUESTIONS = 5
+
+
+class Adaptive(Config):
+    """What a remark looks for in a config."""
+
+    adaptive: bool = True
 
 
 def answered(rows: list[Row]) -> dict[str, Answer]:
@@ -177,6 +185,11 @@ class TestRemarks:
         assert said.startswith("The remedy reset_dormant instead of none, mean over 3 groups")
         assert re.search(r"probe loss −(0\.9|1\.0)\d+ nats a token .*, shown", said)
 
+    def test_what_is_the_same_of_every_model_is_said_once(self) -> None:
+        found = answered(stress_rows(models=("tiny", "other"), levels=(0.3,)))
+        assert found["levels"].sentence == "Nothing can be said with one level (0.3)."
+        assert found["strategies"].sentence.startswith("tiny: ")
+
     def test_dead_networks(self) -> None:
         said = remarked(stress_rows(dead=("random",), levels=(0.3,)))["Dead networks"]
         assert said.endswith("random_0.3 (6 of 6 networks).")
@@ -184,7 +197,19 @@ class TestRemarks:
     def test_a_search(self) -> None:
         said = remarked([*stress_rows(levels=(0.3,)), *pulls("bandit", -4.0), *pulls("random", -4.5)])["Search"]
         assert said.startswith("Bandit: mean reward −4.000 over 3 networks, most often entropy_0.3")
+        assert "; chance: mean reward −4.500" in said
         assert said.endswith("whether one is better cannot be concluded.")
+
+    def test_difficulty_is_told_where_it_followed(self) -> None:
+        rows = stress_rows(levels=(0.3,), tasks=("german", "names"))
+        learned = altered(rows, {"difficulty": 1}, kind="phase", training="names")
+        harder = altered(learned, {"difficulty": 3}, kind="phase", training="names", visit=2, strategy="dense")
+        said = [steered(summarise(Path(), Adaptive(), found))[0].sentence for found in (rows, learned, harder)]
+        assert said[0] == "No task has levels of difficulty: none became harder."
+        assert "names at level 1, its easiest, in all of them" in said[1]
+        assert "names at level 3 with dense" in said[2]
+        assert "1 with entropy_0.3" in said[2]
+        assert steered(summarise(Path(), None, harder)) == []
 
 
 def pulls(controller: str, reward: float) -> list[Row]:

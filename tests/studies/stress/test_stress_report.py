@@ -239,6 +239,14 @@ class TestPrograms:
 
 
 class TestWords:
+    def test_of_several_models_the_head_compares_them(self, tmp_path: Path) -> None:
+        made = study(tmp_path, models=("tiny", "other"), seeds=3)
+        assert "Tiny" not in lead(made)
+        assert lead(made).endswith("No difference shown (n = 3 seeds).")
+
+    def test_of_own_tasks_it_says_so(self, tmp_path: Path) -> None:
+        assert "<h1>Stress study: tiny, own tasks</h1>" in stress_page(study(tmp_path), "tasks")
+
     def test_of_many_strategies_the_head_of_the_page_stays_short(self, tmp_path: Path) -> None:
         cost = {"random": 2.0, "magnitude": 1.5, "gradient": 1.0, "oracle": 0.5}
         made = study(tmp_path, strategies=("entropy", *cost), cost=cost, seeds=3)

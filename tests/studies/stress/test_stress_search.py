@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,6 +64,11 @@ def test_a_search_that_is_cut_anywhere_goes_on_to_the_same_end(rewards: list[flo
 
 def test_a_search_of_equal_rewards_goes_on() -> None:
     assert len(pulled_of(searched(lambda key: -3.0), "bandit")) == 40
+
+
+def test_own_tasks_do_not_become_harder() -> None:
+    with pytest.raises(ValueError, match="no levels of difficulty"):
+        StressConfig(adaptive=True, tasks=Path("own.jsonl"))
 
 
 @pytest.mark.parametrize("other", [{"replicates": 2}, {"model": ("tiny", "gpt2")}])

@@ -136,7 +136,8 @@ def grid(result: Stress, model: str, metric: str) -> Grid:
     known = [group.metrics[metric] for key, group in result.groups.items() if key.model == model]
     halves = [one.high - one.mean for one in known if one.high is not None and one.mean is not None]
     noise = median(halves) if halves else 0.0
-    return Grid(cells, [*rows], columns, title, "Fraction removed", reference, quantity.better != "less", NOISE * noise)
+    names = [name.replace(", ", ",\n") for name in rows]
+    return Grid(cells, names, columns, title, "Fraction removed", reference, quantity.better != "less", NOISE * noise)
 
 
 def _cell(group: Group | None, metric: str) -> Cell:

@@ -45,6 +45,8 @@ def in_short(result: Stress) -> str:
         return plasticity_line(result)
     if _could_have_more_seeds(result):
         return ONLY_ONE
+    if len(result.strategies) == len(result.models) == 1:
+        return plasticity_line(result)
     return f"{plasticity_line(result)} {_without_numbers(_compared(result))}."
 
 
