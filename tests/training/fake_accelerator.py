@@ -25,6 +25,8 @@ from tombola.training import batches as batches_module
 from tombola.training import evolution as evolution_module
 from tombola.training import graphs as graphs_module
 from tombola.training import metrics as metrics_module
+from tombola.training.completions import Completions, Mixed
+from tombola.training.sentences import Sentences
 from tombola.training.statistics import reestimate_statistics
 from tombola.training.training import Training
 
@@ -54,6 +56,21 @@ def language() -> tuple[Task, nn.Module]:
     return LanguageModelling(tokens, tokens, tokens), model
 
 
+def completions() -> tuple[Task, nn.Module]:
+    return some_completions(0), language()[1]
+
+
+def gradual_change() -> tuple[Task, nn.Module]:
+    return Mixed(some_completions(0), some_completions(1), 20, seed=0), language()[1]
+
+
+def some_completions(first: int) -> Completions:
+    ids = (torch.arange(60).view(10, 6) + first) % 5
+    counted = torch.ones(10, 5, dtype=torch.bool)
+    parts = (slice(0, 6), slice(6, 10))
+    return Completions(*(Sentences(ids[part], counted[part], torch.full((len(ids[part]),), 6)) for part in parts))
+
+
 def graphs() -> tuple[Task, nn.Module]:
     from torch_geometric.data import Data
     from torch_geometric.nn import GINEConv, global_add_pool
@@ -77,6 +94,8 @@ def graphs() -> tuple[Task, nn.Module]:
 TASKS: dict[str, Callable[[], tuple[Task, nn.Module]]] = {
     "classification": classification,
     "language": language,
+    "completions": completions,
+    "completions, gradually": gradual_change,
     "graphs": graphs,
 }
 
@@ -137,6 +156,15 @@ def one_step(begun: Any, mode: FakeTensorMode) -> None:
 
 def of_task(name: str) -> Callable[[FakeTensorMode], None]:
     return lambda mode: one_step(training(TASKS[name], mode), mode)
+
+
+def of_batches_elsewhere(mode: FakeTensorMode) -> None:
+    """Scores of heads are computed from batches of a task that nobody moved."""
+    task, model = completions()
+    with mode:
+        model = moved(model, mode)
+        assert task.loss(model, task.batches(4, 0).at(0)).device.type == DEVICE
+        task.scores(model, "validation")
 
 
 def of_optimizer(name: str) -> Callable[[FakeTensorMode], None]:
@@ -257,6 +285,8 @@ def changed(model: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
 CASES: dict[str, Callable[[FakeTensorMode], None]] = {
     **{f"task {name}": of_task(name) for name in TASKS},
     **{f"optimizer {name}": of_optimizer(name) for name in OPTIMIZERS},
+    "batches elsewhere": of_batches_elsewhere,
+    f"batches elsewhere{AS_MPS}": without_float64(of_batches_elsewhere),
     "augmentation": of_augmentation,
     "statistics": of_statistics,
     **{

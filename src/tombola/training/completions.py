@@ -123,9 +123,9 @@ class Completions(Task):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The mean over counted tokens of the batch: an item weighs as much as its completion is long."""
-        ids, counted = batch
+        ids, counted = (part.to(device_of(model)) for part in batch)
         if self.listener is not None:
-            self.listener(self.valid_of(batch))
+            self.listener(self.valid_of((ids, counted)))
         targets = ids[:, 1:].masked_fill(~counted, UNCOUNTED)
         return _loss_of_outputs(logits_of_tokens(model, ids[:, :-1], self.vocabulary), targets)
 
@@ -137,7 +137,7 @@ class Completions(Task):
                 ids, counted = chunk.ids.to(home), chunk.counted.to(home)
                 logits, targets = logits_of_tokens(model, ids[:, :-1], self.vocabulary), ids[:, 1:]
                 every = functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
-                nats.append((every.view_as(targets).double() * counted).sum(1).cpu())
+                nats.append((every.view_as(targets).cpu().double() * counted.cpu()).sum(1))
                 right += int(((logits.argmax(2) == targets) & counted).sum())
         return self._scored(part, torch.cat(nats), right)
 
@@ -206,6 +206,12 @@ class Mixed(Completions):
         self.before, self.steps, self.seed = before.on(after.device).train.padded(width), steps, seed
         self.name = after.name
         self.vocabulary = max(before.vocabulary, after.vocabulary)
+
+    def on(self, device: torch.device) -> Mixed:
+        moved = super().on(device)
+        assert isinstance(moved, Mixed)
+        moved.before = self.before.to(device)
+        return moved
 
     def identity(self) -> tuple[str, ...]:
         before = content_sha256({"ids": self.before.ids.cpu(), "counted": self.before.counted.cpu()})

@@ -20,21 +20,22 @@ DORMANT = 0.025
 """A neuron is, whose mean |activation| is at most this fraction of the layer (Sokar et al. 2023, arXiv 2302.12902)."""
 
 
-def correlates(network: nn.Module, tasks: Sequence[Completions]) -> Row:
-    """Of a network on held-out items.
+def correlates(network: nn.Module, tasks: Sequence[Completions], keep: Sequence[Tensor] | None = None) -> Row:
+    """Of a network on held-out items. `keep`: which neurons of each layer are there, (neurons,), where some are gone.
 
     Returns:
-        `dormant`: the fraction of feed-forward neurons that are dormant; `effective_rank`: exp of the entropy of the
-        normalised singular values of the last hidden states (Roy & Vetterli 2007); `weight_norm`: the square root of
-        the mean square of all parameters.
+        `dormant`: the fraction of feed-forward neurons that are dormant, of those that are there; `effective_rank`: exp
+        of the entropy of the normalised singular values of the last hidden states (Roy & Vetterli 2007);
+        `weight_norm`: the square root of the mean square of all parameters.
     """
     activity, states = _looked_at(network, tasks)
     values = torch.linalg.svdvals(states - states.mean(0))
     spread = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
     rank = float(torch.special.entr(spread).sum().exp()) if float(values.sum()) > 0 else None
-    parameters = [parameter.detach().double() for parameter in network.parameters()]
-    squares = sum(float(parameter.pow(2).sum()) for parameter in parameters)
-    dormant = [dormant_neurons(mean) for mean in activity]
+    parameters = list(network.parameters())
+    squares = sum(float(parameter.detach().cpu().double().pow(2).sum()) for parameter in parameters)
+    kept = activity if keep is None else [mean.cpu()[there] for mean, there in zip(activity, keep, strict=True)]
+    dormant = [dormant_neurons(mean) for mean in kept]
     reason = {} if rank is not None else {"effective_rank_reason": "the hidden state is the same at every token"}
     return {
         "dormant": sum(int(found.sum()) for found in dormant) / sum(map(len, dormant)),
@@ -65,7 +66,7 @@ def _looked_at(network: nn.Module, tasks: Sequence[Completions]) -> tuple[list[T
             ids, counted = items.ids, items.counted
             valid[:] = [task.valid_of((ids, counted)).to(device)]
             found: Any = network(input_ids=ids[:, :-1].to(device), output_hidden_states=True)
-            states.append(found.hidden_states[-1][counted.to(device)].double())
+            states.append(found.hidden_states[-1][counted.to(device)].cpu().double())
     return [sums[layer] for layer in sorted(sums)], torch.cat(states)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -75,7 +76,7 @@ class _Journal:
                 **self.cycle,
                 "layer_idx": layer,
                 "head_idx": head,
-                "entropy": value,
+                "entropy": value if math.isfinite(value) else None,  # of a training that diverges
                 "gate_value": self.gates[layer][head],
                 "timestamp": now,
                 "meta_step": self.step,

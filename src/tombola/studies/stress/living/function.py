@@ -64,7 +64,7 @@ def _outputs(network: nn.Module, ids: Tensor, where: Tensor) -> tuple[Tensor, Te
     device = device_of(network)
     found: Any = network(input_ids=ids[:, :-1].to(device), output_hidden_states=True)
     where = where.to(device)
-    return found.logits[where].float(), found.hidden_states[-1][where].double()
+    return found.logits[where].float(), found.hidden_states[-1][where].cpu().double()
 
 
 def _add(sums: dict[str, float], before: Tensor, after: Tensor, targets: Tensor) -> None:

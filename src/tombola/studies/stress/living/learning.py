@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +54,7 @@ def learned(living: Living, moment: Moment, state: State) -> tuple[list[Row], St
             "check_held": living.masks(state.network, state).removed_nonzeros(state.network) == 0,
         }
     )
-    if visit == 1 and living.meets_again(moment):
+    if visit == 1 and living.meets_again(moment) and living.spec.key.strategy != GRADUAL:
         rows.append({**columns, **phase.alone(state.network)})
     if living.config.adaptive and phase.difficulty is not None:
         level = next_difficulty(name, phase.difficulty, phase.accuracy(state.network))
@@ -77,7 +78,7 @@ class Phase:
         """The level that is learned: that of the task, or what it has become."""
         return self.state.difficulty.get(self.name, self.living.curriculum.difficulty(self.name))
 
-    @property
+    @functools.cached_property
     def task(self) -> Completions:
         return self.living.curriculum.at(self.name, self.difficulty)
 

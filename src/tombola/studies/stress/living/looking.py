@@ -16,7 +16,7 @@ from tombola.studies.stress.living.state import State, all_kept
 from tombola.studies.stress.living.strategies import entropy_of
 
 PROBE_STEPS, QUICK_PROBE_STEPS, PROBE_LOOKS = 20, 10, 2
-NETWORK, FRESH = "network", "fresh"
+NETWORK, FRESH, NONE = "network", "fresh", "none"
 
 
 def looked_at(living: Living, moment: Moment, state: State) -> tuple[list[Row], State]:
@@ -25,7 +25,8 @@ def looked_at(living: Living, moment: Moment, state: State) -> tuple[list[Row], 
     rows = [probe_row(living, columns, state, state.network, NETWORK), correlates_row(living, columns, state)]
     if living.config.function:
         rows.append(function_row(living, columns, NETWORK, state.network))
-    _remedy(living, moment, state)
+    if living.spec.key.remedy != NONE and moment is not living.moments[-1]:  # what nobody looks at any more stays
+        _remedy(living, moment, state)
     return rows, state
 
 
@@ -49,7 +50,9 @@ def correlates_row(living: Living, columns: Row, state: State) -> Row:
     heads = state.keep if living.config.structure == "head" else all_kept(living.subject.layers, living.subject.heads)
     held_out = [(task, (task.first(ITEMS).held_out.ids, task.first(ITEMS).held_out.counted)) for task in tasks]
     entropy = entropy_of(state.network, held_out)[torch.stack(heads)]
-    return {**columns, "kind": "state", **correlates(state.network, tasks), "entropy": float(entropy.mean())}
+    neurons = None if living.config.structure == "head" else state.keep
+    found = correlates(state.network, tasks, neurons)
+    return {**columns, "kind": "state", **found, "entropy": float(entropy.mean())}
 
 
 def function_row(living: Living, columns: Row, of: str, network: nn.Module) -> Row:

@@ -51,7 +51,8 @@ def _pruning(living: Living, moment: Moment, state: State) -> tuple[Row, State]:
     key, config = living.spec.key, living.config
     looks = dict(zip(living.curriculum.names, few(list(living.curriculum.tasks.values())), strict=True))
     before, total = scored(state.network, looks), sum(map(len, state.keep))
-    level = key.level * (moment.prune_cycle + 1) / config.prune_cycles
+    done = moment.prune_cycle + 1
+    level = key.level if done == config.prune_cycles else key.level * done / config.prune_cycles
     said = 0  # weights of what goes now, that are not 0 already
     if not key.is_reference:
         seed = living.seed_of("choice", key.draw, moment.prune_cycle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -43,7 +44,7 @@ class State:
         )
 
     def save(self, path: Path) -> None:
-        tensors = {f"{WEIGHTS}{name}": value for name, value in self.network.state_dict().items()}
+        tensors = {f"{WEIGHTS}{name}": value for name, value in _each_once(self.network.state_dict()).items()}
         tensors |= {f"{KEEP}{layer}": keep for layer, keep in enumerate(self.keep)}
         tensors |= {f"{START}{task}": each for task, each in self.start.items()}
         facts = {name: getattr(self, name) for name in ("difficulty", "visits", "steps", "tokens", "epochs", "phase")}
@@ -53,10 +54,20 @@ class State:
     def load(cls, path: Path, network: nn.Module) -> Self:
         """The state in a file, with `network` given its weights; StorageError where the file is damaged."""
         tensors, facts = load_own(path)
-        network.load_state_dict(_parts(tensors, WEIGHTS))
+        own = network.state_dict()
+        for name, value in _parts(tensors, WEIGHTS).items():
+            own[name].copy_(value)  # and what is tied to it
         keep = [keep for _, keep in sorted(_parts(tensors, KEEP).items(), key=lambda item: int(item[0]))]
         known: dict[str, Any] = dict(facts)
         return cls(network, keep, _parts(tensors, START), **known)
+
+
+def _each_once(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights that are tied, such as a head and an embedding, by their first name alone."""
+    first: dict[tuple[int, torch.Size], str] = {}
+    return {
+        name: value for name, value in state.items() if first.setdefault((value.data_ptr(), value.shape), name) == name
+    }
 
 
 def _parts(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
