@@ -7,6 +7,7 @@ from torch import nn
 
 from tombola.runs.rows import Row
 from tombola.studies.stress.cells import Moment
+from tombola.studies.stress.config import StressConfig
 from tombola.studies.stress.living.cell import Living
 from tombola.studies.stress.living.correlates import ITEMS, correlates
 from tombola.studies.stress.living.function import preserved
@@ -36,9 +37,14 @@ def _remedy(living: Living, moment: Moment, state: State) -> None:
     living.masks(state.network, state).apply_(state.network)
 
 
+def probe_steps(config: StressConfig) -> int:
+    """How long the held-out language is learned."""
+    return QUICK_PROBE_STEPS if config.quick else PROBE_STEPS
+
+
 def probe_row(living: Living, columns: Row, state: State, network: nn.Module, of: str) -> Row:
     """How well a network, or a fresh one under its mask, learns the held-out language."""
-    steps = QUICK_PROBE_STEPS if living.config.quick else PROBE_STEPS
+    steps = probe_steps(living.config)
     recipe, masks = living.recipe(f"{steps}it", steps, PROBE_LOOKS), living.masks(network, state)
     found = probed(network, masks, living.curriculum.probe, recipe, living.seed_of("probe"))
     return {**columns, "kind": "probe", "task": living.curriculum.probe_name, "of": of, **found}
