@@ -59,6 +59,13 @@ def test_a_sheet_holds_several() -> None:
     assert image.size == (1417, 1102)
 
 
+def test_a_row_that_is_not_full_ends_with_room() -> None:
+    drawn = printed._drawn([[radar(), dots()], [grid()]], (7.0, 5.5), PRINT)
+    assert sum(axes.axison for axes in drawn.axes) == sum(
+        axes.axison for row in ([[radar(), dots()]], [[grid()]]) for axes in printed._drawn(row, (7.0, 3.0), PRINT).axes
+    )
+
+
 def test_charts_that_share_their_series_share_a_legend() -> None:
     def legends(names: Sequence[str]) -> tuple[int, int]:
         charts = [Chart("x", "y", [replace(phases().series[0], name=name)]) for name in names]

@@ -52,7 +52,8 @@ def stress(
     seeds: Annotated[int | None, typer.Option(help="Replicates; more can be added later. Default 1.")] = None,
     seed: Annotated[int | None, typer.Option(help="Makes all chance. Default 42.")] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A smaller tiny model, fewer examples, 2 cycles, level 0.3.")
+        bool,
+        typer.Option("--quick", help="A smaller tiny model, fewer shipped examples, 2 cycles, level 0.3."),
     ] = False,
     no_entropy: Annotated[bool, typer.Option("--no_entropy", help="Keep no journal of the heads' entropies.")] = False,
     no_function: Annotated[bool, typer.Option("--no_function", help="Do not compare outputs.")] = False,

@@ -55,10 +55,10 @@ def png(figure: Figure, millimetres: tuple[float, float] = PRINT_MILLIMETRES) ->
 
 
 def sheet(rows: Sequence[Sequence[Figure]], millimetres: tuple[float, float], notes: Sequence[str] = ()) -> bytes:
-    """Several figures in one PNG file at 200 dpi, in rows from the top, all of a row equally wide.
+    """Several figures in one PNG file at 200 dpi, in rows from the top, all equally wide.
 
     Args:
-        rows: the descriptions, as many in each row.
+        rows: the descriptions; a row that is shorter than others ends with room.
         millimetres: width and height of the whole.
         notes: lines below the figures.
 
@@ -107,9 +107,11 @@ def _drawn(
     with mpl.rc_context({"font.family": _fonts(), "text.parse_math": False, "text.color": LIGHT.ink}):
         drawn = Sheet(figsize=inches, dpi=PRINT_DPI, layout="constrained")
         FigureCanvasAgg(drawn)
-        places = drawn.subplots(len(rows), len(rows[0]), squeeze=False)
+        places = drawn.subplots(len(rows), max(map(len, rows)), squeeze=False)
         for row, shown in zip(places, rows, strict=True):
-            for axes, figure in zip(row, shown, strict=True):
+            for axes in row[len(shown) :]:  # of a row that is not full
+                axes.set_axis_off()
+            for axes, figure in zip(row, shown, strict=False):
                 _draw(drawn, axes, figure, sizes)
         _share_legend(drawn, sizes, "upper" if notes else "lower")
         if notes:

@@ -45,7 +45,7 @@ def test_units_of_a_life_are_in_order_of_time() -> None:
     [
         ({"levels": [0.0]}, "greater than 0"),
         ({"levels": [1]}, "less than 1"),
-        ({"levels": []}, "at least 1"),
+        ({"levels": []}, "name 1 to 64"),
         ({"strategies": ["entropy", "entropy"]}, "once"),
         ({"structure": "neuron"}, "the strategy entropy looks at heads"),
         ({"remedies": ["reset_dormant"]}, "begin with none"),

@@ -22,6 +22,12 @@ MAX_PARTS = 64
 """Of lists: more models, strategies or levels than this are a mistake."""
 
 
+def _some(names: tuple[object, ...]) -> tuple[object, ...]:
+    if not 0 < len(names) <= MAX_PARTS:
+        raise ValueError(f"name 1 to {MAX_PARTS}")
+    return names
+
+
 def _plain_names(models: tuple[str, ...]) -> tuple[str, ...]:
     for model in models:
         if not model or len(model) > 4096 or not model.isprintable():
@@ -35,12 +41,12 @@ class StressConfig(Config):
     """A stress evaluation. Every (model, strategy, level, draw, remedy, replicate) is a cell of its own."""
 
     study: Literal["stress"] = "stress"
-    model: Annotated[tuple[str, ...], AfterValidator(_plain_names)] = Field(
-        ("distilgpt2",), min_length=1, max_length=MAX_PARTS, description="tiny, a name on the hub, or a folder"
+    model: Annotated[tuple[str, ...], AfterValidator(_some), AfterValidator(_plain_names)] = Field(
+        ("distilgpt2",), description="tiny, a name on the hub, or a folder"
     )
-    strategies: Annotated[tuple[Strategy, ...], each_once("strategy")] = Field(("entropy", "random"), min_length=1)
-    levels: Annotated[tuple[Level, ...], each_once("level")] = Field(
-        (0.1, 0.3, 0.5), min_length=1, max_length=MAX_PARTS, description="fractions of the heads that are removed"
+    strategies: Annotated[tuple[Strategy, ...], AfterValidator(_some), each_once("strategy")] = ("entropy", "random")
+    levels: Annotated[tuple[Level, ...], AfterValidator(_some), each_once("level")] = Field(
+        (0.1, 0.3, 0.5), description="fractions of the heads that are removed"
     )
     structure: Literal["head", "neuron"] = Field("head", description="what is removed: heads, or FFN neurons")
     equal: bool = Field(False, description="as many of every layer")
@@ -50,7 +56,7 @@ class StressConfig(Config):
     cycles: int = Field(3, ge=1, le=1000, description="how often all tasks are learned, one after the other")
     epochs: int = Field(1, ge=1, le=1000, description="of a task's training examples, each time it is learned")
     prune_cycles: int = Field(1, ge=1, le=100, description="prune in so many steps, all cycles of tasks after each")
-    remedies: Annotated[tuple[Remedy, ...], each_once("remedy")] = Field(("none",), min_length=1)
+    remedies: Annotated[tuple[Remedy, ...], AfterValidator(_some), each_once("remedy")] = ("none",)
     adaptive: bool = Field(False, description="difficulty follows how well a task is learned")
     search: int | None = Field(None, ge=1, le=10_000, description="networks that a bandit may train in all")
     replicates: Replicates = Field(1, ge=1, le=1000, description="seeds: order of tasks, examples, fresh weights")

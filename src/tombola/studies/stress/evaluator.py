@@ -36,8 +36,8 @@ class PruningStressEvaluator:
     def __init__(
         self,
         model_name: str = "distilgpt2",
-        pruning_strategies: Sequence[str] = ("entropy", "random"),
-        pruning_levels: Sequence[float] = (0.1, 0.3, 0.5),
+        pruning_strategies: str | Sequence[str] = ("entropy", "random"),
+        pruning_levels: float | Sequence[float] = (0.1, 0.3, 0.5),
         output_dir: str | Path = "outputs/pruning_stress_eval",
         device: str | None = None,
         seed: int = 42,
@@ -45,11 +45,12 @@ class PruningStressEvaluator:
         self.output_dir = Path(output_dir)
         self.asked: dict[str, Any] = {
             "model": [model_name],
-            "strategies": list(pruning_strategies),
-            "levels": list(pruning_levels),
+            "strategies": [pruning_strategies] if isinstance(pruning_strategies, str) else pruning_strategies,
+            "levels": [pruning_levels] if isinstance(pruning_levels, int | float) else pruning_levels,
             "device": device or "auto",
             "seed": seed,
         }
+        self._config()  # refuses at once what is asked for wrongly
 
     def run_evaluation(
         self,
@@ -75,6 +76,8 @@ class PruningStressEvaluator:
         Raises:
             ConfigError, ModelError: in one line, for what cannot be run.
         """
-        asked = {**self.asked, "protocol": protocol_type, "cycles": cycles, "epochs": epochs_per_task, **others}
-        config = on_device(validate(asked, StressConfig, "PruningStressEvaluator"))
+        config = on_device(self._config(protocol=protocol_type, cycles=cycles, epochs=epochs_per_task, **others))
         return as_json(run_study(Stress, config, Call(out=self.output_dir, workers=workers)))
+
+    def _config(self, **more: Any) -> StressConfig:
+        return validate({**self.asked, **more}, StressConfig, "PruningStressEvaluator")

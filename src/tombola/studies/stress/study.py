@@ -15,6 +15,7 @@ from tombola.models.causal.heads import select_heads, select_neurons
 from tombola.runs.folder import RunFolder, holds_nothing
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.output import Numbers
+from tombola.studies.base.own_code import library_facts
 from tombola.studies.base.study import Plan, Study
 from tombola.studies.base.watching import Progress
 from tombola.studies.base.work import Work
@@ -70,12 +71,19 @@ class Stress(Study[StressConfig, Outcome]):
             )
 
     def facts(self) -> dict[str, Any]:
+        subjects = self._subjects()
+        models = {subject.label: subject.loaded.sha256 for subject in subjects}
+        libraries = library_facts({type(subject.reference) for subject in subjects})
+        return {"models": models, "tasks": checksum_of(self.config), **libraries}
+
+    def _subjects(self) -> list[Subject]:
+        """All models; what cannot be run is refused before anything is learned."""
+        texts_of(self.config, 0)  # a file of tasks that cannot be read, before models are
         subjects = [self._subject(model) for model in self.config.model]
         for subject in subjects:
             refuse_levels(self.config, subject)
             Curriculum(self.config, 0, subject.tokenizer).refuse_unreadable()
-        models = {subject.label: subject.loaded.sha256 for subject in subjects}
-        return {"models": models, "tasks": checksum_of(self.config)}
+        return subjects
 
     def _subject(self, model: str) -> Subject:
         return open_subject(model, self.config.quick, self._pretraining)
@@ -85,8 +93,7 @@ class Stress(Study[StressConfig, Outcome]):
         self.call.watcher.progress(Progress("pre-training the tiny model, once", done, total, said))
 
     def plan(self, *, quick: bool) -> Plan:
-        subjects = [self._subject(model) for model in self.config.model]
-        return plan_stress(self.config, subjects, self.call.workers, quick=quick)
+        return plan_stress(self.config, self._subjects(), self.call.workers, quick=quick)
 
     def work(self, work: Work) -> None:
         if self.config.search is None:

@@ -126,14 +126,20 @@ def _probe(life: Life) -> dict[str, Value]:
         reason = null("the probe was not run")
         return dict.fromkeys(("probe_nats", "probe_start", "probe_change", "probe_minus_fresh"), reason)
     first, last = own[min(own)], own[max(own)]
+    start = _after_pruning(own, max(own))
     of_fresh = {moment.prune_cycle: value for moment, value in fresh.items()}
     beside = of_fresh.get(max(own).prune_cycle, null("no fresh network"))
     return {
         "probe_nats": last,
         "probe_start": first,
-        "probe_change": difference(last, first) if len(own) > 1 else null("the probe was run once"),
+        "probe_change": difference(last, start) if start is not last else null("the probe was run once"),
         "probe_minus_fresh": difference(last, beside),
     }
+
+
+def _after_pruning(probes: Mapping[Moment, Value], moment: Moment) -> Value:
+    """The probe just after the pruning that comes before a moment."""
+    return probes[min(one for one in probes if one.prune_cycle == moment.prune_cycle)]
 
 
 def probes_of(life: Life, of: str) -> dict[Moment, Value]:
@@ -172,7 +178,7 @@ def _by_cycle(life: Life, visits: Sequence[Visit]) -> dict[Moment, dict[str, Val
             found[moment_of(row)] |= {name: _column([row], name) for name in names}
     probes = probes_of(life, "network")
     for moment, value in probes.items():
-        found[moment] |= {"probe_nats": value, "probe_change": difference(value, probes[min(probes)])}
+        found[moment] |= {"probe_nats": value, "probe_change": difference(value, _after_pruning(probes, moment))}
     return {moment: found[moment] for moment in sorted(found)}
 
 

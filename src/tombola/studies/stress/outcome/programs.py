@@ -101,4 +101,4 @@ def _numbers(row: Any) -> list[float | None]:
 
 
 def _reasons(metrics: Mapping[str, Value]) -> dict[str, str]:
-    return {name: value.reason for name, value in metrics.items() if value.reason is not None}
+    return {name: value.reason for name, value in metrics.items() if value.number is None and value.reason is not None}

@@ -103,7 +103,7 @@ _ALL = (
     ),
     Quantity("probe_nats", "probe loss", NATS, "less", "after k steps on a held-out language, after the last cycle"),
     Quantity("probe_start", "probe loss after pruning", NATS, "less", "the same just after the first pruning"),
-    Quantity("probe_change", "change of the probe loss", NATS, "less", "after the last cycle − after pruning"),
+    Quantity("probe_change", "change of the probe loss", NATS, "less", "after the last cycle − after the last pruning"),
     Quantity("probe_minus_fresh", "probe loss minus fresh", NATS, "less", "− a fresh network's under the same mask"),
     Quantity("dormant", "dormant units", "of neurons", "less", "FFN neurons with normalised activation ≤ 0.025"),
     Quantity("effective_rank", "effective rank", "", "more", "of the representation, after the last cycle"),

@@ -24,6 +24,7 @@ from tombola.studies.stress.outcome.contrasts import (
 )
 from tombola.studies.stress.outcome.estimates import Estimate, minus
 from tombola.studies.stress.outcome.groups import GRADUAL, RANDOM, UNTREATED, Group, difference_by_seed
+from tombola.studies.stress.outcome.plasticity import after_correction
 from tombola.studies.stress.outcome.quantities import QUANTITIES
 from tombola.studies.stress.outcome.result import Stress
 from tombola.studies.stress.outcome.steering import steered
@@ -202,7 +203,9 @@ def _plasticity(result: Stress, model: str) -> Said:
         return
     named = "; ".join(f"{name}, {onset.sentence}" for name, onset in [*reached.items()][:MOST_NAMED])
     more = f"; and {len(reached) - MOST_NAMED} more" if len(reached) > MOST_NAMED else ""
-    chance = "Each group is judged by itself, so that one in twenty is shown by chance alone."
+    beyond = listed(after_correction(onsets), "and") or "none"
+    chance = "Each group is judged by itself, so that one in twenty is shown by chance alone; with Holm's correction "
+    chance += f"over groups: {beyond}."
     yield f"Loss of plasticity is shown in {of}: {named}{more}. {chance}", numbers
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tombola.runs.rows import Row, rows_of
 from tombola.studies.base.numbers import begun, counted, listed
 from tombola.studies.stress.outcome.answers import strategies
+from tombola.studies.stress.outcome.plasticity import after_correction
 from tombola.studies.stress.outcome.result import Stress
 from tombola.studies.stress.outcome.trade_offs import architectures
 
@@ -74,7 +75,8 @@ def plasticity_line(result: Stress) -> str:
         these = "this one cycle" if cycles == 1 else f"these {cycles} cycles"
         return f"Loss of plasticity: onset not reached in {these}, in any of {counted(len(judged), 'group')}."
     shown = f"Loss of plasticity is shown in {len(reached)} of {counted(len(judged), 'group')}, each judged by itself"
-    return f"{shown}, from cycle {min(one.cycle or 0 for one in reached.values())} on."
+    beyond = f"{len(after_correction(onsets))} with a correction over groups"
+    return f"{shown} ({beyond}), from cycle {min(one.cycle or 0 for one in reached.values())} on."
 
 
 def _first(text: str) -> str:
