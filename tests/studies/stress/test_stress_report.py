@@ -233,8 +233,8 @@ class TestPrograms:
 
     def test_a_list_says_it_in_a_few_words(self, result: Stress) -> None:
         assert in_short(result) == (
-            "Loss of plasticity is shown in 6 of 6 groups, each judged by itself (6 with a correction over groups), from "
-            "cycle 1 on. "
+            "Loss of plasticity is shown in 6 of 6 groups, each judged by itself (6 with a correction over groups), "
+            "from cycle 1 on. "
             "Entropy preserves more than random."
         )
 
