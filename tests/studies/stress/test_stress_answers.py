@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from stress_rows import Row, altered, stress_rows
 from tombola.runs.configs import Config
+from tombola.studies.stress.metrics import Value, null
 from tombola.studies.stress.outcome.answers import answers
-from tombola.studies.stress.outcome.contrasts import Answer
+from tombola.studies.stress.outcome.contrasts import Answer, mean_over
+from tombola.studies.stress.outcome.estimates import over_seeds
 from tombola.studies.stress.outcome.quantities import QUANTITIES
 from tombola.studies.stress.outcome.remarks import remarks
 from tombola.studies.stress.outcome.steering import steered
@@ -218,3 +220,18 @@ def pulls(controller: str, reward: float) -> list[Row]:
         {**key, "strategy": name, "seed": pull, "controller": controller, "pull": pull, "reward": reward}
         for pull, name in enumerate(("entropy", "entropy", "random"))
     ]
+
+
+def test_a_mean_over_differences_is_of_seeds_that_have_all_of_them() -> None:
+    """A level that one seed lacks would else be compared with another level of the others."""
+    lower = {0: Value(1.0), 1: Value(2.0), 2: Value(9.0)}
+    higher = {0: Value(3.0), 1: null("reached by nobody"), 3: Value(9.0)}
+    found = mean_over([lower, higher])
+    assert found == {
+        0: Value(2.0, None, 2),
+        1: Value(None, "1 of 2 differences missing: reached by nobody", 2, 1),
+    }
+    estimate = over_seeds(found)
+    assert (estimate.mean, estimate.n, estimate.missing) == (2, 1, 1)
+    assert estimate.reason == "one of 2 seeds has a value; 1 of 2 differences missing: reached by nobody"
+    assert mean_over([]) == {}

@@ -16,7 +16,6 @@ from tombola.studies.stress.outcome.contrasts import (
     ONE_SEED,
     Answer,
     contrast_entry,
-    estimate_of,
     has,
     is_better,
     judge,
@@ -27,7 +26,7 @@ from tombola.studies.stress.outcome.contrasts import (
     said,
     seeds_in,
 )
-from tombola.studies.stress.outcome.estimates import BySeed, Estimate
+from tombola.studies.stress.outcome.estimates import BySeed, Estimate, over_seeds
 from tombola.studies.stress.outcome.groups import DENSE, difference_by_seed
 from tombola.studies.stress.outcome.quantities import QUANTITIES
 from tombola.studies.stress.outcome.result import Stress
@@ -60,9 +59,9 @@ def _strategies(result: Stress, model: str) -> tuple[str, dict[str, Any]]:
     names = [
         one for one in result.strategies if any(group.key.strategy == one for group in plain_groups(result, model))
     ]
-    dense = {name: estimate_of(over_levels(result, model, name, DENSE, metric)) for name in names}
+    dense = {name: over_seeds(over_levels(result, model, name, DENSE, metric)) for name in names}
     pairs = {
-        (ours, theirs): estimate_of(over_levels(result, model, ours, theirs, metric))
+        (ours, theirs): over_seeds(over_levels(result, model, ours, theirs, metric))
         for ours, theirs in combinations(names, 2)
     }
     verdicts = judge(pairs)
@@ -117,7 +116,7 @@ def _levels(result: Stress, model: str) -> tuple[str, dict[str, Any]]:
     if len(found) < 2:
         return f"Nothing can be said with one level ({found[0]:g})." if found else "Nothing was pruned.", {}
     low, high = found[0], found[-1]
-    changes = {metric: estimate_of(_between_levels(result, model, low, high, metric)) for metric in BY_LEVEL}
+    changes = {metric: over_seeds(_between_levels(result, model, low, high, metric)) for metric in BY_LEVEL}
     verdicts = judge(changes)
     numbers = {metric: contrast_entry(one, verdicts.get(metric)) for metric, one in changes.items()}
     parts = []
@@ -148,7 +147,7 @@ def tasks(result: Stress) -> Answer:
     """By the score while a task is first learned, minus dense, for every task at every strategy and level."""
     metric = "learning_area_vs_dense"
     found = {
-        (result.name(group.key), task): estimate_of(group.task_by_seed(task, f"{metric}_first"))
+        (result.name(group.key), task): over_seeds(group.task_by_seed(task, f"{metric}_first"))
         for model in result.models
         for group in plain_groups(result, model)
         for task in group.by_task
@@ -176,6 +175,4 @@ def tasks(result: Stress) -> Answer:
         text = f"Yes, in {len(better)} of {compared} with dense: {named}{more}."
     else:
         text = f"No improvement is shown in {compared} with dense (n = {n} seeds); the largest: {most}."
-    return Answer(
-        TASKS, f"{text} {'A loss is' if worse else 'No loss is'} shown in {worse}." if worse else text, numbers
-    )
+    return Answer(TASKS, f"{text} A loss is shown in {worse}." if worse else text, numbers)

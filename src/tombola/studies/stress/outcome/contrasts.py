@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from tombola.reports.significance import Judged, judged
 from tombola.studies.stress.metrics import Value, mean_of
-from tombola.studies.stress.outcome.estimates import BySeed, Estimate, over_seeds
+from tombola.studies.stress.outcome.estimates import BySeed, Estimate
 from tombola.studies.stress.outcome.groups import Group, difference_by_seed
 from tombola.studies.stress.outcome.quantities import QUANTITIES
 from tombola.studies.stress.outcome.result import Stress
@@ -48,10 +48,18 @@ def over_levels(result: Stress, model: str, ours: str, theirs: str, metric: str)
 
 
 def mean_over(parts: Iterable[BySeed]) -> BySeed:
-    """The mean over several differences for each seed that has all of them."""
+    """The mean over several differences for each seed that has all of them; null for one where any of them is."""
     found = list(parts)
     seeds = set.intersection(*(set(part) for part in found)) if found else set()
-    return {seed: mean_of([part[seed] for part in found]) for seed in sorted(seeds)}
+    return {seed: _mean_of_all([part[seed] for part in found]) for seed in sorted(seeds)}
+
+
+def _mean_of_all(values: Sequence[Value]) -> Value:
+    """Means over other levels or strategies than those of the other seeds could not be compared with theirs."""
+    mean = mean_of(values)
+    if not mean.missing:
+        return mean
+    return replace(mean, number=None, reason=f"{mean.missing} of {mean.asked} differences missing: {mean.reason}")
 
 
 def ratio(ours: Value, by: float) -> Value:
@@ -114,11 +122,6 @@ def has(groups: Iterable[Group], metric: str) -> bool:
 def of_model(result: Stress, text: str, model: str) -> str:
     """A sentence, begun with the model's name where there are several."""
     return text if len(result.models) == 1 else f"{model}: {text}"
-
-
-def estimate_of(seeds: BySeed, nobody: str = "not measured") -> Estimate:
-    """The estimate over seeds."""
-    return over_seeds(seeds, nobody)
 
 
 def plain_groups(result: Stress, model: str) -> Sequence[Group]:

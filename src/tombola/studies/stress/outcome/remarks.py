@@ -12,7 +12,6 @@ from tombola.studies.stress.outcome.contrasts import (
     ONE_SEED,
     Answer,
     contrast_entry,
-    estimate_of,
     is_better,
     judge,
     mean_over,
@@ -22,7 +21,7 @@ from tombola.studies.stress.outcome.contrasts import (
     said,
     seeds_in,
 )
-from tombola.studies.stress.outcome.estimates import Estimate, minus
+from tombola.studies.stress.outcome.estimates import Estimate, minus, over_seeds
 from tombola.studies.stress.outcome.groups import GRADUAL, RANDOM, UNTREATED, Group, difference_by_seed
 from tombola.studies.stress.outcome.plasticity import after_correction
 from tombola.studies.stress.outcome.quantities import QUANTITIES
@@ -69,7 +68,7 @@ def _attention(result: Stress, model: str) -> Said:
         }
         for of in ("all_off", "untrained")
     )
-    worth, all_of_it = estimate_of(lost), estimate_of(range_)
+    worth, all_of_it = over_seeds(lost), over_seeds(range_)
     numbers = {"all_off_minus_dense": worth.entry, "untrained_minus_dense": all_of_it.entry}
     if worth.mean is None or all_of_it.mean is None:
         return
@@ -124,7 +123,7 @@ def _controls(result: Stress, model: str) -> Said:
     if {"entropy", "entropy_low"} <= set(result.strategies):
         pairs.append(("entropy", "entropy_low"))
     found = {
-        (ours, theirs, metric): estimate_of(over_levels(result, model, ours, theirs, metric))
+        (ours, theirs, metric): over_seeds(over_levels(result, model, ours, theirs, metric))
         for ours, theirs in pairs
         for metric in COMPARED
     }
@@ -163,7 +162,7 @@ def _switches(result: Stress, model: str) -> Said:
     dense, gradual = result.dense(model), result.group(model, GRADUAL)
     if dense is None or gradual is None:
         return
-    found = {metric: estimate_of(difference_by_seed(gradual, dense, metric)) for metric in OF_SWITCHES}
+    found = {metric: over_seeds(difference_by_seed(gradual, dense, metric)) for metric in OF_SWITCHES}
     yield _judged_list("Gradual changes of tasks instead of abrupt ones, dense", found)
 
 
@@ -221,7 +220,7 @@ def _remedies(result: Stress, model: str) -> Said:
             and (untreated := result.group(model, key.strategy, key.level)) is not None
         ]
         if pairs:
-            found = {metric: estimate_of(_over_pairs(pairs, metric)) for metric in COMPARED}
+            found = {metric: over_seeds(_over_pairs(pairs, metric)) for metric in COMPARED}
             text, numbers = _judged_list(
                 f"The remedy {remedy} instead of none, mean over {counted(len(pairs), 'group')}", found
             )

@@ -13,7 +13,6 @@ from tombola.studies.stress.outcome.contrasts import (
     ONE_SEED,
     Answer,
     contrast_entry,
-    estimate_of,
     is_better,
     judge,
     mean_over,
@@ -23,7 +22,7 @@ from tombola.studies.stress.outcome.contrasts import (
     said,
     seeds_in,
 )
-from tombola.studies.stress.outcome.estimates import BySeed, Estimate, minus
+from tombola.studies.stress.outcome.estimates import BySeed, Estimate, minus, over_seeds
 from tombola.studies.stress.outcome.groups import DENSE, difference_by_seed
 from tombola.studies.stress.outcome.quantities import QUANTITIES
 from tombola.studies.stress.outcome.result import Stress
@@ -40,9 +39,7 @@ def size(result: Stress) -> Answer:
 
 
 def _size(result: Stress, model: str) -> tuple[str, dict[str, Any]]:
-    slopes = {
-        metric: estimate_of(_slopes(result, model, metric), NO_SIZE) for metric in ("learning_area", "probe_nats")
-    }
+    slopes = {metric: over_seeds(_slopes(result, model, metric), NO_SIZE) for metric in ("learning_area", "probe_nats")}
     verdicts = judge(slopes)
     numbers = {metric: contrast_entry(one, verdicts.get(metric)) for metric, one in slopes.items()}
     n = seeds_in(slopes.values())
@@ -84,9 +81,9 @@ def architectures(result: Stress) -> Answer:
         named = "".join(f" ({model})" for model in result.models)
         return Answer(ARCHITECTURES, f"One architecture{named}: nothing can be said.", {})
     changes = {model: _relative(result, model) for model in result.models}
-    over = {model: estimate_of(seeds) for model, seeds in changes.items()}
+    over = {model: over_seeds(seeds) for model, seeds in changes.items()}
     pairs = {
-        (ours, theirs): estimate_of(_minus(changes[ours], changes[theirs]))
+        (ours, theirs): over_seeds(_minus(changes[ours], changes[theirs]))
         for ours, theirs in combinations(result.models, 2)
     }
     verdicts = judge(pairs)
