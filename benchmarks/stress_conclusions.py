@@ -12,7 +12,8 @@ from tombola.reports.significance import Judged
 from tombola.runs.rows import rows_of
 from tombola.studies.base.numbers import counted, listed
 from tombola.studies.stress.outcome.answers import answers
-from tombola.studies.stress.outcome.contrasts import estimate_of, judge, number, over_levels
+from tombola.studies.stress.outcome.contrasts import judge, number, over_levels
+from tombola.studies.stress.outcome.estimates import over_seeds
 from tombola.studies.stress.outcome.remarks import TINY, remarks
 from tombola.studies.stress.outcome.result import Stress
 
@@ -113,7 +114,7 @@ def noise(results: Sequence[Stress]) -> str:
 def _pairs(result: Stress) -> dict[tuple[str, str], Judged]:
     """The family of the first question."""
     pairs = combinations(result.strategies, 2)
-    return judge({pair: estimate_of(over_levels(result, result.models[0], *pair, "probe_nats")) for pair in pairs})
+    return judge({pair: over_seeds(over_levels(result, result.models[0], *pair, "probe_nats")) for pair in pairs})
 
 
 def _tests(result: Stress) -> Iterator[Entry]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from tombola.studies.base.numbers import MISSING, counted, listed
 from tombola.studies.stress.outcome import answers as asked
-from tombola.studies.stress.outcome.contrasts import contrast_entry, estimate_of, judge, number, over_levels, said
-from tombola.studies.stress.outcome.estimates import Estimate
+from tombola.studies.stress.outcome.contrasts import contrast_entry, judge, number, over_levels, said
+from tombola.studies.stress.outcome.estimates import Estimate, over_seeds
 from tombola.studies.stress.outcome.groups import DENSE, RANDOM
 from tombola.studies.stress.outcome.quantities import QUANTITIES
 from tombola.studies.stress.outcome.remarks import remarks
@@ -75,7 +75,7 @@ def forgetting_of(result: Stress) -> dict[str, Entry]:
     costs = {
         name: over_levels(result, result.models[0], name, DENSE, "avg_forgetting_rate") for name in result.strategies
     }
-    found = {name: estimate_of(seeds) for name, seeds in costs.items()}
+    found = {name: over_seeds(seeds) for name, seeds in costs.items()}
     verdicts = judge(found)
     return {name: contrast_entry(one, verdicts.get(name)) for name, one in found.items()}
 

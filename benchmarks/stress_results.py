@@ -27,8 +27,8 @@ from tombola.runs.rows import rows_of
 from tombola.studies.base.numbers import begun, counted, duration, listed, whole_percent
 from tombola.studies.base.opened import open_study, read_result
 from tombola.studies.stress.outcome.answers import answers
-from tombola.studies.stress.outcome.contrasts import estimate_of, mean_over, number, over_levels
-from tombola.studies.stress.outcome.estimates import Estimate
+from tombola.studies.stress.outcome.contrasts import mean_over, number, over_levels
+from tombola.studies.stress.outcome.estimates import Estimate, over_seeds
 from tombola.studies.stress.outcome.groups import DENSE, GRADUAL, RANDOM, Group
 from tombola.studies.stress.outcome.quantities import QUANTITIES
 from tombola.studies.stress.outcome.remarks import LEARNED, remarks
@@ -75,7 +75,7 @@ def compared(results: Sequence[Stress]) -> Table:
 
 
 def _cost(result: Stress, name: str, metric: str) -> Estimate:
-    return estimate_of(over_levels(result, result.models[0], name, DENSE, metric))
+    return over_seeds(over_levels(result, result.models[0], name, DENSE, metric))
 
 
 def tasks(results: Sequence[Stress]) -> Table:
@@ -103,7 +103,7 @@ def rates(results: Sequence[Stress]) -> Table:
 
 
 def _over_levels(result: Stress, name: str, metric: str) -> Estimate:
-    return estimate_of(mean_over(group.by_seed(metric) for group in _groups(result, name)))
+    return over_seeds(mean_over(group.by_seed(metric) for group in _groups(result, name)))
 
 
 def _groups(result: Stress, name: str) -> list[Group]:

@@ -488,3 +488,12 @@ def test_rows_in_another_order_come_to_the_same(entries: dict[str, Any]) -> None
     for name, found in entries["pruning_results"].items():
         assert other[name]["estimates"] == found["estimates"]
         assert other[name]["plasticity"]["onset"]["verdict"] == found["plasticity"]["onset"]["verdict"]
+
+
+def test_what_chance_would_give_is_not_left_by_a_correction_over_groups() -> None:
+    def onset(p: float | None) -> Onset:
+        return Onset(None if p is None else p < 0.05, 1, 1, "said", {1: p})
+
+    assert after_correction({"a": onset(0.03), "b": onset(0.04), "c": onset(None)}) == []
+    assert after_correction({"a": onset(0.01), "b": onset(0.04), "c": onset(0.9)}) == ["a"]
+    assert after_correction({}) == []

@@ -202,7 +202,8 @@ def _plasticity(result: Stress, model: str) -> Said:
         return
     named = "; ".join(f"{name}, {onset.sentence}" for name, onset in [*reached.items()][:MOST_NAMED])
     more = f"; and {len(reached) - MOST_NAMED} more" if len(reached) > MOST_NAMED else ""
-    beyond = listed(after_correction(onsets), "and") or "none"
+    still = after_correction(onsets)
+    beyond = listed(still) if still else "none"
     chance = "Each group is judged by itself, so that one in twenty is shown by chance alone; with Holm's correction "
     chance += f"over groups: {beyond}."
     yield f"Loss of plasticity is shown in {of}: {named}{more}. {chance}", numbers
