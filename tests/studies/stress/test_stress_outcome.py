@@ -18,6 +18,7 @@ from stress_rows import TASKS, Row, altered, stress_rows
 from tombola.studies.stress.outcome.estimates import ONE_SEED
 from tombola.studies.stress.outcome.lives import Moment
 from tombola.studies.stress.outcome.measured import DEAD, NOT_OF_THE_DEAD
+from tombola.studies.stress.outcome.plasticity import Onset, after_correction
 from tombola.studies.stress.outcome.quantities import QUANTITIES
 from tombola.studies.stress.outcome.summarised import Stress, as_json, experiment_summaries, summarise
 
