@@ -55,14 +55,14 @@ class Size:
     learning_rate: float
 
 
-USUAL = Size(96, 4, 8, 2_400, 2e-3)
+USUAL = Size(64, 4, 8, 2_400, 2e-3)
 QUICK = Size(64, 2, 8, 1_300, 3e-3)
 
 
 def tiny_model(quick: bool = False, cache: Path | None = None, on_progress: OnProgress | None = None) -> Path:
     """The folder of the embedded model, which is pre-trained where it is not there yet.
 
-    That takes about 4 minutes of one core, 45 seconds of the quick one. A process that was killed is continued;
+    That takes about 3 minutes of one core, 45 seconds of the quick one. A process that was killed is continued;
     of two at once one waits for the other. A folder that is damaged is made anew.
 
     Args:
