@@ -3,7 +3,7 @@
     python benchmarks/attention_entropy.py [--blocks 31]
 
 Steps without a recorder and with one, of the first 4 sequences and of all 16, take turns within one run; the figures
-are medians over blocks. The model has 4 layers of 8 heads and 128 numbers (the tiny one of `tombola stress` is narrower),
+are medians over blocks. The model has 4 layers of 8 heads and 128 numbers (the tiny one of `tombola stress` has 64),
 batches of 16 sequences of 64 tokens. Recording is wanted to add 25 % at most.
 """
 
