@@ -16,6 +16,7 @@ from tombola.models.tensors import content_sha256
 from tombola.pruning.copies import copy_of
 from tombola.pruning.observe import observed
 from tombola.pruning.outputs import main_output
+from tombola.pruning.precision import where_float64_is
 from tombola.training.code import own_sha256
 from tombola.training.device import device_of
 from tombola.training.task import BatchSource, Loss, Part, Scored, Task
@@ -119,8 +120,11 @@ class Distilled(Task):
                 f"the task {self.name} has logits, it says, and the model gives {tuple(ours.shape)}: set "
                 "`answers = 'numbers'` in its class"
             )
-        student, teacher = ((x / self.temperature).flatten(0, -2).log_softmax(1) for x in (ours, theirs))
-        return self.temperature**2 * functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
+        # In float64: softened answers are nearly alike, and the squared temperature multiplies what rounding leaves.
+        exact = (where_float64_is(logits).double() / self.temperature for logits in (ours, theirs))
+        student, teacher = (logits.flatten(0, -2).log_softmax(1) for logits in exact)
+        distance = functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
+        return (self.temperature**2 * distance).to(ours)
 
     def scores(self, model: nn.Module, part: Part) -> Scored:
         return self.task.scores(model, part)

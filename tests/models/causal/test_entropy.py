@@ -146,9 +146,8 @@ def test_with_a_cache() -> None:
     model, ids = small_model("llama"), tokens(1)
     heard: list[Tensor] = []
     with EntropyRecorder(model, lambda _, entropy: heard.append(entropy), training_only=False), torch.no_grad():
-        for cut in (slice(0, 8), slice(8, 9)):
-            before = None if cut.start == 0 else output.past_key_values  # noqa: F821
-            output = model(input_ids=ids[:, cut], past_key_values=before, use_cache=True)  # noqa: F841
+        before = model(input_ids=ids[:, :8], use_cache=True).past_key_values
+        model(input_ids=ids[:, 8:9], past_key_values=before, use_cache=True)
     nine, eight = of_maps(model, ids[:, :9], None), of_maps(model, ids[:, :8], None)
     torch.testing.assert_close(torch.stack(heard[2:]).double(), nine * 8 - eight * 7, rtol=0, atol=1e-4)
 
